@@ -1,0 +1,1 @@
+"""Outlay's control plane: seals the journal, joins spend to delivered work, reports."""

@@ -1,0 +1,1 @@
+"""Outlay's data plane: forwards, meters, prices, enforces budgets and writes the journal."""

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `outlay`."""
+
+from gateway.cli import main
+
+main()

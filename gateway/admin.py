@@ -1,0 +1,41 @@
+"""The gateway's own endpoints below `/-/`. They are never forwarded."""
+
+from aiohttp import web
+
+from gateway.ledger import Ledger
+from gateway.telemetry import CONTENT_TYPE, Telemetry
+
+
+class Admin:
+    """Health and metrics."""
+
+    def __init__(self, ledger: Ledger, telemetry: Telemetry) -> None:
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self.draining = False
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/-/healthz", self.healthz),
+            web.get("/-/readyz", self.readyz),
+            web.get("/-/metrics", self.metrics),
+            web.route("*", "/-/{rest:.*}", self.unknown),
+        ]
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """200 while the process can answer at all."""
+        return web.json_response({"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """200 while calls can be taken; 503 with the reason while not."""
+        reason = "draining" if self.draining else self._ledger.failure
+        if reason is not None:
+            return web.json_response({"status": "not ready", "reason": reason}, status=503)
+        return web.json_response({"status": "ready"})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        self._telemetry.journal_failed.set(self._ledger.failure is not None)
+        return web.Response(body=self._telemetry.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def unknown(self, request: web.Request) -> web.Response:
+        return web.json_response({"error": "there is no such endpoint below /-/"}, status=404)

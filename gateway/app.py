@@ -1,0 +1,145 @@
+"""The composition root: settings in, a running gateway out. The only module that knows all others."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from gateway import prices
+from gateway.admin import Admin
+from gateway.config import Config
+from gateway.errors import UserError
+from gateway.keys import Keys
+from gateway.ledger import Ledger
+from gateway.proxy import Proxy
+from gateway.telemetry import Telemetry
+from gateway.upstream import Forwarder
+
+log = logging.getLogger("outlay")
+
+
+def load_prices(config: Config) -> prices.PriceBook:
+    """The shipped price book with this installation's overrides. Raises `UserError`."""
+    try:
+        book = prices.PriceBook.load(prices.DEFAULT_BOOK)
+        if config.prices.overrides is None:
+            return book
+        base = Path(config.file).parent if config.file else Path()
+        return book.with_overrides(prices.load_overrides(base / config.prices.overrides))
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
+    """A gateway that listens; yields its address and port. On exit running calls may finish for `drain_seconds`.
+
+    Raises `UserError` when the port or the data folder cannot be used.
+    """
+    book = load_prices(config)
+    gateway_id = secrets.token_hex(4)
+    ledger = Ledger(config.ledger, gateway_id)
+    try:
+        interrupted = ledger.start()
+    except OSError as error:
+        raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
+    if interrupted:
+        log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
+    telemetry = Telemetry()
+    admin = Admin(ledger, telemetry)
+    forwarder = Forwarder(config.server)
+    proxy = Proxy(config, Keys(ledger.dir), book, ledger, forwarder, telemetry, gateway_id)
+
+    app = web.Application(client_max_size=config.server.body_bytes_max)
+    app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.handle)])
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        auto_decompress=False,
+        max_line_size=config.server.header_bytes_max,
+        max_field_size=config.server.header_bytes_max,
+        max_headers=512,
+        shutdown_timeout=config.server.drain_seconds,
+    )
+    await runner.setup()
+    keeper = asyncio.create_task(ledger.keep(), name="ledger")
+    try:
+        site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UserError(
+                f"{config.server.host}:{config.server.port} cannot be used: {os.strerror(error.errno or 0)}; "
+                "set [server] port to another one"
+            ) from None
+        host, port = runner.addresses[0][:2]
+        yield host, port
+    finally:
+        admin.draining = True
+        await runner.cleanup()
+        await forwarder.close()
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        ledger.stop()
+
+
+async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
+    """Run gateway and control plane until SIGTERM or SIGINT. `ready` is told the address."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        # Entered first, so left last: what the gateway records while it drains is still sealed.
+        if config.console.enabled:
+            await stack.enter_async_context(_control_plane(config))
+        ready(*await stack.enter_async_context(gateway(config)))
+        await stop.wait()
+        log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
+
+
+@contextlib.asynccontextmanager
+async def _control_plane(config: Config) -> AsyncIterator[None]:
+    """The second process, started again when it dies. It ends by itself when this process is gone (its stdin closes)."""
+    process: asyncio.subprocess.Process | None = None
+
+    async def run() -> None:
+        nonlocal process
+        command = [sys.executable, "-m", "analytics", "--data", config.ledger.dir, "--until-stdin-closes"]
+        while True:
+            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+            code = await process.wait()
+            log.error("the control plane ended with code %d; it is started again", code)
+            await asyncio.sleep(5)
+
+    task = asyncio.create_task(run(), name="control plane")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        if process is not None and process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 20)
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def with_port(config: Config, port: int | None) -> Config:
+    """The same settings with another port (`--port`)."""
+    if port is None:
+        return config
+    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, port=port))

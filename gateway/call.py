@@ -1,0 +1,214 @@
+"""The nouns of one call. Plain values: no I/O, no clock, no configuration.
+
+A `Call` is one physical request to a provider and its answer, and is the close record of the journal: its field
+names are the columns of the `calls` table, except that money is whole nano-USD (`*_nano`) here and `DECIMAL(18,9)`
+USD (`*_usd`) in SQL, and `started_us` (microseconds since the epoch, UTC) becomes `started_at`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+NANO = 1_000_000_000
+"""Nano-USD in one US dollar."""
+
+Result = Literal[
+    "completed", "client_cancelled", "upstream_error", "upstream_cut", "stopped_by_budget", "refused", "interrupted"
+]
+UsageSource = Literal["reported", "estimated", "partial", "none"]
+PriceStatus = Literal["exact", "alias", "fallback", "unpriced"]
+TicketSource = Literal["claim", "key", "header", "path", "metadata", "branch", "task", "none"]
+TicketState = Literal["known", "unknown", "closed", "unchecked"]
+TaskSource = Literal["header", "path", "session", "conversation", "none"]
+Agent = Literal["main", "subagent", "compaction", "side"]
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Tokens as billed, in the OpenTelemetry meaning. `None` = the provider did not say (which is not 0).
+
+    `input_tokens` includes cache reads, cache writes and audio or image input; `output_tokens` includes reasoning.
+    `cache_write_1h_input_tokens` is a part of `cache_write_input_tokens`.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_write_input_tokens: int | None = None
+    cache_write_1h_input_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
+    web_search_requests: int | None = None
+    other_units: dict[str, float] | None = None
+
+    def reported(self) -> bool:
+        """True when the provider gave any count at all."""
+        return any(getattr(self, name) is not None for name in self.__struct_fields__)
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a request asks for, as far as metering and budgets need it. Never its text."""
+
+    model: str | None = None
+    stream: bool = False
+    max_output_tokens: int | None = None
+    service_tier: str | None = None
+    message_count: int | None = None
+    tool_count: int | None = None
+    session_id: str | None = None
+    """A session or conversation id that the body carries (`metadata`, `prompt_cache_key`, …)."""
+    ticket: str | None = None
+    """A ticket that the body's own metadata names."""
+
+
+class Answer(msgspec.Struct):
+    """What the provider said, folded from one answer (JSON or stream) by a dialect. Last value wins, per field."""
+
+    usage: Usage = msgspec.field(default_factory=Usage)
+    response_model: str | None = None
+    service_tier: str | None = None
+    finish_reason: str | None = None
+    upstream_id: str | None = None
+    provider_cost_nano: int | None = None
+    error: str | None = None
+    """The type of an error that came inside a 200 answer."""
+    finished: bool = False
+    """The dialect's terminal event was seen: nothing that matters can follow."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """A priced usage, whole nano-USD. The five parts sum to `list_nano`. All are `None` when `status` is `unpriced`."""
+
+    status: PriceStatus
+    price_book: str
+    price_id: str | None = None
+    list_nano: int | None = None
+    input_nano: int | None = None
+    cache_read_nano: int | None = None
+    cache_write_nano: int | None = None
+    output_nano: int | None = None
+    other_nano: int | None = None
+    contracted_nano: int | None = None
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who calls: key → user → team."""
+
+    key_id: str | None = None
+    user_id: str | None = None
+    team_id: str | None = None
+    ticket: str | None = None
+    purpose: str | None = None
+    models: tuple[str, ...] = ()
+    """Globs of the models the key may use; empty = all."""
+    upstreams: tuple[str, ...] = ()
+    """Names of the upstreams the key may use; empty = all."""
+
+
+class Attribution(msgspec.Struct, frozen=True):
+    """The ticket and task of a call, and how we know."""
+
+    tickets: tuple[str, ...] = ()
+    ticket_source: TicketSource = "none"
+    ticket_state: TicketState | None = None
+    candidates: tuple[str, ...] = ()
+    """Weaker evidence that named another ticket, as `source:ticket`."""
+    task_id: str | None = None
+    task_source: TaskSource = "none"
+
+
+class Client(msgspec.Struct, frozen=True):
+    """The calling tool, as its own requests tell."""
+
+    name: str | None = None
+    version: str | None = None
+    agent: Agent | None = None
+    session_id: str | None = None
+
+
+class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One row of the ledger. See the module's docstring for the units."""
+
+    call_id: str
+    request_id: str
+    attempt: int
+    started_us: int
+    duration_ms: int | None = None
+    first_byte_ms: int | None = None
+
+    key_id: str | None = None
+    user_id: str | None = None
+    team_id: str | None = None
+    client: str | None = None
+    client_version: str | None = None
+    agent: Agent | None = None
+    ticket_id: str | None = None
+    tickets: tuple[str, ...] = ()
+    ticket_source: TicketSource | None = None
+    ticket_state: TicketState | None = None
+    ticket_candidates: tuple[str, ...] = ()
+    task_id: str | None = None
+    task_source: TaskSource | None = None
+    session_id: str | None = None
+    repo: str | None = None
+    branch: str | None = None
+    purpose: str | None = None
+
+    provider: str | None = None
+    upstream: str | None = None
+    dialect: str | None = None
+    operation: str | None = None
+    request_model: str | None = None
+    response_model: str | None = None
+    service_tier: str | None = None
+    stream: bool | None = None
+    status: int | None = None
+    result: Result | None = None
+    finish_reason: str | None = None
+    refusal: str | None = None
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_write_input_tokens: int | None = None
+    cache_write_1h_input_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
+    web_search_requests: int | None = None
+    other_units: dict[str, float] | None = None
+    usage_source: UsageSource | None = None
+
+    list_cost_nano: int | None = None
+    input_cost_nano: int | None = None
+    cache_read_cost_nano: int | None = None
+    cache_write_cost_nano: int | None = None
+    output_cost_nano: int | None = None
+    other_cost_nano: int | None = None
+    contracted_cost_nano: int | None = None
+    provider_cost_nano: int | None = None
+    price_status: PriceStatus | None = None
+    price_id: str | None = None
+    price_book: str | None = None
+    held_nano: int | None = None
+    budget_action: str | None = None
+
+    max_output_tokens: int | None = None
+    message_count: int | None = None
+    tool_count: int | None = None
+    tool_schema_tokens: int | None = None
+    tool_calls: int | None = None
+    edits: int | None = None
+    human_turn: bool | None = None
+    request_hash: str | None = None
+    prefix_hash: str | None = None
+    prefix_tokens: int | None = None
+    action_hash: str | None = None
+    request_bytes: int | None = None
+    response_bytes: int | None = None
+    upstream_id: str | None = None
+    gateway_id: str | None = None

@@ -1,0 +1,249 @@
+"""Settings: one TOML file, one struct per section, each setting with a default and a line of help.
+
+`load` reports every problem of a file at once, as `FILE:LINE: [section] what is wrong; what to write instead`.
+Secrets are never in the file: `env:NAME` or `file:PATH`, read by `secret`.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from gateway.errors import UserError
+
+
+def _help(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the gateway listens and what it accepts."""
+
+    host: Annotated[str, _help("Address to bind. Anything but loopback needs [auth] mode = \"keys\".")] = "127.0.0.1"
+    port: Annotated[int, _help("TCP port; 0 = any free one.", ge=0, le=65535)] = 8080
+    header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
+    body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
+    drain_seconds: Annotated[float, _help("On SIGTERM, how long running calls may take to finish.", ge=0)] = 60.0
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may call."""
+
+    mode: Annotated[
+        Literal["keys", "open"], _help("\"keys\": a gateway key on each call; \"open\": anyone, loopback only.")
+    ] = "keys"
+
+
+class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The journal and the data folder."""
+
+    dir: Annotated[str, _help("Data folder; relative to the working directory.")] = "data"
+    on_failure: Annotated[
+        Literal["refuse", "forward"],
+        _help("When the journal cannot be written: refuse calls (503), or forward them unrecorded."),
+    ] = "refuse"
+    sync: Annotated[
+        Literal["interval", "answer"],
+        _help("fdatasync \"interval\": each sync_ms; \"answer\": before the last byte of each answer."),
+    ] = "interval"
+    sync_ms: Annotated[int, _help("Group commit interval, milliseconds.", ge=1, le=10_000)] = 50
+    segment_seconds: Annotated[int, _help("A journal segment is handed to sealing after this long.", ge=1)] = 300
+    segment_bytes: Annotated[int, _help("… or when it has this many bytes.", ge=4096)] = 67_108_864
+    reserve_bytes: Annotated[
+        int, _help("Kept free on the disk so that calls in flight can still be recorded when it is full.", ge=0)
+    ] = 4_194_304
+    synthetic: Annotated[bool, _help("Marks all data as made up (set by `outlay demo`).")] = False
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One provider address. Reached at /NAME/… and, for openai, anthropic, gemini, bedrock, at bare paths too."""
+
+    base_url: Annotated[str, _help("Scheme, host and path prefix; the rest of the client's path is appended.")]
+    provider: Annotated[str, _help("Who serves and bills, as in OpenTelemetry: openai, anthropic, gcp.gemini, …")]
+    credential: Annotated[str | None, _help("The provider's key, as env:NAME or file:PATH.")] = None
+    auth: Annotated[
+        Literal["bearer", "x-api-key", "api-key", "x-goog-api-key"] | None,
+        _help("Header that carries the credential; by default what the provider expects."),
+    ] = None
+    connect_seconds: Annotated[float, _help("Longest wait for a connection.", gt=0)] = 10.0
+    idle_seconds: Annotated[
+        float, _help("Longest silence, before the first byte and between two; keep above 300 for reasoning.", gt=0)
+    ] = 900.0
+    include_usage: Annotated[
+        bool | None,
+        _help("Ask chat streams for usage where the client did not; by default where the provider needs it."),
+    ] = None
+    allow_unmetered_paths: Annotated[bool, _help("Forward paths that Outlay cannot meter.")] = False
+
+
+class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which work items calls belong to."""
+
+    policy: Annotated[
+        Literal["optional", "required"], _help("\"required\" refuses calls that name no ticket.")
+    ] = "optional"
+    projects: Annotated[
+        list[str], _help("Project keys (PAY) and repositories (acme/shop) that count; empty = any.")
+    ] = []
+
+
+class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The price book."""
+
+    policy: Annotated[
+        Literal["block", "estimate", "allow"],
+        _help("A model without a price: refuse it, take a flagged fallback price, or book it as unpriced."),
+    ] = "estimate"
+    overrides: Annotated[
+        str | None, _help("TOML file with own prices, aliases and discounts; relative to this file.")
+    ] = None
+
+
+class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The second process: seals the journal, keeps outlay.duckdb."""
+
+    enabled: Annotated[bool, _help("Start it with `outlay serve`.")] = True
+
+
+DEFAULT_UPSTREAMS: dict[str, Upstream] = {
+    "openai": Upstream(base_url="https://api.openai.com", provider="openai", credential="env:OPENAI_API_KEY"),
+    "anthropic": Upstream(
+        base_url="https://api.anthropic.com", provider="anthropic", credential="env:ANTHROPIC_API_KEY"
+    ),
+    "gemini": Upstream(
+        base_url="https://generativelanguage.googleapis.com", provider="gcp.gemini", credential="env:GEMINI_API_KEY"
+    ),
+}
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    ledger: LedgerSettings = LedgerSettings()
+    tickets: TicketSettings = TicketSettings()
+    prices: PriceSettings = PriceSettings()
+    console: ControlPlane = ControlPlane()
+    upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
+    file: str | None = None
+    """Where it was read from; set by `load`, not a setting."""
+
+
+UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+RESERVED_UPSTREAM_NAMES = frozenset({"-", "t", "v1", "v1beta", "model"})
+
+
+def load(path: Path) -> Config:
+    """Read and validate a settings file.
+
+    Raises `UserError` with one line per problem. A missing file is an error: the built-in defaults are `Config()`.
+    """
+    try:
+        source = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text") from None
+    try:
+        tables = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: is not valid TOML: {error}") from None
+    problems = [
+        f"{path}:{_line_of(source, keys)}: {message}" for keys, message in _wrong_names(tables, Config, ())
+    ]
+    if not problems:
+        try:
+            config = msgspec.structs.replace(msgspec.convert(tables, Config), file=str(path))
+        except msgspec.ValidationError as error:
+            message, keys = _split_error(error)
+            problems.append(f"{path}:{_line_of(source, keys)}: [{'.'.join(keys[:-1])}] {keys[-1]}: {message}")
+        else:
+            problems += [f"{path}:{_line_of(source, keys)}: {message}" for keys, message in _contradictions(config)]
+    if problems:
+        raise UserError("\n".join(problems))
+    return config
+
+
+def secret(reference: str) -> str | None:
+    """The value behind `env:NAME` or `file:PATH`; `None` when it is not set or cannot be read."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        return os.environ.get(name, "").strip() or None
+    try:
+        return Path(name).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine can reach."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _contradictions(config: Config) -> list[tuple[tuple[str, ...], str]]:
+    """What each single setting cannot show."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    if config.auth.mode == "open" and not is_loopback(config.server.host):
+        found.append((("auth", "mode"), '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" '
+                      'or use mode = "keys"'))  # fmt: skip
+    for name, upstream in config.upstreams.items():
+        at = ("upstreams", name)
+        if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:
+            found.append((at, f"[upstreams.{name}] the name becomes a path: write lower-case letters, digits, - or _"))
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", upstream.base_url):
+            found.append(((*at, "base_url"), f"[upstreams.{name}] base_url must look like https://host or "
+                          "https://host/prefix"))  # fmt: skip
+        if upstream.credential is not None and not re.fullmatch(r"(env|file):\S+", upstream.credential):
+            found.append(((*at, "credential"), f"[upstreams.{name}] credential must be env:NAME or file:PATH: "
+                          "the key itself does not belong in this file"))  # fmt: skip
+    return found
+
+
+def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
+    hints = get_type_hints(struct)
+    names = [name for name in hints if name != "file"]
+    found: list[tuple[tuple[str, ...], str]] = []
+    for key, value in table.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            advice = f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(names)}"
+            kind = "setting" if at else "section"
+            found.append(((*at, key), f'[{".".join(at) or key}] unknown {kind} "{key}"{advice}'))
+        elif get_origin(hints[key]) is dict and isinstance(value, dict):
+            for name, inner in value.items():
+                if isinstance(inner, dict):
+                    found += _wrong_names(inner, get_args(hints[key])[1], (*at, key, name))
+        elif isinstance(value, dict) and isinstance(hints[key], type) and issubclass(hints[key], msgspec.Struct):
+            found += _wrong_names(value, hints[key], (*at, key))
+    required = [field.encode_name for field in msgspec.structs.fields(struct) if field.required]
+    found += [((*at,), f'[{".".join(at)}] needs "{name}"') for name in required if name not in table]
+    return found
+
+
+def _split_error(error: msgspec.ValidationError) -> tuple[str, tuple[str, ...]]:
+    """msgspec says "Expected `int`, got `str` - at `$.server.port`" (and `[...]` for a key of a mapping)."""
+    message, _, where = str(error).partition(" - at `")
+    keys = tuple(part for part in re.split(r"[.\[\]]+", where.rstrip("`").removeprefix("$")) if part)
+    return message.replace("Object missing", "missing"), keys or ("file",)
+
+
+def _line_of(source: str, keys: tuple[str, ...]) -> int:
+    """The line on which the setting `keys` (or else its table) stands; 1 when it cannot be found."""
+    table: tuple[str, ...] = ()
+    line_of_table = 1
+    for number, line in enumerate(source.splitlines(), start=1):
+        if header := re.match(r"\s*\[+([^\]]+)\]+", line):
+            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+            if table == keys[: len(table)]:
+                line_of_table = number
+                if table == keys:
+                    return number
+        elif (pair := re.match(r"\s*([\w\"'.-]+)\s*=", line)) and (*table, pair[1].strip("\"'")) == keys:
+            return number
+    return line_of_table

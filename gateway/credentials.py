@@ -1,0 +1,81 @@
+"""The credential swap: takes the gateway key out of a request and puts the upstream's own credential in.
+
+This is one of the few named changes to what a client sends; the other is the removal of hop-by-hop fields (RFC 9110
+§7.6.1) and of `x-outlay-*`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import unquote
+
+from gateway.keys import PREFIX
+
+Fields = list[tuple[str, str]]
+
+CREDENTIAL_FIELDS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+HOP_BY_HOP = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
+QUERY_KEY = re.compile(r"(?<=[?&])key=([^&]*)(&|$)")
+
+
+def presented(headers: Mapping[str, str], path: str) -> str | None:
+    """The gateway key of a request (header names in lower case), from wherever its dialect puts keys."""
+    if key := headers.get("x-outlay-key"):
+        return key.strip()
+    for name in CREDENTIAL_FIELDS:
+        value = headers.get(name, "").strip()
+        if name == "authorization" and value[:7].lower() == "bearer ":
+            value = value[7:].strip()
+        if value.startswith(PREFIX):
+            return value
+    found = QUERY_KEY.search(path)
+    return unquote(found[1]) if found and found[1].startswith(PREFIX) else None
+
+
+def brings_own(headers: Mapping[str, str], path: str) -> bool:
+    """True when the request carries a credential that is not a gateway key."""
+    values = [headers[name] for name in CREDENTIAL_FIELDS if name in headers]
+    values += [found[1] for found in QUERY_KEY.finditer(path)]
+    return any(value and PREFIX not in value for value in values)
+
+
+def end_to_end(fields: Iterable[tuple[str, str]]) -> Fields:
+    """Header fields without the hop-by-hop ones, in their order and spelling."""
+    pairs = list(fields)
+    named = {
+        name.strip().lower() for key, value in pairs if key.lower() == "connection" for name in value.split(",")
+    }
+    return [(key, value) for key, value in pairs if key.lower() not in HOP_BY_HOP and key.lower() not in named]
+
+
+def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | None) -> Fields:
+    """The fields to forward. With `credential` (field name, value) it replaces every credential the client sent;
+    without, only gateway keys are taken out."""
+    kept: Fields = []
+    for key, value in end_to_end(fields):
+        name = key.lower()
+        if name in ("host", "content-length", "expect") or name.startswith("x-outlay-"):
+            continue
+        if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in value):
+            continue
+        kept.append((key, value))
+    return kept if credential is None else [*kept, credential]
+
+
+def without_gateway_key(path: str, *, any_key: bool) -> str:
+    """The raw path without a `key=` that is ours, or without any when the upstream's credential replaces it."""
+    found = QUERY_KEY.search(path)
+    if found is None or not (any_key or found[1].startswith(PREFIX)):
+        return path
+    return (path[: found.start()] + path[found.end() :]).rstrip("?&")
+
+
+def field_for(provider: str, auth: str | None, value: str) -> tuple[str, str]:
+    """The header field in which an upstream expects its credential."""
+    name = auth or AUTH_BY_PROVIDER.get(provider, "bearer")
+    return ("Authorization", f"Bearer {value}") if name == "bearer" else (name, value)

@@ -1,0 +1,107 @@
+"""Gemini generateContent, streamGenerateContent and embeddings.
+
+Source: ai.google.dev/api/generate-content. `usageMetadata` is cumulative and may stand on every chunk: the last one
+wins. Output = candidates + thoughts; the tool-use prompt is input beside `promptTokenCount`. A stream is SSE with
+`?alt=sse`, else one growing JSON array; it has no terminal event.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Answer, Ask
+from gateway.dialects.base import Dialect, read_request, route
+from gateway.errors import Refusal
+from gateway.reading import child, count, items, text
+
+GRPC_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    413: "INVALID_ARGUMENT",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class _Config(msgspec.Struct, rename="camel"):
+    max_output_tokens: Any = None
+
+
+class _Request(msgspec.Struct, rename="camel"):
+    contents: Any = None
+    tools: list[msgspec.Raw] | None = None
+    generation_config: _Config | None = None
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    request = read_request(body, _Request)
+    model, _, verb = path.rpartition("/")[2].replace("%3A", ":").replace("%3a", ":").partition(":")
+    return Ask(
+        model=model or None,
+        stream=verb.startswith("stream"),
+        max_output_tokens=count(request.generation_config.max_output_tokens) if request.generation_config else None,
+        message_count=len(request.contents) if isinstance(request.contents, list) else None,
+        tool_count=None if request.tools is None else len(request.tools),
+    )
+
+
+def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+    answer.response_model = text(data.get("modelVersion")) or answer.response_model
+    answer.upstream_id = text(data.get("responseId")) or answer.upstream_id
+    for candidate in items(data.get("candidates")):
+        answer.finish_reason = text(child(candidate).get("finishReason")) or answer.finish_reason
+    if error := child(data, "error"):
+        answer.error = text(error.get("status")) or "error"
+    metadata = child(data, "usageMetadata")
+    if not metadata:
+        return
+    usage = answer.usage
+    prompt, tool_prompt = count(metadata.get("promptTokenCount")), count(metadata.get("toolUsePromptTokenCount"))
+    if prompt is not None:
+        usage.input_tokens = prompt + (tool_prompt or 0)
+        # Absent candidates beside a prompt count mean that nothing was generated, which is a number.
+        usage.output_tokens = count(metadata.get("candidatesTokenCount")) or 0
+        usage.output_tokens += count(metadata.get("thoughtsTokenCount")) or 0
+    if tool_prompt:
+        usage.other_units = {"tool_use_prompt_tokens": float(tool_prompt)}
+    usage.cache_read_input_tokens = _either(metadata, "cachedContentTokenCount", usage.cache_read_input_tokens)
+    usage.reasoning_output_tokens = _either(metadata, "thoughtsTokenCount", usage.reasoning_output_tokens)
+    usage.audio_input_tokens = _modality(metadata, "promptTokensDetails", "AUDIO", usage.audio_input_tokens)
+    usage.image_output_tokens = _modality(metadata, "candidatesTokensDetails", "IMAGE", usage.image_output_tokens)
+
+
+def _either(metadata: Mapping[str, Any], name: str, known: int | None) -> int | None:
+    number = count(metadata.get(name))
+    return known if number is None else number
+
+
+def _modality(metadata: Mapping[str, Any], name: str, modality: str, known: int | None) -> int | None:
+    for entry in items(metadata.get(name)):
+        if child(entry).get("modality") == modality:
+            return _either(child(entry), "tokenCount", known)
+    return known
+
+
+def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
+    status = GRPC_STATUS.get(refusal.status, "INTERNAL")
+    return {}, {"error": {"code": refusal.status, "message": refusal.message, "status": status}}
+
+
+DIALECT = Dialect(
+    name="gemini_generate",
+    routes=(
+        route("POST", r":(generateContent|streamGenerateContent)$", "generate_content"),
+        route("POST", r":(embedContent|batchEmbedContents)$", "embeddings"),
+        route("POST", r":countTokens$", None),
+        route("GET", r"/v1(beta)?/models(/[^/]+)?$", None),
+    ),
+    read_ask=read_ask,
+    may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"error"'),
+    fold=fold,
+    refuse=refuse,
+)

@@ -1,0 +1,113 @@
+"""OpenAI chat completions (and the older text completions), also as spoken by compatible servers.
+
+Source: platform.openai.com/docs/api-reference/chat. A stream reports usage only when `stream_options.include_usage`
+is set: then on a last chunk with empty `choices`, before `data: [DONE]`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Answer, Ask
+from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
+from gateway.reading import child, count, items, text
+
+USAGE = re.compile(rb'"usage"\s*:\s*\{')
+
+
+class _Request(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    service_tier: Any = None
+    messages: list[msgspec.Raw] | None = None
+    tools: list[msgspec.Raw] | None = None
+    metadata: Any = None
+    prompt_cache_key: Any = None
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    request = read_request(body, _Request)
+    return Ask(
+        model=request.model or _azure_deployment(path),
+        stream=bool(request.stream),
+        max_output_tokens=count(request.max_completion_tokens) or count(request.max_tokens),
+        service_tier=text(request.service_tier),
+        message_count=None if request.messages is None else len(request.messages),
+        tool_count=None if request.tools is None else len(request.tools),
+        session_id=named(request.metadata, SESSION_KEYS) or text(request.prompt_cache_key),
+        ticket=named(request.metadata, TICKET_KEYS),
+    )
+
+
+def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+    answer.response_model = text(data.get("model")) or answer.response_model
+    answer.upstream_id = text(data.get("id")) or answer.upstream_id
+    answer.service_tier = text(data.get("service_tier")) or answer.service_tier
+    fold_usage(answer.usage, child(data, "usage") or child(data, "x_groq", "usage"),
+               "prompt_tokens", "completion_tokens")  # fmt: skip
+    for choice in items(data.get("choices")):
+        answer.finish_reason = text(child(choice).get("finish_reason")) or answer.finish_reason
+    if error := child(data, "error"):
+        answer.error = text(error.get("type")) or text(error.get("code")) or "error"
+
+
+class _StreamOptions(msgspec.Struct):
+    stream: bool | None = None
+    stream_options: dict[str, msgspec.Raw] | None = None
+
+
+def ask_for_usage(body: bytes) -> bytes | None:
+    """The same request with `stream_options.include_usage`, or `None` when it is no stream or asks for it already.
+
+    All other bytes of the body stay as the client sent them, unless it has other `stream_options`, which are
+    then written again.
+    """
+    request = msgspec.json.decode(body, type=_StreamOptions)
+    if not request.stream:
+        return None
+    if request.stream_options is not None:
+        if bytes(request.stream_options.get("include_usage", b"")) == b"true":
+            return None
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        options = {**request.stream_options, "include_usage": msgspec.Raw(b"true")}
+        return msgspec.json.encode({**fields, "stream_options": options})
+    end = body.rindex(b"}")
+    # The last of two equal names wins with every JSON reader, so an explicit `"stream_options": null` is overruled.
+    return body[:end] + b',"stream_options":{"include_usage":true}' + body[end:]
+
+
+def is_usage_only(event: bytes) -> bool:
+    """True for the extra chunk that `include_usage` brings: a usage object and no choice."""
+    data = event.partition(b"data:")[2].strip()
+    if not USAGE.search(data):
+        return False
+    try:
+        chunk = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(chunk, dict) and chunk.get("choices") == []
+
+
+def _azure_deployment(path: str) -> str | None:
+    found = re.search(r"/deployments/([^/]+)/", path)
+    return found[1] if found else None
+
+
+DIALECT = Dialect(
+    name="openai_chat",
+    routes=(
+        route("POST", r"/chat/completions$", "chat"),
+        route("POST", r"/completions$", "text_completion"),
+        route("GET", r"/models(/[^:]*)?$", None),
+        route("POST", r"/moderations$", None),
+    ),
+    read_ask=read_ask,
+    may_matter=re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|"error"\s*:'),
+    fold=fold,
+    refuse=refuse,
+)

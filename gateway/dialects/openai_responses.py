@@ -1,0 +1,88 @@
+"""OpenAI responses. Usage stands in the terminal event of a stream (`response.completed` and its kin).
+
+Source: platform.openai.com/docs/api-reference/responses. Reading a stored response again repeats its usage and is
+never billed, nor is counting its input tokens.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Answer, Ask
+from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, last_wins, named, refuse
+from gateway.reading import child, count, items, text
+
+TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+
+class _Request(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    max_output_tokens: Any = None
+    service_tier: Any = None
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    tools: list[msgspec.Raw] | None = None
+    metadata: Any = None
+    client_metadata: Any = None
+    prompt_cache_key: Any = None
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    request = read_request(body, _Request)
+    given = bytes(request.input)
+    return Ask(
+        model=request.model,
+        stream=bool(request.stream),
+        max_output_tokens=count(request.max_output_tokens),
+        service_tier=text(request.service_tier),
+        message_count=len(msgspec.json.decode(given, type=list[msgspec.Raw])) if given.startswith(b"[") else 1,
+        tool_count=None if request.tools is None else len(request.tools),
+        session_id=named(request.client_metadata, SESSION_KEYS)
+        or named(request.metadata, SESSION_KEYS)
+        or text(request.prompt_cache_key),
+        ticket=named(request.metadata, TICKET_KEYS),
+    )
+
+
+def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+    kind = data.get("type")
+    response = child(data, "response") if isinstance(kind, str) and kind.startswith("response.") else data
+    if kind == "error" or child(response, "error"):
+        error = child(response, "error") or data
+        answer.error = text(error.get("code")) or text(error.get("type")) or "error"
+    answer.response_model = text(response.get("model")) or answer.response_model
+    answer.upstream_id = text(response.get("id")) or answer.upstream_id
+    answer.service_tier = text(response.get("service_tier")) or answer.service_tier
+    answer.finish_reason = (
+        text(child(response, "incomplete_details").get("reason")) or text(response.get("status")) or answer.finish_reason
+    )
+    fold_usage(answer.usage, child(response, "usage"), "input_tokens", "output_tokens")
+    searches = child(response, "tool_usage", "web_search").get("num_requests")
+    if searches is None:
+        searches = sum(1 for item in items(response.get("output")) if _is_search(child(item))) or None
+    last_wins(answer.usage, "web_search_requests", searches)
+    answer.finished = answer.finished or kind in TERMINAL
+
+
+def _is_search(item: Mapping[str, Any]) -> bool:
+    """`open_page` and `find_in_page` are steps of a search that is already billed."""
+    return item.get("type") == "web_search_call" and child(item, "action").get("type", "search") == "search"
+
+
+DIALECT = Dialect(
+    name="openai_responses",
+    routes=(
+        route("POST", r"/responses(/compact)?$", "chat"),
+        route("POST", r"/responses/input_tokens$", None),
+        route("POST", r"/responses/[^/]+/cancel$", None),
+        route("GET", r"/responses/[^/]+(/input_items)?$", None),
+        route("DELETE", r"/responses/[^/]+$", None),
+    ),
+    read_ask=read_ask,
+    may_matter=re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled)"|"type"\s*:\s*"error"'),
+    fold=fold,
+    refuse=refuse,
+)

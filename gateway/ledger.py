@@ -1,0 +1,310 @@
+"""The journal: append-only, checksummed segments. One writer per segment, group commit of fsync in a thread.
+
+A record is written (`write(2)`) before the answer's last byte goes out, so that a killed process loses nothing that
+was answered; `fdatasync` follows within `sync_ms`, or is awaited per answer with `sync = "answer"`, for power loss.
+
+Format of a line: a JSON object whose last key is `crc`, eight hex digits of CRC-32 over the bytes before `,"crc":"`.
+Kinds (`e`): `start` heads a segment, `open` precedes forwarding, `close` is the finished call, `end` says that nothing
+in the segment waits for recovery: its open calls were carried into the next segment. A segment without `end` whose
+owner is gone is what a crash left: recovery closes its open calls as `interrupted` in a new segment, then ends it.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.call import Call
+from gateway.config import LedgerSettings
+from gateway.errors import Refusal
+
+FORMAT_VERSION = 1
+CRC_TAIL = len(b',"crc":"00000000"}')
+
+log = logging.getLogger("outlay.ledger")
+
+
+def encode(kind: str, at_us: int, fields: bytes) -> bytes:
+    """One journal line from the JSON object `fields`."""
+    head = b'{"e":"%s","at":%d' % (kind.encode(), at_us)
+    line = head + (b"," + fields[1:-1] if len(fields) > 2 else b"")
+    return b'%s,"crc":"%08x"}\n' % (line, zlib.crc32(line))
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record of one journal line, or `None` when it is torn or damaged."""
+    body = line.rstrip(b"\n")
+    if len(body) < CRC_TAIL or body[-CRC_TAIL : -CRC_TAIL + 8] != b',"crc":"':
+        return None
+    if b"%08x" % zlib.crc32(body[:-CRC_TAIL]) != body[-CRC_TAIL + 8 : -2]:
+        return None
+    record: dict[str, Any] = msgspec.json.decode(body)
+    return record
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """All sound records of a segment; damaged lines are skipped (`outlay verify` reports them)."""
+    with path.open("rb") as lines:
+        for line in lines:
+            record = decode(line)
+            if record is not None:
+                yield record
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class Ledger:
+    """The gateway's only writer of money. `open` before forwarding, `close` exactly once, however the call ends."""
+
+    def __init__(self, settings: LedgerSettings, gateway_id: str, clock: Callable[[], int] = now_us) -> None:
+        self.dir = Path(settings.dir)
+        self.failure: str | None = None
+        """Why the journal cannot be written now; `None` while it can."""
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._clock = clock
+        self._encoder = msgspec.json.Encoder()
+        self._in_flight: dict[str, bytes] = {}
+        self._fd = -1
+        self._size = 0
+        self._segment_until_us = 0
+        self._dirty = asyncio.Event()
+        self._synced: asyncio.Future[None] | None = None
+
+    # -- life of the process ------------------------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Recover what a crash left open, then open a fresh segment. Returns the number of interrupted calls.
+
+        Raises `OSError` when the data folder cannot be written.
+        """
+        self.journal.mkdir(parents=True, exist_ok=True)
+        self._make_reserve()
+        crashed = self._crashed_segments()
+        left_open = _left_open(crashed)
+        self._new_segment()
+        for fields in left_open.values():
+            fields["result"] = "interrupted"
+            fields["usage_source"] = "none"
+            fields["price_status"] = "unpriced"
+            self._append(encode("close", self._clock(), self._encoder.encode(fields)))
+        self._sync(self._fd)
+        for path in crashed:
+            # Only now: had we died before this line, the next start would have found the same opens.
+            with path.open("ab") as segment:
+                segment.write(b"\n" + encode("end", self._clock(), b"{}"))  # "\n" closes a line torn by the crash
+        return len(left_open)
+
+    async def keep(self) -> None:
+        """Run beside the server: group commit, rotation, and the way back after a full disk."""
+        while True:
+            await asyncio.sleep(self._settings.sync_ms / 1000)
+            if self._dirty.is_set():
+                self._dirty.clear()
+                waiting, self._synced = self._synced, None
+                error = await asyncio.to_thread(self._sync, self._fd)
+                if waiting is not None:
+                    waiting.set_result(None)
+                if error is not None:
+                    self._failed(error)
+            if self.failure is not None:
+                await asyncio.sleep(1)
+                self._try_again()
+            elif self._size >= self._settings.segment_bytes or self._clock() >= self._segment_until_us:
+                self._rotate()
+
+    def stop(self) -> None:
+        """Write everything out and let go of the segment."""
+        if self._fd >= 0:
+            self._end_segment(self._fd)
+            self._fd = -1
+            self._reserve.unlink(missing_ok=True)
+
+    @property
+    def journal(self) -> Path:
+        return self.dir / "journal"
+
+    # -- records ------------------------------------------------------------------------------------------------
+
+    def open(self, call: Call) -> None:
+        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`."""
+        if self.failure is not None and self._settings.on_failure == "refuse":
+            raise self._refusal()
+        fields = self._encoder.encode(call)
+        try:
+            self._append(encode("open", call.started_us, fields))
+        except OSError as error:
+            self._failed(error)
+            if self._settings.on_failure == "refuse":
+                raise self._refusal() from None
+        self._in_flight[call.call_id] = fields
+
+    def close(self, call: Call) -> bool:
+        """Record a finished call. When the disk is full the reserve is given up so that this still succeeds.
+
+        False when it could not be recorded, which is logged as critical.
+        """
+        self._in_flight.pop(call.call_id, None)
+        line = encode("close", self._clock(), self._encoder.encode(call))
+        try:
+            self._append(line)
+        except OSError as error:
+            self._failed(error)
+            if not self._use_reserve(line):
+                log.critical("call %s could not be recorded: %s", call.call_id, error.strerror)
+                return False
+        return True
+
+    async def durable(self) -> None:
+        """With `sync = "answer"`: wait until what was written is on the disk. Else returns at once."""
+        if self._settings.sync == "answer" and self.failure is None:
+            if self._synced is None:
+                self._synced = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._synced)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def _append(self, line: bytes) -> None:
+        written = os.write(self._fd, line)
+        if written != len(line):
+            # A short write means a full disk: take the torn half back, so that it cannot swallow the next line.
+            os.ftruncate(self._fd, self._size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
+        self._dirty.set()
+
+    def _new_segment(self) -> None:
+        """Switch to a fresh segment that starts with the opens in flight, and let go of the old one."""
+        now = self._clock()
+        name = datetime.fromtimestamp(now / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
+        path = self.journal / f"{name}-{self._gateway_id}.jsonl"
+        head = {"v": FORMAT_VERSION, "gateway_id": self._gateway_id, "synthetic": self._settings.synthetic}
+        lines = [encode("start", now, self._encoder.encode(head))]
+        lines += [encode("open", now, fields) for fields in self._in_flight.values()]
+        content = b"".join(lines)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.write(fd, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
+        old, self._fd, self._size = self._fd, fd, len(content)
+        self._segment_until_us = now + self._settings.segment_seconds * 1_000_000
+        self._dirty.set()
+        if old >= 0:
+            self._end_segment(old)
+
+    def _end_segment(self, fd: int) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the next start finds nothing left open in it
+            os.write(fd, encode("end", self._clock(), b"{}"))
+            os.fdatasync(fd)
+        os.close(fd)
+
+    def _rotate(self) -> None:
+        try:
+            self._new_segment()
+        except OSError as error:
+            self._failed(error)
+
+    def _sync(self, fd: int) -> OSError | None:
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            return error
+        return None
+
+    def _crashed_segments(self) -> list[Path]:
+        """Segments without an end that no process holds, oldest first."""
+        return [path for path in sorted(self.journal.glob("*.jsonl")) if _is_free(path) and not _has_end(path)]
+
+    # -- a disk that is full or gone ----------------------------------------------------------------------------
+
+    @property
+    def _reserve(self) -> Path:
+        return self.journal / f"reserve-{self._gateway_id}"
+
+    def _make_reserve(self) -> None:
+        with self._reserve.open("wb") as reserve:
+            os.posix_fallocate(reserve.fileno(), 0, max(self._settings.reserve_bytes, 1))
+
+    def _use_reserve(self, line: bytes) -> bool:
+        try:
+            self._reserve.unlink(missing_ok=True)
+            self._append(line)
+        except OSError:
+            return False
+        return True
+
+    def _failed(self, error: OSError) -> None:
+        if self.failure is None:
+            log.error("the journal cannot be written: %s; policy: %s", error.strerror, self._settings.on_failure)
+        self.failure = error.strerror or "unknown error"
+
+    def _try_again(self) -> None:
+        try:
+            self._make_reserve()
+            self._new_segment()
+        except OSError:
+            return
+        log.warning("the journal can be written again")
+        self.failure = None
+
+    def _refusal(self) -> Refusal:
+        return Refusal(
+            "ledger_unavailable",
+            f"Outlay cannot record calls at the moment ({self.failure}), so it does not forward them. "
+            "An administrator has to look at the gateway's data folder.",
+        )
+
+
+def _left_open(segments: list[Path]) -> dict[str, dict[str, Any]]:
+    """The fields of each call that was opened and never closed, by call_id."""
+    opened: dict[str, dict[str, Any]] = {}
+    for path in segments:
+        for record in records(path):
+            if record["e"] == "open":
+                opened[record["call_id"]] = {k: v for k, v in record.items() if k not in ("e", "at", "crc")}
+            elif record["e"] == "close":
+                opened.pop(record["call_id"], None)
+    return opened
+
+
+def _has_end(path: Path) -> bool:
+    with path.open("rb") as segment:
+        segment.seek(max(0, segment.seek(0, os.SEEK_END) - 256))
+        last = decode(b"{" + segment.read().rpartition(b"\n{")[2])
+    return last is not None and last["e"] == "end"
+
+
+def _is_free(path: Path) -> bool:
+    """True when no process holds the segment."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True

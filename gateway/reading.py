@@ -1,0 +1,47 @@
+"""Readers of provider JSON that never raise: a provider's odd value becomes `None`, not an exception."""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from gateway.call import NANO
+
+TOKENS_MAX = 2**53
+"""Counts above this are nonsense (and would not survive JSON in other tools): read as unknown."""
+
+
+def count(value: Any) -> int | None:
+    """A token or unit count: a whole number ≥ 0, also when sent as a float (`12.0`). Else `None`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 <= value <= TOKENS_MAX or value != int(value):
+        return None
+    return int(value)
+
+
+def text(value: Any, limit: int = 256) -> str | None:
+    """A non-empty string of at most `limit` characters; longer ones are cut. Else `None`."""
+    return value[:limit] if isinstance(value, str) and value else None
+
+
+def child(value: Any, *path: str) -> Mapping[str, Any]:
+    """The mapping at `path` below `value`; an empty one where anything on the way is missing or of another type."""
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """`value` when it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def usd(value: Any) -> int | None:
+    """A provider's own USD figure as whole nano-USD (half-even), or `None` when it is not a sum of money ≥ 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        nano = Decimal(str(value)) * NANO
+        return int(nano.to_integral_value()) if nano.is_finite() and 0 <= nano < TOKENS_MAX else None
+    except (InvalidOperation, ValueError):
+        return None

@@ -1,0 +1,62 @@
+"""Where a request goes: upstream, and the path to ask it for. The raw path and query are kept as sent."""
+
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import unquote
+
+import msgspec
+
+TICKET_PREFIX = re.compile(r"/t/([^/?]{1,400})(?:/task/([^/?]{1,400}))?(?=/)")
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A request's destination."""
+
+    upstream: str
+    path: str
+    """Raw path and query to append to the upstream's base URL."""
+    ticket: str | None = None
+    task: str | None = None
+
+
+def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) -> Target | None:
+    """The target of a raw path and query; `None` when nothing is configured for it.
+
+    `/{upstream}/…` goes to that upstream. Bare paths, for tools that take only a host, are told apart by path, header
+    and query. Both may stand behind `/t/{ticket}` or `/t/{ticket}/task/{id}` (`#` of a ticket is written `~`).
+    """
+    ticket = task = None
+    if prefix := TICKET_PREFIX.match(raw):
+        ticket = _ticket(prefix[1])
+        task = None if prefix[2] is None else unquote(prefix[2])
+        raw = raw[prefix.end() :]
+    name, _, rest = raw[1:].partition("/")
+    if name in upstreams and rest:
+        return Target(name, "/" + rest, ticket, task)
+    bare = _bare(raw, headers)
+    return Target(bare, raw, ticket, task) if bare in upstreams else None
+
+
+def _ticket(part: str) -> str:
+    """`acme~shop~45` is `acme/shop#45`; anything else is taken as it is."""
+    plain = unquote(part)
+    pieces = plain.split("~")
+    return f"{pieces[0]}/{pieces[1]}#{pieces[2]}" if len(pieces) == 3 else plain
+
+
+def _bare(raw: str, headers: Mapping[str, str]) -> str:
+    path, _, query = raw.partition("?")
+    if path.startswith("/model/"):
+        return "bedrock"
+    if path.startswith("/v1beta/"):
+        return "gemini"
+    if not path.startswith("/v1/"):
+        return ""
+    if path.startswith("/v1/messages"):
+        return "anthropic"
+    if path.startswith("/v1/models"):
+        if re.search(r":|%3a", path, re.IGNORECASE) or "x-goog-api-key" in headers or "key=" in query:
+            return "gemini"
+        if "anthropic-version" in headers:
+            return "anthropic"
+    return "openai"

@@ -1,0 +1,61 @@
+"""Metrics for `/-/metrics`, fed from finished records. Names and labels: docs/operations.md. No ticket, task, user or
+key is a label, and the money here is for reading only: the ledger holds the exact sums.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from gateway.call import NANO, Call
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Telemetry:
+    """The gateway's own instruments, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("provider", "dialect", "result", "usage_source", "price_status")
+        self.calls = Counter("outlay_calls", "Calls by how they ended.", labels, registry=self.registry)
+        self.cost = Counter(
+            "outlay_cost_usd", "List cost of priced calls.", ("provider", "response_model", "team"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.unattributed = Counter(
+            "outlay_unattributed_cost_usd", "List cost of calls without a ticket.", ("team",), registry=self.registry
+        )
+        self.unpriced = Counter(
+            "outlay_unpriced_calls", "Calls that cost something nobody knows.", ("provider", "model"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
+        self.unmetered = Counter(
+            "outlay_unmetered_requests", "Requests that providers do not bill: counting, listing, reading again.",
+            ("upstream",), registry=self.registry,
+        )  # fmt: skip
+        self.meter_failures = Counter(
+            "outlay_meter_failures", "Answers whose metering gave up.", ("dialect", "why"), registry=self.registry
+        )
+        self.unrecorded = Counter(
+            "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
+        )
+        self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
+        self.journal_failed = Gauge(
+            "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
+        )
+
+    def finished(self, call: Call) -> None:
+        """Count one closed call."""
+        self.calls.labels(
+            call.provider or "", call.dialect or "", call.result or "", call.usage_source or "", call.price_status or ""
+        ).inc()
+        team, model = call.team_id or "", call.response_model or call.request_model or ""
+        if call.list_cost_nano is None:
+            self.unpriced.labels(call.provider or "", model).inc()
+        elif call.list_cost_nano:
+            usd = call.list_cost_nano / NANO
+            self.cost.labels(call.provider or "", model, team).inc(usd)
+            if not call.tickets:
+                self.unattributed.labels(team).inc(usd)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
