@@ -30,10 +30,12 @@ def load_prices(config: Config) -> prices.PriceBook:
     """The shipped price book with this installation's overrides. Raises `UserError`."""
     try:
         book = prices.PriceBook.load(prices.DEFAULT_BOOK)
-        if config.prices.overrides is None:
+        if config.file is None:
             return book
-        base = Path(config.file).parent if config.file else Path()
-        return book.with_overrides(prices.load_overrides(base / config.prices.overrides))
+        overrides = Path(config.file).parent / (config.prices.overrides or "prices.toml")
+        if config.prices.overrides is None and not overrides.exists():
+            return book
+        return book.with_overrides(prices.load_overrides(overrides))
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
 
@@ -110,7 +112,7 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _control_plane(config: Config) -> AsyncIterator[None]:
-    """The second process, started again when it dies. It ends by itself when this process is gone (its stdin closes)."""
+    """The second process, started again when it dies. It ends by itself when this one is gone: its stdin closes."""
     process: asyncio.subprocess.Process | None = None
 
     async def run() -> None:

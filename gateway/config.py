@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -24,7 +25,7 @@ def _help(text: str, **limits: Any) -> Meta:
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens and what it accepts."""
 
-    host: Annotated[str, _help("Address to bind. Anything but loopback needs [auth] mode = \"keys\".")] = "127.0.0.1"
+    host: Annotated[str, _help('Address to bind. Anything but loopback needs [auth] mode = "keys".')] = "127.0.0.1"
     port: Annotated[int, _help("TCP port; 0 = any free one.", ge=0, le=65535)] = 8080
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
@@ -35,7 +36,7 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may call."""
 
     mode: Annotated[
-        Literal["keys", "open"], _help("\"keys\": a gateway key on each call; \"open\": anyone, loopback only.")
+        Literal["keys", "open"], _help('"keys": a gateway key on each call; "open": anyone, loopback only.')
     ] = "keys"
 
 
@@ -49,7 +50,7 @@ class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "refuse"
     sync: Annotated[
         Literal["interval", "answer"],
-        _help("fdatasync \"interval\": each sync_ms; \"answer\": before the last byte of each answer."),
+        _help('fdatasync "interval": each sync_ms; "answer": before the last byte of each answer.'),
     ] = "interval"
     sync_ms: Annotated[int, _help("Group commit interval, milliseconds.", ge=1, le=10_000)] = 50
     segment_seconds: Annotated[int, _help("A journal segment is handed to sealing after this long.", ge=1)] = 300
@@ -84,9 +85,9 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which work items calls belong to."""
 
-    policy: Annotated[
-        Literal["optional", "required"], _help("\"required\" refuses calls that name no ticket.")
-    ] = "optional"
+    policy: Annotated[Literal["optional", "required"], _help('"required" refuses calls that name no ticket.')] = (
+        "optional"
+    )
     projects: Annotated[
         list[str], _help("Project keys (PAY) and repositories (acme/shop) that count; empty = any.")
     ] = []
@@ -100,7 +101,10 @@ class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _help("A model without a price: refuse it, take a flagged fallback price, or book it as unpriced."),
     ] = "estimate"
     overrides: Annotated[
-        str | None, _help("TOML file with own prices, aliases and discounts; relative to this file.")
+        str | None,
+        _help(
+            "TOML file with own prices, aliases and discounts. By default prices.toml beside this file, if it is there."
+        ),
     ] = None
 
 
@@ -154,9 +158,7 @@ def load(path: Path) -> Config:
         tables = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not valid TOML: {error}") from None
-    problems = [
-        f"{path}:{_line_of(source, keys)}: {message}" for keys, message in _wrong_names(tables, Config, ())
-    ]
+    problems = [f"{path}:{_line_of(source, keys)}: {message}" for keys, message in _wrong_names(tables, Config, ())]
     if not problems:
         try:
             config = msgspec.structs.replace(msgspec.convert(tables, Config), file=str(path))
@@ -186,23 +188,24 @@ def is_loopback(host: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def _contradictions(config: Config) -> list[tuple[tuple[str, ...], str]]:
+def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """What each single setting cannot show."""
-    found: list[tuple[tuple[str, ...], str]] = []
     if config.auth.mode == "open" and not is_loopback(config.server.host):
-        found.append((("auth", "mode"), '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" '
-                      'or use mode = "keys"'))  # fmt: skip
+        yield (
+            ("auth", "mode"),
+            '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" or use mode = "keys"',
+        )
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:
-            found.append((at, f"[upstreams.{name}] the name becomes a path: write lower-case letters, digits, - or _"))
+            yield at, f"[upstreams.{name}] the name becomes a path: write lower-case letters, digits, - or _"
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", upstream.base_url):
-            found.append(((*at, "base_url"), f"[upstreams.{name}] base_url must look like https://host or "
-                          "https://host/prefix"))  # fmt: skip
+            yield (*at, "base_url"), f"[upstreams.{name}] base_url must look like https://host or https://host/prefix"
         if upstream.credential is not None and not re.fullmatch(r"(env|file):\S+", upstream.credential):
-            found.append(((*at, "credential"), f"[upstreams.{name}] credential must be env:NAME or file:PATH: "
-                          "the key itself does not belong in this file"))  # fmt: skip
-    return found
+            yield (
+                (*at, "credential"),
+                f"[upstreams.{name}] credential must be env:NAME or file:PATH: the key itself does not belong here",
+            )
 
 
 def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:

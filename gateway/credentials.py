@@ -47,9 +47,7 @@ def brings_own(headers: Mapping[str, str], path: str) -> bool:
 def end_to_end(fields: Iterable[tuple[str, str]]) -> Fields:
     """Header fields without the hop-by-hop ones, in their order and spelling."""
     pairs = list(fields)
-    named = {
-        name.strip().lower() for key, value in pairs if key.lower() == "connection" for name in value.split(",")
-    }
+    named = {name.strip().lower() for key, value in pairs if key.lower() == "connection" for name in value.split(",")}
     return [(key, value) for key, value in pairs if key.lower() not in HOP_BY_HOP and key.lower() not in named]
 
 

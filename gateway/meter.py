@@ -5,7 +5,7 @@ Incremental: any cut of the network gives the same result. Compressed answers ar
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import brotli
 import msgspec
@@ -16,6 +16,7 @@ from gateway.dialects.base import Dialect
 from gateway.dialects.openai_chat import is_usage_only
 
 EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 EVENT_BYTES_MAX = 32 * 1024 * 1024
 """A stream event (or a whole JSON answer) longer than this is not looked at."""
 
@@ -39,12 +40,12 @@ def decoder(encoding: str) -> Decode | None:
             return None
 
 
-class TooLarge(ValueError):
+class TooLargeError(ValueError):
     """A body that decodes to more than the limit."""
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """A compressed request body, decoded. Raises `ValueError` on bad bytes, `TooLarge` beyond `limit` bytes."""
+    """A compressed request body, decoded. Raises `ValueError` on bad bytes, `TooLargeError` beyond `limit` bytes."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     decode = decoder(encoding)
@@ -58,7 +59,7 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
             part = decode(body[start : start + 16_384])
             size += len(part)
             if size > limit:
-                raise TooLarge
+                raise TooLargeError
             parts.append(part)
     except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
         raise ValueError("the bytes do not match the content-encoding") from error
@@ -100,13 +101,15 @@ class Meter:
 
     def finish(self) -> Answer:
         """What was learned. Call when no more bytes will come."""
-        if self._dialect is not None and self.failed is None:
+        rest, self._buffer = self._buffer, b""
+        if self._dialect is not None and self.failed is None and rest.strip():
             try:
-                for event in self._rest():
-                    self._fold(self._dialect, event)
+                if self._is_json:
+                    self._fold(self._dialect, rest)
+                else:
+                    self._fold_event(self._dialect, rest)
             except Exception as error:  # noqa: BLE001 - as in `feed`
                 self._give_up(type(error).__name__)
-            self._buffer = b""
         return self.answer
 
     def _feed(self, dialect: Dialect, chunk: bytes) -> None:
@@ -114,40 +117,30 @@ class Meter:
             raise ValueError
         data = self._decode(chunk)
         if len(self._buffer) + len(data) > EVENT_BYTES_MAX:
-            raise TooLarge
+            raise TooLargeError
         self._buffer += data
         if self._is_json is None:
             # Content types lie (a JSON error labelled text/event-stream): the first byte tells.
-            start = self._buffer.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-            if not start:
+            self._buffer = self._buffer.lstrip(BOM_AND_SPACE)
+            if not self._buffer:
                 return
-            self._is_json = start in b"{["
+            self._is_json = self._buffer[:1] in b"{["
         if not self._is_json:
             self._take_events(dialect)
 
     def _take_events(self, dialect: Dialect) -> None:
-        found, rest = events(self._buffer)
-        # A lone "\r\n" at the end may be half of a boundary that a cut went through: it stays in the rest.
-        self._buffer = rest
+        found, self._buffer = events(self._buffer)
         for event in found:
             if self._first or dialect.may_matter.search(event) or b"[DONE]" in event:
                 self._fold_event(dialect, event)
 
     def _fold_event(self, dialect: Dialect, event: bytes) -> None:
-        data = b"\n".join(
-            line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith((b"data:", b"\xef\xbb\xbfdata:"))
-        )
+        data = b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:"))
         if data.strip() == b"[DONE]":
             self.answer.finished = True
         elif data:
             self._first = False
             self._fold(dialect, data)
-
-    def _rest(self) -> Iterator[bytes]:
-        if self._is_json:
-            yield self._buffer
-        elif self._buffer.strip() and self._dialect is not None:
-            self._fold_event(self._dialect, self._buffer)
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:

@@ -14,7 +14,7 @@ from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.ledger import Ledger, now_us
-from gateway.meter import Meter, TooLarge, UsageHider, decoded
+from gateway.meter import Meter, TooLargeError, UsageHider, decoded
 from gateway.prices import PriceBook
 from gateway.telemetry import Telemetry
 from gateway.upstream import Forwarder, UpstreamAnswer, UpstreamLost
@@ -179,8 +179,10 @@ class Proxy:
             return Ask()
         try:
             plain = decoded(body, encoding, self._config.server.body_bytes_max)
-        except TooLarge:
-            raise Refusal("request_too_large", "Outlay: the request body decodes to more than body_bytes_max.") from None
+        except TooLargeError:
+            raise Refusal(
+                "request_too_large", "Outlay: the request body decodes to more than body_bytes_max."
+            ) from None
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
         return dialect.read_ask(path, plain)
@@ -323,12 +325,16 @@ def _set_attribution(call: Call, attribution: Attribution) -> None:
 def _set_cost(call: Call, cost: Cost) -> None:
     call.price_status, call.price_id, call.price_book = cost.status, cost.price_id, cost.price_book
     call.list_cost_nano, call.contracted_cost_nano = cost.list_nano, cost.contracted_nano
-    call.input_cost_nano, call.output_cost_nano, call.other_cost_nano = cost.input_nano, cost.output_nano, cost.other_nano
+    call.input_cost_nano, call.output_cost_nano, call.other_cost_nano = (
+        cost.input_nano,
+        cost.output_nano,
+        cost.other_nano,
+    )
     call.cache_read_cost_nano, call.cache_write_cost_nano = cost.cache_read_nano, cost.cache_write_nano
 
 
 def _is_free(call: Call) -> bool:
-    """True when a call without usage certainly cost nothing: the provider answered with an error, or was not reached."""
+    """True when a call without usage certainly cost nothing: the provider refused it or was not reached."""
     return (call.status or 0) >= 400
 
 

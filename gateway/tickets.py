@@ -84,7 +84,7 @@ def _task(headers: Mapping[str, str], path_task: str | None, session_id: str | N
 def _how_to_give_a_ticket(client: str | None) -> str:
     by_tool = {
         "claude-code": "ANTHROPIC_CUSTOM_HEADERS='x-outlay-ticket: PAY-123'",
-        "codex": "http_headers = { \"x-outlay-ticket\" = \"PAY-123\" } in its model provider",
+        "codex": 'http_headers = { "x-outlay-ticket" = "PAY-123" } in its model provider',
         "gemini-cli": "GEMINI_CLI_CUSTOM_HEADERS='x-outlay-ticket: PAY-123'",
     }
     how = by_tool.get(client or "", "the header x-outlay-ticket: PAY-123")

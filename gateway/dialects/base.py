@@ -31,7 +31,7 @@ class Dialect(msgspec.Struct, frozen=True):
     may_matter: re.Pattern[bytes]
     """A stream event in which this is not found holds neither usage nor the end, and is not decoded."""
     fold: Callable[[Answer, Mapping[str, Any]], None]
-    """Takes one JSON object (a whole answer, or one event of a stream) into the `Answer`. Never raises on odd values."""
+    """Takes one JSON object (a whole answer, or one event of a stream) into the `Answer`. Odd values never raise."""
     refuse: Callable[[Refusal], tuple[dict[str, str], Any]]
     """Headers and JSON body of a refusal, shaped so that tools of this dialect stop and show its message."""
 

@@ -48,8 +48,8 @@ def read_ask(path: str, body: bytes) -> Ask:
 
 
 def fold(answer: Answer, data: Mapping[str, Any]) -> None:
-    kind = data.get("type")
-    response = child(data, "response") if isinstance(kind, str) and kind.startswith("response.") else data
+    kind = text(data.get("type")) or ""
+    response = child(data, "response") if kind.startswith("response.") else data
     if kind == "error" or child(response, "error"):
         error = child(response, "error") or data
         answer.error = text(error.get("code")) or text(error.get("type")) or "error"
@@ -57,7 +57,9 @@ def fold(answer: Answer, data: Mapping[str, Any]) -> None:
     answer.upstream_id = text(response.get("id")) or answer.upstream_id
     answer.service_tier = text(response.get("service_tier")) or answer.service_tier
     answer.finish_reason = (
-        text(child(response, "incomplete_details").get("reason")) or text(response.get("status")) or answer.finish_reason
+        text(child(response, "incomplete_details").get("reason"))
+        or text(response.get("status"))
+        or answer.finish_reason
     )
     fold_usage(answer.usage, child(response, "usage"), "input_tokens", "output_tokens")
     searches = child(response, "tool_usage", "web_search").get("num_requests")

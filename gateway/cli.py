@@ -1,0 +1,230 @@
+"""The `outlay` command. Subcommands of the control plane are hung in by entry points (`outlay.commands`)."""
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from gateway import app, keys, tickets
+from gateway.config import Config, LedgerSettings, load, secret
+from gateway.errors import UserError
+
+CONFIG = Path("config/outlay.toml")
+PURPOSES = ("ci", "eval", "batch", "research", "support")
+
+
+class Commands(click.Group):
+    """Our commands and, loaded when they are called, those that other packages registered."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(point.name for point in _registered())})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(ctx, name)
+        if own is not None:
+            return own
+        for point in _registered():
+            if point.name == name:
+                command = point.load()
+                assert isinstance(command, click.Command)
+                return command
+        return None
+
+
+def _registered() -> Any:
+    return entry_points(group="outlay.commands")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="outlay")
+def outlay() -> None:
+    """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line. Exit codes: 0 ok, 1 failed, 2 usage."""
+    try:
+        code = outlay(arguments, prog_name="outlay", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # `outlay … | head` is no mistake
+        sys.exit(0)
+    sys.exit(code or 0)
+
+
+def _settings(path: Path | None) -> Config:
+    """The named settings file; else config/outlay.toml where there is one; else the defaults."""
+    if path is not None:
+        return load(path)
+    return load(CONFIG) if CONFIG.exists() else Config()
+
+
+config_option = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help=f"Settings file.  [default: {CONFIG}]"
+)
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="Data folder.  [default: [ledger] dir of the settings]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@outlay.command()
+@config_option
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen here instead of [server] port; 0 = any free port.")
+def serve(config_path: Path | None, port: int | None) -> None:
+    """Run the gateway, and the control plane beside it, until Ctrl-C or SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    config = app.with_port(_settings(config_path), port)
+
+    def ready(host: str, bound: int) -> None:
+        click.echo(f"Outlay listens on http://{host}:{bound} and writes to {Path(config.ledger.dir).resolve()}")
+        for name, upstream in config.upstreams.items():
+            if upstream.credential and secret(upstream.credential) is None:
+                click.echo(f"  {name}: {upstream.credential} is not set, so clients must bring their own credential")
+
+    try:
+        import uvloop
+    except ImportError:  # not made for every platform; only slower without it
+        asyncio.run(app.serve(config, ready))
+    else:
+        uvloop.run(app.serve(config, ready))
+
+
+@outlay.group(name="keys")
+def keys_() -> None:
+    """Gateway keys: who may call, and for which team."""
+
+
+def _key_ring(config_path: Path | None, data: Path | None) -> keys.Keys:
+    return keys.Keys(data or Path(_settings(config_path).ledger.dir))
+
+
+@keys_.command(name="create")
+@click.option("--team", "team_id", help="Team that calls with this key belong to.")
+@click.option("--user", "user_id", help="Person or service that holds it.")
+@click.option("--name", help="What it is for.")
+@click.option("--ticket", help="Ticket that all its calls belong to (PAY-123, acme/shop#45).")
+@click.option("--purpose", type=click.Choice(PURPOSES), help="Declares its calls as overhead.")
+@click.option("--model", "models", multiple=True, help="Only this model (a glob); may be repeated.")
+@click.option("--upstream", "upstreams", multiple=True, help="Only this upstream; may be repeated.")
+@click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Last moment, UTC.")
+@config_option
+@data_option
+@json_option
+def create_key(
+    config_path: Path | None, data: Path | None, as_json: bool, expires: datetime | None, **grant: Any
+) -> None:
+    """Make a key. Its secret is shown now and kept nowhere."""
+    if grant["ticket"] and not tickets.parse(grant["ticket"], _settings(config_path).tickets):
+        raise click.BadParameter(
+            "write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket"
+        )
+    expires_at = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
+    event, key = _key_ring(config_path, data).create(expires_at=expires_at, **grant)
+    if as_json:
+        click.echo(json.dumps({**_public(event), "secret": key}))
+    else:
+        click.echo(f"{event.key_id}\n{key}\nThis is shown once. Use it wherever the tool asks for an API key.")
+
+
+@keys_.command(name="list")
+@config_option
+@data_option
+@json_option
+def list_keys(config_path: Path | None, data: Path | None, as_json: bool) -> None:
+    """All keys and their state. Secrets are not known and not shown."""
+    now = datetime.now(UTC).timestamp()
+    rows = [{**_public(key.created), "state": key.state(now)} for key in _key_ring(config_path, data).all()]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    columns = ("key_id", "state", "team_id", "user_id", "name", "ticket", "purpose", "models", "upstreams")
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(", ".join(v) if isinstance(v := row.get(name) or "", list) else str(v) for name in columns))
+    Console().print(table if rows else "No keys yet. Make one with: outlay keys create --team TEAM")
+
+
+@keys_.command(name="revoke")
+@click.argument("key_id")
+@config_option
+@data_option
+@json_option
+def revoke_key(key_id: str, config_path: Path | None, data: Path | None, as_json: bool) -> None:
+    """Revoke a key, in force with the next call."""
+    event = _key_ring(config_path, data).revoke(key_id)
+    click.echo(json.dumps(_public(event)) if as_json else f"{key_id} is revoked.")
+
+
+def _public(event: keys.KeyEvent) -> dict[str, Any]:
+    """A key's record without its digest."""
+    return {name: value for name, value in msgspec.to_builtins(event).items() if name not in ("digest", "event")}
+
+
+@outlay.command()
+@config_option
+@click.option("--offline", is_flag=True, help="Do not try to reach the upstreams.")
+@json_option
+def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
+    """Validate the settings, prices, data folder and upstreams; says what is wrong and what to write instead."""
+    config = _settings(config_path)
+    findings = [("ok", "settings", config.file or "built-in defaults")]
+    book = app.load_prices(config)
+    findings.append(("ok", "prices", book.id))
+    findings.append(_check_data(config.ledger))
+    for name, upstream in config.upstreams.items():
+        if upstream.credential is None:
+            findings.append(("note", name, "has no credential: clients bring their own"))
+        elif secret(upstream.credential) is None:
+            findings.append(("note", name, f"{upstream.credential} is not set: clients bring their own"))
+        if not offline:
+            findings.append(_check_reachable(name, upstream.base_url))
+    if as_json:
+        click.echo(json.dumps([dict(zip(("state", "what", "detail"), finding, strict=True)) for finding in findings]))
+    else:
+        for state, what, detail in findings:
+            click.echo(f"{state:<6} {what}: {detail}")
+    if any(state == "wrong" for state, _, _ in findings):
+        raise click.exceptions.Exit(1)
+
+
+def _check_data(settings: LedgerSettings) -> tuple[str, str, str]:
+    folder = Path(settings.dir)
+    while not folder.exists():
+        folder = folder.parent
+    probe = folder / ".outlay-check"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return "wrong", "data folder", f"{settings.dir} cannot be written: {error.strerror}"
+    return "ok", "data folder", settings.dir
+
+
+def _check_reachable(name: str, base_url: str) -> tuple[str, str, str]:
+    parts = urlsplit(base_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except OSError as error:
+        return "wrong", name, f"{parts.hostname}:{port} cannot be reached: {error.strerror or error}"
+    return "ok", name, f"{parts.hostname}:{port} answers"

@@ -1,0 +1,87 @@
+"""Fixtures: a fake provider and a gateway in front of it, both on real sockets of this machine."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from gateway import app, ledger
+from gateway.config import Auth, Config, LedgerSettings, Server, Upstream
+from gateway.keys import Keys
+from tests.fakes.upstream import FakeUpstream, fake_upstream
+
+PROVIDER_KEY = "sk-the-providers-own"
+
+
+@dataclass
+class Running:
+    """A gateway under test."""
+
+    url: str
+    dir: Path
+    key: str
+    upstream: FakeUpstream
+    session: aiohttp.ClientSession
+    config: Config
+
+    def closed(self) -> list[dict[str, Any]]:
+        """The close records of the journal, in order."""
+        found = [r for path in sorted((self.dir / "journal").glob("*.jsonl")) for r in ledger.records(path)]
+        return [record for record in found if record["e"] == "close"]
+
+    def post(self, path: str, body: Any, **headers: str) -> Any:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        fields = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.session.post(self.url + path, data=data, headers=fields)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    async with fake_upstream() as fake:
+        yield fake
+
+
+StartGateway = Callable[..., contextlib.AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> StartGateway:
+    """Start a gateway with sections of the settings replaced: `start_gateway(auth=Auth(mode="open"))`."""
+    monkeypatch.setenv("PROVIDER_KEY", PROVIDER_KEY)
+
+    @contextlib.asynccontextmanager
+    async def start(**sections: Any) -> AsyncIterator[Running]:
+        def to(provider: str) -> Upstream:
+            return Upstream(base_url=upstream.url, provider=provider, credential="env:PROVIDER_KEY", idle_seconds=5.0)
+
+        config = Config(
+            server=Server(port=0, drain_seconds=1.0),
+            ledger=LedgerSettings(dir=str(tmp_path / "data"), reserve_bytes=4096),
+            upstreams={"openai": to("openai"), "anthropic": to("anthropic"), "gemini": to("gcp.gemini")},
+        )
+        config = msgspec.structs.replace(config, **sections)
+        data = Path(config.ledger.dir)
+        _, key = Keys(data).create(team_id="payments", user_id="dev-1")
+        async with app.gateway(config) as (host, port), aiohttp.ClientSession(auto_decompress=False) as session:
+            yield Running(f"http://{host}:{port}", data, key, upstream, session, config)
+
+    return start
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
+    async with start_gateway() as running:
+        yield running
+
+
+@pytest.fixture
+async def open_gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
+    async with start_gateway(auth=Auth(mode="open")) as running:
+        yield running

@@ -1,0 +1,327 @@
+"""The meter: any cut of the network gives the same usage; any bytes pass without an exception."""
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.call import Answer
+from gateway.dialects import (
+    anthropic_messages,
+    gemini_generate,
+    openai_chat,
+    openai_embeddings,
+    openai_responses,
+)
+from gateway.dialects.base import Dialect
+from gateway.meter import Meter, TooLargeError, UsageHider, decoded
+from tests.fakes.upstream import sse
+
+CHAT_CHUNKS: list[Any] = [
+    {"id": "chatcmpl-1", "model": "gpt-5.4-mini-2026-03-01", "choices": [{"index": 0, "delta": {"content": "Grüße"}}]},
+    {"id": "chatcmpl-1", "model": "gpt-5.4-mini-2026-03-01", "choices": [{"delta": {}, "finish_reason": "stop"}]},
+]
+CHAT_USAGE: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "model": "gpt-5.4-mini-2026-03-01",
+    "choices": [],
+    "service_tier": "default",
+    "usage": {
+        "prompt_tokens": 1200,
+        "completion_tokens": 300,
+        "prompt_tokens_details": {"cached_tokens": 1024, "audio_tokens": 7},
+        "completion_tokens_details": {"reasoning_tokens": 128},
+    },
+}
+CHAT_STREAM = b"".join(sse(*CHAT_CHUNKS, CHAT_USAGE)) + b"data: [DONE]\n\n"
+RESPONSES_STREAM = b"".join(
+    sse(
+        {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5.6-sol", "usage": None}},
+        {"type": "response.output_text.delta", "delta": 'a "usage" of \\"response.completed\\"'},
+        {
+            "type": "response.completed",
+            "response": {
+                "id": "resp_1",
+                "model": "gpt-5.6-sol",
+                "status": "completed",
+                "service_tier": "priority",
+                "output": [
+                    {"type": "web_search_call", "action": {"type": "search"}},
+                    {"type": "web_search_call", "action": {"type": "open_page"}},
+                ],
+                "usage": {
+                    "input_tokens": 50,
+                    "input_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 5},
+                    "output_tokens": 20,
+                    "output_tokens_details": {"reasoning_tokens": 15},
+                },
+            },
+        },
+        names=True,
+    )
+)
+ANTHROPIC_STREAM = b"".join(
+    sse(
+        {
+            "type": "message_start",
+            "message": {
+                "id": "msg_1",
+                "model": "claude-sonnet-4-5",
+                "usage": {
+                    "input_tokens": 700,
+                    "cache_read_input_tokens": 0,
+                    "cache_creation_input_tokens": 300,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+                    "output_tokens": 1,
+                    "service_tier": "standard",
+                },
+            },
+        },
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "hi"}},
+        # Server tools: the delta states the input again, higher.
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {
+                "input_tokens": 1500,
+                "cache_read_input_tokens": 6289,
+                "output_tokens": 90,
+                "server_tool_use": {"web_search_requests": 2},
+            },
+        },
+        {"type": "message_stop"},
+        names=True,
+    )
+)
+GEMINI_CHUNKS: list[Any] = [
+    {
+        "candidates": [{"content": {"parts": [{"text": "a"}]}}],
+        "modelVersion": "gemini-3.5-flash-lite",
+        "responseId": "r1",
+        "usageMetadata": {"promptTokenCount": 32, "candidatesTokenCount": 4, "totalTokenCount": 36},
+    },
+    {
+        "candidates": [{"content": {"parts": [{"text": "b"}]}, "finishReason": "STOP"}],
+        "modelVersion": "gemini-3.5-flash-lite",
+        "usageMetadata": {
+            "promptTokenCount": 32,
+            "toolUsePromptTokenCount": 4610,
+            "candidatesTokenCount": 11,
+            "thoughtsTokenCount": 40,
+            "cachedContentTokenCount": 8,
+        },
+    },
+]
+GEMINI_STREAM = b"".join(sse(*GEMINI_CHUNKS)).replace(b"\n\n", b"\r\n\r\n")
+GEMINI_ARRAY = json.dumps(GEMINI_CHUNKS).encode()
+
+STREAMS = [
+    (openai_chat.DIALECT, CHAT_STREAM),
+    (openai_responses.DIALECT, RESPONSES_STREAM),
+    (anthropic_messages.DIALECT, ANTHROPIC_STREAM),
+    (gemini_generate.DIALECT, GEMINI_STREAM),
+    (gemini_generate.DIALECT, GEMINI_ARRAY),
+]
+
+
+def metered(dialect: Dialect, *pieces: bytes, encoding: str = "") -> Answer:
+    meter = Meter(dialect, encoding)
+    for piece in pieces:
+        meter.feed(piece)
+    assert meter.failed is None
+    return meter.finish()
+
+
+def test_chat_stream() -> None:
+    answer = metered(openai_chat.DIALECT, CHAT_STREAM)
+    assert answer.finished
+    assert (answer.response_model, answer.upstream_id) == ("gpt-5.4-mini-2026-03-01", "chatcmpl-1")
+    assert (answer.finish_reason, answer.service_tier) == ("stop", "default")
+    usage = answer.usage
+    assert (usage.input_tokens, usage.output_tokens) == (1200, 300)
+    assert (usage.cache_read_input_tokens, usage.audio_input_tokens, usage.reasoning_output_tokens) == (1024, 7, 128)
+
+
+def test_chat_stream_without_usage_reports_none() -> None:
+    answer = metered(openai_chat.DIALECT, *sse(*CHAT_CHUNKS), b"data: [DONE]\n\n")
+    assert answer.finished
+    assert not answer.usage.reported()
+
+
+def test_responses_stream_counts_searches_not_page_views() -> None:
+    answer = metered(openai_responses.DIALECT, RESPONSES_STREAM)
+    assert answer.finished
+    usage = answer.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.cache_write_input_tokens) == (50, 10, 5)
+    assert (usage.output_tokens, usage.reasoning_output_tokens, usage.web_search_requests) == (20, 15, 1)
+    assert (answer.service_tier, answer.finish_reason) == ("priority", "completed")
+
+
+def test_anthropic_stream_restates_its_input() -> None:
+    answer = metered(anthropic_messages.DIALECT, ANTHROPIC_STREAM)
+    usage = answer.usage
+    assert usage.input_tokens == 1500 + 6289 + 300
+    assert (usage.cache_read_input_tokens, usage.cache_write_input_tokens) == (6289, 300)
+    assert usage.cache_write_1h_input_tokens == 200
+    assert (usage.output_tokens, usage.web_search_requests, answer.finish_reason) == (90, 2, "end_turn")
+
+
+def test_anthropic_stream_that_is_cut_keeps_its_input() -> None:
+    answer = metered(anthropic_messages.DIALECT, ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: message_delta")])
+    assert not answer.finished
+    assert answer.usage.input_tokens == 1000
+
+
+@pytest.mark.parametrize("stream", [GEMINI_STREAM, GEMINI_ARRAY], ids=["sse", "array"])
+def test_gemini_stream_is_cumulative(stream: bytes) -> None:
+    usage = metered(gemini_generate.DIALECT, stream).usage
+    assert (usage.input_tokens, usage.output_tokens, usage.reasoning_output_tokens) == (32 + 4610, 11 + 40, 40)
+    assert usage.cache_read_input_tokens == 8
+    assert usage.other_units == {"tool_use_prompt_tokens": 4610.0}
+
+
+def test_whole_answers() -> None:
+    chat = metered(openai_chat.DIALECT, json.dumps({**CHAT_USAGE, "choices": [{"finish_reason": "length"}]}).encode())
+    assert (chat.usage.input_tokens, chat.finish_reason) == (1200, "length")
+    body = {"object": "list", "model": "text-embedding-3-small", "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    embeddings = metered(openai_embeddings.DIALECT, json.dumps(body).encode())
+    assert embeddings.usage.input_tokens == 5
+    message = {
+        "type": "message",
+        "id": "msg_2",
+        "model": "claude-haiku-4-5",
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 5},
+    }
+    anthropic = metered(anthropic_messages.DIALECT, json.dumps(message).encode())
+    assert (anthropic.usage.input_tokens, anthropic.usage.output_tokens, anthropic.finish_reason) == (7, 5, "tool_use")
+
+
+def test_errors_inside_a_200() -> None:
+    error = sse({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, names=True)
+    assert metered(anthropic_messages.DIALECT, *error).error == "overloaded_error"
+    failed = sse({"type": "response.failed", "response": {"error": {"code": "server_error"}}}, names=True)
+    assert metered(openai_responses.DIALECT, *failed).error == "server_error"
+
+
+@given(st.sampled_from(STREAMS), st.lists(st.integers(0, 2000), max_size=12))
+def test_cuts_do_not_matter(case: tuple[Dialect, bytes], cuts: list[int]) -> None:
+    dialect, stream = case
+    places = sorted({min(cut, len(stream)) for cut in cuts})
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    assert metered(dialect, *pieces) == metered(dialect, stream)
+
+
+@pytest.mark.parametrize(("dialect", "stream"), STREAMS)
+def test_byte_by_byte_and_carriage_returns(dialect: Dialect, stream: bytes) -> None:
+    whole = metered(dialect, stream)
+    assert metered(dialect, *(stream[i : i + 1] for i in range(len(stream)))) == whole
+    crlf = stream.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    assert metered(dialect, *(crlf[i : i + 1] for i in range(len(crlf)))) == whole
+    assert metered(dialect, b"\xef\xbb\xbf" + stream) == whole
+
+
+@given(st.sampled_from([dialect for dialect, _ in STREAMS]), st.lists(st.binary(max_size=400), max_size=5))
+def test_arbitrary_bytes_never_raise(dialect: Dialect, pieces: list[bytes]) -> None:
+    for encoding in ("", "gzip", "br", "zstd", "deflate", "something"):
+        meter = Meter(dialect, encoding)
+        for piece in pieces:
+            meter.feed(piece)
+        meter.finish()
+        assert meter.bytes_seen == sum(map(len, pieces))
+
+
+KEYS = st.sampled_from(
+    "type message usage response choices delta model id candidates usageMetadata error output promptTokenCount "
+    "input_tokens output_tokens prompt_tokens cache_creation x_groq promptTokensDetails finish_reason".split()
+)
+JSON = st.recursive(
+    st.sampled_from([None, True, -1, 7, 2**70, 1.5, float("nan"), "", "message_delta", "error"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([dialect for dialect, _ in STREAMS]), st.dictionaries(KEYS, JSON, max_size=4))
+def test_odd_json_never_raises_and_counts_stay_counts(dialect: Dialect, data: dict[str, Any]) -> None:
+    answer = Answer()
+    dialect.fold(answer, data)
+    for name in answer.usage.__struct_fields__:
+        value = getattr(answer.usage, name)
+        if name != "other_units":
+            assert value is None or (isinstance(value, int) and value >= 0)
+
+
+COMPRESS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_compressed_answers(encoding: str) -> None:
+    small = COMPRESS[encoding](CHAT_STREAM)
+    pieces = [small[i : i + 3] for i in range(0, len(small), 3)]
+    assert metered(openai_chat.DIALECT, *pieces, encoding=encoding).usage.input_tokens == 1200
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_compressed_requests(encoding: str) -> None:
+    body = json.dumps({"model": "m", "input": "x" * 100_000}).encode()
+    small = COMPRESS[encoding](body)
+    assert decoded(small, encoding, len(body)) == body
+    with pytest.raises(TooLargeError):
+        decoded(small, encoding, len(body) - 1)
+    with pytest.raises(ValueError, match="do not match"):
+        decoded(b"this is not compressed at all", encoding, 1000)
+
+
+def test_a_small_body_that_decodes_to_gigabytes_is_stopped_early() -> None:
+    bomb = zlib.compressobj(wbits=31)
+    small = b"".join(bomb.compress(bytes(1024 * 1024)) for _ in range(200)) + bomb.flush()
+    with pytest.raises(TooLargeError):
+        decoded(small, "gzip", 1024 * 1024)
+
+
+def test_usage_chunk_is_hidden_and_nothing_else() -> None:
+    plain = b"".join(sse(*CHAT_CHUNKS)) + b": a comment\n\ndata: [DONE]\n\n"
+    with_usage = plain.replace(b": a comment", sse(CHAT_USAGE)[0] + b": a comment")
+    for size in (1, 7, 100_000):
+        hider = UsageHider()
+        shown = b"".join(hider.feed(with_usage[i : i + size]) for i in range(0, len(with_usage), size)) + hider.rest()
+        assert shown == plain
+
+
+def test_a_usage_chunk_that_still_has_choices_is_not_hidden() -> None:
+    chunk = sse({**CHAT_USAGE, "choices": [{"delta": {"content": "x"}}]})[0]
+    assert UsageHider().feed(chunk) == chunk
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"m","stream":true}', b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'),
+        (b'{"stream":true , "n": 1.0 }\n', b'{"stream":true , "n": 1.0 ,"stream_options":{"include_usage":true}}\n'),
+        (b'{"stream":true,"stream_options":{"include_usage":true}}', None),
+        (b'{"stream":false}', None),
+        (b"{}", None),
+    ],
+)
+def test_asking_for_usage_leaves_the_other_bytes(body: bytes, expected: bytes | None) -> None:
+    assert openai_chat.ask_for_usage(body) == expected
+
+
+def test_asking_for_usage_keeps_other_stream_options() -> None:
+    body = b'{"a":1e3,"stream":true,"stream_options":{"include_obfuscation":false,"include_usage":false}}'
+    changed = openai_chat.ask_for_usage(body)
+    assert changed is not None
+    assert json.loads(changed)["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert changed.startswith(b'{"a":1e3,')
