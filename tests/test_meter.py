@@ -238,9 +238,10 @@ def test_arbitrary_bytes_never_raise(dialect: Dialect, pieces: list[bytes]) -> N
 
 
 KEYS = st.sampled_from(
-    "type message usage response choices delta model id candidates usageMetadata error output promptTokenCount "
-    "input_tokens output_tokens prompt_tokens cache_creation x_groq promptTokensDetails finish_reason".split()
-)
+    ["type", "message", "usage", "response", "choices", "delta", "model", "id", "candidates", "usageMetadata", "error",
+     "output", "promptTokenCount", "input_tokens", "output_tokens", "prompt_tokens", "cache_creation", "x_groq",
+     "promptTokensDetails", "finish_reason"]
+)  # fmt: skip
 JSON = st.recursive(
     st.sampled_from([None, True, -1, 7, 2**70, 1.5, float("nan"), "", "message_delta", "error"]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=4),
