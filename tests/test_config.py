@@ -1,0 +1,87 @@
+"""Settings: the shipped file is complete and true, and each mistake is named with its line."""
+
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+from gateway import config
+from gateway.config import Config, Upstream, load
+from gateway.errors import UserError
+
+SHIPPED = Path(__file__).parent.parent / "config" / "outlay.toml"
+
+
+def test_the_shipped_file_holds_the_defaults() -> None:
+    assert msgspec.structs.replace(load(SHIPPED), file=None) == Config()
+
+
+def settings() -> list[tuple[str, str, Any]]:
+    """(section, setting, help) of every setting there is."""
+    found = []
+    for section, struct in {**get_type_hints(Config), "upstreams": Upstream}.items():
+        if section == "file":
+            continue
+        for name, hint in get_type_hints(struct, include_extras=True).items():
+            found.append((section, name, hint.__metadata__[0].description))
+    return found
+
+
+@pytest.mark.parametrize(("section", "name", "text"), settings())
+def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, name: str, text: str) -> None:
+    plain = " ".join(SHIPPED.read_text(encoding="utf-8").replace("#", " ").split())
+    assert f"[{section}" in plain
+    assert name in plain
+    assert " ".join(text.split()) in plain
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("[server]\nprot = 1", '2: [server] unknown setting "prot"; did you mean "port"?'),
+        ("\n[legder]", '2: [legder] unknown section "legder"; did you mean "ledger"?'),
+        ("[server]\nport = 'x'", "2: [server] port: Expected `int`, got `str`"),
+        ("[server]\n\nport = 70000", "3: [server] port: Expected `int` <= 65535"),
+        ("[ledger]\nsync = 'never'", "2: [ledger] sync: Invalid enum value 'never'"),
+        ("[auth]\nmode = 'open'\n[server]\nhost = '0.0.0.0'", '2: [auth] mode = "open" serves anyone'),
+        ("[upstreams.a]\nbase_url = 'x'\nprovider = 'p'", "2: [upstreams.a] base_url must look like https://host"),
+        ("[upstreams.a]\nbase_url = 'https://x'", '1: [upstreams.a] needs "provider"'),
+        ("[upstreams.v1]\nbase_url = 'https://x'\nprovider = 'p'", "1: [upstreams.v1] the name becomes a path"),
+        (
+            "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\ncredential = 'sk-123'",
+            "4: [upstreams.a] credential must be env:NAME or file:PATH",
+        ),
+        ("[server", " is not valid TOML: "),
+    ],
+)
+def test_mistakes(tmp_path: Path, source: str, expected: str) -> None:
+    file = tmp_path / "outlay.toml"
+    file.write_text(source, encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load(file)
+    assert str(error.value).startswith(str(file))
+    assert expected in str(error.value)
+    assert "sk-123" not in str(error.value)
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "outlay.toml"
+    file.write_text("[server]\nprot = 1\nhots = 'x'\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load(file)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read: No such file"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", " sk-1\n")
+    (tmp_path / "key").write_text("sk-2\n", encoding="utf-8")
+    assert config.secret("env:A_KEY") == "sk-1"
+    assert config.secret(f"file:{tmp_path / 'key'}") == "sk-2"
+    assert config.secret("env:NOT_SET_ANYWHERE") is None
+    assert config.secret(f"file:{tmp_path / 'none'}") is None
