@@ -1,5 +1,6 @@
 """Forwarding: one pooled connection set, raw paths, answers relayed as they come. Foreign errors get our names here."""
 
+import io
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,8 @@ from gateway.config import Server, Upstream
 from gateway.errors import Refusal
 
 READ_BYTES = 256 * 1024
+LARGE_BYTES = 1024 * 1024
+"""A larger body is written in pieces, so that other streams go on meanwhile."""
 
 
 class UpstreamLost(Exception):  # noqa: N818 - names an event
@@ -70,7 +73,7 @@ class Forwarder:
                 method,
                 URL(upstream.base_url.rstrip("/") + path, encoded=True),
                 headers=list(fields),
-                data=body or None,
+                data=(body or None) if len(body) < LARGE_BYTES else io.BytesIO(body),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=upstream.connect_seconds, sock_read=upstream.idle_seconds

@@ -1,6 +1,7 @@
 """Fixtures: a fake provider and a gateway in front of it, both on real sockets of this machine."""
 
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from yarl import URL
 
 from gateway import app, ledger
 from gateway.config import Auth, Config, LedgerSettings, Server, Upstream
@@ -39,7 +41,7 @@ class Running:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         fields = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.session.post(self.url + path, data=data, headers=fields)
+        return self.session.post(URL(self.url + path, encoded=True), data=io.BytesIO(data), headers=fields)
 
 
 @pytest.fixture
@@ -69,7 +71,10 @@ def start_gateway(tmp_path: Path, upstream: FakeUpstream, monkeypatch: pytest.Mo
         config = msgspec.structs.replace(config, **sections)
         data = Path(config.ledger.dir)
         _, key = Keys(data).create(team_id="payments", user_id="dev-1")
-        async with app.gateway(config) as (host, port), aiohttp.ClientSession(auto_decompress=False) as session:
+        async with (
+            app.gateway(config) as (host, port),
+            aiohttp.ClientSession(auto_decompress=False, max_field_size=100_000) as session,
+        ):
             yield Running(f"http://{host}:{port}", data, key, upstream, session, config)
 
     return start

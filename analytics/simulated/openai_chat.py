@@ -8,7 +8,7 @@ import msgspec
 
 from analytics.simulated import openai_shapes
 from analytics.simulated.turns import ALPHANUMERIC, Piece, Prompt, Turn, compact, pieces, tokens
-from analytics.simulated.wire import Failure, Wire, decode, positive
+from analytics.simulated.wire import Wire, decode, positive
 
 FINISH = {"stop": "stop", "tool": "tool_calls", "length": "length"}
 
@@ -43,8 +43,12 @@ def read(path: str, body: bytes) -> Prompt:
         must_call=request.tool_choice == "required" or isinstance(request.tool_choice, dict),
         limit=positive(request.max_completion_tokens) or positive(request.max_tokens),
         thinks=openai_shapes.thinks(request.model, request.reasoning_effort),
-        include_usage=options is not None and bool(options.include_usage),
+        own=options is not None and bool(options.include_usage),
     )
+
+
+def _include_usage(turn: Turn) -> bool:
+    return bool(turn.prompt.own)
 
 
 def _usage(turn: Turn) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def stream(turn: Turn) -> Iterator[Piece]:
 
     def delta(fields: dict[str, Any], count: int = 0, finish: str | None = None) -> Piece:
         choice = {"index": 0, "delta": fields, "logprobs": None, "finish_reason": finish}
-        return chunk([choice], {"usage": None} if turn.prompt.include_usage else {}, count)
+        return chunk([choice], {"usage": None} if _include_usage(turn) else {}, count)
 
     yield delta({"role": "assistant", "content": "", "refusal": None}, reply.reasoning_tokens)
     for part in pieces(reply.text, 1):
@@ -118,14 +122,14 @@ def stream(turn: Turn) -> Iterator[Piece]:
         for part in pieces(reply.call.arguments, 2):
             yield delta({"tool_calls": [{"index": 0, "function": {"arguments": part}}]}, tokens(part))
     yield delta({}, finish=FINISH[reply.finish])
-    if turn.prompt.include_usage:
+    if _include_usage(turn):
         yield chunk([], {"usage": _usage(turn)})
     yield Piece(b"data: [DONE]\n\n")
 
 
-def break_off(failure: Failure, turn: Turn) -> bytes:
+def break_off(turn: Turn, sent: int) -> bytes:
     message = "The server had an error while processing your request. Sorry about that!"
-    return _event(openai_shapes.error(failure, 500, message, ""))
+    return _event(openai_shapes.error("internal", 500, message, ""))
 
 
 def _event(value: Any) -> bytes:

@@ -1,14 +1,15 @@
 """OpenAI responses. Events are numbered; usage stands in the terminal one."""
 
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from analytics.simulated import openai_shapes
-from analytics.simulated.turns import ALPHANUMERIC, Piece, Prompt, Turn, compact, pieces, tokens
-from analytics.simulated.wire import Failure, Wire, decode, positive
+from analytics.simulated.turns import ALPHANUMERIC, Piece, Prompt, ToolCall, Turn, compact, pieces, tokens
+from analytics.simulated.wire import Wire, decode, positive
 
 HEX = "0123456789abcdef"
 
@@ -102,10 +103,9 @@ def _message(turn: Turn) -> dict[str, Any]:
     return {**head, "content": [content], "role": "assistant"}
 
 
-def _call(turn: Turn, status: str, arguments: str) -> dict[str, Any]:
-    assert turn.reply.call is not None
-    head = {"id": turn.id("fc_", 50, HEX), "type": "function_call", "status": status}
-    return {**head, "arguments": arguments, "call_id": turn.id("call_", 24), "name": turn.reply.call.name}
+def _call(turn: Turn, call: ToolCall) -> dict[str, Any]:
+    head = {"id": turn.id("fc_", 50, HEX), "type": "function_call", "status": "completed"}
+    return {**head, "arguments": call.arguments, "call_id": turn.id("call_", 24), "name": call.name}
 
 
 def _output(turn: Turn) -> list[Any]:
@@ -113,7 +113,7 @@ def _output(turn: Turn) -> list[Any]:
     return [
         *([_reasoning(turn)] if reply.thoughts else []),
         *([_message(turn)] if reply.text else []),
-        *([_call(turn, "completed", reply.call.arguments)] if reply.call else []),
+        *([_call(turn, reply.call)] if reply.call else []),
     ]
 
 
@@ -121,62 +121,65 @@ def whole(turn: Turn) -> Any:
     return _response(turn, _ending(turn), _output(turn))
 
 
+class _Events:
+    """Writes numbered events."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._numbers = itertools.count()
+        self._padding = random.Random(turn.tag)  # noqa: S311
+
+    def one(self, kind: str, fields: dict[str, Any], count: int = 0) -> Piece:
+        return Piece(_event({"type": kind, **fields, "sequence_number": next(self._numbers)}), count)
+
+    def deltas(self, kind: str, parts: Iterator[str], at: dict[str, Any]) -> Iterator[Piece]:
+        for part in parts:
+            obfuscation = "".join(self._padding.choices(ALPHANUMERIC, k=self._padding.randint(2, 16)))
+            yield self.one(kind, {"delta": part, **at, "obfuscation": obfuscation}, tokens(part))
+
+
 def stream(turn: Turn) -> Iterator[Piece]:
-    reply = turn.reply
-    number = iter(range(1_000_000))
-    padding = random.Random(turn.tag)  # noqa: S311
-
-    def event(kind: str, fields: dict[str, Any], count: int = 0) -> Piece:
-        return Piece(_event({"type": kind, **fields, "sequence_number": next(number)}), count)
-
-    def deltas(kind: str, text: str, at: dict[str, Any], words: int) -> Iterator[Piece]:
-        for part in pieces(text, words):
-            hidden = "".join(padding.choices(ALPHANUMERIC, k=padding.randint(2, 16)))
-            yield event(kind, {"delta": part, **at, "obfuscation": hidden}, tokens(part))
-
+    reply, events = turn.reply, _Events(turn)
     begun = _response(turn, "in_progress", [])
-    yield event("response.created", {"response": begun})
-    yield event("response.in_progress", {"response": begun})
-    index = 0
-    if reply.thoughts:
-        yield event("response.output_item.added", {"item": _reasoning(turn), "output_index": index})
-        done = {"item": _reasoning(turn), "output_index": index}
-        yield event("response.output_item.done", done, reply.reasoning_tokens)
-        index += 1
-    if reply.text:
-        yield from _stream_message(turn, index, event, deltas)
-        index += 1
-    if reply.call is not None:
-        at = {"item_id": turn.id("fc_", 50, HEX), "output_index": index}
-        item = _call(turn, "in_progress", "")
-        yield event("response.output_item.added", {"item": item, "output_index": index}, tokens(reply.call.name))
-        yield from deltas("response.function_call_arguments.delta", reply.call.arguments, at, 2)
-        yield event("response.function_call_arguments.done", {"arguments": reply.call.arguments, **at})
-        item = _call(turn, "completed", reply.call.arguments)
-        yield event("response.output_item.done", {"item": item, "output_index": index})
-    yield event(f"response.{_ending(turn)}", {"response": whole(turn)})
+    yield events.one("response.created", {"response": begun})
+    yield events.one("response.in_progress", {"response": begun})
+    for index, item in enumerate(_output(turn)):
+        at = {"output_index": index}
+        if item["type"] == "message":
+            yield from _stream_message(events, item, at)
+        elif item["type"] == "function_call":
+            yield from _stream_call(events, item, at)
+        else:
+            yield events.one("response.output_item.added", {"item": item, **at})
+            yield events.one("response.output_item.done", {"item": item, **at}, reply.reasoning_tokens)
+    yield events.one(f"response.{_ending(turn)}", {"response": whole(turn)})
 
 
-def _stream_message(
-    turn: Turn, index: int, event: Callable[..., Piece], deltas: Callable[..., Iterator[Piece]]
-) -> Iterator[Piece]:
-    item = _message(turn)
+def _stream_message(events: _Events, item: dict[str, Any], at: dict[str, Any]) -> Iterator[Piece]:
     part = item["content"][0]
-    at = {"content_index": 0, "item_id": item["id"], "output_index": index}
-    added = {**item, "status": "in_progress", "content": []}
-    yield event("response.output_item.added", {"item": added, "output_index": index})
-    yield event("response.content_part.added", {**at, "part": {**part, "text": ""}})
-    yield from deltas("response.output_text.delta", turn.reply.text, {**at, "logprobs": []}, 1)
-    yield event("response.output_text.done", {**at, "logprobs": [], "text": turn.reply.text})
-    yield event("response.content_part.done", {**at, "part": part})
-    yield event("response.output_item.done", {"item": item, "output_index": index})
+    inner = {"content_index": 0, "item_id": item["id"], **at}
+    said = {**inner, "logprobs": []}
+    yield events.one("response.output_item.added", {"item": {**item, "status": "in_progress", "content": []}, **at})
+    yield events.one("response.content_part.added", {**inner, "part": {**part, "text": ""}})
+    yield from events.deltas("response.output_text.delta", pieces(part["text"], 1), said)
+    yield events.one("response.output_text.done", {**said, "text": part["text"]})
+    yield events.one("response.content_part.done", {**inner, "part": part})
+    yield events.one("response.output_item.done", {"item": item, **at})
 
 
-def break_off(failure: Failure, turn: Turn) -> bytes:
+def _stream_call(events: _Events, item: dict[str, Any], at: dict[str, Any]) -> Iterator[Piece]:
+    inner = {"item_id": item["id"], **at}
+    begun = {**item, "status": "in_progress", "arguments": ""}
+    yield events.one("response.output_item.added", {"item": begun, **at}, tokens(item["name"]))
+    yield from events.deltas("response.function_call_arguments.delta", pieces(item["arguments"], 2), inner)
+    yield events.one("response.function_call_arguments.done", {"arguments": item["arguments"], **inner})
+    yield events.one("response.output_item.done", {"item": item, **at})
+
+
+def break_off(turn: Turn, sent: int) -> bytes:
     """`response.failed`, without usage."""
     error = {"code": "server_error", "message": "An error occurred while processing your request."}
     failed = _response(turn, "failed", []) | {"error": error}
-    return _event({"type": "response.failed", "response": failed, "sequence_number": 1_000_000})
+    return _event({"type": "response.failed", "response": failed, "sequence_number": sent})
 
 
 def _event(value: dict[str, Any]) -> bytes:

@@ -71,8 +71,8 @@ class Prompt:
     shows_thoughts: bool = False
     fetches_pages: bool = False
     """A server-side tool adds tokens to the prompt."""
-    include_usage: bool = False
-    """Chat streams: the usage chunk was asked for."""
+    own: Any = None
+    """What only the wire format itself needs to remember of the request."""
 
     @property
     def tokens(self) -> int:
@@ -142,7 +142,7 @@ class Turn:
     """Seed of the ids in the answer."""
 
     def id(self, prefix: str, length: int, alphabet: str = ALPHANUMERIC) -> str:
-        """An id that is stable within the answer: `id("msg_01", 22)`."""
+        """An id, the same wherever it stands in the answer: `id("msg_01", 22)`."""
         return prefix + "".join(random.Random(f"{self.tag}/{prefix}").choices(alphabet, k=length))  # noqa: S311
 
 

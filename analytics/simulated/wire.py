@@ -26,8 +26,10 @@ class Wire:
     whole: Callable[[Turn], Any]
     """The JSON of an answer that is not streamed."""
     stream: Callable[[Turn], Iterator[Piece]]
-    break_off: Callable[[Failure, Turn], bytes]
-    """The last event of a stream that fails in the middle."""
+    break_off: Callable[[Turn, int], bytes]
+    """The error event that ends a stream after so many pieces."""
+    generates: bool = True
+    """False where nothing is said (embeddings)."""
 
 
 @dataclass(frozen=True)

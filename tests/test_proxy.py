@@ -1,0 +1,420 @@
+"""The life of a request, over real sockets: what the provider gets, what the client gets, what is recorded."""
+
+import asyncio
+import gzip
+import json
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import zstandard
+
+from gateway.config import Auth, LedgerSettings, PriceSettings, Server, TicketSettings, Upstream
+from gateway.keys import Keys
+from tests.conftest import PROVIDER_KEY, Running, StartGateway
+from tests.fakes.upstream import CUT, chunked, sse, whole
+from tests.test_meter import ANTHROPIC_STREAM, CHAT_CHUNKS, CHAT_STREAM, CHAT_USAGE, GEMINI_STREAM, RESPONSES_STREAM
+
+CHAT = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "a secret plan"}]}
+ANSWER = {
+    "id": "chatcmpl-9",
+    "model": "gpt-5.4-mini",
+    "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
+}
+
+
+async def test_a_whole_answer(gateway: Running) -> None:
+    gateway.upstream.answer(
+        whole(ANSWER, headers=[("x-request-id", "req_1"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+    )
+    body = json.dumps(CHAT, indent=3).encode() + b"\n "
+    async with gateway.post(
+        "/v1/chat/completions?api=%3A:", body, X_Custom="kept", x_outlay_ticket="PAY-7", x_outlay_task="run-1"
+    ) as response:
+        assert response.status == 200
+        assert await response.read() == json.dumps(ANSWER).encode()
+        assert response.headers["x-request-id"] == "req_1"
+        assert response.headers.getall("Set-Cookie") == ["a=1", "b=2"]
+        assert response.headers["x-outlay-ticket"] == "PAY-7"
+        assert response.headers["x-outlay-ticket-source"] == "header"
+        assert response.headers["x-outlay-task"] == "run-1"
+        shown_cost = response.headers["x-outlay-cost-usd"]
+        call_id = response.headers["x-outlay-call-id"]
+    [got] = gateway.upstream.requests
+    assert (got.method, got.target, got.body) == ("POST", "/v1/chat/completions?api=%3A:", body)
+    assert got.header("authorization") == f"Bearer {PROVIDER_KEY}"
+    assert got.header("x-custom") == "kept"
+    assert not [name for name, _ in got.headers if name.lower().startswith("x-outlay")]
+    [row] = gateway.closed()
+    assert row["call_id"] == call_id
+    assert (row["result"], row["status"], row["finish_reason"]) == ("completed", 200, "stop")
+    assert (row["input_tokens"], row["output_tokens"], row["usage_source"]) == (1000, 100, "reported")
+    assert (row["tickets"], row["task_id"], row["task_source"]) == (["PAY-7"], "run-1", "header")
+    assert (row["team_id"], row["user_id"], row["provider"], row["dialect"]) == (
+        "payments", "dev-1", "openai", "openai_chat",
+    )  # fmt: skip
+    assert row["price_status"] == "exact"
+    assert row["list_cost_nano"] == row["input_cost_nano"] + row["output_cost_nano"] > 0
+    assert shown_cost == f"{row['list_cost_nano'] / 1e9:.9f}"
+
+
+async def test_nothing_of_a_prompt_or_key_is_on_disk(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    async with gateway.post("/v1/chat/completions", CHAT):
+        pass
+    stored = b"".join(path.read_bytes() for path in gateway.dir.rglob("*") if path.is_file())
+    for secret in (b"secret plan", gateway.key.encode(), PROVIDER_KEY.encode()):
+        assert secret not in stored
+
+
+STREAMS = [
+    ("/v1/messages?beta=true", {"model": "claude-sonnet-4-5", "stream": True, "messages": []}, ANTHROPIC_STREAM),
+    ("/v1/responses", {"model": "gpt-5.6-sol", "stream": True, "input": "x"}, RESPONSES_STREAM),
+    ("/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse", {"contents": []}, GEMINI_STREAM),
+    (
+        "/v1/chat/completions",
+        {"model": "gpt-5.4-mini", "stream": True, "stream_options": {"include_usage": True}, "messages": []},
+        CHAT_STREAM,
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "stream"), STREAMS, ids=["messages", "responses", "gemini", "chat"])
+@pytest.mark.parametrize("size", [1, 50, 100_000])
+async def test_streams_pass_byte_for_byte(gateway: Running, path: str, body: Any, stream: bytes, size: int) -> None:
+    gateway.upstream.answer(chunked(*(stream[i : i + size] for i in range(0, len(stream), size))))
+    async with gateway.post(path, body) as response:
+        assert await response.read() == stream
+        assert response.headers["Content-Type"] == "text/event-stream"
+    assert gateway.upstream.requests[0].body == json.dumps(body).encode()
+    [row] = gateway.closed()
+    assert (row["result"], row["usage_source"], row["stream"]) == ("completed", "reported", True)
+    assert row["input_tokens"] > 0
+    assert row["response_bytes"] == len(stream)
+
+
+async def test_tokens_are_passed_on_at_once(gateway: Running) -> None:
+    first, *rest = sse(*CHAT_CHUNKS)
+    gateway.upstream.answer(chunked(first, 30.0, *rest))
+    async with gateway.post("/v1/chat/completions", {**CHAT, "stream": True}) as response:
+        piece = await asyncio.wait_for(response.content.readany(), 5)
+        assert piece == first
+
+
+async def test_the_call_is_recorded_before_its_last_event_goes_out(gateway: Running) -> None:
+    head, tail = ANTHROPIC_STREAM[:-60], ANTHROPIC_STREAM[-60:]
+    gateway.upstream.answer(chunked(head, tail, 30.0))
+    async with gateway.post("/v1/messages", {"model": "claude-sonnet-4-5", "stream": True}) as response:
+        seen = b""
+        while not seen.endswith(b'"message_stop"}\n\n'):
+            seen += await asyncio.wait_for(response.content.readany(), 5)
+        # The upstream has not ended its answer yet, and the tool may leave now.
+        assert [row["result"] for row in gateway.closed()] == ["completed"]
+    assert len(gateway.closed()) == 1
+
+
+async def test_usage_is_asked_for_and_hidden_again(gateway: Running) -> None:
+    plain = b"".join(sse(*CHAT_CHUNKS)) + b"data: [DONE]\n\n"
+    gateway.upstream.answer(chunked(*sse(*CHAT_CHUNKS, CHAT_USAGE), b"data: [DONE]\n\n"))
+    async with gateway.post("/v1/chat/completions", {**CHAT, "stream": True}) as response:
+        assert await response.read() == plain
+    sent = json.loads(gateway.upstream.requests[0].body)
+    assert sent == {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+    assert gateway.closed()[0]["input_tokens"] == 1200
+
+
+async def test_a_2xx_without_usage_is_unpriced_not_free(start_gateway: StartGateway) -> None:
+    async with start_gateway() as gateway:
+        gateway.upstream.answer(whole({"id": "x", "choices": []}))
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert "x-outlay-cost-usd" not in response.headers
+        [row] = gateway.closed()
+        assert (row["usage_source"], row["price_status"]) == ("none", "unpriced")
+        assert "list_cost_nano" not in row
+
+
+async def test_an_unknown_model_is_unpriced_not_free(gateway: Running) -> None:
+    gateway.upstream.answer(whole({**ANSWER, "model": "nobody-knows-this-1"}))
+    async with gateway.post("/v1/chat/completions", {**CHAT, "model": "nobody-knows-this-1"}):
+        pass
+    [row] = gateway.closed()
+    assert (row["price_status"], row["input_tokens"]) == ("unpriced", 1000)
+    assert "list_cost_nano" not in row
+    async with gateway.session.get(gateway.url + "/-/metrics") as response:
+        assert 'outlay_unpriced_calls_total{model="nobody-knows-this-1",provider="openai"} 1.0' in await response.text()
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 529])
+async def test_provider_errors_pass_untouched_and_cost_nothing(gateway: Running, status: int) -> None:
+    error = b'{ "type":"error", "error":{"type":"x","message":"y"}}\n'
+    gateway.upstream.answer(whole(error, status, [("retry-after", "7")]))
+    async with gateway.post("/v1/messages", {"model": "claude-haiku-4-5", "stream": True}) as response:
+        assert (response.status, await response.read()) == (status, error)
+        assert response.headers["retry-after"] == "7"
+        assert "x-outlay-refusal" not in response.headers
+    [row] = gateway.closed()
+    assert (row["result"], row["status"], row["list_cost_nano"], row["usage_source"]) == (
+        "upstream_error", status, 0, "none",
+    )  # fmt: skip
+    assert "price_status" not in row
+
+
+async def test_a_stream_that_is_cut_is_cut_for_the_client_too(gateway: Running) -> None:
+    head = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: message_delta")]
+    gateway.upstream.answer(chunked(head, 0.05, CUT))
+    with pytest.raises(aiohttp.ClientError):
+        async with gateway.post("/v1/messages", {"model": "claude-sonnet-4-5", "stream": True}) as response:
+            await response.read()
+    [row] = gateway.closed()
+    assert (row["result"], row["usage_source"], row["input_tokens"]) == ("upstream_cut", "partial", 1000)
+
+
+async def test_a_whole_answer_that_is_cut_becomes_a_refusal(gateway: Running) -> None:
+    gateway.upstream.answer([whole(ANSWER)[0][:-10], CUT])  # type: ignore[index]
+    async with gateway.post("/v1/chat/completions", CHAT) as response:
+        assert response.status == 502
+        assert response.headers["x-outlay-refusal"] == "upstream_unreachable"
+    assert gateway.closed()[0]["result"] == "upstream_cut"
+
+
+async def test_a_client_that_leaves_is_noticed_upstream_and_recorded(gateway: Running) -> None:
+    gateway.upstream.answer(chunked(sse(CHAT_CHUNKS[0])[0], 30.0))
+    async with gateway.post("/v1/chat/completions", {**CHAT, "stream": True}) as response:
+        await response.content.readany()
+        response.close()
+    await asyncio.wait_for(gateway.upstream.disconnected.wait(), 5)
+    while not gateway.closed():
+        await asyncio.sleep(0.01)
+    [row] = gateway.closed()
+    assert (row["result"], row["price_status"]) == ("client_cancelled", "unpriced")
+
+
+async def test_an_upstream_that_is_not_there(start_gateway: StartGateway) -> None:
+    nowhere = Upstream(base_url="http://127.0.0.1:9", provider="anthropic", credential="env:PROVIDER_KEY")
+    async with start_gateway(upstreams={"anthropic": nowhere}) as gateway:
+        async with gateway.post("/v1/messages", {"model": "claude-haiku-4-5"}) as response:
+            body = await response.json()
+            assert (response.status, body["type"], body["error"]["type"]) == (502, "error", "api_error")
+            assert "cannot be reached" in body["error"]["message"]
+            assert "127.0.0.1" not in body["error"]["message"]
+        [row] = gateway.closed()
+        assert (row["result"], row["refusal"], row["list_cost_nano"]) == ("upstream_error", "upstream_unreachable", 0)
+
+
+async def test_an_upstream_that_never_answers(start_gateway: StartGateway) -> None:
+    async with start_gateway() as gateway:
+        quiet = msgspec.structs.replace(gateway.config.upstreams["openai"], idle_seconds=0.1)
+    gateway.upstream.answer([30.0])
+    async with start_gateway(upstreams={"openai": quiet}) as gateway:
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (504, "upstream_timeout")
+
+
+REFUSALS = [
+    ("/v1/chat/completions", {"error": {"code": "unauthenticated", "type": "unauthenticated", "param": None}}),
+    ("/v1/messages", {"type": "error", "error": {"type": "authentication_error"}}),
+    ("/v1beta/models/g:generateContent", {"error": {"code": 401, "status": "UNAUTHENTICATED"}}),
+]
+
+
+@pytest.mark.parametrize(("path", "shape"), REFUSALS)
+async def test_strangers_are_refused_in_their_dialect_and_not_recorded(gateway: Running, path: str, shape: Any) -> None:
+    async with gateway.session.post(
+        gateway.url + path, json=CHAT, headers={"Authorization": "Bearer sk-x"}
+    ) as response:
+        body = await response.json()
+        assert response.status == 401
+        assert response.headers["x-should-retry"] == "false"
+        assert response.headers["x-outlay-refusal"] == "unauthenticated"
+        assert "outlay keys create" in body["error"].pop("message")
+        assert body == shape
+    assert gateway.upstream.requests == []
+    assert gateway.closed() == []
+
+
+async def test_bad_requests(gateway: Running) -> None:
+    for path, body, status, code in [
+        ("/v1/chat/completions", b"{broken", 400, "request_unreadable"),
+        ("/v1/chat/completions", b'{"messages": 5}', 400, "request_unreadable"),
+        ("/v1/chat/completions", b"\xff\xfe", 400, "request_unreadable"),
+        ("/v1/threads/t/messages", b"{}", 404, "route_unknown"),
+        ("/nowhere/v1/chat/completions", b"{}", 404, "route_unknown"),
+    ]:
+        async with gateway.post(path, body) as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (status, code)
+    assert gateway.upstream.requests == []
+    assert [row["refusal"] for row in gateway.closed()] == ["request_unreadable"] * 3 + ["route_unknown"] * 2
+    assert {row["list_cost_nano"] for row in gateway.closed()} == {0}
+
+
+async def test_a_body_that_is_too_large(start_gateway: StartGateway) -> None:
+    async with start_gateway(server=Server(port=0, body_bytes_max=2048)) as gateway:
+        async with gateway.post("/v1/chat/completions", b"x" * 4096) as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (413, "request_too_large")
+        bomb = gzip.compress(b" " * 1_000_000)
+        async with gateway.post("/v1/chat/completions", bomb, Content_Encoding="gzip") as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (413, "request_too_large")
+
+
+async def test_compressed_requests_are_forwarded_as_sent(gateway: Running) -> None:
+    gateway.upstream.answer(whole({"model": "gpt-5.6-sol", "usage": {"input_tokens": 3, "output_tokens": 4}}))
+    body = zstandard.compress(json.dumps({"model": "gpt-5.6-sol", "input": "x"}).encode())
+    async with gateway.post("/v1/responses", body, Content_Encoding="zstd") as response:
+        assert response.status == 200
+    assert gateway.upstream.requests[0].body == body
+    assert gateway.upstream.requests[0].header("content-encoding") == "zstd"
+    assert gateway.closed()[0]["request_model"] == "gpt-5.6-sol"
+
+
+async def test_compressed_answers_are_passed_on_as_sent(gateway: Running) -> None:
+    small = gzip.compress(json.dumps(ANSWER).encode())
+    gateway.upstream.answer(whole(small, headers=[("Content-Encoding", "gzip")]))
+    async with gateway.post("/v1/chat/completions", CHAT) as response:
+        assert await response.read() == small
+        assert response.headers["Content-Encoding"] == "gzip"
+    assert gateway.closed()[0]["input_tokens"] == 1000
+
+
+async def test_large_headers_and_bodies(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER, headers=[("x-large", "y" * 60_000)]))
+    body = json.dumps({**CHAT, "padding": "x" * 40_000_000}).encode()
+    async with gateway.post("/v1/chat/completions", body, x_codex_turn_metadata="z" * 60_000) as response:
+        assert response.status == 200
+        assert len(response.headers["x-large"]) == 60_000
+    assert gateway.upstream.requests[0].body == body
+
+
+async def test_websocket_upgrades_fall_back_at_once(gateway: Running) -> None:
+    headers = {"Authorization": f"Bearer {gateway.key}", "Upgrade": "websocket", "Connection": "Upgrade"}
+    async with gateway.session.get(gateway.url + "/v1/responses", headers=headers) as response:
+        assert response.status == 426
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/messages/count_tokens"),
+        ("POST", "/v1beta/models/g:countTokens"),
+        ("GET", "/v1/responses/resp_1"),
+        ("GET", "/v1/models"),
+    ],
+)
+async def test_what_providers_do_not_bill_is_not_booked(gateway: Running, method: str, path: str) -> None:
+    gateway.upstream.answer(whole({"id": "resp_1", "input_tokens": 99, "usage": {"input_tokens": 5}}))
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    async with gateway.session.request(method, gateway.url + path, headers=headers) as response:
+        assert response.status == 200
+    assert gateway.closed() == []
+
+
+async def test_unmetered_paths_where_they_are_allowed(start_gateway: StartGateway) -> None:
+    async with start_gateway() as gateway:
+        loose = msgspec.structs.replace(gateway.config.upstreams["openai"], allow_unmetered_paths=True)
+    gateway.upstream.answer(whole({"ok": True}))
+    async with start_gateway(upstreams={"openai": loose}) as gateway:
+        async with gateway.post("/openai/v1/fine_tuning/jobs", {}) as response:
+            assert response.status == 200
+        [row] = gateway.closed()
+        assert (row["usage_source"], row["price_status"]) == ("none", "unpriced")
+
+
+async def test_own_credentials_beside_a_gateway_key(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    async with gateway.post("/v1/chat/completions", CHAT, Authorization="Bearer sk-own", x_outlay_key=gateway.key):
+        pass
+    assert gateway.upstream.requests[0].header("authorization") == "Bearer sk-own"
+    assert gateway.upstream.requests[0].header("x-outlay-key") is None
+
+
+async def test_without_any_provider_credential(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with start_gateway() as gateway:
+        upstreams = gateway.config.upstreams
+    monkeypatch.delenv("PROVIDER_KEY")
+    unset = {"openai": msgspec.structs.replace(upstreams["openai"], credential="env:NOT_SET_ANYWHERE")}
+    async with start_gateway(upstreams=unset) as gateway, gateway.post("/v1/chat/completions", CHAT) as response:
+        assert response.status == 401
+        assert "env:NOT_SET_ANYWHERE is not set" in await response.text()
+
+
+async def test_gemini_key_in_the_query_never_reaches_the_provider(gateway: Running) -> None:
+    gateway.upstream.answer(whole({"usageMetadata": {"promptTokenCount": 1}}))
+    url = f"{gateway.url}/v1beta/models/gemini-3.5-flash-lite:generateContent?key={gateway.key}"
+    async with gateway.session.post(url, json={"contents": []}) as response:
+        assert response.status == 200
+    [got] = gateway.upstream.requests
+    assert got.target == "/v1beta/models/gemini-3.5-flash-lite:generateContent"
+    assert got.header("x-goog-api-key") == PROVIDER_KEY
+
+
+async def test_keys_bound_to_models_and_upstreams(gateway: Running) -> None:
+    _, only = Keys(gateway.dir).create(models=("gpt-*",), upstreams=("openai",))
+    for path, model in [("/v1/messages", "gpt-x"), ("/v1/chat/completions", "o9")]:
+        async with gateway.post(path, {"model": model}, Authorization=f"Bearer {only}") as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (403, "forbidden")
+
+
+async def test_a_revoked_key_stops_at_once(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    ring = Keys(gateway.dir)
+    async with gateway.post("/v1/chat/completions", CHAT) as response:
+        assert response.status == 200
+    ring.revoke(ring.all()[0].created.key_id)
+    async with gateway.post("/v1/chat/completions", CHAT) as response:
+        assert response.status == 401
+
+
+async def test_open_mode_needs_no_key(open_gateway: Running) -> None:
+    open_gateway.upstream.answer(whole(ANSWER))
+    async with open_gateway.session.post(open_gateway.url + "/v1/chat/completions", json=CHAT) as response:
+        assert response.status == 200
+    assert "key_id" not in open_gateway.closed()[0]
+
+
+async def test_a_ticket_can_be_required(start_gateway: StartGateway) -> None:
+    async with start_gateway(tickets=TicketSettings(policy="required")) as gateway:
+        gateway.upstream.answer(whole(ANSWER))
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (400, "ticket_required")
+        async with gateway.post("/t/PAY-3/v1/chat/completions", CHAT) as response:
+            assert (response.status, response.headers["x-outlay-ticket-source"]) == (200, "path")
+
+
+async def test_models_without_a_price_can_be_blocked(start_gateway: StartGateway) -> None:
+    async with start_gateway(prices=PriceSettings(policy="block")) as gateway:
+        async with gateway.post("/v1/chat/completions", {**CHAT, "model": "nobody-knows-this-1"}) as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (400, "model_unpriced")
+
+
+async def test_a_journal_that_cannot_be_written_refuses(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert (response.status, response.headers["x-outlay-refusal"]) == (503, "ledger_unavailable")
+        async with gateway.session.get(gateway.url + "/-/readyz") as response:
+            assert response.status == 503
+    assert gateway.upstream.requests == []
+
+
+async def test_sync_per_answer(start_gateway: StartGateway) -> None:
+    async with start_gateway() as gateway:
+        strict = LedgerSettings(dir=str(gateway.dir), sync="answer", sync_ms=1)
+    gateway.upstream.answer(whole(ANSWER))
+    async with start_gateway(ledger=strict) as gateway, gateway.post("/v1/chat/completions", CHAT) as response:
+        assert response.status == 200
+
+
+async def test_health(start_gateway: StartGateway) -> None:
+    async with start_gateway(auth=Auth(mode="open")) as gateway:
+        for path in ("/-/healthz", "/-/readyz", "/-/metrics"):
+            async with gateway.session.get(gateway.url + path) as response:
+                assert response.status == 200
+        async with gateway.session.post(gateway.url + "/-/v1/chat/completions", json={}) as response:
+            assert response.status == 404
+    assert gateway.upstream.requests == []
