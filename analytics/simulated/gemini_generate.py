@@ -54,7 +54,7 @@ def headers(request_id: str) -> dict[str, str]:
 
 
 PROVIDER = Provider(
-    name="gcp.gemini",
+    name="gemini",
     credential="simulated-gemini-credential",
     models={
         name: name
@@ -105,8 +105,16 @@ class _Request(msgspec.Struct, rename="camel"):
     generation_config: _Config | None = None
 
 
+class _Part(msgspec.Struct):
+    text: str = ""
+
+
+class _Content(msgspec.Struct):
+    parts: list[_Part]
+
+
 class _Embed(msgspec.Struct, rename="camel"):
-    content: dict[str, Any]
+    content: _Content
     output_dimensionality: Any = None
 
 
@@ -239,16 +247,17 @@ def whole(turn: Turn) -> Any:
 def stream(turn: Turn) -> Iterator[Piece]:
     thoughts = turn.reply.reasoning_tokens
     # Thoughts that are not shown are counted from the first chunk on.
-    said = 0 if turn.prompt.shows_thoughts else thoughts
-    unsaid = said
-    for number, (part, count_) in enumerate(_parts(turn, 12)):
-        said += count_
-        usage = _usage(turn.billed, min(said, turn.reply.tokens), min(said, thoughts))
-        yield Piece(_write(turn, number, _chunk(turn, [part], usage, None)), count_ + unsaid)
-        unsaid = 0
+    hidden = 0 if turn.prompt.shows_thoughts else thoughts
+    said = 0
+    parts = list(_parts(turn, 12))
+    for number, (part, count_) in enumerate(parts):
+        fresh = count_ + (hidden if number == 0 else 0)
+        said = min(said + fresh, turn.reply.tokens)
+        usage = _usage(turn.billed, said, min(said, thoughts))
+        yield Piece(_write(turn, number, _chunk(turn, [part], usage, None)), fresh)
     usage = _usage(turn.billed, turn.billed.output_tokens, thoughts)
     last = _chunk(turn, [{"text": ""}], usage, FINISH[turn.reply.finish])
-    yield Piece(_write(turn, -1 if said == unsaid else number + 1, last) + (b"" if _is_sse(turn) else b"]\n"))
+    yield Piece(_write(turn, len(parts), last) + _array_end(turn), 0 if parts else hidden)
 
 
 def _is_sse(turn: Turn) -> bool:
@@ -262,9 +271,13 @@ def _write(turn: Turn, number: int, chunk: Any) -> bytes:
     return (("," if number else "[") + json.dumps(chunk, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def _array_end(turn: Turn) -> bytes:
+    return b"" if _is_sse(turn) else b"]\n"
+
+
 def break_off(turn: Turn, sent: int) -> bytes:
     body = error("overloaded", 503, "The model is overloaded. Please try again later.", "")
-    return _write(turn, sent, body) + (b"" if _is_sse(turn) else b"]\n")
+    return _write(turn, sent, body) + _array_end(turn)
 
 
 WIRE = Wire("gemini_generate", read, bill, whole, stream, break_off)
@@ -278,14 +291,9 @@ def read_embedding(path: str, body: bytes) -> Prompt:
     asked = decode(body, _EmbedMany).requests if verb == "batchEmbedContents" else [decode(body, _Embed)]
     if not asked:
         raise ValueError("BatchEmbedContentsRequest.requests: is not specified")
-    segments = tuple(Segment("".join(str(part.get("text", "")) for part in _texts(each))) for each in asked)
+    segments = tuple(Segment("".join(part.text for part in each.content.parts)) for each in asked)
     length = positive(asked[0].output_dimensionality) or EMBEDDING_DIMENSIONS
     return Prompt(model, stream=False, segments=segments, own=(verb, length))
-
-
-def _texts(asked: _Embed) -> list[Any]:
-    parts = asked.content.get("parts")
-    return parts if isinstance(parts, list) else []
 
 
 def whole_embedding(turn: Turn) -> Any:
@@ -305,4 +313,4 @@ def bill_embedding(prompt: Prompt, cache: PromptCache) -> Billed:
     return Billed(prompt.tokens)
 
 
-EMBEDDINGS = Wire("gemini_generate", read_embedding, bill_embedding, whole_embedding, stream, break_off, False)
+EMBEDDINGS = Wire("gemini_generate", read_embedding, bill_embedding, whole_embedding)

@@ -3,12 +3,11 @@
 import base64
 import random
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from analytics.simulated.turns import Billed, Piece, Prompt, PromptCache, Segment, Turn
+from analytics.simulated.turns import Billed, Prompt, PromptCache, Segment, Turn
 from analytics.simulated.wire import Wire, decode, positive
 
 DIMENSIONS = {"text-embedding-3-large": 3072}
@@ -50,12 +49,4 @@ def whole(turn: Turn) -> Any:
     return {"object": "list", "data": data, "model": turn.model, "usage": usage}
 
 
-def stream(turn: Turn) -> Iterator[Piece]:
-    raise AssertionError("embeddings are not streamed")
-
-
-def break_off(turn: Turn, sent: int) -> bytes:
-    raise AssertionError("embeddings are not streamed")
-
-
-WIRE = Wire("openai_embeddings", read, bill, whole, stream, break_off, generates=False)
+WIRE = Wire("openai_embeddings", read, bill, whole)
