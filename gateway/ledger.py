@@ -17,7 +17,7 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,23 @@ class Ledger:
         """
         self.journal.mkdir(parents=True, exist_ok=True)
         self._make_reserve()
-        crashed = self._crashed_segments()
-        left_open = _left_open(crashed)
-        self._new_segment()
+        with contextlib.ExitStack() as locks:
+            crashed = _lock_crashed(sorted(self.journal.glob("*.jsonl")), locks)
+            left_open = _left_open(crashed, self.journal)
+            self._new_segment()
+            self._recover(crashed, left_open)
+        return len(left_open)
+
+    def _recover(self, crashed: dict[Path, int], left_open: dict[str, dict[str, Any]]) -> None:
         for fields in left_open.values():
             fields["result"] = "interrupted"
             fields["usage_source"] = "none"
             fields["price_status"] = "unpriced"
             self._append(encode("close", self._clock(), self._encoder.encode(fields)))
         self._sync(self._fd)
-        for path in crashed:
+        for fd in crashed.values():
             # Only now: had we died before this line, the next start would have found the same opens.
-            with path.open("ab") as segment:
-                segment.write(b"\n" + encode("end", self._clock(), b"{}"))  # "\n" closes a line torn by the crash
-        return len(left_open)
+            os.write(fd, b"\n" + encode("end", self._clock(), b"{}"))  # "\n" closes a line torn by the crash
 
     async def keep(self) -> None:
         """Run beside the server: group commit, rotation, and the way back after a full disk."""
@@ -232,10 +235,6 @@ class Ledger:
             return error
         return None
 
-    def _crashed_segments(self) -> list[Path]:
-        """Segments without an end that no process holds, oldest first."""
-        return [path for path in sorted(self.journal.glob("*.jsonl")) if _is_free(path) and not _has_end(path)]
-
     # -- a disk that is full or gone ----------------------------------------------------------------------------
 
     @property
@@ -276,26 +275,57 @@ class Ledger:
         )
 
 
-def _left_open(segments: list[Path]) -> dict[str, dict[str, Any]]:
-    """The fields of each call that was opened and never closed, by call_id."""
-    opened: dict[str, dict[str, Any]] = {}
+def _lock_crashed(segments: list[Path], locks: contextlib.ExitStack) -> dict[Path, int]:
+    """Segments without an end that no process holds, oldest first, each now held by us so that nobody else recovers
+    it at the same time."""
+    crashed: dict[Path, int] = {}
     for path in segments:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # sealed and removed meanwhile
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        if has_end(path):
+            os.close(fd)
+            continue
+        locks.callback(os.close, fd)
+        crashed[path] = fd
+    return crashed
+
+
+def _left_open(crashed: Collection[Path], journal: Path) -> dict[str, dict[str, Any]]:
+    """The fields of each call that a crashed segment opened and that was never closed, by call_id.
+
+    A later segment may hold the close: it was carried along, and only the end could not be written.
+    """
+    opened: dict[str, dict[str, Any]] = {}
+    for path in crashed:
         for record in records(path):
             if record["e"] == "open":
                 opened[record["call_id"]] = {k: v for k, v in record.items() if k not in ("e", "at", "crc")}
-            elif record["e"] == "close":
-                opened.pop(record["call_id"], None)
+    if opened:
+        oldest = min(crashed)
+        for path in sorted(journal.glob("*.jsonl")):
+            if path >= oldest:
+                for record in records(path):
+                    if record["e"] == "close":
+                        opened.pop(record["call_id"], None)
     return opened
 
 
-def _has_end(path: Path) -> bool:
+def has_end(path: Path) -> bool:
+    """True when nothing in the segment waits for recovery."""
     with path.open("rb") as segment:
         segment.seek(max(0, segment.seek(0, os.SEEK_END) - 256))
         last = decode(b"{" + segment.read().rpartition(b"\n{")[2])
     return last is not None and last["e"] == "end"
 
 
-def _is_free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
     """True when no process holds the segment."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

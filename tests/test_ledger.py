@@ -100,6 +100,32 @@ async def test_a_segment_of_a_living_gateway_is_left_alone(tmp_path: Path) -> No
     assert [record["result"] for record in all_records(tmp_path, "close")] == ["completed"]
 
 
+async def test_an_end_that_could_not_be_written_interrupts_nothing_that_was_closed(tmp_path: Path) -> None:
+    with running(tmp_path, "g1") as journal:
+        journal.open(a_call("carried"))
+        [first] = (tmp_path / "journal").glob("*.jsonl")
+        journal._new_segment()
+        journal.close(a_call("carried", result="completed"))
+    content = first.read_bytes()
+    first.write_bytes(content[: content.rindex(b'{"e":"end"')])  # as after a full disk
+    with running(tmp_path, "g2"):
+        assert [record["result"] for record in all_records(tmp_path, "close")] == ["completed"]
+
+
+async def test_two_gateways_that_start_together_recover_a_crash_once(tmp_path: Path) -> None:
+    with running(tmp_path, "g1") as journal:
+        journal.open(a_call("lost"))
+        [path] = (tmp_path / "journal").glob("*.jsonl")
+        os.close(journal._fd)
+        journal._fd = -1
+    with contextlib.ExitStack() as locks:
+        assert list(ledger._lock_crashed([path], locks)) == [path]
+        with running(tmp_path, "g2"):
+            assert all_records(tmp_path, "close") == []
+    with running(tmp_path, "g3"):
+        assert [record["call_id"] for record in all_records(tmp_path, "close")] == ["lost"]
+
+
 async def test_rotation_carries_open_calls_along(tmp_path: Path) -> None:
     with running(tmp_path, segment_bytes=4096) as journal:
         keeper = asyncio.create_task(journal.keep())

@@ -62,11 +62,12 @@ def fold(answer: Answer, data: Mapping[str, Any]) -> None:
         return
     usage = answer.usage
     prompt, tool_prompt = count(metadata.get("promptTokenCount")), count(metadata.get("toolUsePromptTokenCount"))
+    candidates, thoughts = count(metadata.get("candidatesTokenCount")), count(metadata.get("thoughtsTokenCount"))
     if prompt is not None:
         usage.input_tokens = prompt + (tool_prompt or 0)
-        # Absent candidates beside a prompt count mean that nothing was generated, which is a number.
-        usage.output_tokens = count(metadata.get("candidatesTokenCount")) or 0
-        usage.output_tokens += count(metadata.get("thoughtsTokenCount")) or 0
+    if (prompt, candidates, thoughts) != (None, None, None):
+        # Absent candidates beside another count mean that nothing was generated, which is a number.
+        usage.output_tokens = (candidates or 0) + (thoughts or 0)
     if tool_prompt:
         usage.other_units = {"tool_use_prompt_tokens": float(tool_prompt)}
     usage.cache_read_input_tokens = _either(metadata, "cachedContentTokenCount", usage.cache_read_input_tokens)

@@ -1,0 +1,186 @@
+"""What one rate set makes of one usage: five parts in whole nano-USD, each rounded once, half to even."""
+
+from collections.abc import Mapping
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.call import NANO, PriceStatus, Usage
+
+TOKENS_MAX = 10**9
+"""More tokens than any one call can have. Nonsense is cut here, so that no price can leave `DECIMAL(18,9)`."""
+UNITS_MAX = 10**6
+"""The same for searches, seconds, pages, characters, …"""
+
+ZERO = Decimal(0)
+_MILLION = 1_000_000
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Nano-USD per token, and per unit of `each`. `None` = nothing known, which is not 0.
+
+    After `complete`, what has no rate of its own has the rate that applies in its place.
+    """
+
+    input: Decimal | None = None
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    output: Decimal | None = None
+    output_reasoning: Decimal | None = None
+    input_audio: Decimal | None = None
+    cache_read_audio: Decimal | None = None
+    output_audio: Decimal | None = None
+    input_image: Decimal | None = None
+    cache_read_image: Decimal | None = None
+    output_image: Decimal | None = None
+    each: Mapping[str, Decimal] = msgspec.field(default_factory=dict)
+    """Unit → nano-USD: `web_search_requests`, `requests` (one per call), and the units of `Usage.other_units`."""
+
+    def complete(self) -> "Rates":
+        """With the usual stand-ins: cached, audio and image tokens cost what plain ones cost, reasoning what output
+        costs. A 1 h cache write without a rate costs the 5 min rate: vendors that sell one lifetime only publish one
+        write rate, and doubling it would invent a price nobody charges."""
+        write = _first(self.cache_write, self.input)
+        return msgspec.structs.replace(
+            self,
+            cache_read=_first(self.cache_read, self.input),
+            cache_write=write,
+            cache_write_1h=_first(self.cache_write_1h, write),
+            output_reasoning=_first(self.output_reasoning, self.output),
+            input_audio=_first(self.input_audio, self.input),
+            cache_read_audio=_first(self.cache_read_audio, self.cache_read, self.input_audio, self.input),
+            output_audio=_first(self.output_audio, self.output),
+            input_image=_first(self.input_image, self.input),
+            cache_read_image=_first(self.cache_read_image, self.cache_read, self.input_image, self.input),
+            output_image=_first(self.output_image, self.output),
+        )
+
+
+class Band(msgspec.Struct, frozen=True):
+    """The rates of calls with more than `over_input_tokens` input tokens (cache included): the whole call pays them."""
+
+    over_input_tokens: int
+    rates: Rates
+
+
+class RateSet(msgspec.Struct, frozen=True):
+    """Everything that decides the price of a model at one moment and tier."""
+
+    provider: str
+    model: str
+    price_id: str
+    status: PriceStatus
+    bands: tuple[Band, ...]
+    """Ascending; the first is over 0 and always applies."""
+
+    def rank(self) -> Decimal:
+        """For "the highest of several": nano-USD of one input and one output token."""
+        rates = self.bands[0].rates
+        return (rates.input or ZERO) + (rates.output or ZERO)
+
+    def band(self, input_tokens: int) -> Band:
+        return next((b for b in reversed(self.bands) if input_tokens > b.over_input_tokens), self.bands[0])
+
+
+class Parts(NamedTuple):
+    """Whole nano-USD."""
+
+    input: int
+    cache_read: int
+    cache_write: int
+    output: int
+    other: int
+
+
+def usd_per_million(value: Decimal) -> Decimal:
+    """A token rate in USD per million, as nano-USD per token."""
+    return value * NANO / _MILLION
+
+
+def usd_per(value: Decimal, units: int) -> Decimal:
+    """A rate in USD per so many units, as nano-USD per unit."""
+    return value * NANO / units
+
+
+def whole(nano: Decimal) -> int:
+    return int(nano.to_integral_value(ROUND_HALF_EVEN))
+
+
+def parts(rates: Rates, usage: Usage) -> Parts | None:
+    """The cost of a usage, or `None` when nothing in it has a rate. Never negative, never raises on odd counts.
+
+    Counts that contradict each other are cut to what can be: no part is larger than its total. Where reads and writes
+    together exceed the input they cover the same tokens (some resellers bill both), so the rest is input − the larger.
+    """
+    total_in, total_out = _count(usage.input_tokens), _count(usage.output_tokens)
+    read = min(_count(usage.cache_read_input_tokens), total_in)
+    write = min(_count(usage.cache_write_input_tokens), total_in)
+    write_1h = min(_count(usage.cache_write_1h_input_tokens), write)
+    cached = read + write if read + write <= total_in else max(read, write)
+    # Providers rarely say which modality the cached tokens had: text first, by far the most common.
+    audio = min(_count(usage.audio_input_tokens), total_in)
+    image = min(_count(usage.image_input_tokens), total_in - audio)
+    cached_audio = min(max(0, cached - (total_in - audio - image)), audio)
+    cached_image = max(0, cached - (total_in - image))
+    fresh_audio, fresh_image = audio - cached_audio, image - cached_image
+    read_audio = min(cached_audio, read)
+    read_image = min(cached_image, read - read_audio)
+
+    audio_out = min(_count(usage.audio_output_tokens), total_out)
+    image_out = min(_count(usage.image_output_tokens), total_out - audio_out)
+    reasoning = min(_count(usage.reasoning_output_tokens), total_out - audio_out - image_out)
+
+    units = dict(usage.other_units or {})
+    if usage.web_search_requests is not None:
+        units["web_search_requests"] = usage.web_search_requests
+    if not (
+        (rates.input is not None and usage.input_tokens is not None)
+        or (rates.output is not None and usage.output_tokens is not None)
+        or any(count > 0 and unit in rates.each for unit, count in units.items())
+    ):
+        return None
+    return Parts(
+        input=_sum(
+            (total_in - cached - fresh_audio - fresh_image, rates.input),
+            (fresh_audio, rates.input_audio),
+            (fresh_image, rates.input_image),
+        ),
+        cache_read=_sum(
+            (read - read_audio - read_image, rates.cache_read),
+            (read_audio, rates.cache_read_audio),
+            (read_image, rates.cache_read_image),
+        ),
+        cache_write=_sum((write - write_1h, rates.cache_write), (write_1h, rates.cache_write_1h)),
+        output=_sum(
+            (total_out - audio_out - image_out - reasoning, rates.output),
+            (reasoning, rates.output_reasoning),
+            (audio_out, rates.output_audio),
+            (image_out, rates.output_image),
+        ),
+        # A sub-pass may be of a dearer model; the usage does not say which, so the served one's rate is the floor.
+        other=_sum(
+            (1, rates.each.get("requests")),
+            (_quantity(units.get("subpass_input_tokens", 0), TOKENS_MAX), rates.input),
+            (_quantity(units.get("subpass_output_tokens", 0), TOKENS_MAX), rates.output),
+            *((_quantity(count, UNITS_MAX), rates.each.get(unit)) for unit, count in units.items()),
+        ),
+    )
+
+
+def _count(value: int | None) -> int:
+    return 0 if value is None else max(0, min(value, TOKENS_MAX))
+
+
+def _quantity(value: float, most: int) -> Decimal:
+    value = min(value, most)
+    return Decimal(str(value)) if value > 0 else ZERO  # NaN is not > 0
+
+
+def _sum(*terms: tuple[int | Decimal, Decimal | None]) -> int:
+    return whole(sum((count * rate for count, rate in terms if count and rate), ZERO))
+
+
+def _first(*rates: Decimal | None) -> Decimal | None:
+    return next((rate for rate in rates if rate is not None), None)
