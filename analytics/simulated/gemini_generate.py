@@ -76,6 +76,7 @@ PROVIDER = Provider(
     },
     error=error,
     headers=headers,
+    says_retry_after=False,
 )
 
 
@@ -161,8 +162,12 @@ def _segments(request: _Request) -> tuple[Segment, ...]:
 
 def _functions(tools: list[dict[str, Any]]) -> tuple[Tool, ...]:
     found = [function for tool in tools for function in tool.get("functionDeclarations") or []]
+    # Proto JSON takes names in either case, and Google's own SDK sends this one in both.
+    names = ("parametersJsonSchema", "parameters_json_schema", "parameters")
     return tuple(
-        Tool(str(each["name"]), each.get("parametersJsonSchema") or each.get("parameters") or {}) for each in found
+        Tool(str(each["name"]), next((each[name] for name in names if name in each), {}))
+        for each in found
+        if "name" in each
     )
 
 
@@ -280,7 +285,11 @@ def break_off(turn: Turn, sent: int) -> bytes:
     return _write(turn, sent, body) + _array_end(turn)
 
 
-WIRE = Wire("gemini_generate", read, bill, whole, stream, break_off)
+def media_type(turn: Turn) -> str:
+    return "text/event-stream" if _is_sse(turn) else "application/json; charset=UTF-8"
+
+
+WIRE = Wire("gemini_generate", read, bill, whole, stream, break_off, media_type)
 
 
 # -- embeddings ---------------------------------------------------------------------------------------------------

@@ -15,20 +15,19 @@ DIMENSIONS = {"text-embedding-3-large": 3072}
 
 class _Request(msgspec.Struct):
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     encoding_format: str | None = None
     dimensions: Any = None
 
 
 def read(path: str, body: bytes) -> Prompt:
     request = decode(body, _Request)
-    inputs = request.input if isinstance(request.input, list) else [request.input]
-    if not inputs:
-        raise ValueError("Invalid 'input': empty array.")
-    if isinstance(inputs[0], int):
-        inputs = [inputs]  # one text, given as its tokens
+    if not request.input:
+        raise ValueError("Invalid 'input': empty.")
+    one = isinstance(request.input, str) or isinstance(request.input[0], int)
+    inputs: list[Any] = [request.input] if one else list(request.input)
     # A text that comes as token ids counts one token for each id.
-    texts = [text if isinstance(text, str) else "????" * len(text) for text in inputs]  # type: ignore[arg-type]
+    texts = [text if isinstance(text, str) else "????" * len(text) for text in inputs]
     return Prompt(request.model, stream=False, segments=tuple(Segment(text) for text in texts), own=request)
 
 

@@ -45,6 +45,11 @@ def read(path: str, body: bytes) -> Prompt:
     )
 
 
+def count(path: str, body: bytes) -> Any:
+    """The answer of `/v1/responses/input_tokens`, which is free."""
+    return {"object": "response.input_tokens", "input_tokens": read(path, body).tokens}
+
+
 def _response(turn: Turn, status: str, output: list[Any]) -> dict[str, Any]:
     """A response object; usage and the tier that served it are known only at the end."""
     billed = turn.billed

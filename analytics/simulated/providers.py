@@ -9,11 +9,11 @@ import hashlib
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
-from aiohttp import ContentCoding, web
+from aiohttp import web
 
 from analytics.simulated import (
     anthropic_messages,
@@ -24,7 +24,7 @@ from analytics.simulated import (
     openai_shapes,
 )
 from analytics.simulated.turns import Billed, Prompt, PromptCache, Reply, Turn, answer, compact
-from analytics.simulated.wire import Failed, Failure, Provider, Wire
+from analytics.simulated.wire import Failed, Provider, Wire
 from gateway.meter import decoded
 
 PROVIDERS = {
@@ -58,7 +58,7 @@ FAULT_WEIGHTS: dict[Fault, int] = {
     "error_event": 8,
     "cut": 12,
 }
-MESSAGES: dict[Fault, str] = {
+MESSAGES = {
     "rate_limited": "Rate limit reached. Please try again in 1s.",
     "overloaded": "Overloaded",
     "internal": "The server had an error while processing your request.",
@@ -66,6 +66,7 @@ MESSAGES: dict[Fault, str] = {
 RETRY_AFTER_SECONDS = 1
 BODY_BYTES_MAX = 64 * 1024 * 1024
 REMEMBERED_MAX = 100_000
+TALLY_MAX = 1000
 GZIP_BYTES_MIN = 1024
 
 
@@ -79,7 +80,7 @@ class Received:
     body: bytes
 
 
-@dataclass(frozen=True)
+@dataclass
 class Served:
     """One request of a billed route and what became of it. `billed` is what the provider would charge for."""
 
@@ -189,18 +190,168 @@ class SimulatedProviders:
         """Answer a billed request, and book it however that ends."""
         model = _served_model(provider, prompt.model)
         streams = prompt.stream and wire.stream is not None
-        fault = self._fault(rng, streams)
-        await asyncio.sleep(self.latency_seconds * rng.uniform(0.5, 1.5))
-        if fault in ("rate_limited", "overloaded", "internal"):
-            status = provider.status[fault]
-            self._book(Served(request_id, None, wire.name, model, streams, status, "error", Billed(0)))
-            raise Failed(fault, MESSAGES[fault])
-        reply = Reply("", "", None, "stop") if wire.stream is None else answer(prompt, rng)
+        fault = self._fault(rng)
+        served = Served(request_id, None, wire.name, model, streams, 200, "client_left", Billed(0))
+        try:
+            await asyncio.sleep(self.latency_seconds * rng.uniform(0.5, 1.5))
+            if fault in ("rate_limited", "overloaded", "internal"):
+                served.status, served.ended = provider.status[fault], "error"
+                raise Failed(fault, MESSAGES[fault])
+            turn = self._take_turn(provider, wire, prompt, model, rng)
+            whole = wire.whole(turn)
+            served.upstream_id = whole.get("id") or whole.get("responseId")
+            served.billed = turn.billed
+            headers = provider.headers(request_id)
+            if streams:
+                return await self._stream(request, wire, turn, fault, rng, served, headers)
+            await self._take_time(turn.reply.tokens)
+            # What would break off in mid-stream is lost whole where nothing is streamed.
+            served.ended = "completed" if fault is None else "cut"
+            return _json(request, whole, headers) if fault is None else _cut(request)
+        finally:
+            self._book(served)
+
+    def _take_turn(self, provider: Provider, wire: Wire, prompt: Prompt, model: str, rng: random.Random) -> Turn:
+        reply = answer(prompt, rng) if wire.stream else Reply("", "", None, "stop")
         billed = replace(
             wire.bill(prompt, self._caches[provider.name]),
             output_tokens=reply.tokens,
             reasoning_output_tokens=reply.reasoning_tokens,
         )
-        turn = Turn(prompt, reply, billed, model, int(time.time()), f"{rng.getrandbits(128):032x}")
-        answering = self._stream if streams else self._whole
-        return await answering(request, provider, wire, turn, fault, request_id)
+        return Turn(prompt, reply, billed, model, int(time.time()), f"{rng.getrandbits(128):032x}")
+
+    async def _stream(
+        self,
+        request: web.Request,
+        wire: Wire,
+        turn: Turn,
+        fault: Fault | None,
+        rng: random.Random,
+        served: Served,
+        headers: dict[str, str],
+    ) -> web.StreamResponse:
+        assert wire.stream is not None
+        assert wire.break_off is not None
+        pieces = list(wire.stream(turn))
+        # A stream that breaks off has begun, and has not said its last word.
+        end = len(pieces) if fault is None else rng.randint(1, len(pieces) - 1)
+        response = web.StreamResponse(headers=headers | {"Content-Type": wire.media_type(turn)})
+        await response.prepare(request)
+        said = 0
+        for piece in pieces[:end]:
+            await self._take_time(piece.tokens)
+            said += piece.tokens
+            served.billed = turn.billed.until(turn.reply, said)
+            await response.write(piece.data)
+        if fault == "cut":
+            served.ended = "cut"
+            return _cut(request)
+        if fault == "error_event":
+            served.ended = "error_event"
+            await response.write(wire.break_off(turn, end))
+        else:
+            served.ended, served.billed = "completed", turn.billed
+        await response.write_eof()
+        return response
+
+    async def _take_time(self, tokens: int) -> None:
+        if self.tokens_per_second is not None and tokens:
+            await asyncio.sleep(tokens / self.tokens_per_second)
+
+    def _fault(self, rng: random.Random) -> Fault | None:
+        if rng.random() >= self.error_rate:
+            return None
+        return rng.choices(list(FAULT_WEIGHTS), weights=list(FAULT_WEIGHTS.values()))[0]
+
+    def _random(self, path: str, body: bytes) -> random.Random:
+        """Seeded by the request and by how often it was seen: a retry may succeed where the first attempt failed."""
+        digest = hashlib.sha256(path.partition("?")[0].encode() + b"\0" + body).digest()
+        if len(self._times_seen) >= REMEMBERED_MAX:
+            self._times_seen.clear()
+        self._times_seen[digest] += 1
+        return random.Random(f"{self.seed}/{digest.hex()}/{self._times_seen[digest]}")  # noqa: S311
+
+    # -- the tally ----------------------------------------------------------------------------------------------------
+
+    def _book(self, served: Served) -> None:
+        self.served.append(served)
+        total = self.totals.setdefault((served.dialect, served.model, served.ended), Counter())
+        total.update(calls=1, **asdict(served.billed))
+
+    async def _tally(self, request: web.Request) -> web.Response:
+        """`GET /__served`: the totals of all, and the latest requests."""
+        totals = [
+            {"dialect": dialect, "model": model, "ended": ended, **counts}
+            for (dialect, model, ended), counts in self.totals.items()
+        ]
+        latest = list(self.served)[-TALLY_MAX:]
+        return web.json_response({"totals": totals, "served": [asdict(each) for each in latest]})
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+def _check_credential(provider: Provider, request: web.Request) -> None:
+    headers = request.headers
+    given = {headers.get("Authorization", "").removeprefix("Bearer "), request.query.get("key")}
+    given |= {headers.get("x-api-key"), headers.get("x-goog-api-key")}
+    if provider.credential not in given:
+        raise Failed("unauthenticated", "invalid API key provided")
+
+
+def _operation(provider: Provider, method: str, path: str) -> Wire | Free:
+    plain = path.partition("?")[0]
+    key = gemini_generate.model_of(plain)[1] if provider is gemini_generate.PROVIDER else plain
+    operation = OPERATIONS.get((provider.name, key)) if method == "POST" else None
+    if operation is None:
+        raise Failed("not_found", f"{method} {plain} is not simulated")
+    return operation
+
+
+def _served_model(provider: Provider, asked: str) -> str:
+    if asked in provider.models.values():
+        return asked
+    if asked not in provider.models:
+        raise Failed("not_found", f"The model {asked} does not exist; simulated are {', '.join(provider.models)}")
+    return provider.models[asked]
+
+
+def _models(provider: Provider) -> Any:
+    names = provider.models
+    match provider.name:
+        case "gemini":
+            return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
+        case "anthropic":
+            made = "2025-09-29T00:00:00Z"
+            data = [{"type": "model", "id": name, "display_name": name, "created_at": made} for name in names]
+            return {"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        case _:
+            made_at = 1759104000
+            return {
+                "object": "list",
+                "data": [{"id": name, "object": "model", "created": made_at, "owned_by": "system"} for name in names],
+            }
+
+
+def _json(request: web.Request, value: Any, headers: dict[str, str]) -> web.Response:
+    body = compact(value).encode()
+    response = web.Response(body=body, content_type="application/json", headers=headers)
+    if len(body) >= GZIP_BYTES_MIN and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def _error(provider: Provider, failed: Failed, request_id: str) -> web.Response:
+    status = provider.status[failed.failure]
+    headers = provider.headers(request_id)
+    if failed.failure == "rate_limited" and provider.says_retry_after:
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    body = provider.error(failed.failure, status, failed.message, request_id)
+    return web.json_response(body, status=status, headers=headers)
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Reset the connection. What is returned cannot be sent any more."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-WORDS = (
+WORDS = re.findall(
+    r"\w+",
     "the a of to and in that for with ledger invoice rounding cache index query token stream retry queue batch worker "
     "schema migration customer payment refund cart search ranking latency timeout handler parser module function test "
     "branch commit review deploy should returns checks fixes reads writes keeps moves adds removes because when after "
-    "before once only never always first last each every small large empty missing"
-).split()
+    "before once only never always first last each every small large empty missing",
+)
 ALPHANUMERIC = string.ascii_letters + string.digits
 
 CACHE_TOKENS_MIN = 1024
@@ -173,7 +174,7 @@ def prose(rng: random.Random, length: int) -> str:
 
 def pieces(text: str, words: int) -> Iterator[str]:
     """The text in runs of up to `words` words; joined they are the text."""
-    yield from re.findall(r"(?:\s*\S+\s*){1,%d}" % words, text)
+    yield from re.findall(rf"(?:\s*\S+\s*){{1,{words}}}", text)
 
 
 def compact(value: Any) -> str:

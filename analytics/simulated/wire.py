@@ -1,61 +1,69 @@
-"""What a simulated wire format is: how it reads a request and how it writes an answer, an error and a stream."""
+"""What a simulated wire format is: a few pure functions between bytes and turns."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
-from analytics.simulated.model import Prompt, Reply
+import msgspec
 
-Fault = Literal["rate_limited", "overloaded", "internal", "error_event", "cut"]
-"""How a call goes wrong. The last two happen in mid-stream; where nothing is streamed they become `internal`."""
+from analytics.simulated.turns import Billed, Piece, Prompt, PromptCache, Turn
 
+T = TypeVar("T", bound=msgspec.Struct)
 
-class Piece(NamedTuple):
-    """A part of a stream: its bytes, and how many output tokens were generated for it."""
-
-    data: bytes
-    tokens: int = 0
+Failure = Literal["unauthenticated", "invalid", "not_found", "rate_limited", "overloaded", "internal"]
 
 
-class Trouble(NamedTuple):
-    """A provider's error answer."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
-
-
-class Wire(NamedTuple):
-    """One wire format."""
-
-    dialect: str
-    read: Callable[[str, dict[str, Any]], Prompt]
-    """Model name in the path ("" where the body names it) and body → prompt. Raises `ValueError` on nonsense."""
-    whole: Callable[[Prompt, Reply], bytes]
-    pieces: Callable[[Prompt, Reply], Iterator[Piece]]
-    error_event: Callable[[Prompt, Reply, int], bytes]
-    """What a stream that fails after so many pieces says last."""
-    stream_type: Callable[[Prompt], str]
-
-
-class Provider(NamedTuple):
-    """How one provider says what is the same on all its routes."""
+@dataclass(frozen=True)
+class Wire:
+    """One API of one provider."""
 
     name: str
+    """The dialect, as in the ledger."""
+    read: Callable[[str, bytes], Prompt]
+    """(path and query, body) → prompt. Raises `ValueError` for what is not a request of this API."""
+    bill: Callable[[Prompt, PromptCache], Billed]
+    """The input side of the bill; what is cached now is remembered."""
+    whole: Callable[[Turn], Any]
+    """The JSON of an answer that is not streamed."""
+    stream: Callable[[Turn], Iterator[Piece]] | None = None
+    """The pieces of a streamed answer; `None` where nothing is generated (embeddings)."""
+    break_off: Callable[[Turn, int], bytes] | None = None
+    """The error event that ends a stream after so many pieces."""
+    media_type: Callable[[Turn], str] = lambda turn: "text/event-stream; charset=utf-8"
+    """The content type of a streamed answer."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What all APIs of a provider share."""
+
+    name: str
+    """The first part of its paths."""
+    credential: str
+    """The only key that is accepted. Made up."""
+    models: dict[str, str]
+    """Models by the name they are asked for → the name they are served as."""
+    status: dict[Failure, int]
+    error: Callable[[Failure, int, str, str], Any]
+    """(failure, status, message, request id) → the JSON body of an error."""
     headers: Callable[[str], dict[str, str]]
-    """The fields that each answer carries, from the answer's id."""
-    trouble: Callable[[Fault | Literal["unauthenticated", "bad_request", "not_found"], str, int], Trouble]
-    """Kind, request id, and seconds after which to try again."""
-    models: Callable[[], bytes]
+    """Header fields of every answer, from the request id."""
+    says_retry_after: bool = True
+    """A 429 carries the header `retry-after`."""
 
 
-def server_sent(prompt: Prompt) -> str:
-    """The content type of a stream in the providers that only have server-sent events."""
-    return "text/event-stream; charset=utf-8"
+def decode(body: bytes, shape: type[T]) -> T:
+    """The fields of `shape` from a JSON body. Raises `ValueError`."""
+    return msgspec.json.decode(body, type=shape)
 
 
-def strings(value: Any) -> list[Any]:
-    """A list, or a single value as a list of one; nothing as an empty one."""
-    return value if isinstance(value, list) else [] if value is None else [value]
+def positive(value: Any) -> int | None:
+    """A limit that a client set; `None` when it set none. Raises `ValueError` for one that providers refuse."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError("a token limit must be a whole number of at least 1")
+    return value
 
 
 class Failed(Exception):  # noqa: N818 - names an event
