@@ -78,9 +78,9 @@ class Ledger:
         self._encoder = msgspec.json.Encoder()
         self._in_flight: dict[str, bytes] = {}
         self._fd = -1
-        self._size = 0
+        self._size = self._head_size = 0
         self._segment_until_us = 0
-        self._dirty = asyncio.Event()
+        self._dirty = False
         self._synced: asyncio.Future[None] | None = None
 
     # -- life of the process ------------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ class Ledger:
         self._sync(self._fd)
         for fd in crashed.values():
             # Only now: had we died before this line, the next start would have found the same opens.
-            os.write(fd, b"\n" + encode("end", self._clock(), b"{}"))  # "\n" closes a line torn by the crash
+            os.write(fd, b"\n" + self._end_line())  # "\n" closes a line torn by the crash
 
     async def keep(self) -> None:
         """Run beside the server: group commit, rotation, and the way back after a full disk."""
         while True:
             await asyncio.sleep(self._settings.sync_ms / 1000)
-            if self._dirty.is_set():
-                self._dirty.clear()
+            if self._dirty:
+                self._dirty = False
                 waiting, self._synced = self._synced, None
                 error = await asyncio.to_thread(self._sync, self._fd)
                 if waiting is not None:
@@ -124,14 +124,17 @@ class Ledger:
                     self._failed(error)
             if self.failure is not None:
                 await asyncio.sleep(1)
-                self._try_again()
-            elif self._size >= self._settings.segment_bytes or self._clock() >= self._segment_until_us:
-                self._rotate()
+                if await self._switch():
+                    log.warning("the journal can be written again")
+            elif self._size > self._head_size and (
+                self._size >= self._settings.segment_bytes or self._clock() >= self._segment_until_us
+            ):
+                await self._switch()
 
     def stop(self) -> None:
         """Write everything out and let go of the segment."""
         if self._fd >= 0:
-            self._end_segment(self._fd)
+            self._end_segment(self._fd, self._end_line())
             self._fd = -1
             self._reserve.unlink(missing_ok=True)
 
@@ -190,10 +193,10 @@ class Ledger:
             os.ftruncate(self._fd, self._size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += written
-        self._dirty.set()
+        self._dirty = True
 
-    def _new_segment(self) -> None:
-        """Switch to a fresh segment that starts with the opens in flight, and let go of the old one."""
+    def _new_segment(self) -> int:
+        """Switch to a fresh segment that starts with the opens in flight. Returns the old one's descriptor, or -1."""
         now = self._clock()
         name = datetime.fromtimestamp(now / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
         path = self.journal / f"{name}-{self._gateway_id}.jsonl"
@@ -201,32 +204,46 @@ class Ledger:
         lines = [encode("start", now, self._encoder.encode(head))]
         lines += [encode("open", now, fields) for fields in self._in_flight.values()]
         content = b"".join(lines)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Under another name until it is locked and has its head, so that nobody takes it for what a crash left.
+        unborn = path.with_suffix(".new")
+        fd = os.open(unborn, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.write(fd, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            unborn.rename(path)
         except OSError:
             os.close(fd)
-            path.unlink()
+            unborn.unlink(missing_ok=True)
             raise
-        old, self._fd, self._size = self._fd, fd, len(content)
+        old, self._fd = self._fd, fd
+        self._size = self._head_size = len(content)
         self._segment_until_us = now + self._settings.segment_seconds * 1_000_000
-        self._dirty.set()
-        if old >= 0:
-            self._end_segment(old)
+        self._dirty = True
+        return old
 
-    def _end_segment(self, fd: int) -> None:
+    @staticmethod
+    def _end_segment(fd: int, line: bytes) -> None:
         with contextlib.suppress(OSError):  # a full disk: the next start finds nothing left open in it
-            os.write(fd, encode("end", self._clock(), b"{}"))
+            os.write(fd, line)
             os.fdatasync(fd)
         os.close(fd)
 
-    def _rotate(self) -> None:
+    async def _switch(self) -> bool:
+        """Go on in a fresh segment. False when it cannot be written."""
         try:
-            self._new_segment()
+            self._make_reserve()
+            old = self._new_segment()
         except OSError as error:
             self._failed(error)
+            return False
+        self.failure = None
+        if old >= 0:
+            await asyncio.to_thread(self._end_segment, old, self._end_line())
+        return True
+
+    def _end_line(self) -> bytes:
+        return encode("end", self._clock(), b"{}")
 
     def _sync(self, fd: int) -> OSError | None:
         try:
@@ -257,15 +274,6 @@ class Ledger:
         if self.failure is None:
             log.error("the journal cannot be written: %s; policy: %s", error.strerror, self._settings.on_failure)
         self.failure = error.strerror or "unknown error"
-
-    def _try_again(self) -> None:
-        try:
-            self._make_reserve()
-            self._new_segment()
-        except OSError:
-            return
-        log.warning("the journal can be written again")
-        self.failure = None
 
     def _refusal(self) -> Refusal:
         return Refusal(

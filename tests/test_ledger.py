@@ -103,11 +103,8 @@ async def test_a_segment_of_a_living_gateway_is_left_alone(tmp_path: Path) -> No
 async def test_an_end_that_could_not_be_written_interrupts_nothing_that_was_closed(tmp_path: Path) -> None:
     with running(tmp_path, "g1") as journal:
         journal.open(a_call("carried"))
-        [first] = (tmp_path / "journal").glob("*.jsonl")
-        journal._new_segment()
+        os.close(journal._new_segment())  # no end: the disk was full
         journal.close(a_call("carried", result="completed"))
-    content = first.read_bytes()
-    first.write_bytes(content[: content.rindex(b'{"e":"end"')])  # as after a full disk
     with running(tmp_path, "g2"):
         assert [record["result"] for record in all_records(tmp_path, "close")] == ["completed"]
 

@@ -133,7 +133,7 @@ def test_cached_above_input_is_cut_to_it() -> None:
     assert amounts(cost) == [0, 7 * 500, 0, 8000, 0]
 
 
-def test_reads_and_writes_of_the_same_tokens_are_both_billed() -> None:
+def test_a_token_both_read_and_written_pays_the_surcharge_of_writing() -> None:
     cost = price(
         "anthropic",
         "claude-sonnet-4-6",
@@ -141,7 +141,7 @@ def test_reads_and_writes_of_the_same_tokens_are_both_billed() -> None:
         cache_read_input_tokens=2161,
         cache_write_input_tokens=2161,
     )
-    assert amounts(cost) == [7 * 3000, 2161 * 300, 2161 * 3750, 0, 0]
+    assert amounts(cost) == [7 * 3000, 2161 * 300, 2161 * 750, 0, 0]
 
 
 def test_audio_and_image_parts_leave_the_text_part() -> None:
@@ -179,6 +179,13 @@ def test_nothing_counted_is_not_free() -> None:
     assert price("openai", "gpt-4.1").status == "unpriced"
     assert price("openai", "whisper-1", input_tokens=100, output_tokens=5).status == "unpriced"
     assert price("openai", "gpt-4.1", input_tokens=0, output_tokens=0).list_nano == 0
+
+
+def test_no_rate_is_free_only_where_the_name_says_so() -> None:
+    free = price("openrouter", "deepseek/deepseek-r1:free", input_tokens=10)
+    assert (free.status, free.list_nano) == ("exact", 0)
+    assert price("github-copilot", "gpt-4o", input_tokens=10).status == "unpriced"
+    assert BOOK.find("github-copilot", "gpt-4o", NOW) is None
 
 
 # Time and tier
@@ -612,11 +619,24 @@ OTEL = {
 }
 
 
+# Known differences, by what has to be done about them. A new one fails the test.
+KNOWN = {
+    "a model that the table does not have": "39283f23 447e1304 e7dc4ab7 896c1cd4 9b076c6b 0176c304",
+    "flagged fallback: the dearest reseller, above the real price": "c1a99761 b0c8c9f3 7f482c61",
+    "the other table says 0 for what is not in it, or runs at home": "f92c6223 13ab1e71 1174b2b2 cb973714 8e6a90ba fb9d02f9",
+    "free or included is not stated by name: unpriced, not 0": "448c32d1 affce754 ec1901d1",
+    "search and request fees that only the provider's own figure has": "006b31ff 422cb4b4 a3f19ade e16bd20b 85e94ea4",
+    "request fee by search context: the table has the highest": "b6e64b7a e58ea644",
+    "no price history at this reseller": "2f99ba74 0a2e8704",
+}
+
+
 def _usage_of(expected: dict[str, Any]) -> Usage:
     tools = expected.get("tools") or {}
     searches = tools.get("web_search", tools.get("web_search_calls", tools.get("google_search_queries")))
+    total = expected.get("input_total")
     return Usage(
-        input_tokens=expected.get("input_total"),
+        input_tokens=None if total is None else total + expected.get("tool_use_prompt", 0),
         output_tokens=expected.get("output_total"),
         cache_read_input_tokens=None if "tokens_in" in expected else expected.get("cached_read"),
         cache_write_input_tokens=expected.get("cache_write"),
@@ -666,10 +686,10 @@ def test_recorded_traffic_costs_what_an_oracle_says() -> None:
             score["differs, cause named"] += 1
         else:
             score["differs"] += 1
+            if any(case["id"][:8] in ids for ids in KNOWN.values()):
+                continue
             wrong.append(
                 (case["id"][:8], case["provider"], expected.get("model") or case["request_model"], cost, figures)
             )
     print(dict(score))
-    for row in wrong:
-        print(*row)
-    assert score["agrees"] >= 0.85 * (score["agrees"] + score["differs"])
+    assert wrong == []

@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.call import Cost, PriceStatus, Usage
 from gateway.prices.overrides import Overrides, OwnPrice
-from gateway.prices.rates import Band, Rates, RateSet, parts, usd_per, whole
+from gateway.prices.rates import ZERO, Band, Rates, RateSet, parts, usd_per, whole
 
 DEFAULT_BOOK = Path(__file__).parent.parent / "price_books" / "genai-prices-0.2.3.json.gz"
 """The shipped snapshot."""
@@ -173,7 +173,10 @@ class Model:
             table = self._data.variants[i].rates | table  # the first that names a rate wins
         chosen = self._data.periods[period]
         label = f"{self._provider}/{self.id}{chosen.label()}" + (f"#{tier}" if variants else "")
-        bands = _bands(dict(chosen.rates) | table, self._units)
+        rates = dict(chosen.rates) | table
+        if not rates and self.id.endswith(":free"):
+            rates = {"input_mtok": ZERO, "output_mtok": ZERO}
+        bands = _bands(rates, self._units) if rates else ()
         return RateSet(self._provider, self.id, label, "exact" if known else "fallback", bands)
 
 
@@ -311,7 +314,8 @@ class PriceBook:
         for price in own:
             if price.service_tier is None:
                 return _with_status(price.rate_set, entry.own_status)
-        candidates = [model.rate_set(at, tier) for model in entry.models]
+        # An empty price list may mean free, included or unknown: only a name that says `:free` is taken for free.
+        candidates = [found for model in entry.models if (found := model.rate_set(at, tier)).bands]
         return _with_status(max(candidates, key=RateSet.rank), entry.status) if candidates else None
 
     def _look_up(self, provider: str, names: tuple[str, ...]) -> Entry:

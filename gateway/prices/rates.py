@@ -112,13 +112,15 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
     """The cost of a usage, or `None` when nothing in it has a rate. Never negative, never raises on odd counts.
 
     Counts that contradict each other are cut to what can be: no part is larger than its total. Where reads and writes
-    together exceed the input they cover the same tokens (some resellers bill both), so the rest is input − the larger.
+    together exceed the input they cover the same tokens (some resellers bill both): such a token pays the read rate,
+    and of the write rate what it has above input, because the write rate includes the reading of a fresh token.
     """
     total_in, total_out = _count(usage.input_tokens), _count(usage.output_tokens)
     read = min(_count(usage.cache_read_input_tokens), total_in)
     write = min(_count(usage.cache_write_input_tokens), total_in)
     write_1h = min(_count(usage.cache_write_1h_input_tokens), write)
-    cached = read + write if read + write <= total_in else max(read, write)
+    both = min(read, write) if read + write > total_in else 0
+    cached = read + write - both
     # Providers rarely say which modality the cached tokens had: text first, by far the most common.
     audio = min(_count(usage.audio_input_tokens), total_in)
     image = min(_count(usage.image_input_tokens), total_in - audio)
@@ -152,7 +154,11 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
             (read_audio, rates.cache_read_audio),
             (read_image, rates.cache_read_image),
         ),
-        cache_write=_sum((write - write_1h, rates.cache_write), (write_1h, rates.cache_write_1h)),
+        cache_write=_sum(
+            (write - write_1h, rates.cache_write),
+            (write_1h, rates.cache_write_1h),
+            (-both, min((r for r in (rates.input, rates.cache_write, rates.cache_write_1h) if r), default=None)),
+        ),
         output=_sum(
             (total_out - audio_out - image_out - reasoning, rates.output),
             (reasoning, rates.output_reasoning),
@@ -179,7 +185,11 @@ def _quantity(value: float, most: int) -> Decimal:
 
 
 def _sum(*terms: tuple[int | Decimal, Decimal | None]) -> int:
-    return whole(sum((count * rate for count, rate in terms if count and rate), ZERO))
+    total = ZERO
+    for count, rate in terms:
+        if count and rate:
+            total += count * rate
+    return whole(total) if total else 0
 
 
 def _first(*rates: Decimal | None) -> Decimal | None:
