@@ -79,12 +79,13 @@ def events(buffer: bytes) -> tuple[list[bytes], bytes]:
 class Meter:
     """Feed it every chunk, ask `finish()` once. `answer.finished` turns true with the dialect's terminal event."""
 
-    def __init__(self, dialect: Dialect | None, content_encoding: str = "") -> None:
+    def __init__(self, dialect: Dialect | None, provider: str, content_encoding: str = "") -> None:
         self.answer = Answer()
         self.bytes_seen = 0
         self.failed: str | None = None
         """Why metering gave up, if it did: the type of an error, never its text."""
         self._dialect = dialect
+        self._provider = provider
         self._decode = decoder(content_encoding)
         self._buffer = b""
         self._is_json: bool | None = None
@@ -149,7 +150,7 @@ class Meter:
             return  # a cut answer, or an event that is no JSON
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict):
-                dialect.fold(self.answer, item)
+                dialect.fold(self.answer, item, self._provider)
 
     def _give_up(self, why: str) -> None:
         self.failed = why

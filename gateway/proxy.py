@@ -101,7 +101,7 @@ class Proxy:
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
         changed = _with_usage(dialect, operation, upstream, ask, headers, body)
-        meter = Meter(dialect)
+        meter = Meter(dialect, upstream.provider)
         response: web.StreamResponse | None = None
         result: Result = "client_cancelled"
         self._telemetry.in_flight.inc()
@@ -110,7 +110,7 @@ class Proxy:
                 target.upstream, upstream, request.method, upstream_path, fields, body if changed is None else changed
             ) as answer:
                 call.status, call.first_byte_ms = answer.status, _ms_since(clock)
-                meter = Meter(dialect, answer.headers.get("Content-Encoding", ""))
+                meter = Meter(dialect, upstream.provider, answer.headers.get("Content-Encoding", ""))
                 if _is_whole(request, answer, ask):
                     whole = await answer.body()
                     meter.feed(whole)

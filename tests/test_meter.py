@@ -130,8 +130,8 @@ STREAMS = [
 ]
 
 
-def metered(dialect: Dialect, *pieces: bytes, encoding: str = "") -> Answer:
-    meter = Meter(dialect, encoding)
+def metered(dialect: Dialect, *pieces: bytes, encoding: str = "", provider: str = "openai") -> Answer:
+    meter = Meter(dialect, provider, encoding)
     for piece in pieces:
         meter.feed(piece)
     assert meter.failed is None
@@ -230,7 +230,7 @@ def test_byte_by_byte_and_carriage_returns(dialect: Dialect, stream: bytes) -> N
 @given(st.sampled_from([dialect for dialect, _ in STREAMS]), st.lists(st.binary(max_size=400), max_size=5))
 def test_arbitrary_bytes_never_raise(dialect: Dialect, pieces: list[bytes]) -> None:
     for encoding in ("", "gzip", "br", "zstd", "deflate", "something"):
-        meter = Meter(dialect, encoding)
+        meter = Meter(dialect, "openai", encoding)
         for piece in pieces:
             meter.feed(piece)
         meter.finish()
@@ -252,11 +252,59 @@ JSON = st.recursive(
 @given(st.sampled_from([dialect for dialect, _ in STREAMS]), st.dictionaries(KEYS, JSON, max_size=4))
 def test_odd_json_never_raises_and_counts_stay_counts(dialect: Dialect, data: dict[str, Any]) -> None:
     answer = Answer()
-    dialect.fold(answer, data)
+    dialect.fold(answer, data, "openrouter")
     for name in answer.usage.__struct_fields__:
         value = getattr(answer.usage, name)
         if name != "other_units":
             assert value is None or (isinstance(value, int) and value >= 0)
+
+
+FIVE_AND_SIX = {"prompt_tokens": 5, "completion_tokens": 6}
+
+
+@pytest.mark.parametrize(
+    ("provider", "usage", "expected"),
+    [
+        # (input, output, reasoning, cost in nano-USD); shapes as recorded from each provider.
+        (
+            "x_ai",
+            {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 241, "cost_in_usd_ticks": 1_176_500,
+             "completion_tokens_details": {"reasoning_tokens": 228}},
+            (12, 229, 228, 117_650),
+        ),
+        ("gcp.gemini", {"prompt_tokens": 66, "completion_tokens": 6, "total_tokens": 100}, (66, 34, 28, None)),
+        (
+            "mistral_ai",
+            {"prompt_tokens": 11, "completion_tokens": 15, "total_tokens": 401,
+             "prompt_tokens_details": {"audio_tokens": 375}},
+            (386, 15, None, None),
+        ),
+        ("openai", {"prompt_tokens": 66, "completion_tokens": 6, "total_tokens": 100}, (66, 6, None, None)),
+        (
+            "openrouter",
+            {**FIVE_AND_SIX, "cost": 0, "cost_details": {"upstream_inference_cost": 0.00417}},
+            (5, 6, None, 4_170_000),
+        ),
+        ("openrouter", {**FIVE_AND_SIX, "cost": 0}, (5, 6, None, 0)),
+        ("azure.ai.inference", {**FIVE_AND_SIX, "cost_in_usd_ticks": 0}, (5, 6, None, None)),
+        ("perplexity", {**FIVE_AND_SIX, "cost": {"total_cost": 0.006}}, (5, 6, None, 6_000_000)),
+    ],
+)  # fmt: skip
+def test_servers_mean_different_things_by_one_format(provider: str, usage: Any, expected: Any) -> None:
+    # Twice, as servers do that send usage on every chunk: adding up would be wrong by far.
+    answer = metered(openai_chat.DIALECT, *sse({"usage": usage}, {"usage": usage}), provider=provider)
+    found = answer.usage
+    assert (
+        found.input_tokens,
+        found.output_tokens,
+        found.reasoning_output_tokens,
+        answer.provider_cost_nano,
+    ) == expected
+
+
+def test_embeddings_that_report_a_total_only() -> None:
+    answer = metered(openai_embeddings.DIALECT, b'{"model":"voyage-4","usage":{"total_tokens":3}}')
+    assert answer.usage.input_tokens == 3
 
 
 COMPRESS = {

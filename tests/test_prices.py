@@ -564,6 +564,13 @@ def _names() -> list[tuple[str, str]]:
 
 
 NAMES = _names()
+VARIANTS = Counter(
+    value
+    for provider in source_providers
+    for model in provider.models
+    for value in {value for variant in model.price_variants or () for value in variant.when.values()}
+)
+"""Tier → how many models have rates for it."""
 
 
 def _both(at: datetime, tier: str | None, context: dict[str, str] | None) -> Iterator[tuple[str, str, Cost, Decimal]]:
@@ -583,15 +590,20 @@ def _both(at: datetime, tier: str | None, context: dict[str, str] | None) -> Ite
 @pytest.mark.parametrize("at", MOMENTS, ids=str)
 @pytest.mark.parametrize(("tier", "context"), TIERS, ids=[str(tier) for tier, _ in TIERS])
 def test_every_model_costs_what_its_source_says(at: datetime, tier: str | None, context: dict[str, str] | None) -> None:
-    """Explained exceptions: models that count no tokens are `unpriced` here and 0 (or a bare request fee) there; a
-    variant older than its entry is flagged `fallback` here and the standard price there."""
+    """One explained exception: a variant that is older than its entry is taken here (`fallback`, the id names the
+    tier), where the library takes the standard price. The number of those is held too, so that it cannot grow unseen.
+    """
+    rows = list(_both(at, tier, context))
+    early = [row for row in rows if row[2].status == "fallback" and "#" in (row[2].price_id or "")]
     wrong = [
         (provider, model, cost, theirs)
-        for provider, model, cost, theirs in _both(at, tier, context)
-        if cost.status in ("exact", "alias")
+        for provider, model, cost, theirs in rows
+        if not (cost.status == "fallback" and "#" in (cost.price_id or ""))
         and abs((cost.list_nano or 0) - theirs * NANO) > 5  # five parts, each within half a nano; units likewise
     ]
     assert wrong == []
+    # Two usages per variant; none is early once its entry date has passed.
+    assert len(early) <= (0 if tier is None or at >= NOW else 2 * VARIANTS[tier])
 
 
 def test_nothing_that_the_source_prices_is_unpriced_here() -> None:
@@ -623,11 +635,15 @@ OTEL = {
 KNOWN = {
     "a model that the table does not have": "39283f23 447e1304 e7dc4ab7 896c1cd4 9b076c6b 0176c304",
     "flagged fallback: the dearest reseller, above the real price": "c1a99761 b0c8c9f3 7f482c61",
-    "the other table says 0 for what is not in it, or runs at home": "f92c6223 13ab1e71 1174b2b2 cb973714 8e6a90ba fb9d02f9",
+    "the other table says 0 for what is not in it, or self-hosted": "f92c6223 13ab1e71 1174b2b2 cb973714 8e6a90ba "
+    "fb9d02f9",
     "free or included is not stated by name: unpriced, not 0": "448c32d1 affce754 ec1901d1",
-    "search and request fees that only the provider's own figure has": "006b31ff 422cb4b4 a3f19ade e16bd20b 85e94ea4",
+    "searches at 0.01 (OpenRouter) and 0.005 (xAI) each, not in the table": "006b31ff 422cb4b4 85e94ea4",
+    "0.005 above the tokens' cost, inside the completion cost of a search model": "e16bd20b",
+    "0.01437 for an unnamed server tool, outside the inference cost": "a3f19ade",
     "request fee by search context: the table has the highest": "b6e64b7a e58ea644",
-    "no price history at this reseller": "2f99ba74 0a2e8704",
+    "the reseller billed input at 5 per million then, the table has one later price": "0a2e8704",
+    "the reseller billed cache reads at 0.03 per million, the table has 0.075": "2f99ba74",
 }
 
 

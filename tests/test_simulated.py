@@ -21,8 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.simulated import anthropic_messages, gemini_generate, openai_chat, openai_responses
+from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, Served, SimulatedProviders
 from analytics.simulated.turns import Billed, Prompt, PromptCache, Segment, Tool, Turn, answer, pieces, prose
+from gateway.config import Upstream
+from gateway.keys import Keys
+from tests.conftest import StartGateway
 
 WEATHER: dict[str, object] = {
     "type": "object",
@@ -522,3 +526,48 @@ def total_of(usage: dict[str, Any]) -> int:
         return int(usage["total_tokens"])
     written, read = usage["cache_creation_input_tokens"], usage["cache_read_input_tokens"]
     return int(usage["input_tokens"] + written + read + usage["output_tokens"])
+
+
+# -- people at work -------------------------------------------------------------------------------------------------
+
+
+async def test_the_ledger_holds_what_the_providers_billed(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SimulatedProviders(error_rate=0.1, tokens_per_second=20_000) as providers:
+        upstreams = {}
+        for name, otel in (("openai", "openai"), ("anthropic", "anthropic"), ("gemini", "gcp.gemini")):
+            monkeypatch.setenv(f"SIMULATED_{name.upper()}", PROVIDERS[name].credential)
+            upstreams[name] = Upstream(
+                base_url=providers.base_url(name), provider=otel, credential=f"env:SIMULATED_{name.upper()}"
+            )
+        async with start_gateway(upstreams=upstreams) as gateway:
+            ring = Keys(gateway.dir)
+            keys = {
+                person.user: ring.create(team_id=person.team, user_id=person.user, ticket=person.key_ticket,
+                                         purpose=person.purpose)[1]
+                for person in PEOPLE
+            }  # fmt: skip
+            organisation = Organisation(gateway.url, keys, calls=250, at_once=12)
+            await organisation.work()
+    recorded = gateway.closed()
+    assert len(recorded) == len(providers.served) == organisation.outcomes.total() == 250
+    billed = {served.upstream_id: served.billed for served in providers.served if served.ended == "completed"}
+    compared = 0
+    for call in recorded:
+        if call["result"] == "completed" and call.get("upstream_id"):
+            wanted = billed[call["upstream_id"]]
+            assert {name: call.get(name, 0) for name in COMPARED} == {name: getattr(wanted, name) for name in COMPARED}
+            compared += 1
+    assert compared > 150
+    assert {call["ticket_source"] for call in recorded} >= {"header", "path", "key", "metadata", "none"}
+    assert {call["team_id"] for call in recorded} == {person.team for person in PEOPLE}
+    assert {call["dialect"] for call in recorded} == {
+        "openai_chat", "openai_responses", "openai_embeddings", "anthropic_messages", "gemini_generate",
+    }  # fmt: skip
+
+
+COMPARED = (
+    "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
+    "cache_write_1h_input_tokens", "reasoning_output_tokens",
+)  # fmt: skip

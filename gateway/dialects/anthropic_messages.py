@@ -58,7 +58,7 @@ def _session(user_id: Any) -> str | None:
         return None
 
 
-def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     kind = data.get("type")
     message = child(data, "message") if kind == "message_start" else data
     if kind in ("message", "message_start"):

@@ -30,8 +30,10 @@ class Dialect(msgspec.Struct, frozen=True):
     """(path, decoded body) → what is asked. Raises `Refusal("request_unreadable")`."""
     may_matter: re.Pattern[bytes]
     """A stream event in which this is not found holds neither usage nor the end, and is not decoded."""
-    fold: Callable[[Answer, Mapping[str, Any]], None]
-    """Takes one JSON object (a whole answer, or one event of a stream) into the `Answer`. Odd values never raise."""
+    fold: Callable[[Answer, Mapping[str, Any], str], None]
+    """(answer, one JSON object: a whole answer or one event of a stream, provider) → taken in. Odd values never raise.
+
+    The provider matters because servers that speak one wire format mean different things by it."""
     refuse: Callable[[Refusal], tuple[dict[str, str], Any]]
     """Headers and JSON body of a refusal, shaped so that tools of this dialect stop and show its message."""
 

@@ -50,7 +50,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     )
 
 
-def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("modelVersion")) or answer.response_model
     answer.upstream_id = text(data.get("responseId")) or answer.upstream_id
     for candidate in items(data.get("candidates")):

@@ -44,12 +44,17 @@ def read_ask(path: str, body: bytes) -> Ask:
     )
 
 
-def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("model")) or answer.response_model
     answer.upstream_id = text(data.get("id")) or answer.upstream_id
     answer.service_tier = text(data.get("service_tier")) or answer.service_tier
-    fold_usage(answer.usage, child(data, "usage") or child(data, "x_groq", "usage"),
-               "prompt_tokens", "completion_tokens")  # fmt: skip
+    fold_usage(
+        answer,
+        child(data, "usage") or child(data, "x_groq", "usage"),
+        provider,
+        "prompt_tokens",
+        "completion_tokens",
+    )
     for choice in items(data.get("choices")):
         answer.finish_reason = text(child(choice).get("finish_reason")) or answer.finish_reason
     if error := child(data, "error"):

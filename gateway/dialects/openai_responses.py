@@ -47,7 +47,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     )
 
 
-def fold(answer: Answer, data: Mapping[str, Any]) -> None:
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     kind = text(data.get("type")) or ""
     response = child(data, "response") if kind.startswith("response.") else data
     if kind == "error" or child(response, "error"):
@@ -61,7 +61,7 @@ def fold(answer: Answer, data: Mapping[str, Any]) -> None:
         or text(response.get("status"))
         or answer.finish_reason
     )
-    fold_usage(answer.usage, child(response, "usage"), "input_tokens", "output_tokens")
+    fold_usage(answer, child(response, "usage"), provider, "input_tokens", "output_tokens")
     searches = child(response, "tool_usage", "web_search").get("num_requests")
     if searches is None:
         searches = sum(1 for item in items(response.get("output")) if _is_search(child(item))) or None

@@ -157,7 +157,7 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
         cache_write=_sum(
             (write - write_1h, rates.cache_write),
             (write_1h, rates.cache_write_1h),
-            (-both, min((r for r in (rates.input, rates.cache_write, rates.cache_write_1h) if r), default=None)),
+            (-both, _least(rates.input, rates.cache_write, rates.cache_write_1h) if both else None),
         ),
         output=_sum(
             (total_out - audio_out - image_out - reasoning, rates.output),
@@ -194,3 +194,7 @@ def _sum(*terms: tuple[int | Decimal, Decimal | None]) -> int:
 
 def _first(*rates: Decimal | None) -> Decimal | None:
     return next((rate for rate in rates if rate is not None), None)
+
+
+def _least(*rates: Decimal | None) -> Decimal | None:
+    return min((rate for rate in rates if rate is not None), default=None)
