@@ -190,7 +190,8 @@ class Proxy:
     def _check_price(self, provider: str, ask: Ask, dialect: Dialect | None) -> None:
         if self._config.prices.policy != "block" or dialect is None:
             return
-        if self._prices.find(provider, ask.model or "", datetime.now(UTC)) is None:
+        found = self._prices.find(provider, ask.model or "", datetime.now(UTC))
+        if found is None or found.status == "fallback":
             raise Refusal(
                 "model_unpriced",
                 f"Outlay: the model {ask.model or '(none named)'} has no price here, and calls without a price are "
