@@ -215,7 +215,7 @@ class Proxy:
         call.response_model, call.finish_reason = answer.response_model, answer.finish_reason
         call.service_tier, call.upstream_id = answer.service_tier or call.service_tier, answer.upstream_id
         call.provider_cost_nano = answer.provider_cost_nano
-        whole = answer.finished or result == "completed"
+        whole = answer.finished or (result == "completed" and answer.error is None)
         reported = answer.usage.reported()
         call.usage_source = ("reported" if whole else "partial") if reported else "none"
         for name in answer.usage.__struct_fields__:

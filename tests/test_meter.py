@@ -42,7 +42,10 @@ CHAT_USAGE: dict[str, Any] = {
 CHAT_STREAM = b"".join(sse(*CHAT_CHUNKS, CHAT_USAGE)) + b"data: [DONE]\n\n"
 RESPONSES_STREAM = b"".join(
     sse(
-        {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5.6-sol", "usage": None}},
+        {
+            "type": "response.created",
+            "response": {"id": "resp_1", "model": "gpt-5.6-sol", "status": "in_progress", "usage": None},
+        },
         {"type": "response.output_text.delta", "delta": 'a "usage" of \\"response.completed\\"'},
         {
             "type": "response.completed",
@@ -161,6 +164,11 @@ def test_responses_stream_counts_searches_not_page_views() -> None:
     assert (usage.input_tokens, usage.cache_read_input_tokens, usage.cache_write_input_tokens) == (50, 10, 5)
     assert (usage.output_tokens, usage.reasoning_output_tokens, usage.web_search_requests) == (20, 15, 1)
     assert (answer.service_tier, answer.finish_reason) == ("priority", "completed")
+
+
+def test_a_responses_stream_that_is_cut_has_no_finish_reason() -> None:
+    cut = RESPONSES_STREAM[: RESPONSES_STREAM.index(b"event: response.completed")]
+    assert metered(openai_responses.DIALECT, cut).finish_reason is None
 
 
 def test_anthropic_stream_restates_its_input() -> None:

@@ -171,6 +171,16 @@ async def test_a_stream_that_is_cut_is_cut_for_the_client_too(gateway: Running) 
     assert (row["result"], row["usage_source"], row["input_tokens"]) == ("upstream_cut", "partial", 1000)
 
 
+async def test_an_error_event_leaves_the_usage_partial(gateway: Running) -> None:
+    start = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: content_block_delta")]
+    error = sse({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, names=True)
+    gateway.upstream.answer(chunked(start, *error))
+    async with gateway.post("/v1/messages", {"model": "claude-sonnet-4-5", "stream": True}) as response:
+        assert await response.read() == start + error[0]
+    [row] = gateway.closed()
+    assert (row["result"], row["usage_source"], row["input_tokens"]) == ("upstream_error", "partial", 1000)
+
+
 async def test_a_whole_answer_that_is_cut_becomes_a_refusal(gateway: Running) -> None:
     gateway.upstream.answer([whole(ANSWER)[0][:-10], CUT])  # type: ignore[index]
     async with gateway.post("/v1/chat/completions", CHAT) as response:

@@ -5,26 +5,32 @@ import base64
 import contextlib
 import json
 import random
+import socket
+import sys
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx
 import openai
 import pytest
+from click.testing import CliRunner
 from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics.demo import MARKER, demo, fresh_folder
 from analytics.simulated import anthropic_messages, gemini_generate, openai_chat, openai_responses
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, Served, SimulatedProviders
 from analytics.simulated.turns import Billed, Prompt, PromptCache, Segment, Tool, Turn, answer, pieces, prose
-from gateway.config import Upstream
+from gateway.config import Upstream, load
+from gateway.errors import UserError
 from gateway.keys import Keys
 from tests.conftest import StartGateway
 
@@ -571,3 +577,56 @@ COMPARED = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
     "cache_write_1h_input_tokens", "reasoning_output_tokens",
 )  # fmt: skip
+
+
+# -- outlay demo ----------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_runs_from_start_to_end_and_may_be_run_again(tmp_path: Path) -> None:
+    data = tmp_path / "demo-data"
+    for calls in ("30", "5"):
+        ran = CliRunner().invoke(demo, ["--calls", calls, "--data", str(data)], catch_exceptions=False)
+        assert ran.exit_code == 0
+        assert f"The providers served {calls} calls, the gateway recorded {calls}." in ran.output
+    assert load(data / "outlay.toml").ledger.synthetic
+    assert (data / MARKER).is_file()
+
+
+async def test_the_demo_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    command = f"from analytics.demo import demo; demo(['--data', {str(tmp_path / 'data')!r}])"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"listens on" in await process.stdout.readline()
+    process.terminate()
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    assert b"outlay verify" in output
+    with fresh_folder(tmp_path / "data"):  # no gateway is left behind that would hold it
+        pass
+
+
+def test_the_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept", encoding="utf-8")
+    with pytest.raises(UserError, match="was not made by a demo"), fresh_folder(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "kept"
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
+    with (
+        fresh_folder(tmp_path / "data"),
+        pytest.raises(UserError, match="still running"),
+        fresh_folder(tmp_path / "data"),
+    ):
+        pass
+
+
+def test_a_port_that_is_taken_costs_no_data(tmp_path: Path) -> None:
+    with fresh_folder(tmp_path / "data"):
+        (tmp_path / "data" / "earlier").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = CliRunner().invoke(demo, ["--data", str(tmp_path / "data"), "--port", port])
+    assert isinstance(ran.exception, UserError)
+    assert f"port {port} cannot be used" in str(ran.exception)
+    assert (tmp_path / "data" / "earlier").exists()

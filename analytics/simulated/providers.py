@@ -208,6 +208,8 @@ class SimulatedProviders:
             # What would break off in mid-stream is lost whole where nothing is streamed.
             served.ended = "completed" if fault is None else "cut"
             return _json(request, whole, headers) if fault is None else _cut(request)
+        except ConnectionResetError:
+            return _cut(request)  # the client has left
         finally:
             self._book(served)
 
@@ -250,7 +252,7 @@ class SimulatedProviders:
             served.ended = "error_event"
             await response.write(wire.break_off(turn, end))
         else:
-            served.ended, served.billed = "completed", turn.billed
+            served.ended = "completed"
         await response.write_eof()
         return response
 

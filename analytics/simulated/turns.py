@@ -187,7 +187,7 @@ def answer(prompt: Prompt, rng: random.Random) -> Reply:
     thoughts = prose(rng, min(rng.randint(16, 200), room // 2)) if prompt.thinks else ""
     room -= tokens(thoughts)
     call = None
-    if prompt.tools and (prompt.must_call or rng.random() < 0.6):
+    if prompt.tools and (prompt.must_call or rng.random() < 0.75):
         tool = rng.choice(prompt.tools)
         call = ToolCall(tool.name, compact(_arguments(tool.schema, rng)))
         cost = tokens(call.name) + tokens(call.arguments)

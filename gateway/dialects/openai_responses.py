@@ -56,11 +56,9 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(response.get("model")) or answer.response_model
     answer.upstream_id = text(response.get("id")) or answer.upstream_id
     answer.service_tier = text(response.get("service_tier")) or answer.service_tier
-    answer.finish_reason = (
-        text(child(response, "incomplete_details").get("reason"))
-        or text(response.get("status"))
-        or answer.finish_reason
-    )
+    status = text(response.get("status"))
+    if status not in (None, "queued", "in_progress"):
+        answer.finish_reason = text(child(response, "incomplete_details").get("reason")) or status
     fold_usage(answer, child(response, "usage"), provider, "input_tokens", "output_tokens")
     searches = child(response, "tool_usage", "web_search").get("num_requests")
     if searches is None:
