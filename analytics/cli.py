@@ -1,0 +1,243 @@
+"""The control plane's subcommands of `outlay`: sql, report, verify. Loaded by entry point, when they are called."""
+
+import contextlib
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+import duckdb
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+import analytics
+from analytics import build, verifying
+from gateway.errors import UserError
+
+QUERIES = build.FOLDER / "queries"
+HISTORY = Path("~/.outlay_history")
+HISTORY_LINES = 1000
+
+Show = Callable[[duckdb.DuckDBPyConnection], None]
+"""Prints the result of the query that was executed last."""
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), default="data", show_default=True, help="Data folder."
+)
+json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON: the same as --format json.")
+
+
+# -- sql -----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("query", required=False)
+@data_option
+@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@json_option
+def sql(query: str | None, data: Path, format_: str, as_json_: bool) -> None:
+    """Read-only SQL over everything; without QUERY an interactive shell."""
+    show: Show = FORMATS["json" if as_json_ else format_]
+    if query is None and not sys.stdin.isatty():
+        query = sys.stdin.read()
+    with analytics.open(data) as db:
+        if query is None:
+            _shell(db, show)
+        else:
+            _answer(db, query, show)
+
+
+def _answer(db: duckdb.DuckDBPyConnection, query: str, show: Show) -> None:
+    with _errors_in_one_line():
+        for statement in db.extract_statements(query):
+            show(db.execute(statement))
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """DuckDB's message, without the picture of the query, as the user's mistake that it is."""
+    try:
+        yield
+    except duckdb.Error as error:
+        message = str(error).partition("\nLINE ")[0]
+        raise UserError(" ".join(line for line in message.splitlines() if line)) from None
+
+
+def _shell(db: duckdb.DuckDBPyConnection, show: Show) -> None:
+    click.echo("Ends a query: ;  Relations: SHOW TABLES;  Columns: DESCRIBE calls;  Leave: Ctrl-D", err=True)
+    lines: list[str] = []
+    with _history():
+        while True:
+            try:
+                lines.append(input("      > " if lines else "outlay> "))
+                if lines[-1].rstrip().endswith(";"):
+                    query, lines = "\n".join(lines), []
+                    _answer(db, query, show)
+            except UserError as error:
+                click.echo(str(error), err=True)
+            except KeyboardInterrupt:
+                lines = []
+                click.echo()
+            except EOFError:
+                click.echo()
+                return
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+    """Line editing, with the queries of earlier sessions."""
+    try:
+        import readline
+    except ImportError:  # not made for every platform
+        yield
+        return
+    history = HISTORY.expanduser()
+    if history.exists():
+        readline.read_history_file(history)
+    readline.set_history_length(HISTORY_LINES)
+    try:
+        yield
+    finally:
+        readline.write_history_file(history)
+
+
+# -- report --------------------------------------------------------------------------------------------------------
+
+
+def _dimensions() -> list[str]:
+    return sorted(path.stem.removeprefix("spend_by_") for path in QUERIES.glob("spend_by_*.sql"))
+
+
+@click.group()
+def report() -> None:
+    """Tables of spend and what came of it."""
+
+
+@report.command()
+@click.option("--by", type=click.Choice(_dimensions()), default="team", show_default=True)
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC.")
+@click.option("--team", help="Only calls of this team's keys.")
+@data_option
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write.")
+@json_option
+def spend(
+    by: str,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """What calls cost at list price."""
+    if (format_ == "parquet") != (out is not None):
+        raise click.UsageError("write --format parquet and --out FILE together")
+    if from_ and to and from_ > to:
+        raise click.UsageError("--from is after --to")
+    query = (QUERIES / f"spend_by_{by}.sql").read_text(encoding="utf-8")
+    parameters = {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, "team": team}
+    with analytics.open(data) as db, _errors_in_one_line():
+        if out is not None:
+            db.sql(query, params=parameters).write_parquet(str(out), compression="zstd")
+        else:
+            FORMATS["json" if as_json_ else format_](db.execute(query, parameters))
+
+
+# -- verify --------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@data_option
+@click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+def verify(data: Path, as_json_: bool) -> None:
+    """Check the ledger: every journal record, every sealed file, all sums. Exit code 1 if anything is wrong."""
+    findings = verifying.verify(data)
+    if as_json_:
+        click.echo(verifying.as_json(findings))
+    else:
+        click.echo(
+            f"{findings.calls:,} calls of {findings.list_cost_usd:,.9f} USD; "
+            f"{findings.segments} segments with {findings.records:,} records in the journal"
+        )
+        if findings.torn:
+            click.echo(f"{findings.torn} lines cut off by a crash (nobody was answered from them)")
+        for call_id in findings.open_calls:
+            click.echo(f"open: {call_id}")
+        for line in findings.wrong:
+            click.echo(f"wrong: {line}")
+        click.echo(f"{len(findings.wrong)} things are wrong" if findings.wrong else "All is well.")
+    if findings.wrong:
+        raise click.exceptions.Exit(1)
+
+
+# -- output --------------------------------------------------------------------------------------------------------
+
+
+def _names(result: duckdb.DuckDBPyConnection) -> list[str]:
+    return [column[0] for column in result.description or ()]
+
+
+def _table(result: duckdb.DuckDBPyConnection) -> None:
+    names, rows = _names(result), result.fetchall()
+    numbers = [any(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(names))]
+    table = Table(box=None, header_style="bold", show_footer="list_cost_usd" in names, footer_style="bold")
+    for i, name in enumerate(names):
+        total = sum((row[i] for row in rows if row[i] is not None), Decimal(0)) if name == "list_cost_usd" else None
+        table.add_column(name, _text(total), justify="right" if numbers[i] else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_text, row))
+    console = Console()
+    # A file or pipe has no width, and must not lose columns to one.
+    console.width = console.width if console.is_terminal else max(console.width, 20 * len(names), 200)
+    console.print(table)
+    unpriced = sum(row[names.index("unpriced_calls")] for row in rows) if "unpriced_calls" in names else 0
+    if unpriced:
+        click.echo(f"{unpriced} calls have no price and are in no sum; see: outlay sql 'FROM price_coverage'", err=True)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value:,f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def _json(result: duckdb.DuckDBPyConnection) -> None:
+    names = _names(result)
+    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    # Amounts as exact JSON numbers.
+    click.echo(msgspec.json.format(msgspec.json.Encoder(decimal_format="number").encode(rows), indent=2))
+
+
+def _csv(result: duckdb.DuckDBPyConnection) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_names(result))
+    while rows := result.fetchmany(1000):
+        writer.writerows([_field(value) for value in row] for row in rows)
+
+
+def _field(value: Any) -> Any:
+    return (
+        json.dumps(value)
+        if isinstance(value, list | dict)
+        else format(value, "f")
+        if isinstance(value, Decimal)
+        else value
+    )
+
+
+FORMATS: dict[str, Show] = {"table": _table, "json": _json, "csv": _csv}

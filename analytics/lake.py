@@ -1,0 +1,443 @@
+"""The lake: journal segments become Parquet by day, while anybody may read, and a crash may come, at any moment.
+
+A call is in the journal, then in the file of its segment, then in the file of its day. `lake_state.csv`, replaced by
+rename, says which of them counts. The view `calls` lists the files first and reads the state after that, once, in each
+query; so it is exact when each change is made in this order:
+
+1. the state says `pending`, then files are put in place (written aside, synced, renamed); nothing counts them yet
+2. `settle` seconds later, when each query that listed the files before that has read the state: the state turns
+3. files that count no more are retired: replaced by a link, so that new queries do not list them (DuckDB passes over
+   links in a pattern that ends in `**`), while those that did can open them
+4. `grace` seconds later, when each query that listed them has opened them: link and file are removed
+
+Work that a crash cut off is simply done again: what the state does not count may be overwritten. A closed day never
+changes; a call recorded on it later (a clock that stepped back) is booked on the first day that is still open.
+A segment is retired only when it is ended (a gateway's recovery wants it until then), and when its sound records, read
+once more, are as many and cost as much as the state says: so damage is never sealed away.
+"""
+
+import contextlib
+import csv
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from analytics import build
+from gateway import ledger
+from gateway.errors import UserError
+
+SETTLE_SECONDS = 5.0
+GRACE_SECONDS = 900.0
+ROUND_SECONDS = 5.0
+ANCHOR_DAY = date(1970, 1, 1)
+ANCHOR_SEGMENT = "0-anchor"
+DAY_ZERO = date(1, 1, 1)
+STORAGE_VERSION = "v1.0.0"
+"""Of outlay.duckdb, so that older clients open it."""
+
+log = logging.getLogger("outlay.lake")
+
+
+class Row(NamedTuple):
+    """One line of the state; see models/staging/lake_state.sql."""
+
+    state: str
+    day: date | None
+    segment: str | None
+    calls: int
+    list_cost_nano: int
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def state_file(data: Path) -> Path:
+    return data / "lake_state.csv"
+
+
+def read_state(data: Path) -> list[Row]:
+    with state_file(data).open(newline="", encoding="utf-8") as lines:
+        return [
+            Row(
+                line["state"],
+                date.fromisoformat(line["day"]) if line["day"] else None,
+                line["segment"] or None,
+                int(line["calls"]),
+                int(line["list_cost_nano"]),
+            )
+            for line in csv.DictReader(lines)
+        ]
+
+
+def write_state(data: Path, rows: list[Row]) -> None:
+    with _put(state_file(data)) as aside, aside.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+def day_folder(data: Path, day: date) -> Path:
+    return data / "calls" / f"day={day}"
+
+
+def part_file(data: Path, day: date, segment: str) -> Path:
+    return day_folder(data, day) / f"part-{segment}.parquet"
+
+
+def day_file(data: Path, day: date) -> Path:
+    return day_folder(data, day) / "day.parquet"
+
+
+def segments(data: Path) -> list[Path]:
+    """The journal's segments, oldest first, without those that are retired."""
+    found = sorted((data / "journal").glob("*.jsonl"))
+    return [path for path in found if path.stem != ANCHOR_SEGMENT and not path.is_symlink()]
+
+
+@contextlib.contextmanager
+def _put(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written there appears at `path` whole, and on the disk, or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
+        _sync(aside)
+        aside.rename(path)
+        _sync(path.parent)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def is_held(path: Path) -> bool:
+    """True while a gateway writes the segment."""
+    with path.open("rb") as segment:
+        # An empty one was made a moment ago and is about to be locked; probing its lock could make that fail.
+        if os.fstat(segment.fileno()).st_size == 0:
+            return True
+        try:
+            fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Hold a lock file while the block runs. Gives False, and no lock, when another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def step(name: str) -> str:
+    return (build.FOLDER / "steps" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+# -- views -----------------------------------------------------------------------------------------------------------
+
+
+def publish(data: Path) -> bool:
+    """Make `outlay.duckdb`: views and comments over the data folder. True when it was made new, False if it fits.
+
+    It is written aside and renamed, so that readers meet no lock; who has the old one open keeps using it.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    with _made_of(data).open("a+") as made_of:
+        fcntl.flock(made_of, fcntl.LOCK_EX)
+        _prepare(data)
+        published, aside = data / "outlay.duckdb", data / "outlay.duckdb.new"
+        aside.unlink(missing_ok=True)
+        with duckdb.connect() as db:
+            db.execute(f"ATTACH {build.literal(str(aside))} AS lake (STORAGE_VERSION {build.literal(STORAGE_VERSION)})")
+            db.execute("USE lake")
+            made = f"{sha256(build.create_views(db, data).encode()).hexdigest()} {data.resolve()}"
+            db.execute("USE memory")
+            db.execute("DETACH lake")
+        made_of.seek(0)
+        if published.exists() and made_of.read() == made:
+            aside.unlink()
+            return False
+        _sync(aside)
+        aside.rename(published)
+        _sync(data)
+        made_of.truncate(0)
+        made_of.write(made)
+        return True
+
+
+def is_published(data: Path) -> bool:
+    """True when `outlay.duckdb` is there and reads this folder, not the place where the folder was before."""
+    published = (data / "outlay.duckdb").exists() and _made_of(data).exists()
+    return published and _made_of(data).read_text().endswith(f" {data.resolve()}")
+
+
+def _made_of(data: Path) -> Path:
+    """Says which statements over which folder `outlay.duckdb` was made of. Locked while it is made."""
+    return data / "outlay.duckdb.made"
+
+
+def _prepare(data: Path) -> None:
+    """Make what the views need to be there: the state, and for each glob one file without calls."""
+    (data / "journal").mkdir(exist_ok=True)
+    anchor = data / "journal" / f"{ANCHOR_SEGMENT}.jsonl"
+    if not anchor.exists():
+        with _put(anchor) as aside:  # an ended segment, so that a gateway's recovery passes it over
+            aside.write_bytes(ledger.encode("end", 0, b"{}"))
+    if not state_file(data).exists():
+        if any((data / "calls").glob("day=*/*.parquet")):
+            raise UserError(f"{state_file(data)} is missing, which says which files count: restore it from a backup")
+        write_state(data, [])
+    for path in (day_file(data, ANCHOR_DAY), part_file(data, ANCHOR_DAY, ANCHOR_SEGMENT)):
+        if not path.exists():
+            with duckdb.connect() as db, _put(path) as aside:
+                _view_of_segment(db, anchor)
+                db.execute(step("write_anchor"), {"file": str(aside)})
+
+
+def _view_of_segment(db: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Create the view `journal_calls` over one segment instead of the whole journal."""
+    sql = build.load()["journal_calls"].sql.replace("/**'", f"/{path.name}'")
+    db.execute(f"CREATE OR REPLACE TEMP VIEW journal_calls AS {build.located(sql, path.parent.parent)}")
+
+
+# -- rounds ----------------------------------------------------------------------------------------------------------
+
+
+class Lake:
+    """Moves calls from the journal to Parquet. One process per data folder (see `keep`); call `round` repeatedly."""
+
+    def __init__(
+        self,
+        data: Path,
+        settle: float = SETTLE_SECONDS,
+        grace: float = GRACE_SECONDS,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
+    ) -> None:
+        self.data = data
+        self._settle = settle
+        self._grace = grace
+        self._today = today
+        self._sealing: dict[str, float] = {}
+        """Segments whose files are in place but do not count yet, with the (monotonic) time of that."""
+        self._closing: dict[date, tuple[float, int, int]] = {}
+        """The same for days: time, calls, list cost in nano-USD."""
+        self._unconfirmed: dict[str, int] = {}
+        """Segments that must stay in the journal, with the size at which that was found."""
+        self._retired: dict[Path, float] = {}
+        """Links to retired files, with the (monotonic) time since which we know them."""
+        for left_by_a_crash in [*(data / "calls").rglob("*.tmp"), *(data / "journal").glob("*.tmp")]:
+            left_by_a_crash.unlink()
+
+    def round(self) -> None:
+        """One round of all steps. Raises `OSError` or `duckdb.Error`; the next round tries again."""
+        self.seal()
+        self.turn()
+        self.compact()
+        self.remove()
+
+    def seal(self) -> None:
+        """Write each finished segment to the files of its days, where nothing counts them yet."""
+        state = read_state(self.data)
+        counted = {row.segment for row in state if row.state != "pending"}
+        for path in segments(self.data):
+            if path.stem in counted or path.stem in self._sealing or is_held(path):
+                continue
+            with duckdb.connect(config={"threads": 1}) as db:
+                first_open_day = max([_closed_through(state), *self._closing]) + timedelta(days=1)
+                _view_of_segment(db, path)
+                db.execute(step("read_segment"), {"first_open_day": first_open_day})
+                days = db.execute(step("segment_days")).fetchall() or [(None, 0, 0)]
+                state = [row for row in state if row.segment != path.stem]
+                state += [Row("pending", day, path.stem, calls, nano) for day, calls, nano in days]
+                write_state(self.data, state)
+                for day, calls, nano in days:
+                    if day is not None:
+                        with _put(part_file(self.data, day, path.stem)) as aside:
+                            db.execute(step("write_part"), {"day": day, "file": str(aside)})
+                            _check_sums(db, aside, calls, nano)
+            self._sealing[path.stem] = time.monotonic()
+
+    def turn(self) -> None:
+        """Let the files count that have been in place for long enough."""
+        settled = time.monotonic() - self._settle
+        sealed = {segment for segment, since in self._sealing.items() if since <= settled}
+        closed = {day: sums for day, sums in self._closing.items() if sums[0] <= settled}
+        if not sealed and not closed:
+            return
+        state = [
+            row._replace(state="sealed") if row.state == "pending" and row.segment in sealed else row
+            for row in read_state(self.data)
+        ]
+        state += [Row("closed", day, None, calls, nano) for day, (_, calls, nano) in sorted(closed.items())]
+        write_state(self.data, state)
+        for segment in sealed:
+            del self._sealing[segment]
+        for day in closed:
+            del self._closing[day]
+
+    def compact(self) -> None:
+        """Write one file for each past day that nothing can be added to."""
+        state = read_state(self.data)
+        counted = {row.segment for row in state if row.state in ("sealed", "kept")}
+        may_grow = {self._today()}
+        may_grow |= {row.day for row in state if row.state == "pending" and row.day}
+        may_grow |= {_first_day(path) for path in segments(self.data) if path.stem not in counted}
+        for day in sorted({row.day for row in state if row.day and row.day > _closed_through(state)}):
+            if day >= min(may_grow):
+                break
+            if day in self._closing:
+                continue
+            rows = [row for row in state if row.day == day and row.segment]
+            calls, nano = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
+            parts = [build.glob_of(part_file(self.data, day, row.segment)) for row in rows if row.segment]
+            with duckdb.connect(config={"threads": 1}) as db, _put(day_file(self.data, day)) as aside:
+                db.execute(step("write_day"), {"parts": parts, "file": str(aside)})
+                _check_sums(db, aside, calls, nano)
+            self._closing[day] = (time.monotonic(), calls, nano)
+
+    def remove(self) -> None:
+        """Retire what counts no more, remove what was retired long ago, forget what nobody needs to know any more."""
+        state = read_state(self.data)
+        sealed: dict[str | None, list[Row]] = {}
+        for row in state:
+            if row.state == "sealed":
+                sealed.setdefault(row.segment, []).append(row)
+        for path in segments(self.data):
+            if path.stem in sealed and self._is_confirmed(path, sealed[path.stem]):
+                self._retire(path)
+        for row in state:
+            if row.state == "closed" and row.day:
+                for path in day_folder(self.data, row.day).glob("part-*.parquet"):
+                    if not path.is_symlink():
+                        self._retire(path)
+        self._remove_retired()
+        left = {path.stem for path in (self.data / "journal").glob("*.jsonl")}
+        through = _closed_through(state)
+        after = [r._replace(state="kept") if r.state == "sealed" and r.segment not in left else r for r in state]
+        after = [row for row in after if row.state != "kept" or (row.day or DAY_ZERO) > through]
+        if after != state:
+            write_state(self.data, after)
+
+    def _retire(self, path: Path) -> None:
+        retired = self.data / "retired" / "-".join(path.relative_to(self.data).parts)
+        retired.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a crash came right after this
+            retired.hardlink_to(path)
+        aside = path.with_name(path.name + ".tmp")
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(retired, path.parent))
+        aside.rename(path)
+
+    def _remove_retired(self) -> None:
+        now = time.monotonic()
+        links = [*(self.data / "journal").glob("*.jsonl"), *(self.data / "calls").glob("day=*/part-*.parquet")]
+        self._retired = {path: self._retired.get(path, now) for path in links if path.is_symlink()}
+        for path, since in self._retired.items():
+            if now - since >= self._grace:
+                path.resolve().unlink(missing_ok=True)
+                path.unlink()
+
+    def _is_confirmed(self, path: Path, rows: list[Row]) -> bool:
+        size = path.stat().st_size
+        if self._unconfirmed.get(path.stem) == size:
+            return False
+        calls = nano = 0
+        kind = ""
+        for record in ledger.records(path):
+            kind = record["e"]
+            if kind == "close":
+                calls += 1
+                nano += record.get("list_cost_nano") or 0
+        confirmed = (calls, nano) == (sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows))
+        if not confirmed:
+            log.error("%s does not match what was sealed of it and is kept; see `outlay verify`", path.name)
+        if confirmed and kind == "end":
+            return True
+        self._unconfirmed[path.stem] = size
+        return False
+
+
+def _closed_through(state: list[Row]) -> date:
+    return max((row.day for row in state if row.state == "closed" and row.day), default=DAY_ZERO)
+
+
+def _first_day(segment: Path) -> date:
+    """The day in a segment's name. Raises `ValueError` for a file that no gateway wrote."""
+    try:
+        return datetime.strptime(segment.name[:8], "%Y%m%d").date()  # noqa: DTZ007 - a day, UTC by definition
+    except ValueError:
+        raise ValueError(f"{segment} is not named like a journal segment: move it out of the journal") from None
+
+
+def file_sums(db: duckdb.DuckDBPyConnection, file: Path) -> tuple[int, int]:
+    """Calls and list cost in nano-USD, as a Parquet file has them. Raises `duckdb.Error`."""
+    row = db.execute(step("file_sums"), {"file": build.glob_of(file)}).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def _check_sums(db: duckdb.DuckDBPyConnection, file: Path, calls: int, nano: int) -> None:
+    found = file_sums(db, file)
+    if found != (calls, nano):
+        raise OSError(f"{file} has {found}, not {(calls, nano)} calls and nano-USD: written again in the next round")
+
+
+def keep(data: Path, stop: threading.Event, *, wait: bool = False) -> None:
+    """Keep a data folder until `stop` is set: publish the views, then rounds, one last of them after `stop`.
+
+    Raises `UserError` when another process keeps the folder; with `wait`, waits for it to end instead.
+    A failure is logged in one line, once, and tried again.
+    """
+    while True:
+        with _alone(data / "keeper.lock") as mine:
+            if mine:
+                _keep_rounds(data, stop)
+                return
+        if not wait:
+            raise UserError(f"another process keeps {data} already")
+        if stop.wait(0.2):
+            return
+
+
+def _keep_rounds(data: Path, stop: threading.Event) -> None:
+    lake: Lake | None = None
+    failure = ""
+    while True:
+        last = stop.is_set()
+        try:
+            if lake is None:
+                publish(data)
+                lake = Lake(data)
+            lake.round()
+            failure = ""
+        except (OSError, ValueError, duckdb.Error, UserError) as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if line != failure:
+                log.error("the lake could not be kept, trying again: %s", line)
+            failure = line
+        if last:
+            return
+        stop.wait(ROUND_SECONDS)

@@ -1,0 +1,16 @@
+-- Calls split over their tickets. One row per call and ticket.
+-- @ticket_position: Place of the ticket among the call's tickets, from 1
+-- @ticket_cost_usd: This ticket's equal share of list_cost_usd, USD; the nano-dollars that do not divide go to the first tickets, so that the shares sum to the call's cost
+WITH nano AS (
+  SELECT
+    call_id, started_at, team_id, task_id, day,
+    unnest(tickets) AS ticket_id,
+    generate_subscripts(tickets, 1) AS ticket_position,
+    len(tickets) AS ways,
+    CAST(CAST(list_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS cost_nano
+  FROM calls
+)
+SELECT
+  call_id, started_at, team_id, task_id, day, ticket_id, ticket_position,
+  CAST((cost_nano // ways + if(ticket_position <= cost_nano % ways, 1, 0)) * 0.000000001 AS DECIMAL(18,9)) AS ticket_cost_usd
+FROM nano
