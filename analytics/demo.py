@@ -144,7 +144,7 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
         gateway = await stack.enter_async_context(_gateway(config, data, lock, url))
         console.print(f"Simulated providers, people and their tools; the gateway listens on {url}")
         console.print(f"All data is made up and stays in {data}. Ask it things, in another terminal:", highlight=False)
-        for question in ("outlay report spend --by team", "outlay report tickets", "outlay sql"):
+        for question in ("outlay report spend --by team", "outlay report spend --by ticket", "outlay sql"):
             console.print(f"  {question} --data {data}", highlight=False, soft_wrap=True)
         books = await _watch(console, url, people, gateway, data, stop)
     _print_summary(console, books, people, sum(total["calls"] for total in providers.totals.values()), data)

@@ -12,8 +12,8 @@ query; so it is exact when each change is made in this order:
 
 Work that a crash cut off is simply done again: what the state does not count may be overwritten. A closed day never
 changes; a call recorded on it later (a clock that stepped back) is booked on the first day that is still open.
-A segment is retired only when it is ended (a gateway's recovery wants it until then), and when its sound records, read
-once more, are as many and cost as much as the state says: so damage is never sealed away.
+A segment is retired only when it is ended (a gateway's recovery wants it until then), and when its records, read once
+more, are all sound, as many and cost as much as the state says: so damage is never sealed away.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from analytics import build
+from analytics import build, journal
 from gateway import ledger
 from gateway.errors import UserError
 
@@ -107,7 +107,9 @@ def segments(data: Path) -> list[Path]:
 def _put(path: Path) -> Iterator[Path]:
     """A path to write to; what was written there appears at `path` whole, and on the disk, or not at all."""
     aside = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir()
+        _sync(path.parent.parent)
     try:
         yield aside
         _sync(aside)
@@ -201,7 +203,8 @@ def _made_of(data: Path) -> Path:
 
 def _prepare(data: Path) -> None:
     """Make what the views need to be there: the state, and for each glob one file without calls."""
-    (data / "journal").mkdir(exist_ok=True)
+    for folder in ("journal", "calls"):
+        (data / folder).mkdir(exist_ok=True)
     anchor = data / "journal" / f"{ANCHOR_SEGMENT}.jsonl"
     if not anchor.exists():
         with _put(anchor) as aside:  # an ended segment, so that a gateway's recovery passes it over
@@ -221,6 +224,14 @@ def _view_of_segment(db: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Create the view `journal_calls` over one segment instead of the whole journal."""
     sql = build.load()["journal_calls"].sql.replace("/**'", f"/{path.name}'")
     db.execute(f"CREATE OR REPLACE TEMP VIEW journal_calls AS {build.located(sql, path.parent.parent)}")
+
+
+def scratch(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A database in memory. What does not fit goes where readers of `outlay.duckdb` put it, too."""
+    config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": str(data / "outlay.duckdb.tmp")}
+    if threads is not None:
+        config["threads"] = threads
+    return duckdb.connect(config=config)
 
 
 # -- rounds ----------------------------------------------------------------------------------------------------------
@@ -265,7 +276,7 @@ class Lake:
         for path in segments(self.data):
             if path.stem in counted or path.stem in self._sealing or is_held(path):
                 continue
-            with duckdb.connect(config={"threads": 1}) as db:
+            with scratch(self.data, threads=1) as db:
                 first_open_day = max([_closed_through(state), *self._closing]) + timedelta(days=1)
                 _view_of_segment(db, path)
                 db.execute(step("read_segment"), {"first_open_day": first_open_day})
@@ -313,7 +324,7 @@ class Lake:
             rows = [row for row in state if row.day == day and row.segment]
             calls, nano = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
             parts = [build.glob_of(part_file(self.data, day, row.segment)) for row in rows if row.segment]
-            with duckdb.connect(config={"threads": 1}) as db, _put(day_file(self.data, day)) as aside:
+            with scratch(self.data, threads=1) as db, _put(day_file(self.data, day)) as aside:
                 db.execute(step("write_day"), {"parts": parts, "file": str(aside)})
                 _check_sums(db, aside, calls, nano)
             self._closing[day] = (time.monotonic(), calls, nano)
@@ -364,17 +375,12 @@ class Lake:
         size = path.stat().st_size
         if self._unconfirmed.get(path.stem) == size:
             return False
-        calls = nano = 0
-        kind = ""
-        for record in ledger.records(path):
-            kind = record["e"]
-            if kind == "close":
-                calls += 1
-                nano += record.get("list_cost_nano") or 0
-        confirmed = (calls, nano) == (sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows))
-        if not confirmed:
-            log.error("%s does not match what was sealed of it and is kept; see `outlay verify`", path.name)
-        if confirmed and kind == "end":
+        contents = journal.read(path)
+        sealed = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
+        sound = not contents.damaged and contents.sums() == sealed
+        if not sound:
+            log.error("%s is damaged, or not what was sealed of it, and is kept; see `outlay verify`", path.name)
+        if sound and contents.ended:
             return True
         self._unconfirmed[path.stem] = size
         return False

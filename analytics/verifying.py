@@ -1,8 +1,7 @@
 """Checks the ledger: every journal record, every sealed file, the views' sums. Only reads, also while all runs."""
 
+import contextlib
 import dataclasses
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,16 +10,13 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from analytics import build, lake
-from gateway import ledger
+from analytics import build, journal, lake
 from gateway.call import NANO
 from gateway.errors import UserError
 
 AGE = timedelta(seconds=2)
-"""Calls younger than this are left out of the sums: they may be written while we look."""
+"""While a gateway writes, calls younger than this are left out of the sums: more may come while we look."""
 EXAMPLES = 5
-CHECKSUM = re.compile(rb',"crc":"[0-9a-f]{8}"}$')
-"""Ends a line that was written whole: one that does not fit it was damaged later, not cut off."""
 
 
 @dataclass
@@ -39,40 +35,25 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Segment:
-    """What one journal segment holds."""
-
-    calls: int = 0
-    nano: int = 0
-    calls_as_of: int = 0
-    nano_as_of: int = 0
-    open: dict[str, None] = field(default_factory=dict)
-    ended: bool = False
-
-    def add(self, nano: int, before_as_of: bool) -> None:
-        self.calls, self.nano = self.calls + 1, self.nano + nano
-        if before_as_of:
-            self.calls_as_of, self.nano_as_of = self.calls_as_of + 1, self.nano_as_of + nano
-
-
 def verify(data: Path) -> Findings:
     """Check a data folder. Raises `UserError` when there is none."""
     if not lake.state_file(data).exists() and not (data / "journal").is_dir():
         raise UserError(f"{data} has no journal: name the folder that the gateway writes to")
     lake.publish(data)
-    findings = Findings(datetime.now(UTC).replace(tzinfo=None) - AGE)
+    written_now = any(lake.is_held(path) for path in lake.segments(data))
+    findings = Findings(datetime.now(UTC).replace(tzinfo=None) - (AGE if written_now else timedelta(0)))
     state = lake.read_state(data)
-    journal = dict(_read_journal(data, findings))
+    read = _read_journal(data, findings)
     _check_files(data, state, findings)
-    _check_sealed(state, journal, findings)
+    _check_sealed(state, read, findings)
     closed = [row for row in state if row.state == "closed"]
     through = max((row.day for row in closed if row.day), default=lake.DAY_ZERO)
     counted = closed + [r for r in state if r.state in ("sealed", "kept") and (r.day or lake.DAY_ZERO) > through]
     sealed = {row.segment for row in state if row.state in ("sealed", "kept")}
-    unsealed = [segment for name, segment in journal.items() if name not in sealed]
-    calls = sum(row.calls for row in counted) + sum(segment.calls_as_of for segment in unsealed)
-    nano = sum(row.list_cost_nano for row in counted) + sum(segment.nano_as_of for segment in unsealed)
+    as_of_us = int(findings.as_of.replace(tzinfo=UTC).timestamp() * 1_000_000)
+    unsealed = [contents.sums(as_of_us) for name, contents in read.items() if name not in sealed]
+    calls = sum(row.calls for row in counted) + sum(calls for calls, _ in unsealed)
+    nano = sum(row.list_cost_nano for row in counted) + sum(nano for _, nano in unsealed)
     findings.calls, findings.list_cost_usd = calls, Decimal(nano) / NANO
     try:
         _check_views(data, calls, nano, findings)
@@ -81,40 +62,24 @@ def verify(data: Path) -> Findings:
     return findings
 
 
-def _read_journal(data: Path, findings: Findings) -> Iterator[tuple[str, _Segment]]:
-    as_of_us = int(findings.as_of.replace(tzinfo=UTC).timestamp() * 1_000_000)
-    opened: dict[str, None] = {}
-    closed: set[str] = set()
+def _read_journal(data: Path, findings: Findings) -> dict[str, journal.Contents]:
+    """Each segment's contents, by its name."""
+    read: dict[str, journal.Contents] = {}
     for path in lake.segments(data):
-        try:
-            lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            continue  # sealed long ago, and removed just now
-        segment, damaged, last = _Segment(), [], 0
-        for number, line in enumerate(lines, 1):
-            if not line:
-                continue
-            record = ledger.decode(line)
-            segment.ended = record is not None and record["e"] == "end"
-            last = last if segment.ended else number
-            if record is None:
-                damaged.append(number)
-                continue
-            findings.records += 1
-            if record["e"] == "open":
-                segment.open[record["call_id"]] = None
-            elif record["e"] == "close":
-                closed.add(record["call_id"])
-                segment.add(record.get("list_cost_nano") or 0, record["at"] < as_of_us)
-        if last in damaged and not CHECKSUM.search(lines[last - 1]):
-            damaged.remove(last)
-            findings.torn += 1
-        findings.segments += 1
-        findings.wrong += [f"{path.name} line {n}: the record is damaged (its checksum does not fit)" for n in damaged]
-        if not segment.ended:
-            opened |= segment.open
-        yield path.stem, segment
+        with contextlib.suppress(FileNotFoundError):  # sealed long ago, and removed just now
+            read[path.stem] = journal.read(path)
+            findings.wrong += [
+                f"{path.name} line {number}: the record is damaged (its checksum does not fit)"
+                for number in read[path.stem].damaged
+            ]
+    findings.segments = len(read)
+    findings.records = sum(contents.records for contents in read.values())
+    findings.torn = sum(contents.torn for contents in read.values())
+    # An ended segment's open calls were carried on, to a segment that may be sealed and gone.
+    opened = dict.fromkeys(id_ for contents in read.values() if not contents.ended for id_ in contents.opened)
+    closed = {call_id for contents in read.values() for call_id, _, _ in contents.closed}
     findings.open_calls = [call_id for call_id in opened if call_id not in closed]
+    return read
 
 
 def _check_files(data: Path, state: list[lake.Row], findings: Findings) -> None:
@@ -147,14 +112,14 @@ def _check_files(data: Path, state: list[lake.Row], findings: Findings) -> None:
             findings.wrong.append(f"{path.relative_to(data)} is not in the state, and yet counted")
 
 
-def _check_sealed(state: list[lake.Row], journal: dict[str, _Segment], findings: Findings) -> None:
+def _check_sealed(state: list[lake.Row], read: dict[str, journal.Contents], findings: Findings) -> None:
     """Each sealed segment that is still in the journal, against the state."""
-    for name, segment in journal.items():
+    for name, contents in read.items():
         rows = [row for row in state if row.segment == name and row.state == "sealed"]
-        sums = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
-        if rows and sums != (segment.calls, segment.nano):
+        sealed = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
+        if rows and sealed != contents.sums():
             findings.wrong.append(
-                f"{name} has {_amount(segment.calls, segment.nano)} in sound records, but {_amount(*sums)} were sealed"
+                f"{name} has {_amount(*contents.sums())} in sound records, but {_amount(*sealed)} were sealed"
             )
 
 
@@ -164,7 +129,7 @@ def _check_views(data: Path, calls: int, nano: int, findings: Findings) -> None:
     as_of = build.read_model(build.FOLDER / "steps" / "calls_as_of.sql")
     models["all_calls"] = dataclasses.replace(models["calls"], name="all_calls")
     models["calls"] = dataclasses.replace(as_of, name="calls")
-    with duckdb.connect() as db:
+    with lake.scratch(data) as db:
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": findings.as_of})
         build.create_views(db, data, models)
         sums = db.execute(lake.step("calls_sums")).fetchone()

@@ -7,11 +7,13 @@ import os
 import secrets
 import signal
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import prices
 from gateway.admin import Admin
@@ -24,6 +26,19 @@ from gateway.telemetry import Telemetry
 from gateway.upstream import Forwarder
 
 log = logging.getLogger("outlay")
+
+
+def _without_values(record: logging.LogRecord) -> bool:
+    """A log filter: where it happened and what kind of error, but no message, which may quote a header or a body."""
+    if record.exc_info and record.exc_info[0] is not None:
+        kind, _, trace = record.exc_info
+        where = "".join(traceback.format_tb(trace)) if not issubclass(kind, HttpProcessingError) else ""
+        record.msg, record.args = f"a request failed: {kind.__name__}\n{where}".rstrip(), ()
+        record.exc_info = record.exc_text = None
+    return True
+
+
+logging.getLogger("aiohttp.server").addFilter(_without_values)
 
 
 def load_prices(config: Config) -> prices.PriceBook:
@@ -86,7 +101,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         host, port = runner.addresses[0][:2]
         yield host, port
     finally:
-        admin.draining = True
+        admin.draining = proxy.draining = True
         await runner.cleanup()
         await forwarder.close()
         keeper.cancel()

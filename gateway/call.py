@@ -20,6 +20,8 @@ PriceStatus = Literal["exact", "alias", "fallback", "unpriced"]
 TicketSource = Literal["claim", "key", "header", "path", "metadata", "branch", "task", "none"]
 TicketState = Literal["known", "unknown", "closed", "unchecked"]
 TaskSource = Literal["header", "path", "session", "conversation", "none"]
+PURPOSES = ("ci", "eval", "batch", "research", "support")
+"""Declared overhead; a call without one is normal work."""
 Agent = Literal["main", "subagent", "compaction", "side"]
 
 

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway import app, keys, tickets
+from gateway.call import PURPOSES
 from gateway.config import Config, LedgerSettings, load, secret
 from gateway.errors import UserError
 
 CONFIG = Path("config/outlay.toml")
-PURPOSES = ("ci", "eval", "batch", "research", "support")
 
 
 class Commands(click.Group):

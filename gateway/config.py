@@ -5,6 +5,7 @@ Secrets are never in the file: `env:NAME` or `file:PATH`, read by `secret`.
 """
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -185,7 +186,10 @@ def secret(reference: str) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """True for addresses that only this machine can reach."""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:

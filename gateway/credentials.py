@@ -20,7 +20,7 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
-QUERY_KEY = re.compile(r"(?<=[?&])key=([^&]*)(&|$)")
+QUERY_KEY = re.compile(r"(?<=[?&])key=([^&]*)")
 
 
 def presented(headers: Mapping[str, str], path: str) -> str | None:
@@ -33,14 +33,13 @@ def presented(headers: Mapping[str, str], path: str) -> str | None:
             value = value[7:].strip()
         if value.startswith(PREFIX):
             return value
-    found = QUERY_KEY.search(path)
-    return unquote(found[1]) if found and found[1].startswith(PREFIX) else None
+    return next((key for found in QUERY_KEY.findall(path) if (key := unquote(found)).startswith(PREFIX)), None)
 
 
 def brings_own(headers: Mapping[str, str], path: str) -> bool:
     """True when the request carries a credential that is not a gateway key."""
     values = [headers[name] for name in CREDENTIAL_FIELDS if name in headers]
-    values += [found[1] for found in QUERY_KEY.finditer(path)]
+    values += QUERY_KEY.findall(path)
     return any(value and PREFIX not in value for value in values)
 
 
@@ -66,11 +65,14 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
 
 
 def without_gateway_key(path: str, *, any_key: bool) -> str:
-    """The raw path without a `key=` that is ours, or without any when the upstream's credential replaces it."""
-    found = QUERY_KEY.search(path)
-    if found is None or not (any_key or found[1].startswith(PREFIX)):
-        return path
-    return (path[: found.start()] + path[found.end() :]).rstrip("?&")
+    """The raw path without each `key=` that is ours, or without any when the upstream's credential replaces it."""
+    plain, question, query = path.partition("?")
+    kept = [
+        pair
+        for pair in query.split("&")
+        if not (pair.startswith("key=") and (any_key or unquote(pair[4:]).startswith(PREFIX)))
+    ]
+    return plain + question + "&".join(kept) if kept else plain
 
 
 def field_for(provider: str, auth: str | None, value: str) -> tuple[str, str]:

@@ -80,8 +80,12 @@ class Ledger:
         self._fd = -1
         self._size = self._head_size = 0
         self._segment_until_us = 0
-        self._dirty = False
-        self._synced: asyncio.Future[None] | None = None
+        self._written = self._synced = 0
+        """Records so far, and how many of them are certainly on the disk."""
+        self._waiting: asyncio.Future[None] | None = None
+        self._unended: list[int] = []
+        """Descriptors of full segments whose end could not be written yet; their locks keep recovery away."""
+        self._reserve_fd = -1
 
     # -- life of the process ------------------------------------------------------------------------------------
 
@@ -91,6 +95,9 @@ class Ledger:
         Raises `OSError` when the data folder cannot be written.
         """
         self.journal.mkdir(parents=True, exist_ok=True)
+        for left in (*self.journal.glob("reserve-*"), *self.journal.glob("*.new")):
+            if _is_free(left):
+                left.unlink(missing_ok=True)
         self._make_reserve()
         with contextlib.ExitStack() as locks:
             crashed = _lock_crashed(sorted(self.journal.glob("*.jsonl")), locks)
@@ -105,7 +112,7 @@ class Ledger:
             fields["usage_source"] = "none"
             fields["price_status"] = "unpriced"
             self._append(encode("close", self._clock(), self._encoder.encode(fields)))
-        self._sync(self._fd)
+        _sync(self._fd)
         for fd in crashed.values():
             # Only now: had we died before this line, the next start would have found the same opens.
             os.write(fd, b"\n" + self._end_line())  # "\n" closes a line torn by the crash
@@ -114,14 +121,16 @@ class Ledger:
         """Run beside the server: group commit, rotation, and the way back after a full disk."""
         while True:
             await asyncio.sleep(self._settings.sync_ms / 1000)
-            if self._dirty:
-                self._dirty = False
-                waiting, self._synced = self._synced, None
-                error = await asyncio.to_thread(self._sync, self._fd)
+            if self._synced < self._written:
+                through = self._written
+                waiting, self._waiting = self._waiting, None
+                error = await asyncio.to_thread(_sync, self._fd)
+                if error is None:
+                    self._synced = through
+                else:
+                    self._failed(error)
                 if waiting is not None:
                     waiting.set_result(None)
-                if error is not None:
-                    self._failed(error)
             if self.failure is not None:
                 await asyncio.sleep(1)
                 if await self._switch():
@@ -132,11 +141,17 @@ class Ledger:
                 await self._switch()
 
     def stop(self) -> None:
-        """Write everything out and let go of the segment."""
-        if self._fd >= 0:
-            self._end_segment(self._fd, self._end_line())
-            self._fd = -1
-            self._reserve.unlink(missing_ok=True)
+        """Write everything out and let go of the segment. With calls in flight it gets no end: the next start closes
+        them."""
+        if self._fd >= 0 and not self._in_flight:
+            self._unended.append(self._fd)
+        elif self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._write_ends()
+        for fd in self._unended:
+            os.close(fd)
+        self._drop_reserve()
 
     @property
     def journal(self) -> Path:
@@ -175,10 +190,13 @@ class Ledger:
 
     async def durable(self) -> None:
         """With `sync = "answer"`: wait until what was written is on the disk. Else returns at once."""
-        if self._settings.sync == "answer" and self.failure is None:
-            if self._synced is None:
-                self._synced = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._synced)
+        if self._settings.sync != "answer":
+            return
+        written = self._written
+        while self._synced < written and self.failure is None:
+            if self._waiting is None:
+                self._waiting = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiting)
 
     @property
     def in_flight(self) -> int:
@@ -193,7 +211,7 @@ class Ledger:
             os.ftruncate(self._fd, self._size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += written
-        self._dirty = True
+        self._written += 1
 
     def _new_segment(self) -> int:
         """Switch to a fresh segment that starts with the opens in flight. Returns the old one's descriptor, or -1."""
@@ -208,7 +226,7 @@ class Ledger:
         unborn = path.with_suffix(".new")
         fd = os.open(unborn, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX)  # at most a probe of another start is in the way
             if os.write(fd, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             unborn.rename(path)
@@ -219,15 +237,22 @@ class Ledger:
         old, self._fd = self._fd, fd
         self._size = self._head_size = len(content)
         self._segment_until_us = now + self._settings.segment_seconds * 1_000_000
-        self._dirty = True
+        self._written += 1
         return old
 
-    @staticmethod
-    def _end_segment(fd: int, line: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the next start finds nothing left open in it
-            os.write(fd, line)
-            os.fdatasync(fd)
-        os.close(fd)
+    def _write_ends(self) -> None:
+        """End the segments that wait for it, as far as the disk takes it."""
+        while self._unended:
+            fd, line = self._unended[0], self._end_line()
+            size = os.fstat(fd).st_size
+            try:
+                if os.write(fd, line) != len(line):
+                    os.ftruncate(fd, size)
+                    return
+                os.fdatasync(fd)
+            except OSError:
+                return
+            os.close(self._unended.pop(0))
 
     async def _switch(self) -> bool:
         """Go on in a fresh segment. False when it cannot be written."""
@@ -239,18 +264,12 @@ class Ledger:
             return False
         self.failure = None
         if old >= 0:
-            await asyncio.to_thread(self._end_segment, old, self._end_line())
+            self._unended.append(old)
+        await asyncio.to_thread(self._write_ends)
         return True
 
     def _end_line(self) -> bytes:
         return encode("end", self._clock(), b"{}")
-
-    def _sync(self, fd: int) -> OSError | None:
-        try:
-            os.fdatasync(fd)
-        except OSError as error:
-            return error
-        return None
 
     # -- a disk that is full or gone ----------------------------------------------------------------------------
 
@@ -259,12 +278,21 @@ class Ledger:
         return self.journal / f"reserve-{self._gateway_id}"
 
     def _make_reserve(self) -> None:
-        with self._reserve.open("wb") as reserve:
-            os.posix_fallocate(reserve.fileno(), 0, max(self._settings.reserve_bytes, 1))
+        """Raises `OSError` when there is no room for it. Its lock says that somebody still needs it."""
+        if self._reserve_fd < 0:
+            self._reserve_fd = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._reserve_fd, fcntl.LOCK_EX)
+        os.posix_fallocate(self._reserve_fd, 0, max(self._settings.reserve_bytes, 1))
+
+    def _drop_reserve(self) -> None:
+        if self._reserve_fd >= 0:
+            self._reserve.unlink(missing_ok=True)
+            os.close(self._reserve_fd)
+            self._reserve_fd = -1
 
     def _use_reserve(self, line: bytes) -> bool:
+        self._drop_reserve()
         try:
-            self._reserve.unlink(missing_ok=True)
             self._append(line)
         except OSError:
             return False
@@ -292,17 +320,27 @@ def _lock_crashed(segments: list[Path], locks: contextlib.ExitStack) -> dict[Pat
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # sealed and removed meanwhile
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(fd):
             os.close(fd)
             continue
-        if has_end(path):
+        if _has_end(path):
             os.close(fd)
             continue
         locks.callback(os.close, fd)
         crashed[path] = fd
     return crashed
+
+
+def _lock(fd: int) -> bool:
+    """Take a segment's lock. Somebody may be probing it just now, so a refusal counts only when it lasts."""
+    for _ in range(5):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
 
 
 def _left_open(crashed: Collection[Path], journal: Path) -> dict[str, dict[str, Any]]:
@@ -325,7 +363,7 @@ def _left_open(crashed: Collection[Path], journal: Path) -> dict[str, dict[str, 
     return opened
 
 
-def has_end(path: Path) -> bool:
+def _has_end(path: Path) -> bool:
     """True when nothing in the segment waits for recovery."""
     with path.open("rb") as segment:
         segment.seek(max(0, segment.seek(0, os.SEEK_END) - 256))
@@ -333,16 +371,19 @@ def has_end(path: Path) -> bool:
     return last is not None and last["e"] == "end"
 
 
-def is_free(path: Path) -> bool:
-    """True when no process holds the segment."""
+def _is_free(path: Path) -> bool:
+    """True when no process holds the file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
     return True
+
+
+def _sync(fd: int) -> OSError | None:
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        return error
+    return None

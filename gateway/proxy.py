@@ -1,29 +1,31 @@
 """The life of a request, top to bottom: `Proxy.handle`."""
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway import clients, credentials, dialects, keys, routes, tickets
-from gateway.call import NANO, Answer, Ask, Attribution, Call, Client, Cost, Principal, Result
+from gateway.call import NANO, PURPOSES, Answer, Ask, Attribution, Call, Client, Cost, Principal, Result
 from gateway.config import Config, Upstream, secret
 from gateway.dialects import openai_chat
 from gateway.dialects.base import Dialect
+from gateway.encodings import TooLargeError, decoded
 from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.ledger import Ledger, now_us
-from gateway.meter import Meter, TooLargeError, UsageHider, decoded
+from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.telemetry import Telemetry
-from gateway.upstream import Forwarder, UpstreamAnswer, UpstreamLost
+from gateway.upstream import Forwarder, NotReachedError, UpstreamAnswer, UpstreamLost
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """A larger answer is passed on as it comes, without a cost header."""
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
-PURPOSES = frozenset({"ci", "eval", "batch", "research", "support"})
 
 
 class Proxy:
@@ -46,6 +48,8 @@ class Proxy:
         self._forwarder = forwarder
         self._telemetry = telemetry
         self._gateway_id = gateway_id
+        self.draining = False
+        """Set while the process stops: what is cancelled then was not cancelled by the client."""
         self._credentials = {
             name: credentials.field_for(upstream.provider, upstream.auth, value)
             for name, upstream in config.upstreams.items()
@@ -59,7 +63,7 @@ class Proxy:
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
         clock, started_us = time.perf_counter(), now_us()
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = _readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
         dialect, operation = dialects.find(request.method, path) or (None, None)
@@ -71,6 +75,7 @@ class Proxy:
             _set_principal(call, principal)
             if target is None:
                 raise _no_route(self._config)
+            keys.check_upstream(principal, target.upstream)
             if headers.get("upgrade", "").lower() == "websocket":
                 # At once, and never 404: tools then fall back to POST.
                 return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="Use HTTP POST here.")
@@ -83,73 +88,88 @@ class Proxy:
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await _read(request)
             if operation is None and dialect is not None:
-                keys.check_upstream(principal, target.upstream)
                 return await self._relay_unbilled(request, dialect, target.upstream, upstream_path, fields, body)
             ask = self._read_ask(dialect, path, body, headers.get("content-encoding", ""))
             call.request_bytes = len(body)
             _set_ask(call, ask)
-            keys.check_upstream(principal, target.upstream)
             keys.check_model(principal, ask.model)
             attribution = tickets.attribute(
                 self._config.tickets, principal, headers, target.ticket, target.task, ask, call.client, call.session_id
             )
             _set_attribution(call, attribution)
             self._check_price(upstream.provider, ask, dialect)
+            asked_for_usage = _with_usage(dialect, upstream, ask, headers, body)
+            if asked_for_usage is not None:
+                # The extra chunk can only be taken out again of bytes that can be read.
+                fields = [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
             self._ledger.open(call)
         except Refusal as refusal:
-            return self._refused(refusal, call, dialect)
+            return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        changed = _with_usage(dialect, operation, upstream, ask, headers, body)
         meter = Meter(dialect, upstream.provider)
         response: web.StreamResponse | None = None
-        result: Result = "client_cancelled"
+        result: Result = "interrupted"
+        free = False
         self._telemetry.in_flight.inc()
         try:
             async with self._forwarder.forward(
-                target.upstream, upstream, request.method, upstream_path, fields, body if changed is None else changed
+                target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
             ) as answer:
-                call.status, call.first_byte_ms = answer.status, _ms_since(clock)
+                call.status, call.first_byte_ms, free = answer.status, _ms_since(clock), answer.status >= 400
                 meter = Meter(dialect, upstream.provider, answer.headers.get("Content-Encoding", ""))
-                if _is_whole(request, answer, ask):
-                    whole = await answer.body()
-                    meter.feed(whole)
-                    result = "completed"
-                    await self._close(call, result, meter, clock)
-                    return web.Response(status=answer.status, body=whole, headers=_answer_headers(answer, call))
+                pieces = answer.pieces()
+                start = b""
+                if _may_be_whole(request, answer, ask):
+                    start, whole = await _collect(pieces)
+                    if whole:
+                        meter.feed(start)
+                        await self._close(call, "completed", meter, clock, free=free)
+                        return web.Response(
+                            status=answer.status,
+                            reason=answer.reason,
+                            body=start,
+                            headers=_answer_headers(answer, call),
+                        )
                 response = web.StreamResponse(
-                    status=answer.status, headers=_answer_headers(answer, call, keep_length=changed is None)
+                    status=answer.status,
+                    reason=answer.reason,
+                    headers=_answer_headers(answer, call, keep_length=asked_for_usage is None),
                 )
                 await response.prepare(request)
-                hider = UsageHider() if changed is not None else None
-                async for piece in answer.pieces():
+                hider = UsageHider() if asked_for_usage is not None else None
+                async for piece in _after(start, pieces):
                     meter.feed(piece)
-                    if meter.answer.finished:
+                    if meter.answer.finished and call.result is None:
                         # The terminal event is in this piece, and some tools leave as soon as they have seen it.
-                        result = "completed"
-                        await self._close(call, result, meter, clock)
+                        await self._close(call, "completed", meter, clock, free=free)
                     await response.write(piece if hider is None else hider.feed(piece))
-                result = "completed"
-                await self._close(call, result, meter, clock)
                 if hider is not None:
                     await response.write(hider.rest())
+                _check_end(answer, dialect, meter)
+                await self._close(call, "completed", meter, clock, free=free)
                 await response.write_eof()
                 return response
         except Refusal as refusal:
-            result, call.refusal, call.status = "upstream_error", refusal.code, refusal.status
-            self._telemetry.refusals.labels(refusal.code).inc()
-            return _refusal_response(refusal, dialect, call)
+            result, free = "upstream_error", isinstance(refusal, NotReachedError)
+            return self._unanswered(refusal, call, dialect)
         except UpstreamLost as lost:
             result = "upstream_cut"
             if response is None:
-                return _refusal_response(_broke_off(lost), dialect, call)
+                return self._unanswered(_broke_off(lost), call, dialect)
             # Never a clean end without the dialect's terminal event: tools take that for an answer, or ask for ever.
             if request.transport is not None:
                 request.transport.abort()
             return response
+        except asyncio.CancelledError:
+            result = "interrupted" if self.draining else "client_cancelled"
+            raise
+        except ConnectionError:
+            result = "client_cancelled"
+            return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
-            self._record(call, result, meter, clock)
+            self._record(call, result, meter, clock, free=free)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -198,13 +218,17 @@ class Proxy:
                 "blocked. An administrator can add one to config/prices.toml.",
             )
 
-    async def _close(self, call: Call, result: Result, meter: Meter, clock: float) -> None:
+    async def _close(self, call: Call, result: Result, meter: Meter, clock: float, *, free: bool) -> None:
         """Record, and wait for the disk where the settings say so."""
-        self._record(call, result, meter, clock)
-        await self._ledger.durable()
+        if call.result is None:
+            self._record(call, result, meter, clock, free=free)
+            await self._ledger.durable()
 
-    def _record(self, call: Call, result: Result, meter: Meter, clock: float) -> None:
-        """Price and close a call. The first time only: a call is closed exactly once."""
+    def _record(self, call: Call, result: Result, meter: Meter, clock: float, *, free: bool) -> None:
+        """Price and close a call. The first time only: a call is closed exactly once.
+
+        `free`: without usage it certainly cost nothing, because the provider refused it or was not reached.
+        """
         if call.result is not None:
             return
         answer = meter.finish()
@@ -220,7 +244,7 @@ class Proxy:
         call.usage_source = ("reported" if whole else "partial") if reported else "none"
         for name in answer.usage.__struct_fields__:
             setattr(call, name, getattr(answer.usage, name))
-        if reported or not _is_free(call):
+        if reported or not free:
             _set_cost(call, self._price(call, answer))
         else:
             call.list_cost_nano = call.contracted_cost_nano = 0
@@ -242,15 +266,23 @@ class Proxy:
             return Cost("unpriced", cost.price_book)
         return cost
 
-    def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
+    async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
         known = call.key_id is not None or self._config.auth.mode == "open"
         if known and self._ledger.failure is None:
             call.result, call.refusal, call.status = "refused", refusal.code, refusal.status
             call.usage_source, call.list_cost_nano, call.contracted_cost_nano = "none", 0, 0
-            self._ledger.close(call)
+            if not self._ledger.close(call):
+                self._telemetry.unrecorded.inc()
             self._telemetry.finished(call)
+            await self._ledger.durable()
+        return _refusal_response(refusal, dialect, call)
+
+    def _unanswered(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
+        """The refusal that stands in for an answer that did not come."""
+        self._telemetry.refusals.labels(refusal.code).inc()
+        call.refusal, call.status = refusal.code, refusal.status
         return _refusal_response(refusal, dialect, call)
 
     async def _relay_unbilled(
@@ -334,11 +366,6 @@ def _set_cost(call: Call, cost: Cost) -> None:
     call.cache_read_cost_nano, call.cache_write_cost_nano = cost.cache_read_nano, cost.cache_write_nano
 
 
-def _is_free(call: Call) -> bool:
-    """True when a call without usage certainly cost nothing: the provider refused it or was not reached."""
-    return (call.status or 0) >= 400
-
-
 # -- requests and answers -----------------------------------------------------------------------------------------
 
 
@@ -351,8 +378,13 @@ async def _read(request: web.Request) -> bytes:
         ) from None
 
 
+def _readable(fields: Mapping[str, str]) -> dict[str, str]:
+    """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable."""
+    return {name.lower(): value.encode("utf-8", "replace").decode() for name, value in fields.items()}
+
+
 def _with_usage(
-    dialect: Dialect | None, operation: str | None, upstream: Upstream, ask: Ask, headers: dict[str, str], body: bytes
+    dialect: Dialect | None, upstream: Upstream, ask: Ask, headers: dict[str, str], body: bytes
 ) -> bytes | None:
     """The body with `stream_options.include_usage` where the usage would else not be reported; `None` = as sent."""
     if dialect is not openai_chat.DIALECT or not ask.stream or "content-encoding" in headers:
@@ -363,7 +395,7 @@ def _with_usage(
     return openai_chat.ask_for_usage(body) if wanted else None
 
 
-def _is_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> bool:
+def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> bool:
     """True for an answer that is read to its end before it is passed on, so that its cost can stand in a header."""
     if request.method == "HEAD" or answer.status in (204, 304):
         return False
@@ -374,9 +406,43 @@ def _is_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> bool:
     return int(answer.headers.get("Content-Length", 0)) <= WHOLE_BYTES_MAX
 
 
+async def _collect(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """The pieces up to `WHOLE_BYTES_MAX`, and whether that was all."""
+    found: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size > WHOLE_BYTES_MAX:
+            return b"".join(found), False
+    return b"".join(found), True
+
+
+async def _after(start: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if start:
+        yield start
+    async for piece in pieces:
+        yield piece
+
+
+def _check_end(answer: UpstreamAnswer, dialect: Dialect | None, meter: Meter) -> None:
+    """Raises `UpstreamLost` when an event stream ended without its dialect's sign that it is complete.
+
+    Where neither a length nor chunks frame the answer, a lost connection looks just like its end.
+    """
+    if dialect is None or answer.status >= 400 or meter.failed is not None:
+        return
+    if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+        return
+    seen = meter.finish()
+    if not (seen.finished or seen.finish_reason or seen.error):
+        raise UpstreamLost("ended without a terminal event")
+
+
 def _answer_headers(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:
     """The provider's header fields without hop-by-hop ones, and ours."""
-    headers = CIMultiDict(credentials.end_to_end(answer.headers.items()))
+    fields = credentials.end_to_end(answer.headers.items())
+    headers = CIMultiDict((name, value) for name, value in fields if not name.lower().startswith("x-outlay-"))
     if not keep_length:
         headers.popall("Content-Length", None)
     headers.setdefault("Server", "outlay")

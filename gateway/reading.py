@@ -1,5 +1,6 @@
 """Readers of provider JSON that never raise: a provider's odd value becomes `None`, not an exception."""
 
+import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -45,3 +46,13 @@ def usd(value: Any) -> int | None:
         return int(nano.to_integral_value()) if nano.is_finite() and 0 <= nano < TOKENS_MAX else None
     except (InvalidOperation, ValueError):
         return None
+
+
+def tidied(data: bytes) -> bytes:
+    """JSON that strict readers refuse, so that they take it: lone surrogates (text cut inside an emoji) and NaN, which
+    common writers emit and providers accept. Raises `ValueError` when it is no JSON at all."""
+    try:
+        value = json.loads(data, parse_constant=lambda name: None)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """Forwarding: one pooled connection set, raw paths, answers relayed as they come. Foreign errors get our names here."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -19,26 +20,33 @@ class UpstreamLost(Exception):  # noqa: N818 - names an event
     """The upstream went away in the middle of its answer, or fell silent for longer than `idle_seconds`."""
 
 
-class UpstreamAnswer:
-    """A provider's answer: status, header fields and a body that can be read once, whole or in pieces."""
+class NotReachedError(Refusal):
+    """No connection: the provider got nothing, so nothing can be billed."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+
+class UpstreamAnswer:
+    """A provider's answer: status, header fields and a body that can be read once, in pieces."""
+
+    def __init__(self, response: aiohttp.ClientResponse, idle_seconds: float) -> None:
         self._response = response
+        self._idle_seconds = idle_seconds
         self.status = response.status
         self.reason = response.reason
         self.headers = response.headers
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body in whatever pieces arrive, at once. Raises `UpstreamLost`."""
+        content = self._response.content
         try:
-            async for piece in self._response.content.iter_any():
+            while True:
+                # A timeout of our own: the client's does not run any more after a malformed chunk.
+                async with asyncio.timeout(self._idle_seconds):
+                    piece = await content.readany()
+                if not piece:
+                    return
                 yield piece
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise UpstreamLost(type(error).__name__) from None
-
-    async def body(self) -> bytes:
-        """The whole body. Raises `UpstreamLost`."""
-        return b"".join([piece async for piece in self.pieces()])
 
 
 class Forwarder:
@@ -65,8 +73,8 @@ class Forwarder:
     ) -> AsyncIterator[UpstreamAnswer]:
         """Send a request and yield the answer once its head is there.
 
-        Raises the refusals `upstream_unreachable` and `upstream_timeout`. Leaving the block before the body was read
-        to its end closes the connection.
+        Raises the refusals `upstream_unreachable` and `upstream_timeout`, as `NotReachedError` when nothing was sent.
+        Leaving the block before the body was read to its end closes the connection.
         """
         try:
             response = await self._session.request(
@@ -79,6 +87,15 @@ class Forwarder:
                     total=None, sock_connect=upstream.connect_seconds, sock_read=upstream.idle_seconds
                 ),
             )
+        except aiohttp.ConnectionTimeoutError:
+            raise NotReachedError(
+                "upstream_timeout", f"Outlay: no connection to the provider behind the upstream {name} in time."
+            ) from None
+        except aiohttp.ClientConnectorError as error:
+            raise NotReachedError(
+                "upstream_unreachable",
+                f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
+            ) from None
         except TimeoutError:
             raise Refusal(
                 "upstream_timeout", f"Outlay: the provider behind the upstream {name} did not answer in time."
@@ -86,10 +103,10 @@ class Forwarder:
         except (aiohttp.ClientError, OSError) as error:
             raise Refusal(
                 "upstream_unreachable",
-                f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
+                f"Outlay: the provider behind the upstream {name} broke the connection ({type(error).__name__}).",
             ) from None
         try:
-            yield UpstreamAnswer(response)
+            yield UpstreamAnswer(response, upstream.idle_seconds)
         finally:
             # Gives a connection whose answer was read to its end back to the pool, closes any other.
             response.close()

@@ -32,6 +32,8 @@ UPSTREAMS = {"openai", "anthropic", "gemini", "bedrock", "local"}
         ("/v1/models?limit=1000", {"anthropic-version": "2026-10-21"}, "anthropic", None),
         ("/v1/models", {"x-goog-api-key": "x"}, "gemini", None),
         ("/v1/models?key=abc", {}, "gemini", None),
+        ("http://any.host:80/v1/chat/completions?x", {}, "openai", "/v1/chat/completions?x"),
+        ("/v1/files/a..b/.hidden/...?path=/../", {}, "openai", None),
     ],
 )
 def test_routes(raw: str, headers: dict[str, str], upstream: str, path: str | None) -> None:
@@ -48,7 +50,26 @@ def test_ticket_and_task_in_the_path() -> None:
     )
 
 
-@pytest.mark.parametrize("raw", ["/", "/nowhere/v1/x", "/openai", "/openai/", "/t/PAY-1", "/v2/things", "*"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "/",
+        "/nowhere/v1/x",
+        "/v1/chat/completions#/moderations",
+        "/openai/v1/x#/v1/chat/completions",
+        "/v1/models/../files",
+        "/v1/models/%2e%2E/files",
+        "/openai/../../admin",
+        "/v1/models/..%2ffiles",
+        "/v1/./files",
+        "/v1/models/..",
+        "/openai",
+        "/openai/",
+        "/t/PAY-1",
+        "/v2/things",
+        "*",
+    ],
+)
 def test_nothing_is_configured_for_it(raw: str) -> None:
     assert routes.resolve(raw, {}, UPSTREAMS) is None
 
@@ -79,7 +100,12 @@ def test_dialects_by_path(method: str, path: str, dialect: str, operation: str |
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/v1/threads/t/messages"), ("GET", "/v1/messages"), ("POST", "/v1/unheard/of")]
+    ("method", "path"),
+    [
+        ("POST", "/v1/threads/t/messages"),
+        ("GET", "/v1/messages"),
+        ("POST", "/v1/unheard/of"),
+    ],
 )
 def test_paths_no_dialect_knows(method: str, path: str) -> None:
     assert dialects.find(method, path) is None
@@ -136,6 +162,9 @@ def test_outgoing_fields() -> None:
         ("/x?key=AIza", False, "/x?key=AIza"),
         ("/x?key=AIza&b=%3A", True, "/x?b=%3A"),
         ("/x?monkey=olk_a", True, "/x?monkey=olk_a"),
+        ("/x?key=AIza&key=olk_a&a=b", False, "/x?key=AIza&a=b"),
+        ("/x?key=olk_a&key=olk_b&a=b", False, "/x?a=b"),
+        ("/x?key=%6Flk_a", False, "/x"),
     ],
 )
 def test_key_in_the_query(path: str, any_key: bool, expected: str) -> None:

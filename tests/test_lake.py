@@ -221,18 +221,24 @@ def test_a_torn_tail_hides_no_call(data: Path, moving: lake.Lake, db: duckdb.Duc
     assert counted(db) == (2, 2, 2000)
 
 
+@pytest.mark.parametrize(
+    ("found", "damage"),
+    [
+        (b'"list_cost_nano":1000', b'"list_cost_nano":9000'),
+        (b'"attempt":1', b'"attempt":2'),
+        (b'{"e":"close"', b'{"e:"close"'),
+    ],
+)
 def test_a_damaged_segment_is_never_removed(
-    data: Path, today: Today, moving: lake.Lake, caplog: pytest.LogCaptureFixture
+    data: Path, moving: lake.Lake, caplog: pytest.LogCaptureFixture, found: bytes, damage: bytes
 ) -> None:
     path = segment(data, [call(), call()])
-    path.write_bytes(path.read_bytes().replace(b'"list_cost_nano":1000', b'"list_cost_nano":9000', 1))
-    with Segment(data, NOON + timedelta(seconds=1)) as written:
-        raw = line("close", NOON, call())
-        written.write(raw.replace(b'"list_cost_nano":1000', b'"list_cost_nano":9000'))
-    for _ in range(4):
+    path.write_bytes(path.read_bytes().replace(found, damage, 1))
+    for _ in range(3):
         moving.round()
-    assert written.path.exists()
-    assert caplog.text.count(written.path.name) == 1
+    assert states(data) == [("sealed", DAY)]
+    assert not path.is_symlink()
+    assert caplog.text.count(path.name) == 1
 
 
 def test_a_file_that_no_gateway_wrote_is_named(data: Path, today: Today, moving: lake.Lake) -> None:

@@ -91,6 +91,85 @@ async def test_a_crash_leaves_interrupted_calls_exactly_once(tmp_path: Path) -> 
             assert closed["done"]["result"] == "completed"
 
 
+async def test_a_recovered_segment_is_ended_and_what_a_crash_left_is_cleared(tmp_path: Path) -> None:
+    crashed = Ledger(settings(tmp_path), "g1")
+    crashed.start()
+    crashed.open(a_call("lost"))
+    (tmp_path / "journal" / "unborn.new").touch()
+    os.close(crashed._fd)
+    os.close(crashed._reserve_fd)
+    with running(tmp_path, "g2") as second:
+        [ended] = all_records(tmp_path, "end")
+        assert ended
+        assert [path.name for path in (tmp_path / "journal").glob("reserve-*")] == ["reserve-g2"]
+        assert not list((tmp_path / "journal").glob("*.new"))
+        with running(tmp_path, "g3"):
+            assert second._reserve.exists()  # it lives
+
+
+async def test_a_stop_with_calls_in_flight_leaves_them_to_the_next_start(tmp_path: Path) -> None:
+    with running(tmp_path, "g1") as journal:
+        journal.open(a_call("running"))
+    assert all_records(tmp_path, "end") == []
+    with running(tmp_path, "g2"):
+        assert [record["result"] for record in all_records(tmp_path, "close")] == ["interrupted"]
+
+
+async def test_ends_that_the_disk_did_not_take_are_written_later(tmp_path: Path) -> None:
+    with running(tmp_path, "g1") as journal:
+        full = os.open("/dev/full", os.O_WRONLY)
+        old = journal._new_segment()
+        journal._unended.append(full)
+        journal._unended.append(old)
+        journal._write_ends()
+        assert all_records(tmp_path, "end") == []
+        os.close(journal._unended.pop(0))
+        journal._write_ends()
+        assert len(all_records(tmp_path, "end")) == 1
+
+
+def _mount(folder: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _is_refused(journal: Ledger, name: str) -> bool:
+    try:
+        journal.open(a_call(name, branch="x" * 200))
+    except Refusal:
+        return True
+    return False
+
+
+async def test_the_reserve_takes_what_is_in_flight_when_the_disk_is_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or not _mount(disk):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        with running(disk, reserve_bytes=65_536) as journal:
+            journal.open(a_call("in-flight"))
+            filler = (disk / "filler").open("wb")
+            with contextlib.suppress(OSError):
+                while True:
+                    filler.write(b"x" * 4096)
+                    filler.flush()
+            refused = [_is_refused(journal, f"c{number}") for number in range(100)]
+            assert refused[-1]
+            assert journal.close(a_call("in-flight", result="completed"))
+            assert "in-flight" in {record["call_id"] for record in all_records(disk, "close")}
+            with contextlib.suppress(OSError):
+                filler.close()
+            (disk / "filler").unlink()
+            assert await journal._switch()
+            assert journal.failure is None
+            for number in range(100):
+                if f"c{number}" in journal._in_flight:
+                    journal.close(a_call(f"c{number}"))
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)  # noqa: ASYNC221 - nothing else runs
+
+
 async def test_a_segment_of_a_living_gateway_is_left_alone(tmp_path: Path) -> None:
     with running(tmp_path, "g1") as first:
         first.open(a_call("running"))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -20,7 +21,8 @@ from gateway.dialects import (
     openai_responses,
 )
 from gateway.dialects.base import Dialect
-from gateway.meter import Meter, TooLargeError, UsageHider, decoded
+from gateway.encodings import TooLargeError, decoded
+from gateway.meter import Meter, UsageHider
 from tests.fakes.upstream import sse
 
 CHAT_CHUNKS: list[Any] = [
@@ -341,11 +343,52 @@ def test_compressed_requests(encoding: str) -> None:
         decoded(b"this is not compressed at all", encoding, 1000)
 
 
-def test_a_small_body_that_decodes_to_gigabytes_is_stopped_early() -> None:
-    bomb = zlib.compressobj(wbits=31)
-    small = b"".join(bomb.compress(bytes(1024 * 1024)) for _ in range(200)) + bomb.flush()
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_a_small_body_that_decodes_to_much_is_stopped_early(encoding: str) -> None:
+    bomb = COMPRESS[encoding](bytes(200 * 1024 * 1024))
+    tracemalloc.start()
     with pytest.raises(TooLargeError):
-        decoded(small, "gzip", 1024 * 1024)
+        decoded(bomb, encoding, 1024 * 1024)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * 1024 * 1024
+
+
+def test_bodies_of_several_members_are_decoded_whole() -> None:
+    for encoding in ("gzip", "zstd"):
+        assert (
+            decoded(COMPRESS[encoding](b'{"a":1,') + COMPRESS[encoding](b'"b":2}'), encoding, 100) == b'{"a":1,"b":2}'
+        )
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])  # a cut zstd body comes out short: no valid JSON
+def test_a_compressed_body_that_is_cut_is_an_error(encoding: str) -> None:
+    with pytest.raises(ValueError, match="do not match"):
+        decoded(COMPRESS[encoding](bytes(range(256)) * 40)[:-5], encoding, 100_000)
+
+
+def test_json_that_strict_readers_refuse_is_metered_and_read() -> None:
+    odd = (
+        b'{"model":"m","choices":[{"logprob":NaN,"text":"\\ud83d"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+    )
+    assert metered(openai_chat.DIALECT, odd).usage.input_tokens == 3
+    assert openai_chat.read_ask("/v1/chat/completions", b'{"model":"m","messages":["\\ud83d"]}').message_count == 1
+
+
+def test_an_answer_that_is_no_json_is_a_failure_that_shows() -> None:
+    meter = Meter(openai_chat.DIALECT, "openai")
+    meter.feed(b'{"usage": {"prompt_tok')
+    meter.finish()
+    assert meter.failed is not None
+
+
+def test_the_deployment_that_is_asked_counts_not_the_name_in_the_body() -> None:
+    path = "/openai/deployments/gpt-5-pro/chat/completions"
+    assert openai_chat.read_ask(path, b'{"model":"gpt-5.4-mini"}').model == "gpt-5-pro"
+
+
+def test_names_are_cut() -> None:
+    assert len(openai_chat.read_ask("/", b'{"model":"%s"}' % (b"x" * 5000)).model or "") == 256
 
 
 def test_usage_chunk_is_hidden_and_nothing_else() -> None:
@@ -368,6 +411,8 @@ def test_a_usage_chunk_that_still_has_choices_is_not_hidden() -> None:
         (b'{"model":"m","stream":true}', b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'),
         (b'{"stream":true , "n": 1.0 }\n', b'{"stream":true , "n": 1.0 ,"stream_options":{"include_usage":true}}\n'),
         (b'{"stream":true,"stream_options":{"include_usage":true}}', None),
+        (b'{"stream":true,"stream_options":[]}', None),
+        (b'{"stream":true,"stream_options":null}', b'{"stream":true,"stream_options":{"include_usage":true}}'),
         (b'{"stream":false}', None),
         (b"{}", None),
     ],

@@ -376,7 +376,7 @@ def test_own_prices_come_first_and_only_in_their_time(tmp_path: Path) -> None:
         usd_each = { web_search_requests = "0.02" }
         """,
     )
-    usage = {"input_tokens": 1000, "cache_read_input_tokens": 100, "web_search_requests": 1}
+    usage: Any = {"input_tokens": 1000, "cache_read_input_tokens": 100, "web_search_requests": 1}
     start, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
     inside = [price("openai", "gpt-4.1", at, book=book, **usage) for at in (start, end - SECOND)]
     assert [amounts(cost) for cost in inside] == [[1_350_000, 15_000, 0, 0, 20_000_000]] * 2

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import os
 from typing import Any
 
 import aiohttp
@@ -13,7 +14,7 @@ import zstandard
 from gateway.config import Auth, LedgerSettings, PriceSettings, Server, TicketSettings, Upstream
 from gateway.keys import Keys
 from tests.conftest import PROVIDER_KEY, Running, StartGateway
-from tests.fakes.upstream import CUT, chunked, sse, whole
+from tests.fakes.upstream import CLOSE, CUT, chunked, sse, whole
 from tests.test_meter import ANTHROPIC_STREAM, CHAT_CHUNKS, CHAT_STREAM, CHAT_USAGE, GEMINI_STREAM, RESPONSES_STREAM
 
 CHAT = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "a secret plan"}]}
@@ -181,12 +182,36 @@ async def test_an_error_event_leaves_the_usage_partial(gateway: Running) -> None
     assert (row["result"], row["usage_source"], row["input_tokens"]) == ("upstream_error", "partial", 1000)
 
 
+@pytest.mark.parametrize("end", [CUT, b""], ids=["reset", "fin"])
+async def test_a_stream_without_frame_that_ends_early_is_cut_for_the_client_too(gateway: Running, end: Any) -> None:
+    head = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: message_delta")]
+    unframed = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    gateway.upstream.answer([unframed + head, 0.05, end, CLOSE])
+    with pytest.raises(aiohttp.ClientError):
+        async with gateway.post("/v1/messages", {"model": "claude-sonnet-4-5", "stream": True}) as response:
+            await response.read()
+    [row] = gateway.closed()
+    assert (row["result"], row["usage_source"]) == ("upstream_cut", "partial")
+
+
+async def test_a_malformed_chunk_does_not_hang_the_call(start_gateway: StartGateway) -> None:
+    async with start_gateway() as gateway:
+        quick = msgspec.structs.replace(gateway.config.upstreams["openai"], idle_seconds=0.3)
+    gateway.upstream.answer([*chunked(*sse(CHAT_CHUNKS[0]), end=False), 0.05, b"zz\r\nbad", 30.0])
+    async with start_gateway(upstreams={"openai": quick}) as gateway:
+        with pytest.raises(aiohttp.ClientError):
+            async with gateway.post("/v1/chat/completions", {**CHAT, "stream": True}) as response:
+                await asyncio.wait_for(response.read(), 5)
+        assert gateway.closed()[0]["result"] == "upstream_cut"
+
+
 async def test_a_whole_answer_that_is_cut_becomes_a_refusal(gateway: Running) -> None:
     gateway.upstream.answer([whole(ANSWER)[0][:-10], CUT])  # type: ignore[index]
     async with gateway.post("/v1/chat/completions", CHAT) as response:
         assert response.status == 502
         assert response.headers["x-outlay-refusal"] == "upstream_unreachable"
-    assert gateway.closed()[0]["result"] == "upstream_cut"
+    [row] = gateway.closed()
+    assert (row["result"], row["refusal"], row["price_status"]) == ("upstream_cut", "upstream_unreachable", "unpriced")
 
 
 async def test_a_client_that_leaves_is_noticed_upstream_and_recorded(gateway: Running) -> None:
@@ -220,6 +245,9 @@ async def test_an_upstream_that_never_answers(start_gateway: StartGateway) -> No
     async with start_gateway(upstreams={"openai": quiet}) as gateway:
         async with gateway.post("/v1/chat/completions", CHAT) as response:
             assert (response.status, response.headers["x-outlay-refusal"]) == (504, "upstream_timeout")
+        [row] = gateway.closed()
+        # The provider got the request and may bill it: nobody knows, so it is not 0.
+        assert (row["result"], row["price_status"], row.get("list_cost_nano")) == ("upstream_error", "unpriced", None)
 
 
 REFUSALS = [
@@ -249,13 +277,14 @@ async def test_bad_requests(gateway: Running) -> None:
         ("/v1/chat/completions", b"{broken", 400, "request_unreadable"),
         ("/v1/chat/completions", b'{"messages": 5}', 400, "request_unreadable"),
         ("/v1/chat/completions", b"\xff\xfe", 400, "request_unreadable"),
+        ("/v1/chat/completions", b"[" * 100_000, 400, "request_unreadable"),
         ("/v1/threads/t/messages", b"{}", 404, "route_unknown"),
         ("/nowhere/v1/chat/completions", b"{}", 404, "route_unknown"),
     ]:
         async with gateway.post(path, body) as response:
             assert (response.status, response.headers["x-outlay-refusal"]) == (status, code)
     assert gateway.upstream.requests == []
-    assert [row["refusal"] for row in gateway.closed()] == ["request_unreadable"] * 3 + ["route_unknown"] * 2
+    assert [row["refusal"] for row in gateway.closed()] == ["request_unreadable"] * 4 + ["route_unknown"] * 2
     assert {row["list_cost_nano"] for row in gateway.closed()} == {0}
 
 
@@ -360,7 +389,7 @@ async def test_gemini_key_in_the_query_never_reaches_the_provider(gateway: Runni
 
 async def test_keys_bound_to_models_and_upstreams(gateway: Running) -> None:
     _, only = Keys(gateway.dir).create(models=("gpt-*",), upstreams=("openai",))
-    for path, model in [("/v1/messages", "gpt-x"), ("/v1/chat/completions", "o9")]:
+    for path, model in [("/v1/messages", "gpt-x"), ("/v1/chat/completions", "o9"), ("/v1/messages/count_tokens", "x")]:
         async with gateway.post(path, {"model": model}, Authorization=f"Bearer {only}") as response:
             assert (response.status, response.headers["x-outlay-refusal"]) == (403, "forbidden")
 
@@ -398,8 +427,6 @@ async def test_models_without_a_price_can_be_blocked(start_gateway: StartGateway
 
 
 async def test_a_journal_that_cannot_be_written_refuses(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 

@@ -7,6 +7,7 @@ SELECT
   CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
   coalesce(sum(list_cost_usd), 0) AS list_cost_usd
 FROM calls
-WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP) AND ($team IS NULL OR team_id = $team)
+WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+  AND ($team IS NULL OR team_id = $team)
 GROUP BY ALL
 ORDER BY list_cost_usd DESC, client

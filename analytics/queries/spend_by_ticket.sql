@@ -1,4 +1,4 @@
--- Spend by ticket; a call for several tickets is split equally between them. The row without a ticket is all other spend.
+-- Spend by ticket; a call for several is split equally between them. The row without a ticket is all other spend.
 SELECT
   ticket_id,
   count(DISTINCT task_id) AS tasks,
@@ -10,6 +10,7 @@ FROM (
   UNION ALL
   SELECT NULL, task_id, call_id, team_id, started_at, list_cost_usd FROM calls WHERE len(tickets) = 0
 )
-WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP) AND ($team IS NULL OR team_id = $team)
+WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+  AND ($team IS NULL OR team_id = $team)
 GROUP BY ALL
 ORDER BY list_cost_usd DESC, ticket_id

@@ -25,7 +25,7 @@ from analytics.simulated import (
 )
 from analytics.simulated.turns import Billed, Prompt, PromptCache, Reply, Turn, answer, compact
 from analytics.simulated.wire import Failed, Provider, Wire
-from gateway.meter import decoded
+from gateway.encodings import decoded
 
 PROVIDERS = {
     provider.name: provider

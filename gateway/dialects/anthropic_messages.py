@@ -38,7 +38,7 @@ class _Request(msgspec.Struct):
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     return Ask(
-        model=request.model,
+        model=text(request.model),
         stream=bool(request.stream),
         max_output_tokens=count(request.max_tokens),
         service_tier=text(request.service_tier),

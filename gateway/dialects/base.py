@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.errors import Refusal
+from gateway.reading import tidied
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -45,8 +46,13 @@ def route(method: str, path: str, operation: str | None) -> Route:
 def read_request(body: bytes, shape: type[T]) -> T:
     """Decode only the fields of `shape` from a request body; raises the refusal `request_unreadable`."""
     try:
-        return msgspec.json.decode(body, type=shape)
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(tidied(body), type=shape)
     except msgspec.ValidationError as error:
         raise Refusal("request_unreadable", f"The request body is not what this API takes: {error}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise Refusal("request_unreadable", "The request body is not valid JSON.") from None

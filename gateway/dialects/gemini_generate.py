@@ -8,6 +8,7 @@ wins. Output = candidates + thoughts; the tool-use prompt is input beside `promp
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -33,19 +34,19 @@ class _Config(msgspec.Struct, rename="camel"):
 
 
 class _Request(msgspec.Struct, rename="camel"):
-    contents: Any = None
+    contents: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     generation_config: _Config | None = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
-    model, _, verb = path.rpartition("/")[2].replace("%3A", ":").replace("%3a", ":").partition(":")
+    model, _, verb = unquote(path.rpartition("/")[2]).partition(":")
     return Ask(
-        model=model or None,
+        model=text(model),
         stream=verb.startswith("stream"),
         max_output_tokens=count(request.generation_config.max_output_tokens) if request.generation_config else None,
-        message_count=len(request.contents) if isinstance(request.contents, list) else None,
+        message_count=None if request.contents is None else len(request.contents),
         tool_count=None if request.tools is None else len(request.tools),
     )
 
@@ -55,6 +56,7 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.upstream_id = text(data.get("responseId")) or answer.upstream_id
     for candidate in items(data.get("candidates")):
         answer.finish_reason = text(child(candidate).get("finishReason")) or answer.finish_reason
+    answer.finish_reason = text(child(data, "promptFeedback").get("blockReason")) or answer.finish_reason
     if error := child(data, "error"):
         answer.error = text(error.get("status")) or "error"
     metadata = child(data, "usageMetadata")
@@ -99,10 +101,10 @@ DIALECT = Dialect(
         route("POST", r":(generateContent|streamGenerateContent)$", "generate_content"),
         route("POST", r":(embedContent|batchEmbedContents)$", "embeddings"),
         route("POST", r":countTokens$", None),
-        route("GET", r"/v1(beta)?/models(/[^/]+)?$", None),
+        route("GET", r"/v1beta/models(/[^/:]+)*$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"error"'),
+    may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"blockReason"|"error"'),
     fold=fold,
     refuse=refuse,
 )

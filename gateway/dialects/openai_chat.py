@@ -14,6 +14,7 @@ from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
 from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
 from gateway.reading import child, count, items, text
+from gateway.sse import data_of
 
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
@@ -33,7 +34,7 @@ class _Request(msgspec.Struct):
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     return Ask(
-        model=request.model or _azure_deployment(path),
+        model=_azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
         max_output_tokens=count(request.max_completion_tokens) or count(request.max_tokens),
         service_tier=text(request.service_tier),
@@ -62,33 +63,36 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
 
 
 class _StreamOptions(msgspec.Struct):
-    stream: bool | None = None
-    stream_options: dict[str, msgspec.Raw] | None = None
+    stream: Any = None
+    stream_options: Any = msgspec.UNSET
 
 
 def ask_for_usage(body: bytes) -> bytes | None:
-    """The same request with `stream_options.include_usage`, or `None` when it is no stream or asks for it already.
-
-    All other bytes of the body stay as the client sent them, unless it has other `stream_options`, which are
-    then written again.
+    """The same request with `stream_options.include_usage`, or `None` when it is no stream, asks for it already, or has
+    options that cannot be read. All other bytes stay as sent, but for blanks around the fields of one that had options.
     """
-    request = msgspec.json.decode(body, type=_StreamOptions)
-    if not request.stream:
+    request = read_request(body, _StreamOptions)
+    if request.stream is not True:
         return None
-    if request.stream_options is not None:
-        if bytes(request.stream_options.get("include_usage", b"")) == b"true":
-            return None
+    if request.stream_options is msgspec.UNSET:
+        end = body.rindex(b"}")
+        return body[:end] + b',"stream_options":{"include_usage":true}' + body[end:]
+    if (
+        not isinstance(request.stream_options, dict | None)
+        or child(request.stream_options).get("include_usage") is True
+    ):
+        return None
+    try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        options = {**request.stream_options, "include_usage": msgspec.Raw(b"true")}
-        return msgspec.json.encode({**fields, "stream_options": options})
-    end = body.rindex(b"}")
-    # The last of two equal names wins with every JSON reader, so an explicit `"stream_options": null` is overruled.
-    return body[:end] + b',"stream_options":{"include_usage":true}' + body[end:]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    options = {**child(request.stream_options), "include_usage": True}
+    return msgspec.json.encode({**fields, "stream_options": options})
 
 
 def is_usage_only(event: bytes) -> bool:
     """True for the extra chunk that `include_usage` brings: a usage object and no choice."""
-    data = event.partition(b"data:")[2].strip()
+    data = data_of(event)
     if not USAGE.search(data):
         return False
     try:
@@ -108,7 +112,7 @@ DIALECT = Dialect(
     routes=(
         route("POST", r"/chat/completions$", "chat"),
         route("POST", r"/completions$", "text_completion"),
-        route("GET", r"/models(/[^:]*)?$", None),
+        route("GET", r"/models(/[^/:]+)*$", None),
         route("POST", r"/moderations$", None),
     ),
     read_ask=read_ask,

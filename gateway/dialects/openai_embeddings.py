@@ -17,7 +17,7 @@ class _Request(msgspec.Struct):
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    return Ask(model=read_request(body, _Request).model)
+    return Ask(model=text(read_request(body, _Request).model))
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

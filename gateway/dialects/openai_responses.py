@@ -34,7 +34,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     given = bytes(request.input)
     return Ask(
-        model=request.model,
+        model=text(request.model),
         stream=bool(request.stream),
         max_output_tokens=count(request.max_output_tokens),
         service_tier=text(request.service_tier),

@@ -11,8 +11,11 @@ from typing import Any
 CUT = object()
 """A step of a script: reset the connection here."""
 
+CLOSE = object()
+"""A step of a script: end the connection in order here."""
+
 Step = bytes | float | object
-"""Bytes to write, seconds to wait, or `CUT`."""
+"""Bytes to write, seconds to wait, `CUT` or `CLOSE`."""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class FakeUpstream:
                             await asyncio.wait_for(reader.read(1), step)
                             self.disconnected.set()
                             return
+                    elif step is CLOSE:
+                        return
                     else:
                         writer.transport.abort()
                         return

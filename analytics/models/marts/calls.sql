@@ -5,7 +5,7 @@
 -- One join above the union, and `day` first in it, so that a bare count(*) reads hardly any column.
 SELECT * EXCLUDE (day, place, filename, closed_through, pending, sealed), day
 FROM (
-  SELECT day, if(suffix(filename, '/day.parquet'), 'day', 'part') AS place, * EXCLUDE (day)
+  SELECT day, CASE WHEN suffix(filename, '/day.parquet') THEN 'day' ELSE 'part' END AS place, * EXCLUDE (day)
   FROM read_parquet('lake:calls/**', filename = true, hive_partitioning = true, hive_types = {day: DATE})
   WHERE suffix(filename, '.parquet')
   UNION ALL BY NAME

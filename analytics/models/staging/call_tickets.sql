@@ -12,5 +12,7 @@ WITH nano AS (
 )
 SELECT
   call_id, started_at, team_id, task_id, day, ticket_id, ticket_position,
-  CAST((cost_nano // ways + if(ticket_position <= cost_nano % ways, 1, 0)) * 0.000000001 AS DECIMAL(18,9)) AS ticket_cost_usd
+  CAST(
+    (cost_nano // ways + CASE WHEN ticket_position <= cost_nano % ways THEN 1 ELSE 0 END) * 0.000000001 AS DECIMAL(18,9)
+  ) AS ticket_cost_usd
 FROM nano

@@ -89,7 +89,7 @@ WITH lines AS (
     TRY_CAST(COLUMNS('(.*)_nano') * 0.000000001 AS DECIMAL(18,9)) AS '\1_usd'
   FROM read_json(
     'lake:journal/**', -- not *.jsonl: a pattern that ends in ** passes over the links that retired segments are
-    format = 'newline_delimited', ignore_errors = true, filename = true, maximum_object_size = 67108864,
+    format = 'newline_delimited', ignore_errors = true, filename = true,
     columns = {
       e: 'VARCHAR', "at": 'BIGINT', call_id: 'VARCHAR', request_id: 'VARCHAR', attempt: 'INTEGER',
       started_us: 'BIGINT', duration_ms: 'BIGINT', first_byte_ms: 'BIGINT', key_id: 'VARCHAR',
@@ -120,7 +120,7 @@ SELECT
   call_id, request_id, attempt, started_at, duration_ms, first_byte_ms, key_id, user_id, team_id, client,
   client_version, agent,
   coalesce(ticket_id, tickets[1]) AS ticket_id,
-  if(len(tickets) > 0, tickets, list_filter([ticket_id], lambda t: t IS NOT NULL)) AS tickets,
+  CASE WHEN len(tickets) > 0 THEN tickets WHEN ticket_id IS NULL THEN [] ELSE [ticket_id] END AS tickets,
   ticket_source, ticket_state,
   coalesce(ticket_candidates, []) AS ticket_candidates,
   task_id, task_source, session_id, repo, branch, purpose, provider, upstream, dialect, operation, request_model,
@@ -130,7 +130,8 @@ SELECT
   other_units, usage_source,
   -- A call for which nothing was billed cost 0; one without a price has no cost.
   coalesce(
-    COLUMNS('(list|input|cache_read|cache_write|output|other|contracted)_cost_usd'), if(price_status IS NULL, 0.000000000, NULL)
+    COLUMNS('(list|input|cache_read|cache_write|output|other|contracted)_cost_usd'),
+    CASE WHEN price_status IS NULL THEN 0.000000000 END
   ) AS '\0',
   provider_cost_usd, price_status, price_id, price_book, held_usd, budget_action, max_output_tokens, message_count,
   tool_count, tool_schema_tokens, tool_calls, edits, human_turn, request_hash, prefix_hash, prefix_tokens, action_hash,

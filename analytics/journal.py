@@ -1,0 +1,57 @@
+"""Reads a journal segment record by record, with its checksums, which DuckDB does not look at."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway import ledger
+
+CHECKSUM = re.compile(rb',"crc":"[0-9a-f]{8}"}$')
+"""Ends a line that was written whole: one that does not fit it was damaged later, not cut off by a crash."""
+
+
+@dataclass
+class Contents:
+    """What a segment holds."""
+
+    records: int = 0
+    ended: bool = False
+    """Its last record says that a gateway needs it no more."""
+    torn: bool = False
+    """The last line was cut off by a crash: expected, and nobody was answered from it."""
+    damaged: list[int] = field(default_factory=list)
+    """Numbers of all other lines that are no sound record."""
+    opened: list[str] = field(default_factory=list)
+    """call_id of each open record."""
+    closed: list[tuple[str, int, int]] = field(default_factory=list)
+    """call_id, time (microseconds since the epoch) and list cost (nano-USD, 0 when unpriced) of each close record."""
+
+    def sums(self, before_us: int | None = None) -> tuple[int, int]:
+        """Calls and their list cost in nano-USD; with `before_us`, only of those recorded before."""
+        costs = [nano for _, at, nano in self.closed if before_us is None or at < before_us]
+        return len(costs), sum(costs)
+
+
+def read(path: Path) -> Contents:
+    """Read a segment whole. Raises `OSError`."""
+    contents = Contents()
+    lines = path.read_bytes().split(b"\n")
+    last = 0
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue  # recovery begins with a line end, in case the last line has none
+        record = ledger.decode(line)
+        contents.ended = record is not None and record["e"] == "end"
+        last = last if contents.ended else number
+        if record is None:
+            contents.damaged.append(number)
+            continue
+        contents.records += 1
+        if record["e"] == "open":
+            contents.opened.append(record["call_id"])
+        elif record["e"] == "close":
+            contents.closed.append((record["call_id"], record["at"], record.get("list_cost_nano") or 0))
+    if last in contents.damaged and not CHECKSUM.search(lines[last - 1]):
+        contents.damaged.remove(last)
+        contents.torn = True
+    return contents
