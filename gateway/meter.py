@@ -4,6 +4,7 @@ Incremental: any cut of the network gives the same result. Compressed answers ar
 """
 
 import contextlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -11,28 +12,27 @@ from gateway.call import Answer
 from gateway.dialects.base import Dialect
 from gateway.dialects.openai_chat import is_usage_only
 from gateway.encodings import TooLargeError, decoder
+from gateway.framing import Events, Framing, Whole, framing_of
 from gateway.reading import tidied
-from gateway.sse import Events, data_of
 
 BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
-EVENT_BYTES_MAX = 64 * 1024 * 1024
+HELD_BYTES_MAX = 64 * 1024 * 1024
 """A stream event (or a whole JSON answer) longer than this is not looked at."""
 
 
 class Meter:
     """Feed it every chunk, ask `finish()` at the end. `answer.finished` turns true with the terminal event."""
 
-    def __init__(self, dialect: Dialect | None, provider: str, content_encoding: str = "") -> None:
+    def __init__(self, dialect: Dialect | None, provider: str, headers: Mapping[str, str]) -> None:
         self.answer = Answer()
         self.bytes_seen = 0
         self.failed: str | None = None
         """Why metering gave up, if it did: the type of an error, never its text."""
         self._dialect = dialect
         self._provider = provider
-        self._decode = decoder(content_encoding)
-        self._events = Events()
-        self._json = bytearray()
-        self._is_json: bool | None = None
+        self._headers = headers
+        self._decode = decoder(headers.get("Content-Encoding", ""))
+        self._framing: Framing | None = None
         self._first = True
 
     def feed(self, chunk: bytes) -> None:
@@ -48,42 +48,39 @@ class Meter:
         """What was learned. Call when no more bytes will come."""
         if self._dialect is not None and self.failed is None:
             try:
-                if self._json:
-                    self._fold(self._dialect, bytes(self._json))
-                elif rest := self._events.rest():
-                    self._fold_event(self._dialect, rest)
+                if self._framing is not None and (rest := self._framing.rest()):
+                    # A whole answer must be JSON; the last event of a stream may have been cut.
+                    with (
+                        contextlib.nullcontext()
+                        if isinstance(self._framing, Whole)
+                        else contextlib.suppress(ValueError)
+                    ):
+                        self._fold(self._dialect, rest)
+                if self._dialect.fold_headers is not None:
+                    self._dialect.fold_headers(self.answer, self._headers)
             except Exception as error:  # noqa: BLE001 - as in `feed`
                 self._give_up(error)
-        self._json.clear()
         return self.answer
 
     def _feed(self, dialect: Dialect, chunk: bytes) -> None:
         if self._decode is None:
             raise ValueError
         data = self._decode(chunk)
-        if self._is_json is None:
-            # Content types lie (a JSON error labelled text/event-stream): the first byte tells.
-            data = data.lstrip(BOM_AND_SPACE)
+        if self._framing is None:
+            binary = data[:1] == b"\x00"
+            data = data if binary else data.lstrip(BOM_AND_SPACE)
             if not data:
                 return
-            self._is_json = data[:1] in b"{["
-        if len(self._json) + len(self._events) + len(data) > EVENT_BYTES_MAX:
+            self._framing = framing_of(self._headers.get("Content-Type", ""), data)
+        if len(self._framing) + len(data) > HELD_BYTES_MAX:
             raise TooLargeError
-        if self._is_json:
-            self._json += data
-            return
-        for event in self._events.feed(data):
-            if self._first or dialect.may_matter.search(event) or b"[DONE]" in event:
-                self._fold_event(dialect, event)
-
-    def _fold_event(self, dialect: Dialect, event: bytes) -> None:
-        data = data_of(event)
-        if data.strip() == b"[DONE]":
-            self.answer.finished = True
-        elif data:
-            self._first = False
-            with contextlib.suppress(ValueError):  # no JSON: some keep-alive, or the last event of a cut stream
-                self._fold(dialect, data)
+        for event in self._framing.feed(data):
+            if event.strip() == b"[DONE]":
+                self.answer.finished = True
+            elif event and (self._first or dialect.may_matter.search(event)):
+                self._first = False
+                with contextlib.suppress(ValueError):  # no JSON: some keep-alive
+                    self._fold(dialect, event)
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:
@@ -96,8 +93,7 @@ class Meter:
 
     def _give_up(self, error: Exception) -> None:
         self.failed = type(error).__name__
-        self._events.rest()
-        self._json.clear()
+        self._framing = None
 
 
 class UsageHider:

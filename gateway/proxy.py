@@ -24,6 +24,7 @@ from gateway.upstream import Forwarder, NotReachedError, UpstreamAnswer, Upstrea
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """A larger answer is passed on as it comes, without a cost header."""
+EVENT_STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
 
@@ -107,7 +108,7 @@ class Proxy:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        meter = Meter(dialect, upstream.provider)
+        meter = Meter(dialect, upstream.provider, {})
         response: web.StreamResponse | None = None
         result: Result = "interrupted"
         free = False
@@ -117,7 +118,7 @@ class Proxy:
                 target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
             ) as answer:
                 call.status, call.first_byte_ms, free = answer.status, _ms_since(clock), answer.status >= 400
-                meter = Meter(dialect, upstream.provider, answer.headers.get("Content-Encoding", ""))
+                meter = Meter(dialect, upstream.provider, answer.headers)
                 pieces = answer.pieces()
                 start = b""
                 if _may_be_whole(request, answer, ask):
@@ -432,10 +433,11 @@ def _check_end(answer: UpstreamAnswer, dialect: Dialect | None, meter: Meter) ->
     """
     if dialect is None or answer.status >= 400 or meter.failed is not None:
         return
-    if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+    if not answer.headers.get("Content-Type", "").startswith(EVENT_STREAMS):
         return
     seen = meter.finish()
-    if not (seen.finished or seen.finish_reason or seen.error):
+    is_its_stream = seen.response_model or seen.upstream_id or seen.usage.reported()
+    if is_its_stream and not (seen.finished or seen.finish_reason or seen.error):
         raise UpstreamLost("ended without a terminal event")
 
 
@@ -465,7 +467,7 @@ def _own_headers(call: Call) -> dict[str, str]:
 def _refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:
     """Our own "no", in the caller's dialect (OpenAI's where none is known)."""
     headers, body = (dialect or openai_chat.DIALECT).refuse(refusal)
-    headers["x-outlay-refusal"] = refusal.code
+    headers |= {"x-outlay-refusal": refusal.code, "Server": "outlay"}
     if refusal.status < 500:
         headers["x-should-retry"] = "false"
     if call is not None:

@@ -91,6 +91,18 @@ def test_nothing_is_configured_for_it(raw: str) -> None:
         ("POST", "/v1beta/models/g%3AstreamGenerateContent", "gemini_generate", "generate_content"),
         ("POST", "/v1beta/models/g:countTokens", "gemini_generate", None),
         ("POST", "/v1beta/models/g:batchEmbedContents", "gemini_generate", "embeddings"),
+        ("POST", "/model/anthropic.claude%3A0/converse-stream", "bedrock_converse", "chat"),
+        ("POST", "/model/arn%3Aaws%2Fx/invoke-with-response-stream", "bedrock_invoke", "chat"),
+        ("POST", "/model/m/count-tokens", "bedrock_converse", None),
+        (
+            "POST",
+            "/v1/projects/p/locations/l/publishers/anthropic/models/c:streamRawPredict",
+            "anthropic_messages",
+            "chat",
+        ),
+        ("POST", "/v1/complete", "anthropic_messages", "text_completion"),
+        ("POST", "/v2/chat", "cohere_chat", "chat"),
+        ("POST", "/api/chat", "ollama_chat", "chat"),
     ],
 )
 def test_dialects_by_path(method: str, path: str, dialect: str, operation: str | None) -> None:

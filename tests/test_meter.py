@@ -1,7 +1,9 @@
 """The meter: any cut of the network gives the same usage; any bytes pass without an exception."""
 
+import base64
 import gzip
 import json
+import struct
 import tracemalloc
 import zlib
 from typing import Any
@@ -11,11 +13,17 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from gateway.call import Answer
 from gateway.dialects import (
+    DIALECTS,
     anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke,
+    cohere_chat,
     gemini_generate,
+    ollama_chat,
     openai_chat,
     openai_embeddings,
     openai_responses,
@@ -135,8 +143,8 @@ STREAMS = [
 ]
 
 
-def metered(dialect: Dialect, *pieces: bytes, encoding: str = "", provider: str = "openai") -> Answer:
-    meter = Meter(dialect, provider, encoding)
+def metered(dialect: Dialect, *pieces: bytes, encoding: str = "", provider: str = "openai", **headers: str) -> Answer:
+    meter = Meter(dialect, provider, {"Content-Encoding": encoding, **headers})
     for piece in pieces:
         meter.feed(piece)
     assert meter.failed is None
@@ -237,10 +245,10 @@ def test_byte_by_byte_and_carriage_returns(dialect: Dialect, stream: bytes) -> N
     assert metered(dialect, b"\xef\xbb\xbf" + stream) == whole
 
 
-@given(st.sampled_from([dialect for dialect, _ in STREAMS]), st.lists(st.binary(max_size=400), max_size=5))
+@given(st.sampled_from(DIALECTS), st.lists(st.binary(max_size=400), max_size=5))
 def test_arbitrary_bytes_never_raise(dialect: Dialect, pieces: list[bytes]) -> None:
     for encoding in ("", "gzip", "br", "zstd", "deflate", "something"):
-        meter = Meter(dialect, "openai", encoding)
+        meter = Meter(dialect, "openai", {"Content-Encoding": encoding})
         for piece in pieces:
             meter.feed(piece)
         meter.finish()
@@ -250,7 +258,7 @@ def test_arbitrary_bytes_never_raise(dialect: Dialect, pieces: list[bytes]) -> N
 KEYS = st.sampled_from(
     ["type", "message", "usage", "response", "choices", "delta", "model", "id", "candidates", "usageMetadata", "error",
      "output", "promptTokenCount", "input_tokens", "output_tokens", "prompt_tokens", "cache_creation", "x_groq",
-     "promptTokensDetails", "finish_reason"]
+     "promptTokensDetails", "finish_reason", "metadata", "messageStop", "results", "delta", "meta", "cacheDetails"]
 )  # fmt: skip
 JSON = st.recursive(
     st.sampled_from([None, True, -1, 7, 2**70, 1.5, float("nan"), "", "message_delta", "error"]),
@@ -259,7 +267,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.sampled_from([dialect for dialect, _ in STREAMS]), st.dictionaries(KEYS, JSON, max_size=4))
+@given(st.sampled_from(DIALECTS), st.dictionaries(KEYS, JSON, max_size=4))
 def test_odd_json_never_raises_and_counts_stay_counts(dialect: Dialect, data: dict[str, Any]) -> None:
     answer = Answer()
     dialect.fold(answer, data, "openrouter")
@@ -315,6 +323,136 @@ def test_servers_mean_different_things_by_one_format(provider: str, usage: Any, 
 def test_embeddings_that_report_a_total_only() -> None:
     answer = metered(openai_embeddings.DIALECT, b'{"model":"voyage-4","usage":{"total_tokens":3}}')
     assert answer.usage.input_tokens == 3
+
+
+def aws_frame(kind: str, payload: Any, message_type: str = "event") -> bytes:
+    name = b":event-type" if message_type == "event" else b":exception-type"
+    head = b"".join(
+        bytes([len(key)]) + key + b"\x07" + len(value).to_bytes(2, "big") + value
+        for key, value in ((name, kind.encode()), (b":message-type", message_type.encode()))
+    )
+    body = head + json.dumps(payload).encode()
+    prelude = struct.pack(">II", len(body) + 16, len(head))
+    frame = prelude + zlib.crc32(prelude).to_bytes(4, "big") + body
+    return frame + zlib.crc32(frame).to_bytes(4, "big")
+
+
+def invoke_frame(event: Any) -> bytes:
+    return aws_frame("chunk", {"bytes": base64.b64encode(json.dumps(event).encode()).decode(), "p": "abc"})
+
+
+CONVERSE_STREAM = b"".join(
+    [
+        aws_frame("messageStart", {"role": "assistant"}),
+        aws_frame("contentBlockDelta", {"delta": {"text": '"metadata"'}}),
+        aws_frame("messageStop", {"stopReason": "end_turn"}),
+        aws_frame(
+            "metadata",
+            {"usage": {"inputTokens": 10, "outputTokens": 4, "cacheReadInputTokens": 5, "cacheWriteInputTokens": 7351,
+                       "cacheDetails": [{"inputTokens": 51, "ttl": "1h"}, {"inputTokens": 7300, "ttl": "5m"}]},
+             "serviceTier": {"type": "flex"}},
+        ),
+    ]
+)  # fmt: skip
+INVOKE_CLAUDE = b"".join(
+    invoke_frame(event)
+    for event in (
+        {"type": "message_start", "message": {"model": "claude-x", "usage": {"input_tokens": 37, "output_tokens": 1}}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 133}},
+        # The metrics contradict the body, as recorded once: the body counts.
+        {"type": "message_stop",
+         "amazon-bedrock-invocationMetrics": {"inputTokenCount": 37, "outputTokenCount": 97}},
+    )
+)  # fmt: skip
+INVOKE_METRICS_ONLY = b"".join(
+    invoke_frame(event)
+    for event in (
+        {"outputText": "a"},
+        {"outputText": "b", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 8, "outputTokenCount": 2}},
+    )
+)
+INVOKE_LLAMA = b"".join(
+    invoke_frame(event)
+    for event in (
+        {"generation": "a", "prompt_token_count": 21, "generation_token_count": 1},
+        {"generation": "b", "prompt_token_count": None, "generation_token_count": 2, "stop_reason": "stop"},
+    )
+)
+NDJSON = b"\n".join(
+    [
+        b'{"model":"llama3","done":false}',
+        b'{"model":"llama3","done_reason":"stop","done":true,"prompt_eval_count":17,"eval_count":50}',
+        b"",
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "stream", "content_type", "expected"),
+    [
+        # (input, output, cache read, cache write, finish reason, finished)
+        (bedrock_converse.DIALECT, CONVERSE_STREAM, "application/vnd.amazon.eventstream",
+         (7366, 4, 5, 7351, "end_turn", True)),
+        (bedrock_invoke.DIALECT, INVOKE_CLAUDE, "application/vnd.amazon.eventstream",
+         (37, 133, None, None, "end_turn", True)),
+        (bedrock_invoke.DIALECT, INVOKE_METRICS_ONLY, "", (8, 2, None, None, None, True)),
+        (bedrock_invoke.DIALECT, INVOKE_LLAMA, "", (21, 2, None, None, "stop", False)),
+        (ollama_chat.DIALECT, NDJSON, "application/x-ndjson", (17, 50, None, None, "stop", True)),
+    ],
+    ids=["converse", "invoke-claude", "invoke-metrics", "invoke-llama", "ndjson"],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_binary_and_line_streams(dialect: Dialect, stream: bytes, content_type: str, expected: Any, size: int) -> None:
+    pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
+    answer = metered(dialect, *pieces, **{"Content-Type": content_type})
+    found = answer.usage
+    assert expected == (
+        found.input_tokens, found.output_tokens, found.cache_read_input_tokens, found.cache_write_input_tokens,
+        answer.finish_reason, answer.finished,
+    )  # fmt: skip
+
+
+def test_converse_details() -> None:
+    answer = metered(bedrock_converse.DIALECT, CONVERSE_STREAM)
+    assert (answer.usage.cache_write_1h_input_tokens, answer.service_tier) == (51, "flex")
+    failed = metered(bedrock_converse.DIALECT, aws_frame("throttlingException", {"message": "x"}, "exception"))
+    assert failed.error == "throttlingException"
+    ask = bedrock_converse.read_ask(
+        "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A%3Aprofile%2Fx/converse-stream",
+        b'{"messages":[{}],"inferenceConfig":{"maxTokens":9},"requestMetadata":{"ticket":"PAY-1"}}',
+    )
+    assert (ask.model, ask.stream, ask.max_output_tokens, ask.ticket) == (
+        "arn:aws:bedrock:us-east-1::profile/x", True, 9, "PAY-1",
+    )  # fmt: skip
+
+
+def test_a_damaged_aws_frame_stops_the_meter_not_the_call() -> None:
+    meter = Meter(bedrock_converse.DIALECT, "aws.bedrock", {})
+    damaged = bytearray(CONVERSE_STREAM)
+    damaged[40] ^= 1
+    meter.feed(bytes(damaged))
+    assert meter.failed == "ValueError"
+    assert meter.bytes_seen == len(damaged)
+
+
+def test_bedrock_header_counts_stand_in_for_a_body_without_usage() -> None:
+    headers = {"X-Amzn-Bedrock-Input-Token-Count": "10", "X-Amzn-Bedrock-Output-Token-Count": "3",
+               "X-Amzn-Bedrock-Cache-Read-Input-Token-Count": "100"}  # fmt: skip
+    meter = Meter(bedrock_invoke.DIALECT, "aws.bedrock", CIMultiDict(headers))
+    meter.feed(b'{"embeddings":[]}')
+    usage = meter.finish().usage
+    assert (usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens) == (110, 3, 100)
+
+
+def test_cohere_bills_its_billed_units() -> None:
+    usage = {"billed_units": {"input_tokens": 12, "output_tokens": 36}, "tokens": {"input_tokens": 212},
+             "cached_tokens": 208}  # fmt: skip
+    stream = sse({"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}})
+    answer = metered(cohere_chat.DIALECT, *stream)
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.finished) == (12, 36, True)
+    lines = b'{"is_finished":true,"response":{"meta":{"billed_units":{"input_tokens":7,"search_units":1}}}}\n'
+    v1 = metered(cohere_chat.DIALECT, lines, **{"Content-Type": "application/stream+json"})
+    assert (v1.usage.input_tokens, v1.usage.other_units) == (7, {"search_units": 1.0})
 
 
 COMPRESS = {
@@ -376,7 +514,7 @@ def test_json_that_strict_readers_refuse_is_metered_and_read() -> None:
 
 
 def test_an_answer_that_is_no_json_is_a_failure_that_shows() -> None:
-    meter = Meter(openai_chat.DIALECT, "openai")
+    meter = Meter(openai_chat.DIALECT, "openai", {})
     meter.feed(b'{"usage": {"prompt_tok')
     meter.finish()
     assert meter.failed is not None

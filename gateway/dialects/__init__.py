@@ -4,7 +4,11 @@ from functools import lru_cache
 
 from gateway.dialects import (
     anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke,
+    cohere_chat,
     gemini_generate,
+    ollama_chat,
     openai_chat,
     openai_embeddings,
     openai_responses,
@@ -17,6 +21,10 @@ DIALECTS: tuple[Dialect, ...] = (
     openai_embeddings.DIALECT,
     gemini_generate.DIALECT,
     openai_chat.DIALECT,
+    bedrock_converse.DIALECT,
+    bedrock_invoke.DIALECT,
+    cohere_chat.DIALECT,
+    ollama_chat.DIALECT,
 )
 
 

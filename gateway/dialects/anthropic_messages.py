@@ -1,16 +1,14 @@
-"""Anthropic messages. Source: docs.anthropic.com/en/api/messages and …/messages-streaming.
-
-`input_tokens` of the wire EXCLUDES cache reads and writes; ours includes them. In a stream `message_start` brings the
-input and `message_delta` restates some or all fields: merged field by field, the last statement wins.
-"""
+"""Anthropic messages, as its own API and Vertex speak them. See `anthropic_shapes` for the usage."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from gateway.call import Answer, Ask
+from gateway.dialects.anthropic_shapes import fold_message
 from gateway.dialects.base import Dialect, read_request, route
 from gateway.errors import Refusal
 from gateway.reading import child, count, text
@@ -29,6 +27,7 @@ class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     max_tokens: Any = None
+    max_tokens_to_sample: Any = None
     service_tier: Any = None
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
@@ -38,14 +37,19 @@ class _Request(msgspec.Struct):
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     return Ask(
-        model=text(request.model),
+        model=text(request.model) or _vertex_model(path),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_tokens),
+        max_output_tokens=count(request.max_tokens) or count(request.max_tokens_to_sample),
         service_tier=text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=_session(child(request.metadata).get("user_id")),
     )
+
+
+def _vertex_model(path: str) -> str | None:
+    name, verb, _ = unquote(path.rpartition("/")[2]).partition(":")
+    return text(name) if verb else None
 
 
 def _session(user_id: Any) -> str | None:
@@ -59,47 +63,12 @@ def _session(user_id: Any) -> str | None:
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
-    kind = data.get("type")
-    message = child(data, "message") if kind == "message_start" else data
-    if kind in ("message", "message_start"):
-        answer.response_model = text(message.get("model")) or answer.response_model
-        answer.upstream_id = text(message.get("id")) or answer.upstream_id
-    if kind in ("message", "message_start", "message_delta"):
-        delta = child(data, "delta") if kind == "message_delta" else message
-        answer.finish_reason = text(delta.get("stop_reason")) or answer.finish_reason
-        usage = child(message, "usage")
-        answer.service_tier = text(usage.get("service_tier")) or answer.service_tier
-        _fold_usage(answer, usage)
-    elif kind == "error":
-        answer.error = text(child(data, "error").get("type")) or "error"
-    answer.finished = answer.finished or kind == "message_stop"
-
-
-def _fold_usage(answer: Answer, data: Mapping[str, Any]) -> None:
-    """Recover the fresh part from what is known so far, overwrite what is restated, add up again."""
-    usage = answer.usage
-    read, write = usage.cache_read_input_tokens or 0, usage.cache_write_input_tokens or 0
-    known = None if usage.input_tokens is None else usage.input_tokens - read - write
-    fresh = _stated(data, "input_tokens", known)
-    usage.cache_read_input_tokens = _stated(data, "cache_read_input_tokens", usage.cache_read_input_tokens)
-    usage.cache_write_input_tokens = _stated(data, "cache_creation_input_tokens", usage.cache_write_input_tokens)
-    if fresh is not None:
-        usage.input_tokens = fresh + (usage.cache_read_input_tokens or 0) + (usage.cache_write_input_tokens or 0)
-    usage.cache_write_1h_input_tokens = _stated(
-        child(data, "cache_creation"), "ephemeral_1h_input_tokens", usage.cache_write_1h_input_tokens
-    )
-    usage.output_tokens = _stated(data, "output_tokens", usage.output_tokens)
-    usage.reasoning_output_tokens = _stated(
-        child(data, "output_tokens_details"), "thinking_tokens", usage.reasoning_output_tokens
-    )
-    usage.web_search_requests = _stated(
-        child(data, "server_tool_use"), "web_search_requests", usage.web_search_requests
-    )
-
-
-def _stated(data: Mapping[str, Any], name: str, known: int | None) -> int | None:
-    number = count(data.get(name))
-    return known if number is None else number
+    if data.get("type") == "completion":  # the older text completions report no usage
+        answer.response_model = text(data.get("model")) or answer.response_model
+        answer.upstream_id = text(data.get("id")) or answer.upstream_id
+        answer.finish_reason = text(data.get("stop_reason")) or answer.finish_reason
+    else:
+        fold_message(answer, data)
 
 
 def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
@@ -112,9 +81,12 @@ DIALECT = Dialect(
     routes=(
         route("POST", r"/v1/messages$", "chat"),
         route("POST", r"/v1/messages/count_tokens$", None),
+        route("POST", r"/v1/complete$", "text_completion"),
+        route("POST", r"/models/count-tokens:rawPredict$", None),
+        route("POST", r"/publishers/anthropic/models/[^/]+:(rawPredict|streamRawPredict)$", "chat"),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"type"\s*:\s*"(?:message_start|message_delta|message_stop|error)"'),
+    may_matter=re.compile(rb'"type"\s*:\s*"(?:message_start|message_delta|message_stop|completion|error)"'),
     fold=fold,
     refuse=refuse,
 )

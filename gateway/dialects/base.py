@@ -37,6 +37,8 @@ class Dialect(msgspec.Struct, frozen=True):
     The provider matters because servers that speak one wire format mean different things by it."""
     refuse: Callable[[Refusal], tuple[dict[str, str], Any]]
     """Headers and JSON body of a refusal, shaped so that tools of this dialect stop and show its message."""
+    fold_headers: Callable[[Answer, Mapping[str, str]], None] | None = None
+    """Takes what only the answer's header fields (case-insensitive) have, after the body."""
 
 
 def route(method: str, path: str, operation: str | None) -> Route:

@@ -13,8 +13,8 @@ import msgspec
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
 from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
+from gateway.framing import data_of
 from gateway.reading import child, count, items, text
-from gateway.sse import data_of
 
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import fold_usage, last_wins, refuse
+from gateway.dialects.openai_shapes import fold_usage, refuse
 from gateway.reading import child, text
 
 
@@ -23,10 +23,7 @@ def read_ask(path: str, body: bytes) -> Ask:
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("model")) or answer.response_model
     answer.upstream_id = text(data.get("id")) or answer.upstream_id
-    usage = child(data, "usage")
-    fold_usage(answer, usage, provider, "prompt_tokens", "completion_tokens")
-    if answer.usage.input_tokens is None:
-        last_wins(answer.usage, "input_tokens", usage.get("total_tokens"))  # all that some servers report
+    fold_usage(answer, child(data, "usage"), provider, "prompt_tokens", "completion_tokens")
 
 
 DIALECT = Dialect(

@@ -35,6 +35,8 @@ def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key
     last_wins(usage, "audio_input_tokens", details_in.get("audio_tokens"))
     last_wins(usage, "reasoning_output_tokens", details_out.get("reasoning_tokens"))
     last_wins(usage, "audio_output_tokens", details_out.get("audio_tokens"))
+    if usage.input_tokens is None and usage.output_tokens is None:
+        last_wins(usage, "input_tokens", data.get("total_tokens"))  # all that some embedding servers report
     _take_in_what_stands_outside(usage, count(data.get("total_tokens")), provider)
     cost = _own_cost(data, provider)
     answer.provider_cost_nano = answer.provider_cost_nano if cost is None else cost

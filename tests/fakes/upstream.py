@@ -106,9 +106,16 @@ def whole(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ())
     return [_head(status, fields) + content]
 
 
-def chunked(*pieces: Step, content_type: str = "text/event-stream", end: bool = True) -> list[Step]:
+def chunked(
+    *pieces: Step,
+    content_type: str = "text/event-stream",
+    end: bool = True,
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] = (),
+) -> list[Step]:
     """A chunked answer, each piece in a chunk and a write of its own."""
-    steps: list[Step] = [_head(200, [("Content-Type", content_type), ("Transfer-Encoding", "chunked")])]
+    fields = [("Content-Type", content_type), ("Transfer-Encoding", "chunked"), *headers]
+    steps: list[Step] = [_head(status, fields)]
     for piece in pieces:
         steps.append(b"%x\r\n%s\r\n" % (len(piece), piece) if isinstance(piece, bytes) else piece)
     return [*steps, b"0\r\n\r\n"] if end else steps

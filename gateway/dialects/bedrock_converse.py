@@ -1,0 +1,74 @@
+"""Bedrock Converse and ConverseStream. Usage stands in the answer, or in the stream's last event, `metadata`.
+
+Source: docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Answer, Ask
+from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
+from gateway.dialects.openai_shapes import TICKET_KEYS, named
+from gateway.reading import child, count, items, text
+
+
+class _Inference(msgspec.Struct, rename="camel"):
+    max_tokens: Any = None
+
+
+class _Tools(msgspec.Struct):
+    tools: list[msgspec.Raw] | None = None
+
+
+class _Request(msgspec.Struct, rename="camel"):
+    messages: list[msgspec.Raw] | None = None
+    inference_config: _Inference | None = None
+    tool_config: _Tools | None = None
+    request_metadata: Any = None
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    request = read_request(body, _Request)
+    tools = request.tool_config.tools if request.tool_config else None
+    return Ask(
+        model=model_of(path),
+        stream=path.endswith("-stream"),
+        max_output_tokens=count(request.inference_config.max_tokens) if request.inference_config else None,
+        message_count=None if request.messages is None else len(request.messages),
+        tool_count=None if tools is None else len(tools),
+        ticket=named(request.request_metadata, TICKET_KEYS),
+    )
+
+
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
+    """A stream's event is `{event type: payload}`, a whole answer has the same fields side by side."""
+    end, last = child(data, "messageStop") or data, child(data, "metadata") or data
+    answer.finish_reason = text(end.get("stopReason")) or answer.finish_reason
+    counts = child(last, "usage")
+    fold_counts(answer.usage, counts, suffix="s")
+    for entry in items(counts.get("cacheDetails")):
+        if child(entry).get("ttl") == "1h":
+            answer.usage.cache_write_1h_input_tokens = count(child(entry).get("inputTokens"))
+    answer.service_tier = text(child(last, "serviceTier").get("type")) or answer.service_tier
+    answer.response_model = text(child(last, "trace", "promptRouter").get("invokedModelId")) or answer.response_model
+    if "exception" in data:
+        answer.error = text(child(data, "exception").get("type")) or "exception"
+    answer.finished = answer.finished or "metadata" in data
+
+
+DIALECT = Dialect(
+    name="bedrock_converse",
+    routes=(
+        route("POST", r"/model/[^/]+/(converse|converse-stream)$", "chat"),
+        route("POST", r"/model/[^/]+/count-tokens$", None),
+        route("GET", r"/(inference-profiles|foundation-models)(/[^/]+)?$", None),
+    ),
+    read_ask=read_ask,
+    may_matter=re.compile(rb'^\{"(?:metadata|messageStop|exception)"'),
+    fold=fold,
+    refuse=refuse,
+)

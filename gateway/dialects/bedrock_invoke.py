@@ -1,0 +1,82 @@
+"""Bedrock InvokeModel: the body is the model vendor's own. Where it reports no usage, the stream's invocation metrics
+or the answer's header fields do; the body outranks both.
+
+Source: docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Answer, Ask
+from gateway.dialects.anthropic_shapes import fold_message
+from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
+from gateway.dialects.openai_shapes import last_wins
+from gateway.reading import child, count, items, text
+
+METRICS = "amazon-bedrock-invocationMetrics"
+HEADER = "x-amzn-bedrock-{}-token-count"
+
+
+class _Request(msgspec.Struct):
+    max_tokens: Any = None
+    messages: Any = None
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    request = read_request(body, _Request)
+    return Ask(
+        model=model_of(path),
+        stream=path.endswith("-stream"),
+        max_output_tokens=count(request.max_tokens),
+        message_count=len(request.messages) if isinstance(request.messages, list) else None,
+    )
+
+
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
+    usage = answer.usage
+    answer.response_model = text(data.get("model")) or answer.response_model
+    fold_message(answer, data)  # Anthropic
+    fold_counts(usage, child(data, "usage") or child(data, "metadata", "usage"), suffix="s")  # Nova
+    for key in ("prompt_token_count", "inputTextTokenCount"):  # Llama; Titan
+        last_wins(usage, "input_tokens", data.get(key))
+    for key in ("generation_token_count", "totalOutputTextTokenCount"):
+        last_wins(usage, "output_tokens", data.get(key))
+    if results := items(data.get("results")):
+        last_wins(usage, "output_tokens", sum(count(child(item).get("tokenCount")) or 0 for item in results))
+    for key in ("stop_reason", "stopReason", "completionReason", "finish_reason"):
+        answer.finish_reason = text(data.get(key)) or answer.finish_reason
+    if METRICS in data:
+        fold_counts(usage, child(data, METRICS), suffix="Count", only_missing=True)
+        answer.finished = True
+    if "exception" in data:
+        answer.error = text(child(data, "exception").get("type")) or "exception"
+
+
+def fold_headers(answer: Answer, headers: Mapping[str, str]) -> None:
+    """Counts that only the answer's header fields have."""
+    given = {
+        name: int(value)
+        for name, part in (
+            ("inputTokenCount", "input"),
+            ("outputTokenCount", "output"),
+            ("cacheReadInputTokenCount", "cache-read-input"),
+            ("cacheWriteInputTokenCount", "cache-write-input"),
+        )
+        if (value := headers.get(HEADER.format(part), "")).isdecimal()
+    }
+    fold_counts(answer.usage, given, suffix="Count", only_missing=True)
+
+
+DIALECT = Dialect(
+    name="bedrock_invoke",
+    routes=(route("POST", r"/model/[^/]+/(invoke|invoke-with-response-stream)$", "chat"),),
+    read_ask=read_ask,
+    may_matter=re.compile(rb"oken_?[cC]ount|okens|[sS]top|eason|exception"),
+    fold=fold,
+    refuse=refuse,
+    fold_headers=fold_headers,
+)
