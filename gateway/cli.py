@@ -1,6 +1,5 @@
 """The `outlay` command. Subcommands of the control plane are hung in by entry points (`outlay.commands`)."""
 
-import asyncio
 import json
 import logging
 import socket
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 import msgspec
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -101,12 +101,7 @@ def serve(config_path: Path | None, port: int | None) -> None:
             if upstream.credential and secret(upstream.credential) is None:
                 click.echo(f"  {name}: {upstream.credential} is not set, so clients must bring their own credential")
 
-    try:
-        import uvloop
-    except ImportError:  # not made for every platform; only slower without it
-        asyncio.run(app.serve(config, ready))
-    else:
-        uvloop.run(app.serve(config, ready))
+    uvloop.run(app.serve(config, ready))
 
 
 @outlay.group(name="keys")
