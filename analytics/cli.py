@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import duckdb
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import analytics
 from analytics import build, verifying
@@ -193,15 +194,17 @@ def _table(result: duckdb.DuckDBPyConnection) -> None:
     numbers = [any(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(names))]
     table = Table(box=None, header_style="bold", show_footer="list_cost_usd" in names, footer_style="bold")
     for i, name in enumerate(names):
-        total = sum((row[i] for row in rows if row[i] is not None), Decimal(0)) if name == "list_cost_usd" else None
-        table.add_column(name, _text(total), justify="right" if numbers[i] else "left", overflow="fold")
+        amounts = [row[i] for row in rows if isinstance(row[i], Decimal)]
+        total = sum(amounts, Decimal(0)) if name == "list_cost_usd" else None
+        justify: Literal["left", "right"] = "right" if numbers[i] else "left"
+        table.add_column(Text(name), Text(_text(total)), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*(Text(_text(value)) for value in row))  # as text: a name may look like markup
     console = Console()
     # A file or pipe has no width, and must not lose columns to one.
     console.width = console.width if console.is_terminal else max(console.width, 20 * len(names), 200)
     console.print(table)
-    unpriced = sum(row[names.index("unpriced_calls")] for row in rows) if "unpriced_calls" in names else 0
+    unpriced = sum(row[names.index("unpriced_calls")] or 0 for row in rows) if "unpriced_calls" in names else 0
     if unpriced:
         click.echo(f"{unpriced} calls have no price and are in no sum; see: outlay sql 'FROM price_coverage'", err=True)
 

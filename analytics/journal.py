@@ -51,7 +51,9 @@ def read(path: Path) -> Contents:
             contents.opened.append(record["call_id"])
         elif record["e"] == "close":
             contents.closed.append((record["call_id"], record["at"], record.get("list_cost_nano") or 0))
-    if last in contents.damaged and not CHECKSUM.search(lines[last - 1]):
+    end = lines[last - 1] if last else b""
+    # Zeroes are what a power loss leaves of records that were written: damage, not a line that was never whole.
+    if last in contents.damaged and end.startswith(b"{") and b"\0" not in end and not CHECKSUM.search(end):
         contents.damaged.remove(last)
         contents.torn = True
     return contents

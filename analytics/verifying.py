@@ -104,6 +104,10 @@ def _check_files(data: Path, state: list[lake.Row], findings: Findings) -> None:
                 findings.wrong.append(
                     f"{name} has {_amount(*found)}, but {_amount(row.calls, row.list_cost_nano)} were sealed"
                 )
+    for path in sorted((data / "calls").glob("day=*/day.parquet")):
+        day = path.parent.name.removeprefix("day=")
+        if day not in {str(row.day) for row in state} | {str(lake.ANCHOR_DAY)}:
+            findings.wrong.append(f"{path.relative_to(data)} is not in the state, so its calls are not counted")
     pending = {row.segment for row in state if row.state == "pending"}
     for path in sorted((data / "calls").glob("day=*/part-*.parquet")):
         segment = path.stem.removeprefix("part-")

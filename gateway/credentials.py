@@ -4,7 +4,6 @@ This is one of the few named changes to what a client sends; the other is the re
 §7.6.1) and of `x-outlay-*`.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote
 
@@ -20,7 +19,6 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
-QUERY_KEY = re.compile(r"(?<=[?&])key=([^&]*)")
 
 
 def presented(headers: Mapping[str, str], path: str) -> str | None:
@@ -33,13 +31,18 @@ def presented(headers: Mapping[str, str], path: str) -> str | None:
             value = value[7:].strip()
         if value.startswith(PREFIX):
             return value
-    return next((key for found in QUERY_KEY.findall(path) if (key := unquote(found)).startswith(PREFIX)), None)
+    return next((key for key in _query_keys(path) if key.startswith(PREFIX)), None)
+
+
+def _query_keys(path: str) -> list[str]:
+    """The values of `key=` in a raw path's query."""
+    return [unquote(pair[4:]) for pair in path.partition("?")[2].split("&") if pair.startswith("key=")]
 
 
 def brings_own(headers: Mapping[str, str], path: str) -> bool:
     """True when the request carries a credential that is not a gateway key."""
     values = [headers[name] for name in CREDENTIAL_FIELDS if name in headers]
-    values += QUERY_KEY.findall(path)
+    values += _query_keys(path)
     return any(value and PREFIX not in value for value in values)
 
 

@@ -22,7 +22,7 @@ def decoder(encoding: str) -> Decode | None:
         case "" | "identity":
             return bytes
         case "gzip" | "x-gzip":
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress
+            return _gunzipper()
         case "deflate":
             return zlib.decompressobj().decompress
         case "br":
@@ -63,6 +63,23 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
         raise ValueError("the bytes do not match the content-encoding") from error
     return b"".join(found)
+
+
+def _gunzipper() -> Decode:
+    """Gzip in any number of members, as servers send that flush each event as one."""
+    member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def decode(piece: bytes) -> bytes:
+        nonlocal member
+        found = b""
+        while piece:
+            found += member.decompress(piece)
+            piece = member.unused_data
+            if member.eof:
+                member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return found
+
+    return decode
 
 
 def _inflated(body: bytes, wbits: int) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
 BOUNDARY_BYTES = 4
 
 
@@ -75,22 +75,24 @@ class Lines:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._size = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return self._size
 
     def feed(self, piece: bytes) -> list[bytes]:
         *whole, rest = piece.split(b"\n")
         if not whole:
             self._parts.append(rest)
+            self._size += len(rest)
             return []
         whole[0] = b"".join(self._parts) + whole[0]
-        self._parts = [rest] if rest else []
+        self._parts, self._size = [rest], len(rest)
         return [line for line in whole if line.strip()]
 
     def rest(self) -> bytes:
         rest = b"".join(self._parts)
-        self._parts = []
+        self._parts, self._size = [], 0
         return rest.strip()
 
 
@@ -129,27 +131,34 @@ class AwsEvents:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._damaged = ""
 
     def __len__(self) -> int:
         return len(self._buffer)
 
     def feed(self, piece: bytes) -> list[bytes]:
+        if self._damaged:
+            raise ValueError(self._damaged)
         self._buffer += piece
         found: list[bytes] = []
         while len(self._buffer) >= self.PRELUDE.size:
             total, head_bytes, check = self.PRELUDE.unpack_from(self._buffer)
             if zlib.crc32(self._buffer[:8]) != check or not self.OVERHEAD + head_bytes <= total <= self.FRAME_BYTES_MAX:
-                raise ValueError("not an AWS event stream")
+                self._damaged = "not an AWS event stream"
+                break
             if len(self._buffer) < total:
                 break
             frame = bytes(self._buffer[:total])
             del self._buffer[:total]
             if zlib.crc32(frame[:-4]) != int.from_bytes(frame[-4:], "big"):
-                raise ValueError("damaged AWS event")
+                self._damaged = "damaged AWS event"
+                break
             found.append(self._event(frame[12 : 12 + head_bytes], frame[12 + head_bytes : -4]))
         return found
 
     def rest(self) -> bytes:
+        if self._damaged:
+            raise ValueError(self._damaged)  # only now: what came before it counts, wherever the network cut
         self._buffer.clear()
         return b""  # half a frame says nothing
 

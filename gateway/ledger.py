@@ -15,6 +15,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -112,10 +113,16 @@ class Ledger:
             fields["usage_source"] = "none"
             fields["price_status"] = "unpriced"
             self._append(encode("close", self._clock(), self._encoder.encode(fields)))
-        _sync(self._fd)
+        if (error := _sync(self._fd)) is not None:
+            raise error
         for fd in crashed.values():
             # Only now: had we died before this line, the next start would have found the same opens.
-            os.write(fd, b"\n" + self._end_line())  # "\n" closes a line torn by the crash
+            line = b"\n" + self._end_line()  # "\n" closes a line torn by the crash
+            size = os.fstat(fd).st_size
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _sync(fd)
 
     async def keep(self) -> None:
         """Run beside the server: group commit, rotation, and the way back after a full disk."""
@@ -242,17 +249,29 @@ class Ledger:
 
     def _write_ends(self) -> None:
         """End the segments that wait for it, as far as the disk takes it."""
-        while self._unended:
-            fd, line = self._unended[0], self._end_line()
-            size = os.fstat(fd).st_size
-            try:
+        try:
+            while self._unended:
+                fd, line = self._unended[0], self._end_line()
+                size = os.fstat(fd).st_size
                 if os.write(fd, line) != len(line):
                     os.ftruncate(fd, size)
                     return
                 os.fdatasync(fd)
-            except OSError:
-                return
-            os.close(self._unended.pop(0))
+                os.close(self._unended.pop(0))
+        except OSError:
+            return  # the next switch tries again
+
+    def _end_old(self) -> None:
+        """End old segments, once the new one, which carries the calls in flight, is safely on the disk."""
+        try:
+            folder = os.open(self.journal, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # the next switch tries again
+        try:
+            if _sync(self._fd) is None and _sync(folder) is None:
+                self._write_ends()
+        finally:
+            os.close(folder)
 
     async def _switch(self) -> bool:
         """Go on in a fresh segment. False when it cannot be written."""
@@ -265,7 +284,7 @@ class Ledger:
         self.failure = None
         if old >= 0:
             self._unended.append(old)
-        await asyncio.to_thread(self._write_ends)
+        await asyncio.to_thread(self._end_old)
         return True
 
     def _end_line(self) -> bytes:
@@ -356,8 +375,9 @@ def _left_open(crashed: Collection[Path], journal: Path) -> dict[str, dict[str, 
     if opened:
         oldest = min(crashed)
         for path in sorted(journal.glob("*.jsonl")):
-            if path >= oldest:
-                for record in records(path):
+            # A segment may be removed, being sealed, while we look.
+            with contextlib.suppress(FileNotFoundError):
+                for record in records(path) if path >= oldest else ():
                     if record["e"] == "close":
                         opened.pop(record["call_id"], None)
     return opened
@@ -382,8 +402,9 @@ def _is_free(path: Path) -> bool:
 
 
 def _sync(fd: int) -> OSError | None:
+    """Flush a file or a folder."""
     try:
-        os.fdatasync(fd)
+        os.fsync(fd) if stat.S_ISDIR(os.fstat(fd).st_mode) else os.fdatasync(fd)
     except OSError as error:
         return error
     return None

@@ -12,7 +12,7 @@ from gateway.call import Answer
 from gateway.dialects.base import Dialect
 from gateway.dialects.openai_chat import is_usage_only
 from gateway.encodings import TooLargeError, decoder
-from gateway.framing import Events, Framing, Whole, framing_of
+from gateway.framing import AwsEvents, Events, Framing, Whole, framing_of
 from gateway.reading import tidied
 
 BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
@@ -50,17 +50,27 @@ class Meter:
             try:
                 if self._framing is not None and (rest := self._framing.rest()):
                     # A whole answer must be JSON; the last event of a stream may have been cut.
-                    with (
-                        contextlib.nullcontext()
-                        if isinstance(self._framing, Whole)
-                        else contextlib.suppress(ValueError)
-                    ):
+                    cut = () if isinstance(self._framing, Whole) else (ValueError,)
+                    with contextlib.suppress(*cut):
                         self._fold(self._dialect, rest)
                 if self._dialect.fold_headers is not None:
                     self._dialect.fold_headers(self.answer, self._headers)
             except Exception as error:  # noqa: BLE001 - as in `feed`
                 self._give_up(error)
         return self.answer
+
+    def is_complete(self) -> bool:
+        """False when an event stream of this dialect ended without the dialect's sign of completeness.
+
+        Where neither a length nor chunks frame an answer, a lost connection looks just like its end.
+        """
+        seen = self.finish()
+        if self._dialect is None or self.failed is not None or isinstance(self._framing, Whole | None):
+            return True
+        if isinstance(self._framing, AwsEvents):
+            return seen.finished or seen.error is not None
+        recognised = seen.response_model or seen.upstream_id or seen.usage.reported()
+        return not recognised or seen.finished or bool(seen.finish_reason or seen.error)
 
     def _feed(self, dialect: Dialect, chunk: bytes) -> None:
         if self._decode is None:
@@ -93,7 +103,6 @@ class Meter:
 
     def _give_up(self, error: Exception) -> None:
         self.failed = type(error).__name__
-        self._framing = None
 
 
 class UsageHider:

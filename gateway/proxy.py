@@ -24,7 +24,6 @@ from gateway.upstream import Forwarder, NotReachedError, UpstreamAnswer, Upstrea
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """A larger answer is passed on as it comes, without a cost header."""
-EVENT_STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
 
@@ -121,7 +120,7 @@ class Proxy:
                 meter = Meter(dialect, upstream.provider, answer.headers)
                 pieces = answer.pieces()
                 start = b""
-                if _may_be_whole(request, answer, ask):
+                if dialect is not None and _may_be_whole(request, answer, ask):
                     start, whole = await _collect(pieces)
                     if whole:
                         meter.feed(start)
@@ -147,7 +146,8 @@ class Proxy:
                     await response.write(piece if hider is None else hider.feed(piece))
                 if hider is not None:
                     await response.write(hider.rest())
-                _check_end(answer, dialect, meter)
+                if answer.status < 400 and not meter.is_complete():
+                    raise UpstreamLost("ended without a terminal event")
                 await self._close(call, "completed", meter, clock, free=free)
                 await response.write_eof()
                 return response
@@ -240,7 +240,8 @@ class Proxy:
         call.response_model, call.finish_reason = answer.response_model, answer.finish_reason
         call.service_tier, call.upstream_id = answer.service_tier or call.service_tier, answer.upstream_id
         call.provider_cost_nano = answer.provider_cost_nano
-        whole = answer.finished or (result == "completed" and answer.error is None)
+        ended = answer.finished or (result == "completed" and answer.error is None)
+        whole = ended and meter.failed is None
         reported = answer.usage.reported()
         call.usage_source = ("reported" if whole else "partial") if reported else "none"
         for name in answer.usage.__struct_fields__:
@@ -424,21 +425,6 @@ async def _after(start: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[by
         yield start
     async for piece in pieces:
         yield piece
-
-
-def _check_end(answer: UpstreamAnswer, dialect: Dialect | None, meter: Meter) -> None:
-    """Raises `UpstreamLost` when an event stream ended without its dialect's sign that it is complete.
-
-    Where neither a length nor chunks frame the answer, a lost connection looks just like its end.
-    """
-    if dialect is None or answer.status >= 400 or meter.failed is not None:
-        return
-    if not answer.headers.get("Content-Type", "").startswith(EVENT_STREAMS):
-        return
-    seen = meter.finish()
-    is_its_stream = seen.response_model or seen.upstream_id or seen.usage.reported()
-    if is_its_stream and not (seen.finished or seen.finish_reason or seen.error):
-        raise UpstreamLost("ended without a terminal event")
 
 
 def _answer_headers(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from analytics import lake
 from gateway import cli
+from gateway.errors import UserError
 from tests.journals import NOON, Segment, call, line, segment
 
 Run = Callable[..., tuple[int, str, str]]
@@ -223,3 +224,38 @@ def test_verify_finds_a_file_that_the_state_does_not_know(run: Run, data: Path) 
     code, out, _ = run("verify")
     assert code == 1
     assert "part-stray.parquet is not in the state, and yet counted" in out
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(run: Run, data: Path) -> None:
+    segment(data, [call(NOON, repo="[/x]"), call(NOON, repo="[red]r")], gateway_id="gw-2")
+    code, out, _ = run("report", "spend", "--by", "repo")
+    assert code == 0
+    assert "[/x]" in out
+    assert "[red]r" in out
+
+
+def test_odd_columns_named_like_ours_are_shown(run: Run) -> None:
+    code, out, _ = run("sql", "SELECT NULL AS unpriced_calls, 1.5::DOUBLE AS list_cost_usd")
+    assert (code, "1.5" in out) == (0, True)
+
+
+def test_a_state_that_lost_a_closed_day_is_noticed_and_overwrites_nothing(run: Run, data: Path) -> None:
+    sealed(data, closed=True)
+    state = lake.state_file(data)
+    state.write_text(state.read_text().splitlines(keepends=True)[0])  # only its header is left
+    code, out, _ = run("verify")
+    assert code == 1
+    assert "is not in the state, so its calls are not counted" in out
+    held = lake.day_file(data, NOON.date()).read_bytes()
+    segment(data, [call(NOON)], gateway_id="gw-2")
+    moving = lake.Lake(data, 0, 1000, lambda: date(2026, 12, 24))
+    moving.seal()
+    moving.turn()
+    with pytest.raises(OSError, match=r"restore lake_state\.csv"):
+        moving.compact()
+    assert lake.day_file(data, NOON.date()).read_bytes() == held
+
+
+def test_a_folder_whose_name_would_be_read_as_a_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="team_id=acme"):
+        lake.publish(tmp_path / "team_id=acme" / "data")

@@ -132,12 +132,19 @@ def test_paths_no_dialect_knows(method: str, path: str) -> None:
         ({"api-key": "olk_a"}, "/"),
         ({"x-goog-api-key": "olk_a"}, "/"),
         ({}, "/v1beta/x?alt=sse&key=olk_a"),
+        ({}, "/v1beta/x?key=AIza&key=olk_a"),
         ({"x-outlay-key": "olk_a", "authorization": "Bearer sk-own"}, "/"),
         ({"x-api-key": "sk-own", "authorization": "Bearer olk_a"}, "/"),
     ],
 )
 def test_where_a_gateway_key_may_stand(headers: dict[str, str], path: str) -> None:
     assert credentials.presented(headers, path) == "olk_a"
+
+
+def test_a_key_is_only_found_where_it_is_also_taken_out() -> None:
+    odd = "/v1/x?a=1?key=olk_a"
+    assert credentials.presented({}, odd) is None
+    assert credentials.without_gateway_key(odd, any_key=True) == odd
 
 
 def test_own_credentials_are_told_from_gateway_keys() -> None:

@@ -426,13 +426,45 @@ def test_converse_details() -> None:
     )  # fmt: skip
 
 
-def test_a_damaged_aws_frame_stops_the_meter_not_the_call() -> None:
-    meter = Meter(bedrock_converse.DIALECT, "aws.bedrock", {})
-    damaged = bytearray(CONVERSE_STREAM)
-    damaged[40] ^= 1
-    meter.feed(bytes(damaged))
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_damaged_aws_frame_stops_the_meter_not_the_call_and_keeps_what_came_before(size: int) -> None:
+    damaged = bytearray(INVOKE_CLAUDE)
+    damaged[-30] ^= 1
+    meter = Meter(bedrock_invoke.DIALECT, "aws.bedrock", {})
+    for start in range(0, len(damaged), size):
+        meter.feed(bytes(damaged[start : start + size]))
+    usage = meter.finish().usage
     assert meter.failed == "ValueError"
-    assert meter.bytes_seen == len(damaged)
+    assert (meter.bytes_seen, usage.input_tokens, usage.output_tokens) == (len(damaged), 37, 133)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "stream", "complete"),
+    [
+        (bedrock_converse.DIALECT, CONVERSE_STREAM, True),
+        (bedrock_converse.DIALECT, CONVERSE_STREAM[:-60], False),
+        (anthropic_messages.DIALECT, ANTHROPIC_STREAM, True),
+        (anthropic_messages.DIALECT, ANTHROPIC_STREAM[:400], False),
+        (openai_chat.DIALECT, b'data: {"value":"a stream of some other kind"}\n\n', True),
+        (openai_chat.DIALECT, b'{"id":"x","choices":[]}', True),
+    ],
+)
+def test_what_counts_as_a_complete_stream(dialect: Dialect, stream: bytes, complete: bool) -> None:
+    meter = Meter(dialect, "openai", {})
+    meter.feed(stream)
+    assert meter.is_complete() is complete
+
+
+def test_an_answer_in_many_gzip_members() -> None:
+    members = b"".join(gzip.compress(event) for event in sse(*CHAT_CHUNKS, CHAT_USAGE))
+    for size in (1, 13, 100_000):
+        pieces = [members[i : i + size] for i in range(0, len(members), size)]
+        assert metered(openai_chat.DIALECT, *pieces, encoding="gzip").usage.input_tokens == 1200
+
+
+def test_events_with_mixed_line_ends() -> None:
+    mixed = CHAT_STREAM.replace(b"\n\n", b"\n\r\n")
+    assert metered(openai_chat.DIALECT, mixed) == metered(openai_chat.DIALECT, CHAT_STREAM)
 
 
 def test_bedrock_header_counts_stand_in_for_a_body_without_usage() -> None:

@@ -359,6 +359,15 @@ async def test_unmetered_paths_where_they_are_allowed(start_gateway: StartGatewa
         assert (row["usage_source"], row["price_status"]) == ("none", "unpriced")
 
 
+async def test_unmetered_streams_are_passed_on_at_once_too(start_gateway: StartGateway) -> None:
+    async with start_gateway() as gateway:
+        loose = msgspec.structs.replace(gateway.config.upstreams["openai"], allow_unmetered_paths=True)
+    gateway.upstream.answer(chunked(b"first", 30.0, content_type="audio/mpeg"))
+    async with start_gateway(upstreams={"openai": loose}) as gateway:
+        async with gateway.post("/openai/v1/some/speech", {}) as response:
+            assert await asyncio.wait_for(response.content.readany(), 5) == b"first"
+
+
 async def test_own_credentials_beside_a_gateway_key(gateway: Running) -> None:
     gateway.upstream.answer(whole(ANSWER))
     async with gateway.post("/v1/chat/completions", CHAT, Authorization="Bearer sk-own", x_outlay_key=gateway.key):
