@@ -205,10 +205,6 @@ class Ledger:
                 self._waiting = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiting)
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._in_flight)
-
     # -- files --------------------------------------------------------------------------------------------------
 
     def _append(self, line: bytes) -> None:

@@ -103,6 +103,7 @@ class Meter:
 
     def _give_up(self, error: Exception) -> None:
         self.failed = type(error).__name__
+        self._framing = None  # what it holds back is of no use any more
 
 
 class UsageHider:

@@ -62,10 +62,10 @@ async def test_open_then_close(tmp_path: Path) -> None:
     with running(tmp_path) as journal:
         call = a_call("c1", team_id="payments")
         journal.open(call)
-        assert journal.in_flight == 1
+        assert len(journal._in_flight) == 1
         call.result, call.list_cost_nano = "completed", 42
         assert journal.close(call)
-        assert journal.in_flight == 0
+        assert len(journal._in_flight) == 0
         [opened], [closed] = all_records(tmp_path, "open"), all_records(tmp_path, "close")
         assert (opened["call_id"], opened["team_id"]) == ("c1", "payments")
         assert (closed["result"], closed["list_cost_nano"]) == ("completed", 42)

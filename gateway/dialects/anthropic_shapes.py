@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Answer
+from gateway.dialects.base import last_wins
 from gateway.reading import child, count, text
 
 
@@ -35,23 +36,14 @@ def _fold_usage(answer: Answer, data: Mapping[str, Any]) -> None:
     usage = answer.usage
     read, write = usage.cache_read_input_tokens or 0, usage.cache_write_input_tokens or 0
     known = None if usage.input_tokens is None else usage.input_tokens - read - write
-    fresh = _stated(data, "input_tokens", known)
-    usage.cache_read_input_tokens = _stated(data, "cache_read_input_tokens", usage.cache_read_input_tokens)
-    usage.cache_write_input_tokens = _stated(data, "cache_creation_input_tokens", usage.cache_write_input_tokens)
+    stated = count(data.get("input_tokens"))
+    fresh = known if stated is None else stated
+    last_wins(usage, "cache_read_input_tokens", data.get("cache_read_input_tokens"))
+    last_wins(usage, "cache_write_input_tokens", data.get("cache_creation_input_tokens"))
     if fresh is not None:
         usage.input_tokens = fresh + (usage.cache_read_input_tokens or 0) + (usage.cache_write_input_tokens or 0)
-    usage.cache_write_1h_input_tokens = _stated(
-        child(data, "cache_creation"), "ephemeral_1h_input_tokens", usage.cache_write_1h_input_tokens
-    )
-    usage.output_tokens = _stated(data, "output_tokens", usage.output_tokens)
-    usage.reasoning_output_tokens = _stated(
-        child(data, "output_tokens_details"), "thinking_tokens", usage.reasoning_output_tokens
-    )
-    usage.web_search_requests = _stated(
-        child(data, "server_tool_use"), "web_search_requests", usage.web_search_requests
-    )
-
-
-def _stated(data: Mapping[str, Any], name: str, known: int | None) -> int | None:
-    number = count(data.get(name))
-    return known if number is None else number
+    one_hour = child(data, "cache_creation").get("ephemeral_1h_input_tokens")
+    last_wins(usage, "cache_write_1h_input_tokens", one_hour)
+    last_wins(usage, "output_tokens", data.get("output_tokens"))
+    last_wins(usage, "reasoning_output_tokens", child(data, "output_tokens_details").get("thinking_tokens"))
+    last_wins(usage, "web_search_requests", child(data, "server_tool_use").get("web_search_requests"))

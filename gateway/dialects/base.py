@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.call import Answer, Ask
+from gateway.call import Answer, Ask, Usage
 from gateway.errors import Refusal
-from gateway.reading import tidied
+from gateway.reading import count, tidied
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -43,6 +43,13 @@ class Dialect(msgspec.Struct, frozen=True):
 
 def route(method: str, path: str, operation: str | None) -> Route:
     return Route(method, re.compile(path), operation)
+
+
+def last_wins(usage: Usage, name: str, value: Any) -> None:
+    """Set one count where the provider gave one: a stream may state it many times, the last statement is the bill."""
+    number = count(value)
+    if number is not None:
+        setattr(usage, name, number)
 
 
 def read_request(body: bytes, shape: type[T]) -> T:

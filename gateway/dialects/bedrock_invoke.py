@@ -12,9 +12,8 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import fold_message
-from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.base import Dialect, last_wins, read_request, route
 from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
-from gateway.dialects.openai_shapes import last_wins
 from gateway.reading import child, count, items, text
 
 METRICS = "amazon-bedrock-invocationMetrics"

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import fold_usage, last_wins, refuse
+from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.dialects.openai_shapes import fold_usage, refuse
 from gateway.reading import child, count, items, text
 
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.base import Dialect, last_wins, read_request, route
 from gateway.errors import Refusal
 from gateway.reading import child, count, items, text
 
@@ -72,22 +72,15 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         usage.output_tokens = (candidates or 0) + (thoughts or 0)
     if tool_prompt:
         usage.other_units = {"tool_use_prompt_tokens": float(tool_prompt)}
-    usage.cache_read_input_tokens = _either(metadata, "cachedContentTokenCount", usage.cache_read_input_tokens)
-    usage.reasoning_output_tokens = _either(metadata, "thoughtsTokenCount", usage.reasoning_output_tokens)
-    usage.audio_input_tokens = _modality(metadata, "promptTokensDetails", "AUDIO", usage.audio_input_tokens)
-    usage.image_output_tokens = _modality(metadata, "candidatesTokensDetails", "IMAGE", usage.image_output_tokens)
+    last_wins(usage, "cache_read_input_tokens", metadata.get("cachedContentTokenCount"))
+    last_wins(usage, "reasoning_output_tokens", metadata.get("thoughtsTokenCount"))
+    last_wins(usage, "audio_input_tokens", _of_modality(metadata.get("promptTokensDetails"), "AUDIO"))
+    last_wins(usage, "image_output_tokens", _of_modality(metadata.get("candidatesTokensDetails"), "IMAGE"))
 
 
-def _either(metadata: Mapping[str, Any], name: str, known: int | None) -> int | None:
-    number = count(metadata.get(name))
-    return known if number is None else number
-
-
-def _modality(metadata: Mapping[str, Any], name: str, modality: str, known: int | None) -> int | None:
-    for entry in items(metadata.get(name)):
-        if child(entry).get("modality") == modality:
-            return _either(child(entry), "tokenCount", known)
-    return known
+def _of_modality(details: Any, modality: str) -> Any:
+    entries = (child(entry) for entry in items(details))
+    return next((entry.get("tokenCount") for entry in entries if entry.get("modality") == modality), None)
 
 
 def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import last_wins, refuse
+from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.dialects.openai_shapes import refuse
 from gateway.reading import text
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, last_wins, named, refuse
+from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
 from gateway.reading import child, count, items, text
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})

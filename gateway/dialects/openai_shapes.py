@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.call import Answer, Usage
+from gateway.dialects.base import last_wins
 from gateway.errors import Refusal
 from gateway.reading import child, count, text, usd
 
@@ -73,13 +74,6 @@ def _own_cost(data: Mapping[str, Any], provider: str) -> int | None:
             return usd(child(data, "cost").get("total_cost"))
         case _:
             return None
-
-
-def last_wins(usage: Usage, name: str, value: Any) -> None:
-    """Set one count where the provider gave one: a stream may state it many times, the last statement is the bill."""
-    number = count(value)
-    if number is not None:
-        setattr(usage, name, number)
 
 
 def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
