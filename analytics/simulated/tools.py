@@ -33,7 +33,7 @@ class Session:
 
     @property
     def folder(self) -> str:
-        return "/work/" + self.repo.rpartition("/")[2]
+        return "/home/dev/" + self.repo.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
