@@ -63,14 +63,29 @@ class Ask(msgspec.Struct, frozen=True):
     """A session or conversation id that the body carries (`metadata`, `prompt_cache_key`, …)."""
     ticket: str | None = None
     """A ticket that the body's own metadata names."""
+    units: dict[str, float] = {}
+    """Billed units that the request alone decides (`characters` to speak, `images` wanted): they count where the answer
+    reports nothing."""
+
+
+class SubPass(msgspec.Struct, frozen=True):
+    """A pass of another model inside one answer, billed beside its usage: advisor, compaction, image tool."""
+
+    model: str | None
+    """`None` = the served model."""
+    usage: Usage
 
 
 class Answer(msgspec.Struct):
     """What the provider said, folded from one answer (JSON or stream) by a dialect. Last value wins, per field."""
 
     usage: Usage = msgspec.field(default_factory=Usage)
+    subpasses: list[SubPass] = []
+    """Not part of `usage`."""
     response_model: str | None = None
     service_tier: str | None = None
+    region: str | None = None
+    """Where the provider computed, when that has a price of its own."""
     finish_reason: str | None = None
     upstream_id: str | None = None
     provider_cost_nano: int | None = None

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.call import Cost, PriceStatus, Usage
+from gateway.call import Cost, PriceStatus, SubPass, Usage
 from gateway.prices.overrides import Overrides, OwnPrice
 from gateway.prices.rates import ZERO, Band, Rates, RateSet, parts, usd_per, whole
 
@@ -275,6 +275,8 @@ class PriceBook:
         *,
         service_tier: str | None = None,
         batch: bool = False,
+        region: str | None = None,
+        subpasses: Sequence[SubPass] = (),
     ) -> Cost:
         """The cost of a usage at a moment (UTC). `models`: the served name first, then the one asked for.
 
