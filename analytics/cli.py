@@ -168,7 +168,8 @@ def verify(data: Path, as_json_: bool) -> None:
         click.echo(verifying.as_json(findings))
     else:
         click.echo(
-            f"{findings.calls:,} calls of {findings.list_cost_usd:,.9f} USD until {findings.as_of:%H:%M:%S} UTC; "
+            f"{findings.calls:,} calls of {findings.list_cost_usd:,.9f} USD as first recorded and "
+            f"{findings.corrections:,} corrections until {findings.as_of:%H:%M:%S} UTC; "
             f"{findings.segments} segments with {findings.records:,} records in the journal"
         )
         if findings.torn:

@@ -10,8 +10,12 @@ query; so it is exact when each change is made in this order:
    links in a pattern that ends in `**`), while those that did can open them
 4. `grace` seconds later, when each query that listed them has opened them: link and file are removed
 
+Corrections move the same way, in files of their own below `corrections/`, so that files of calls never change and the
+few files with corrections are found by their place. The state has one row for both, so both turn at once.
+
 Work that a crash cut off is simply done again: what the state does not count may be overwritten. A closed day never
-changes; a call recorded on it later (a clock that stepped back) is booked on the first day that is still open.
+changes; a call recorded on it later (a clock that stepped back) is booked on the first day that is still open, and a
+correction is kept on the day on which it was made.
 A segment is retired only when it is ended (a gateway's recovery wants it until then), and when its records, read once
 more, are all sound, as many and cost as much as the state says: so damage is never sealed away.
 """
@@ -39,6 +43,9 @@ SETTLE_SECONDS = 5.0
 GRACE_SECONDS = 900.0
 ROUND_SECONDS = 5.0
 ANCHOR_DAY = date(1970, 1, 1)
+"""Before all others: the first file of a listing gives the columns. It is never read beyond that."""
+KINDS = ("calls", "corrections")
+"""Folders of sealed files."""
 ANCHOR_SEGMENT = "0-anchor"
 DAY_ZERO = date(1, 1, 1)
 STORAGE_VERSION = "v1.0.0"
@@ -55,6 +62,21 @@ class Row(NamedTuple):
     segment: str | None
     calls: int
     list_cost_nano: int
+    corrections: int = 0
+    corrections_nano: int = 0
+    late_calls: int = 0
+
+    @property
+    def sums(self) -> journal.Sums:
+        return journal.Sums(*self[3:7])
+
+    def count(self, kind: str) -> int:
+        """Number of rows in the file of a kind; there is no file without rows."""
+        return self.calls if kind == "calls" else self.corrections
+
+    def file_sums(self, kind: str) -> tuple[int, int]:
+        """Rows, and their list cost in nano-USD, of the file of a kind."""
+        return self[3:5] if kind == "calls" else self[5:7]
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
@@ -71,8 +93,7 @@ def read_state(data: Path) -> list[Row]:
                 line["state"],
                 date.fromisoformat(line["day"]) if line["day"] else None,
                 line["segment"] or None,
-                int(line["calls"]),
-                int(line["list_cost_nano"]),
+                *(int(line.get(name) or 0) for name in Row._fields[3:]),
             )
             for line in csv.DictReader(lines)
         ]
@@ -85,16 +106,25 @@ def write_state(data: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def day_folder(data: Path, day: date) -> Path:
-    return data / "calls" / f"day={day}"
+def day_folder(data: Path, day: date, kind: str = "calls") -> Path:
+    return data / kind / f"day={day}"
 
 
-def part_file(data: Path, day: date, segment: str) -> Path:
-    return day_folder(data, day) / f"part-{segment}.parquet"
+def part_file(data: Path, day: date, segment: str, kind: str = "calls") -> Path:
+    return day_folder(data, day, kind) / f"part-{segment}.parquet"
 
 
-def day_file(data: Path, day: date) -> Path:
-    return day_folder(data, day) / "day.parquet"
+def day_file(data: Path, day: date, kind: str = "calls") -> Path:
+    return day_folder(data, day, kind) / "day.parquet"
+
+
+def anchor_file(data: Path, kind: str) -> Path:
+    return day_folder(data, ANCHOR_DAY, kind) / "anchor.parquet"
+
+
+def part_files(data: Path, segment: str = "*") -> list[Path]:
+    """All files of segments, or of one, and links to those that are retired."""
+    return [path for kind in KINDS for path in (data / kind).glob(f"day=*/part-{segment}.parquet")]
 
 
 def segments(data: Path) -> list[Path]:
@@ -204,28 +234,31 @@ def _made_of(data: Path) -> Path:
 
 
 def _prepare(data: Path) -> None:
-    """Make what the views need to be there: the state, and for each glob one file without calls."""
-    for folder in ("journal", "calls"):
+    """Make what the views need to be there: the state, and for each glob one file."""
+    for folder in ("journal", *KINDS):
         (data / folder).mkdir(exist_ok=True)
     anchor = data / "journal" / f"{ANCHOR_SEGMENT}.jsonl"
     if not anchor.exists():
         with _put(anchor) as aside:  # an ended segment, so that a gateway's recovery passes it over
             aside.write_bytes(ledger.encode("end", 0, b"{}"))
     if not state_file(data).exists():
-        if any((data / "calls").glob("day=*/*.parquet")):
+        if any(path for kind in KINDS for path in (data / kind).glob("day=*/*.parquet")):
             raise UserError(f"{state_file(data)} is missing, which says which files count: restore it from a backup")
         write_state(data, [])
-    for path in (day_file(data, ANCHOR_DAY), part_file(data, ANCHOR_DAY, ANCHOR_SEGMENT)):
+    for kind in KINDS:
+        path = anchor_file(data, kind)
         if not path.exists():
             with duckdb.connect() as db, _put(path) as aside:
-                _view_of_segment(db, anchor)
-                db.execute(step("write_anchor"), {"file": str(aside)})
+                _read_segment(db, anchor, DAY_ZERO)
+                db.execute(step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
+                db.execute(step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(aside)})
 
 
-def _view_of_segment(db: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Create the view `journal_calls` over one segment instead of the whole journal."""
-    sql = build.load()["journal_calls"].sql.replace("/**'", f"/{path.name}'")
-    db.execute(f"CREATE OR REPLACE TEMP VIEW journal_calls AS {build.located(sql, path.parent.parent)}")
+def _read_segment(db: duckdb.DuckDBPyConnection, path: Path, first_open_day: date) -> None:
+    """Make the table `segment_entries`, through the view `journal_entries` over one segment, not the whole journal."""
+    sql = build.load()["journal_entries"].sql.replace("/**'", f"/{path.name}'")
+    db.execute(f"CREATE OR REPLACE TEMP VIEW journal_entries AS {build.located(sql, path.parent.parent)}")
+    db.execute(step("read_segment"), {"first_open_day": first_open_day})
 
 
 def scratch(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -255,14 +288,15 @@ class Lake:
         self._today = today
         self._sealing: dict[str, float] = {}
         """Segments whose files are in place but do not count yet, with the (monotonic) time of that."""
-        self._closing: dict[date, tuple[float, int, int]] = {}
-        """The same for days: time, calls, list cost in nano-USD."""
+        self._closing: dict[date, tuple[float, Row]] = {}
+        """The same for days: time, and the row of the state that will say so."""
         self._unconfirmed: dict[str, int] = {}
         """Segments that must stay in the journal, with the size at which that was found."""
         self._retired: dict[Path, float] = {}
         """Links to retired files, with the (monotonic) time since which we know them."""
-        for left_by_a_crash in [*(data / "calls").rglob("*.tmp"), *(data / "journal").glob("*.tmp")]:
-            left_by_a_crash.unlink()
+        for folder in ("journal", *KINDS):
+            for left_by_a_crash in (data / folder).rglob("*.tmp"):
+                left_by_a_crash.unlink()
 
     def round(self) -> None:
         """One round of all steps. Raises `OSError` or `duckdb.Error`; the next round tries again."""
@@ -285,36 +319,39 @@ class Lake:
                 continue
             with scratch(self.data, threads=1) as db:
                 first_open_day = max([_closed_through(state), *self._closing]) + timedelta(days=1)
-                _view_of_segment(db, path)
-                db.execute(step("read_segment"), {"first_open_day": first_open_day})
+                _read_segment(db, path, first_open_day)
                 days = db.execute(step("segment_days")).fetchall() or [(None, 0, 0)]
-                state = [row for row in state if row.segment != path.stem]
-                state += [Row("pending", day, path.stem, calls, nano) for day, calls, nano in days]
+                rows = [Row("pending", day, path.stem, *sums) for day, *sums in days]
+                state = [row for row in state if row.segment != path.stem] + rows
                 write_state(self.data, state)
-                for stray in (self.data / "calls").glob(f"day=*/part-{path.stem}.parquet"):
+                files = {
+                    part_file(self.data, row.day, path.stem, kind): (row, kind)
+                    for row in rows
+                    for kind in KINDS
+                    if row.day and row.count(kind)
+                }
+                for stray in part_files(self.data, path.stem):
                     # Left by a keeper that died while it judged the first open day otherwise; nothing counts it yet.
-                    if not stray.is_symlink() and stray.parent.name not in {f"day={day}" for day, _, _ in days}:
+                    if not stray.is_symlink() and stray not in files:
                         self._retire(stray)
-                for day, calls, nano in days:
-                    if day is not None:
-                        with _put(part_file(self.data, day, path.stem)) as aside:
-                            db.execute(step("write_part"), {"day": day, "file": str(aside)})
-                            _check_sums(db, aside, calls, nano)
+                for file, (row, kind) in files.items():
+                    with _put(file) as aside:
+                        db.execute(step(f"write_{kind}"), {"day": row.day, "file": str(aside)})
+                        _check_sums(db, aside, row.file_sums(kind))
             self._sealing[path.stem] = time.monotonic()
 
     def turn(self) -> None:
         """Let the files count that have been in place for long enough."""
         settled = time.monotonic() - self._settle
         sealed = {segment for segment, since in self._sealing.items() if since <= settled}
-        closed = {day: sums for day, sums in self._closing.items() if sums[0] <= settled}
+        closed = {day: row for day, (since, row) in self._closing.items() if since <= settled}
         if not sealed and not closed:
             return
         state = [
             row._replace(state="sealed") if row.state == "pending" and row.segment in sealed else row
             for row in read_state(self.data)
         ]
-        state += [Row("closed", day, None, calls, nano) for day, (_, calls, nano) in sorted(closed.items())]
-        write_state(self.data, state)
+        write_state(self.data, state + [row for _, row in sorted(closed.items())])
         for segment in sealed:
             del self._sealing[segment]
         for day in closed:
@@ -333,13 +370,20 @@ class Lake:
             if day in self._closing:
                 continue
             rows = [row for row in state if row.day == day and row.segment]
-            calls, nano = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
-            _check_nothing_is_lost(day_file(self.data, day), calls)
-            parts = [build.glob_of(part_file(self.data, day, row.segment)) for row in rows if row.segment]
-            with scratch(self.data, threads=1) as db, _put(day_file(self.data, day)) as aside:
-                db.execute(step("write_day"), {"parts": parts, "file": str(aside)})
-                _check_sums(db, aside, calls, nano)
-            self._closing[day] = (time.monotonic(), calls, nano)
+            whole = Row(
+                "closed", day, None, *(sum(numbers) for numbers in zip(*(row[3:] for row in rows), strict=True))
+            )
+            for kind in KINDS:
+                parts = [
+                    part_file(self.data, day, row.segment, kind) for row in rows if row.segment and row.count(kind)
+                ]
+                file = day_file(self.data, day, kind)
+                _check_nothing_is_lost(file, whole.count(kind))
+                if parts:
+                    with scratch(self.data, threads=1) as db, _put(file) as aside:
+                        db.execute(step("write_day"), {"parts": [*map(build.glob_of, parts)], "file": str(aside)})
+                        _check_sums(db, aside, whole.file_sums(kind))
+            self._closing[day] = (time.monotonic(), whole)
 
     def remove(self) -> None:
         """Retire what counts no more, remove what was retired long ago, forget what nobody needs to know any more."""
@@ -351,11 +395,10 @@ class Lake:
         for path in segments(self.data):
             if path.stem in sealed and self._is_confirmed(path, sealed[path.stem]):
                 self._retire(path)
-        for row in state:
-            if row.state == "closed" and row.day:
-                for path in day_folder(self.data, row.day).glob("part-*.parquet"):
-                    if not path.is_symlink():
-                        self._retire(path)
+        closed = {f"day={row.day}" for row in state if row.state == "closed"}
+        for path in part_files(self.data):
+            if path.parent.name in closed and not path.is_symlink():
+                self._retire(path)
         self._remove_retired()
         left = {path.stem for path in (self.data / "journal").glob("*.jsonl")}
         through = _closed_through(state)
@@ -376,7 +419,7 @@ class Lake:
 
     def _remove_retired(self) -> None:
         now = time.monotonic()
-        links = [*(self.data / "journal").glob("*.jsonl"), *(self.data / "calls").glob("day=*/part-*.parquet")]
+        links = [*(self.data / "journal").glob("*.jsonl"), *part_files(self.data)]
         self._retired = {path: self._retired.get(path, now) for path in links if path.is_symlink()}
         for path, since in self._retired.items():
             if now - since >= self._grace:
@@ -389,8 +432,7 @@ class Lake:
         if self._unconfirmed.get(path.stem) == size:
             return False
         contents = journal.read(path)
-        sealed = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
-        sound = not contents.damaged and contents.sums() == sealed
+        sound = not contents.damaged and contents.sums() == journal.total(row.sums for row in rows)
         if not sound:
             log.error("%s is damaged, or not what was sealed of it, and is kept; see `outlay verify`", path.name)
         if sound and contents.ended:
@@ -412,25 +454,25 @@ def _first_day(segment: Path) -> date:
 
 
 def file_sums(db: duckdb.DuckDBPyConnection, file: Path) -> tuple[int, int]:
-    """Calls and list cost in nano-USD, as a Parquet file has them. Raises `duckdb.Error`."""
+    """Rows and their list cost in nano-USD, as a Parquet file has them. Raises `duckdb.Error`."""
     row = db.execute(step("file_sums"), {"file": build.glob_of(file)}).fetchone()
     assert row is not None
     return row[0], row[1]
 
 
-def _check_nothing_is_lost(day: Path, calls: int) -> None:
-    """Raises `OSError` when a day's file holds more calls than what would replace it: the state lost something."""
+def _check_nothing_is_lost(day: Path, rows: int) -> None:
+    """Raises `OSError` when a day's file holds more rows than what would replace it: the state lost something."""
     if day.exists():
         with duckdb.connect() as db:
             held, _ = file_sums(db, day)
-        if held > calls:
-            raise OSError(f"{day} holds {held} calls, the state knows of {calls}: restore lake_state.csv from a backup")
+        if held > rows:
+            raise OSError(f"{day} holds {held} rows, the state knows of {rows}: restore lake_state.csv from a backup")
 
 
-def _check_sums(db: duckdb.DuckDBPyConnection, file: Path, calls: int, nano: int) -> None:
+def _check_sums(db: duckdb.DuckDBPyConnection, file: Path, expected: tuple[int, int]) -> None:
     found = file_sums(db, file)
-    if found != (calls, nano):
-        raise OSError(f"{file} has {found}, not {(calls, nano)} calls and nano-USD: written again in the next round")
+    if found != expected:
+        raise OSError(f"{file} has {found}, not {expected} rows and nano-USD: written again in the next round")
 
 
 def keep(data: Path, stop: threading.Event, *, wait: bool = False) -> None:

@@ -30,6 +30,8 @@ class Findings:
     """Lines cut off at a crash: expected, and never acknowledged to anybody."""
     calls: int = 0
     list_cost_usd: Decimal = Decimal(0)
+    """As first recorded; corrections come on top."""
+    corrections: int = 0
     open_calls: list[str] = field(default_factory=list)
     """call_id of each call in flight, or left open by a crash and not yet recovered."""
     wrong: list[str] = field(default_factory=list)
@@ -52,11 +54,11 @@ def verify(data: Path) -> Findings:
     sealed = {row.segment for row in state if row.state in ("sealed", "kept")}
     as_of_us = int(findings.as_of.replace(tzinfo=UTC).timestamp() * 1_000_000)
     unsealed = [contents.sums(as_of_us) for name, contents in read.items() if name not in sealed]
-    calls = sum(row.calls for row in counted) + sum(calls for calls, _ in unsealed)
-    nano = sum(row.list_cost_nano for row in counted) + sum(nano for _, nano in unsealed)
-    findings.calls, findings.list_cost_usd = calls, Decimal(nano) / NANO
+    sums = journal.total([*(row.sums for row in counted), *unsealed])
+    findings.calls, findings.list_cost_usd = sums.calls, Decimal(sums.list_cost_nano) / NANO
+    findings.corrections = sums.corrections
     try:
-        _check_views(data, calls, nano, findings)
+        _check_views(data, sums, findings)
     except duckdb.Error as error:
         findings.wrong.append(f"the views cannot be read: {str(error).splitlines()[0]}")
     return findings
@@ -84,32 +86,31 @@ def _read_journal(data: Path, findings: Findings) -> dict[str, journal.Contents]
 
 def _check_files(data: Path, state: list[lake.Row], findings: Findings) -> None:
     """Each Parquet file that counts, against the state; and that the state names all there are."""
-    expected = {
-        lake.day_file(data, row.day) if row.state == "closed" else lake.part_file(data, row.day, row.segment or ""): row
-        for row in state
-        if row.day and row.state != "pending"
-    }
     closed = {row.day for row in state if row.state == "closed"}
+    expected: dict[Path, tuple[int, int]] = {}
+    for row, kind in ((row, kind) for row in state for kind in lake.KINDS):
+        if row.day and row.count(kind) and row.state != "pending":
+            if row.state == "closed":
+                expected[lake.day_file(data, row.day, kind)] = row.file_sums(kind)
+            elif row.day not in closed:
+                expected[lake.part_file(data, row.day, row.segment or "", kind)] = row.file_sums(kind)
     with duckdb.connect() as db:
-        for path, row in expected.items():
-            if row.state != "closed" and row.day in closed:
-                continue
+        for path, sums in expected.items():
             name = path.relative_to(data)
             try:
                 found = lake.file_sums(db, path)
             except duckdb.Error as error:
                 findings.wrong.append(f"{name} cannot be read: {str(error).splitlines()[0]}")
                 continue
-            if found != (row.calls, row.list_cost_nano):
-                findings.wrong.append(
-                    f"{name} has {_amount(*found)}, but {_amount(row.calls, row.list_cost_nano)} were sealed"
-                )
-    for path in sorted((data / "calls").glob("day=*/day.parquet")):
-        day = path.parent.name.removeprefix("day=")
-        if day not in {str(row.day) for row in state} | {str(lake.ANCHOR_DAY)}:
-            findings.wrong.append(f"{path.relative_to(data)} is not in the state, so its calls are not counted")
+            if found != sums:
+                what = path.parent.parent.name
+                findings.wrong.append(f"{name} has {_amount(*found, what)}, but {_amount(*sums, what)} were sealed")
+    days = {str(row.day) for row in state} | {str(lake.ANCHOR_DAY)}
+    for path in sorted(path for kind in lake.KINDS for path in (data / kind).glob("day=*/day.parquet")):
+        if path.parent.name.removeprefix("day=") not in days:
+            findings.wrong.append(f"{path.relative_to(data)} is not in the state, so it is not counted")
     pending = {row.segment for row in state if row.state == "pending"}
-    for path in sorted((data / "calls").glob("day=*/part-*.parquet")):
+    for path in sorted(lake.part_files(data)):
         segment = path.stem.removeprefix("part-")
         day = path.parent.name.removeprefix("day=")
         if path not in expected and segment not in pending | {lake.ANCHOR_SEGMENT} and day not in map(str, closed):
@@ -120,27 +121,27 @@ def _check_sealed(state: list[lake.Row], read: dict[str, journal.Contents], find
     """Each sealed segment that is still in the journal, against the state."""
     for name, contents in read.items():
         rows = [row for row in state if row.segment == name and row.state == "sealed"]
-        sealed = sum(row.calls for row in rows), sum(row.list_cost_nano for row in rows)
+        sealed = journal.total(row.sums for row in rows)
         if rows and sealed != contents.sums():
             findings.wrong.append(
-                f"{name} has {_amount(*contents.sums())} in sound records, but {_amount(*sealed)} were sealed"
+                f"{name} has {_told(contents.sums())} in sound records, but {_told(sealed)} were sealed"
             )
 
 
-def _check_views(data: Path, calls: int, nano: int, findings: Findings) -> None:
-    """The view's totals against the files' and the journal's, and all checks that must give no row."""
+def _check_views(data: Path, sums: journal.Sums, findings: Findings) -> None:
+    """The views' totals against the files' and the journal's, and all checks that must give no row."""
     models = build.load()
-    as_of = build.read_model(build.FOLDER / "steps" / "calls_as_of.sql")
-    models["all_calls"] = dataclasses.replace(models["calls"], name="all_calls")
-    models["calls"] = dataclasses.replace(as_of, name="calls")
+    for name in ("booked_calls", "restated_calls", "calls"):
+        as_of = build.read_model(build.FOLDER / "steps" / f"{name}_as_of.sql")
+        models[f"all_{name}"] = dataclasses.replace(models[name], name=f"all_{name}")
+        models[name] = dataclasses.replace(as_of, name=name)
     with lake.scratch(data) as db:
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": findings.as_of})
         build.create_views(db, data, models)
-        sums = db.execute(lake.step("calls_sums")).fetchone()
-        if sums != (calls, nano):
+        found = journal.Sums(*(db.execute(lake.step("entries_sums")).fetchone() or (0, 0, 0, 0)))
+        if found != sums:
             findings.wrong.append(
-                f"the view calls has {_amount(*(sums or (0, 0)))}, "
-                f"but the sealed files and the journal have {_amount(calls, nano)}"
+                f"the views have {_told(found)}, but the sealed files and the journal have {_told(sums)}"
             )
         for check in build.load(build.FOLDER / "checks").values():
             rows = db.execute(check.sql).fetchmany(EXAMPLES)
@@ -152,8 +153,15 @@ def _check_views(data: Path, calls: int, nano: int, findings: Findings) -> None:
             ]
 
 
-def _amount(calls: int, nano: int) -> str:
-    return f"{calls} calls of {Decimal(nano) / NANO:f} USD"
+def _amount(rows: int, nano: int, what: str) -> str:
+    return f"{rows} {what} of {Decimal(nano) / NANO:f} USD"
+
+
+def _told(sums: journal.Sums) -> str:
+    calls = _amount(sums.calls, sums.list_cost_nano, "calls")
+    return (
+        f"{calls} and {_amount(sums.corrections, sums.corrections_nano, 'corrections')}" if sums.corrections else calls
+    )
 
 
 def as_json(findings: Findings) -> bytes:

@@ -7,6 +7,10 @@ Format of a line: a JSON object whose last key is `crc`, eight hex digits of CRC
 Kinds (`e`): `start` heads a segment, `open` precedes forwarding, `close` is the finished call, `end` says that nothing
 in the segment waits for recovery: its open calls were carried into the next segment. A segment without `end` whose
 owner is gone is what a crash left: recovery closes its open calls as `interrupted` in a new segment, then ends it.
+
+`correct` restates a closed call: all its fields anew, and beside them `cause` (`usage`, `price` or `attribution`) and
+`booked_us`, the `at` of its close record. The close record stays; the call counts as its latest correction says. Since
+a correction holds absolute values, to write one twice changes nothing.
 """
 
 import asyncio
@@ -18,10 +22,10 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -30,6 +34,8 @@ from gateway.config import LedgerSettings
 from gateway.errors import Refusal
 
 FORMAT_VERSION = 1
+Cause = Literal["usage", "price", "attribution"]
+"""Why a call is corrected: what was billed became known later; another price book; another ticket or task."""
 CRC_TAIL = len(b',"crc":"00000000"}')
 
 log = logging.getLogger("outlay.ledger")
@@ -62,6 +68,12 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def encode_correction(call: Call, cause: Cause, booked_us: int, at_us: int) -> bytes:
+    """The journal line that restates a call whose close record was written at `booked_us`."""
+    fields = b'%s,"cause":"%s","booked_us":%d}' % (msgspec.json.encode(call)[:-1], cause.encode(), booked_us)
+    return encode("correct", at_us, fields)
+
+
 def now_us() -> int:
     return time.time_ns() // 1000
 
@@ -81,6 +93,7 @@ class Ledger:
         self._fd = -1
         self._size = self._head_size = 0
         self._segment_until_us = 0
+        self._corrected_us = 0
         self._written = self._synced = 0
         """Records so far, and how many of them are certainly on the disk."""
         self._waiting: asyncio.Future[None] | None = None
@@ -185,13 +198,24 @@ class Ledger:
         False when it could not be recorded, which is logged as critical.
         """
         self._in_flight.pop(call.call_id, None)
-        line = encode("close", self._clock(), self._encoder.encode(call))
+        return self._record(call.call_id, encode("close", self._clock(), self._encoder.encode(call)))
+
+    def correct(self, call: Call, cause: Cause, booked_us: int) -> bool:
+        """Restate a call that was closed at `booked_us` (microseconds since the epoch), by any process.
+
+        False when it could not be recorded, as with `close`.
+        """
+        # Which of two corrections is the later one must be certain.
+        self._corrected_us = max(self._clock(), self._corrected_us + 1)
+        return self._record(call.call_id, encode_correction(call, cause, booked_us, self._corrected_us))
+
+    def _record(self, call_id: str, line: bytes) -> bool:
         try:
             self._append(line)
         except OSError as error:
             self._failed(error)
             if not self._use_reserve(line):
-                log.critical("call %s could not be recorded: %s", call.call_id, error.strerror)
+                log.critical("call %s could not be recorded: %s", call_id, error.strerror)
                 return False
         return True
 
@@ -219,10 +243,8 @@ class Ledger:
     def _new_segment(self) -> int:
         """Switch to a fresh segment that starts with the opens in flight. Returns the old one's descriptor, or -1."""
         now = self._clock()
-        name = datetime.fromtimestamp(now / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
-        path = self.journal / f"{name}-{self._gateway_id}.jsonl"
-        head = {"v": FORMAT_VERSION, "gateway_id": self._gateway_id, "synthetic": self._settings.synthetic}
-        lines = [encode("start", now, self._encoder.encode(head))]
+        path = _segment_path(self.journal, now, self._gateway_id)
+        lines = [_start_line(now, self._gateway_id, synthetic=self._settings.synthetic)]
         lines += [encode("open", now, fields) for fields in self._in_flight.values()]
         content = b"".join(lines)
         # Under another name until it is locked and has its head, so that nobody takes it for what a crash left.
@@ -324,6 +346,67 @@ class Ledger:
             f"Outlay cannot record calls at the moment ({self.failure}), so it does not forward them. "
             "An administrator has to look at the gateway's data folder.",
         )
+
+
+# -- corrections by a command ---------------------------------------------------------------------------------------
+
+
+def write_corrections(settings: LedgerSettings, corrections: Iterable[tuple[Call, Cause, int]], writer_id: str) -> int:
+    """Restate calls (each with the time, in microseconds, at which it was booked), beside any number of running gateways.
+
+    They go into segments of their own, which come under their names only when all of them are whole and on the disk:
+    until then a crash leaves no correction, and only between the renames a part of them. Then the same corrections may
+    be written again. Returns how many there were. Raises `OSError`, and whatever `corrections` raises; then nothing was
+    written.
+    """
+    journal = Path(settings.dir) / "journal"
+    written = 0
+    with contextlib.ExitStack() as segments:
+        unborn: list[tuple[Path, Path]] = []
+        file: BinaryIO | None = None
+        at_us = 0
+        for call, cause, booked_us in corrections:
+            at_us = max(now_us(), at_us + 1)
+            if file is None or file.tell() >= settings.segment_bytes:
+                _finish(file, at_us)
+                path = _segment_path(journal, at_us, writer_id)
+                unborn.append((path.with_suffix(".new"), path))
+                file = segments.enter_context(path.with_suffix(".new").open("xb"))
+                segments.callback(path.with_suffix(".new").unlink, missing_ok=True)
+                fcntl.flock(file, fcntl.LOCK_EX)  # says to a starting gateway that no crash left this
+                file.write(_start_line(at_us, writer_id, synthetic=settings.synthetic))
+            file.write(encode_correction(call, cause, booked_us, at_us))
+            written += 1
+        _finish(file, at_us)
+        for aside, path in unborn:
+            aside.rename(path)
+    if written:
+        folder = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return written
+
+
+def _finish(file: BinaryIO | None, at_us: int) -> None:
+    if file is not None:
+        file.write(encode("end", at_us, b"{}"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _segment_path(journal: Path, at_us: int, writer_id: str) -> Path:
+    name = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
+    return journal / f"{name}-{writer_id}.jsonl"
+
+
+def _start_line(at_us: int, writer_id: str, *, synthetic: bool) -> bytes:
+    head = {"v": FORMAT_VERSION, "gateway_id": writer_id, "synthetic": synthetic}
+    return encode("start", at_us, msgspec.json.encode(head))
+
+
+# -- recovery --------------------------------------------------------------------------------------------------------
 
 
 def _lock_crashed(segments: list[Path], locks: contextlib.ExitStack) -> dict[Path, int]:

@@ -245,7 +245,7 @@ def test_a_state_that_lost_a_closed_day_is_noticed_and_overwrites_nothing(run: R
     state.write_text(state.read_text().splitlines(keepends=True)[0])  # only its header is left
     code, out, _ = run("verify")
     assert code == 1
-    assert "is not in the state, so its calls are not counted" in out
+    assert "is not in the state, so it is not counted" in out
     held = lake.day_file(data, NOON.date()).read_bytes()
     segment(data, [call(NOON)], gateway_id="gw-2")
     moving = lake.Lake(data, 0, 1000, lambda: date(2026, 12, 24))

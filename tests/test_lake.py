@@ -289,7 +289,7 @@ def test_a_filter_on_the_day_reads_only_that_day(
         moving.round()
     assert states(data)[-1] == ("closed", date(2026, 11, 22))
     plan = db.execute("EXPLAIN ANALYZE SELECT sum(list_cost_usd) FROM calls WHERE day = DATE '2026-11-21'").fetchall()
-    assert "Scanning Files: 1/5" in plan[0][1]  # two are anchors
+    assert "Scanning Files: 1/4" in plan[0][1]  # one is the anchor
 
 
 # -- other processes -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
--- Calls as the gateways recorded them, sealed or not, in the journal's segments. One row per close record.
+-- What is in the journal's segments, sealed or not: calls as the gateways recorded them, and corrections of calls. One row per close or correct record.
 -- @call_id: Identifier of the call: UUIDv7
 -- @request_id: Identifier of the request, shared by its attempts: UUIDv7
 -- @attempt: Number of the attempt at the same request, from 1
@@ -75,15 +75,19 @@
 -- @response_bytes: Size of the answer as received, bytes
 -- @upstream_id: Identifier that the provider gave the answer
 -- @gateway_id: Gateway process that served the call
--- @recorded_at: When the gateway closed the record, UTC
--- @segment: Journal segment that the call was recorded in
--- @day: UTC day in whose folder the call is kept, normally that of recorded_at; a filter on it reads only those days
+-- @correction: Why a call is restated: usage, price, attribution; NULL for the call as it was first recorded
+-- @corrected_at: When the correction was recorded, UTC; NULL for the call as it was first recorded
+-- @recorded_at: When the gateway closed the record, UTC; of a correction, when it closed the record of the call
+-- @segment: Journal segment that the record is in
+-- @day: UTC day in whose folder the record is kept, normally that on which it was written; a filter on it reads only those days
 WITH lines AS (
   -- A line torn by a crash becomes a row of NULLs. Records of kinds that are not known here are passed over.
   SELECT
     *,
     make_timestamp(started_us) AS started_at,
-    make_timestamp("at") AS recorded_at,
+    make_timestamp(CASE e WHEN 'correct' THEN booked_us ELSE "at" END) AS recorded_at,
+    CASE e WHEN 'correct' THEN cause END AS correction,
+    CASE e WHEN 'correct' THEN make_timestamp("at") END AS corrected_at,
     parse_filename(filename, true) AS segment,
     -- Exact: BIGINT times DECIMAL is DECIMAL. An amount beyond DECIMAL(18,9) would hide all rows if it were an error.
     TRY_CAST(COLUMNS('(.*)_nano') * 0.000000001 AS DECIMAL(18,9)) AS '\1_usd'
@@ -111,10 +115,10 @@ WITH lines AS (
       tool_count: 'BIGINT', tool_schema_tokens: 'BIGINT', tool_calls: 'BIGINT', edits: 'BIGINT',
       human_turn: 'BOOLEAN', request_hash: 'VARCHAR', prefix_hash: 'VARCHAR', prefix_tokens: 'BIGINT',
       action_hash: 'VARCHAR', request_bytes: 'BIGINT', response_bytes: 'BIGINT', upstream_id: 'VARCHAR',
-      gateway_id: 'VARCHAR'
+      gateway_id: 'VARCHAR', cause: 'VARCHAR', booked_us: 'BIGINT'
     }
   )
-  WHERE suffix(filename, '.jsonl') AND e = 'close' AND call_id IS NOT NULL
+  WHERE suffix(filename, '.jsonl') AND e IN ('close', 'correct') AND call_id IS NOT NULL
 )
 SELECT
   call_id, request_id, attempt, started_at, duration_ms, first_byte_ms, key_id, user_id, team_id, client,
@@ -135,6 +139,6 @@ SELECT
   ) AS '\0',
   provider_cost_usd, price_status, price_id, price_book, held_usd, budget_action, max_output_tokens, message_count,
   tool_count, tool_schema_tokens, tool_calls, edits, human_turn, request_hash, prefix_hash, prefix_tokens, action_hash,
-  request_bytes, response_bytes, upstream_id, gateway_id, recorded_at, segment,
-  CAST(recorded_at AS DATE) AS day
+  request_bytes, response_bytes, upstream_id, gateway_id, correction, corrected_at, recorded_at, segment,
+  CAST(make_timestamp("at") AS DATE) AS day
 FROM lines
