@@ -49,9 +49,9 @@ PIECE_CHARS = 50_000
 """Text is counted in pieces of at most 200 KB: tiktoken panics on a million blanks."""
 COUNTED_CHARS_MAX = 2_000_000
 """Of longer text an even sample is counted."""
-PARSED_BYTES_MAX = 4 * 1024 * 1024
+PARSED_BYTES_MAX = 2 * 1024 * 1024
 """A longer request is read without its base64, and one that is longer even so is not parsed: parsing holds the GIL."""
-SAMPLE_BYTES_MAX = 1024 * 1024
+SAMPLE_BYTES_MAX = 512 * 1024
 """No more of an answer's sample is looked at."""
 SCANNED_BYTES = 256 * 1024
 BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{512,}")
@@ -157,7 +157,7 @@ FAMILIES = (
     _family("gpt-oss", r"gpt-oss", 1.0, request=63),
     _family("mixtral", r"mixtral|mistral-7b", 1.3),
     _family("mistral", r"mistral|ministral|codestral|magistral|devstral|pixtral|voxtral", 1.02, request=8, tools=30),
-    _family("llama 3.1+", r"llama-?(?:3[.-][1-9]|[4-9])", 1.05, request=30, tools=150),
+    _family("llama 3.1+", r"llama-?(?:3[.-][1-9]|4)(?![\db])", 1.05, request=30, tools=150),
     _family("llama", r"llama", 1.06, request=6, tools=150),
     _family("deepseek", r"deepseek", 1.03, tools=230, tool_call=30),
     _family("qwen", r"qwen", 1.03, tools=130, tool_call=20),
@@ -248,6 +248,15 @@ class Estimator:
         self._waiting = 0
         self._corrections = Corrections()  # used in the thread only
 
+    async def load(self) -> None:
+        """Load the tokenizer now (it loads by itself when first needed, and then holds up the loop for about 0.1 s)."""
+
+        def work() -> int:
+            encoding(self._ranks)
+            return 0
+
+        await self._in_thread(work, 0)
+
     async def request_tokens(self, provider: str, model: str | None, body: bytes) -> int:
         """Input tokens of a request's body (decoded, JSON)."""
         return await self._in_thread(partial(self._request_tokens, provider, model, body), _by_bytes(len(body)))
@@ -287,7 +296,7 @@ class Estimator:
         await self._in_thread(work, 0)
 
     def close(self) -> None:
-        """Let go of the thread. What is asked afterwards is bytes / 4."""
+        """Let go of the thread; what is asked afterwards is bytes / 4."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _request_tokens(self, provider: str, model: str | None, body: bytes) -> int:

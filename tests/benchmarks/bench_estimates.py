@@ -30,7 +30,8 @@ NAMES = {
 }
 NO_CHATS = re.compile("batch|image|transcription|rerank|predict|realtime|retrieve|compact|assistants")
 TOKENS_MIN = 20
-EVENTS_MIN = 4
+EVENTS_MIN = 10
+"""Shorter streams are not cut."""
 SAMPLE_BYTES = 16 * 1024
 CUTS = (0.1, 0.25, 0.5, 0.75)
 REASONING_SHOWN = re.compile(rb'"(?:reasoning|reasoning_content|thinking|thought)"\s*:\s*(?:"[^"]|true)')
