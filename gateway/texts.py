@@ -42,8 +42,7 @@ BLOB = re.compile(r"(?:data:[^,]{0,200},)?[A-Za-z0-9+/_=\r\n-]{512,}\Z|data:[a-z
 BASE64 = re.compile(r"[A-Za-z0-9+/_=-]{512,}")
 
 ATTACHED = _names(
-    "image image_url file file_url file_data file_id fileData inlineData inline_data input_audio images bytes b64_json "
-    "audio video"
+    "image image_url file file_url file_data file_id fileData inlineData inline_data input_audio images bytes b64_json"
 )
 """One attachment each, whatever is in it."""
 MEDIA_TYPE = _names("mime_type mimeType media_type")
@@ -87,7 +86,7 @@ def read_by_model(body: bytes) -> Read:
 
 def _taken(found: Read, parent: dict[str, Any], name: str, value: Any) -> bool:
     """True for a field that needs no further look: a setting, an attachment, an object that is read as JSON."""
-    if name in SETTINGS:
+    if name in SETTINGS or not value:
         return True
     if name in ATTACHED or (name == "source" and isinstance(value, dict) and value.get("type") not in READ_SOURCES):
         found.attachments += len(value) if isinstance(value, list) else 1
@@ -97,7 +96,7 @@ def _taken(found: Read, parent: dict[str, Any], name: str, value: Any) -> bool:
         return True
     if name == "data" and parent.get("type") == "redacted_thinking":
         return True
-    if value and (name in TOOLS or (name in RENDERED and isinstance(value, dict))):
+    if name in TOOLS or (name in RENDERED and isinstance(value, dict)):
         found.has_tools = found.has_tools or name in TOOLS
         found.parts.append(_compact(value))
         return True

@@ -182,6 +182,11 @@ def test_attachments_count_flat(shape: str) -> None:
     assert tokens.request_estimate(found, tokens.OTHER) == pytest.approx(alone + tokens.ATTACHMENT_TOKENS, abs=5)
 
 
+def test_settings_of_media_are_no_attachments() -> None:
+    request = {"prompt": "?", "audio": {"voice": "alloy", "format": "wav"}, "image": None, "images": []}
+    assert tokens.readable(json.dumps(request).encode()).attachments == 0
+
+
 def test_ollama_images_count_each() -> None:
     assert tokens.readable(json.dumps({"prompt": "?", "images": [IMAGE, IMAGE]}).encode()).attachments == 2
 
