@@ -166,10 +166,11 @@ FAMILIES = (
     _family("cohere", r"command|cohere", 1.05, request=0, tool_call=0),
     _family("nova", r"nova", 1.06, tools=340, tool_call=30),
 )
-"""The first whose pattern is in the model's name counts. All but Claude: medians of recorded traffic, of 2 to 14 calls
-each (`tests/benchmarks/bench_estimates.py`, 2026-11-25), so no better than ±10 %. Claude has no public tokenizer: the
-recordings say 1.03 to 1.2 for prose, comparisons with unofficial tokenizers 1.21 to 1.30 for code and JSON, and 1.45 to
-1.74 since 4.7; its tool prompt is documented as 159 to 530 tokens."""
+"""The first whose pattern is in the model's name counts. All but Claude: set by hand near the medians of recorded
+traffic (2026-11-25; the number of calls of each is in docs/metering.md), so no better than ±10 %; `tools` and
+`tool_call` rest on 1 to 5 calls each, Nova and Grok on fewer than can be judged. Claude has no public tokenizer: the
+recordings say 1.03 to 1.2 for prose, comparisons with unofficial tokenizers 1.21 to 1.30 for code and JSON, and 1.45
+to 1.74 since 4.7; its tool prompt is documented as 159 to 530 tokens."""
 OTHER = _family("other", "", 1.0)
 
 
