@@ -31,6 +31,11 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
     drain_seconds: Annotated[float, _help("On SIGTERM, how long running calls may take to finish.", ge=0)] = 60.0
+    read_on_calls: Annotated[
+        int, _help("Answers read on to their usage at a time, after the client has gone; 0 = none.", ge=0)
+    ] = 64
+    read_on_seconds: Annotated[float, _help("… for at most so long each.", gt=0)] = 60.0
+    read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
 
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
