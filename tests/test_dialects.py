@@ -274,7 +274,7 @@ def test_images() -> None:
 @pytest.mark.parametrize(
     ("body", "found", "units"),
     [
-        ({"text": "x", "usage": {"type": "duration", "seconds": 6}}, {"other_units": {"seconds": 6.0}}, {}),
+        ({"usage": {"type": "duration", "seconds": 6}}, {"other_units": {"seconds": 6.0}}, {}),
         (
             {"usage": {"input_tokens": 37, "input_token_details": {"audio_tokens": 37}, "output_tokens": 145}},
             {"input": 37, "audio_input": 37, "output": 145},
@@ -287,7 +287,7 @@ def test_images() -> None:
             {},
         ),
         ({"text": "x", "duration": 5.5}, {}, {"seconds": 5.5}),
-        ({"text": "x"}, {}, {}),
+        ({"text": "the sun rises in the east"}, {}, {"seconds": 2.4}),  # six words at 150 a minute
     ],
 )  # fmt: skip
 def test_transcriptions(body: Any, found: dict[str, Any], units: dict[str, float]) -> None:

@@ -12,6 +12,10 @@ from gateway.dialects.base import Dialect, add_units, read_form, route
 from gateway.dialects.openai_shapes import fold_error, fold_usage, refuse
 from gateway.reading import amount, child, text
 
+WORDS_PER_SECOND = 2.5
+"""Of speech: 150 a minute. How long a recording was, where nobody says it."""
+SAID_MAX = 10_000_000
+
 
 def read_ask(path: str, body: bytes) -> Ask:
     form = read_form(body)
@@ -30,7 +34,8 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     if "prompt_tokens" in usage:  # Mistral
         fold_usage(answer, usage, provider, "prompt_tokens", "completion_tokens")
     add_units(answer.usage, seconds=usage.get("seconds") or usage.get("prompt_audio_seconds"))
-    if seconds := amount(data.get("duration")):
+    said = text(data.get("text"), SAID_MAX) or ""
+    if seconds := amount(data.get("duration")) or round(len(said.split()) / WORDS_PER_SECOND, 1):
         answer.units = {"seconds": seconds}
     fold_error(answer, data)
     kind = text(data.get("type")) or ""
