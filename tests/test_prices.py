@@ -541,6 +541,42 @@ def test_free_is_stated_and_not_guessed_from_an_empty_list() -> None:
     assert price("gcp.vertex_ai", "gemma-3-27b-it", input_tokens=9).status == "unpriced"
 
 
+SINGLE_RATES = """
+    [[rate]]
+    provider = "openai"
+    model = "gpt-4.1*"
+    usd_per_million = { output_audio = 9, input = 9 }
+    usd_each = { web_search_requests = 9, images = 9 }
+    source = "a test"
+    checked = 2026-11-25
+    """
+
+
+@pytest.mark.parametrize(("replaces", "expected"), [("false", 10_000_000 + 2000), ("true", 9_000_000_000 + 9000)])
+def test_single_rates_add_to_the_list_and_overrule_it_only_where_they_say_so(
+    tmp_path: Path, replaces: str, expected: int
+) -> None:
+    path = tmp_path / "supplement.toml"
+    path.write_text(SINGLE_RATES + f"replaces = {replaces}")
+    book = PriceBook.load(DEFAULT_BOOK, path)
+    assert price("openai", "gpt-4.1", book=book, input_tokens=1, web_search_requests=1).list_nano == expected
+    more = price("openai", "gpt-4.1", book=book, input_tokens=0, output_tokens=1, audio_output_tokens=1,
+        other_units={"images": 1.0})  # fmt: skip
+    assert amounts(more)[3:] == [9000, 9_000_000_000]
+
+
+def test_a_fee_alone_does_not_price_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "supplement.toml"
+    path.write_text(
+        '[[rate]]\nprovider = "github-copilot"\nmodel = "*"\nusd_each = { web_search_requests = 1 }\n'
+        'source = "a test"\nchecked = 2026-11-25'
+    )
+    book = PriceBook.load(DEFAULT_BOOK, path)
+    usage = {"input_tokens": 10, "web_search_requests": 1}
+    assert price("github-copilot", "gpt-4o", book=book, **usage).status == "unpriced"
+    assert price("github-copilot", "claude-sonnet-5", book=book, **usage).other_nano == NANO
+
+
 def test_a_dated_rate_names_its_date() -> None:
     usage = {"input_tokens": 1000, "cache_read_input_tokens": 1000}
     named = ("openrouter", "google/gemini-2.5-flash")
@@ -624,10 +660,13 @@ def test_what_the_provider_bills_is_the_contracted_cost() -> None:
     assert reported("openrouter", "openai/gpt-4.1", -1).contracted_nano == 2_000_000
 
 
-@pytest.mark.parametrize("model", ["no-such-model", "gpt-oss-120b:new"])
-def test_where_no_list_is_certain_the_bill_is_the_list(model: str) -> None:
-    assert reported("openrouter", model, None).status in ("unpriced", "fallback")
-    cost = reported("openrouter", model, 7)
+@pytest.mark.parametrize(
+    ("provider", "model", "status"),
+    [("openrouter", "no-such-model", "unpriced"), ("nobody", "claude-sonnet-4-5", "fallback")],
+)
+def test_where_no_list_is_certain_the_bill_is_the_list(provider: str, model: str, status: str) -> None:
+    assert reported(provider, model, None).status == status
+    cost = reported(provider, model, 7)
     assert (cost.status, cost.price_id, amounts(cost)) == ("exact", "reported", [0, 0, 0, 0, 7])
     assert cost.list_nano == cost.contracted_nano == 7
 
@@ -652,6 +691,15 @@ def test_own_prices_and_discounts_outrank_the_bill(tmp_path: Path) -> None:
     assert (own.price_id, own.list_nano, own.contracted_nano) == ("own:openrouter/openai/gpt-4.1", 1_000_000, 1_000_000)
     assert (discounted.list_nano, discounted.contracted_nano) == (2_500_000, 2_250_000)
     assert plain.contracted_nano == 7
+
+    def with_pass(model: str, of: str) -> Cost:
+        usage = Usage(input_tokens=1000)
+        return book.price("openrouter", (model,), usage, NOW, subpasses=[SubPass(of, usage)], reported_nano=7)
+
+    assert status_of(with_pass("openai/gpt-4.1", "unheard-of")) == (
+        "fallback", "own:openrouter/openai/gpt-4.1", 2_000_000
+    )  # fmt: skip
+    assert with_pass("openai/gpt-4.1-mini", "openai/gpt-4o").contracted_nano == 400_000 + 2_250_000
 
 
 def test_a_discount_is_of_the_pass_that_it_names(tmp_path: Path) -> None:
