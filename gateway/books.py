@@ -33,12 +33,16 @@ MODELS_MAX = 1000
 class OpenCall:
     """A call between its two records: all that is needed to close it, however it ends."""
 
-    def __init__(self, call: Call, dialect: Dialect | None, ask: Ask, request: bytes) -> None:
+    def __init__(
+        self, call: Call, dialect: Dialect | None, ask: Ask, request: bytes, region: str | None = None
+    ) -> None:
         self.call = call
         self.dialect = dialect
         self.ask = ask
         self.request = request
         """The decoded body, for estimates."""
+        self.region = region
+        """Where the upstream computes, as far as settings and address tell."""
         self.meter = Meter(dialect, call.provider or "", {})
         self.is_answered = False
         self.free = False
@@ -77,7 +81,8 @@ class Books:
         self._settings = settings
         self._prices = prices
         self._ledger = ledger
-        self._late = late
+        self.late = late
+        """What is billed in a later answer."""
         self._estimator = estimator
         self._telemetry = telemetry
         self._seen: dict[tuple[str, str], int] = {}
@@ -122,16 +127,16 @@ class Books:
         if open_call.free and call.usage_source == "none":
             call.list_cost_nano = call.contracted_cost_nano = 0
         else:
-            set_cost(call, self.price(call, answer, usage))
+            set_cost(call, self.price(call, answer, usage, open_call.region))
         if meter.failed is not None:
             self._telemetry.meter_failures.labels(call.dialect or "", meter.failed).inc()
         self._write(call)
         if whole and answer.error is None:
             self._learn_from(open_call, answer)
         if answer.pending and answer.upstream_id is not None:
-            self._late.wait(f"{call.upstream}/{answer.upstream_id}", call)
+            self.late.wait(f"{call.upstream}/{answer.upstream_id}", call)
 
-    def price(self, call: Call, answer: Answer, usage: Usage, *, batch: bool = False) -> Cost:
+    def price(self, call: Call, answer: Answer, usage: Usage, region: str | None, *, batch: bool = False) -> Cost:
         """What a usage costs, by the price policy."""
         cost = self._prices.price(
             call.provider or "",
@@ -140,8 +145,9 @@ class Books:
             datetime.fromtimestamp(call.started_us / 1e6, UTC),
             service_tier=answer.service_tier,
             batch=batch,
-            region=answer.region,
+            region=region or answer.region,
             subpasses=answer.subpasses,
+            reported_nano=answer.provider_cost_nano,
         )
         if cost.status == "fallback" and self._settings.policy == "allow":
             return Cost("unpriced", cost.price_book)
@@ -160,9 +166,9 @@ class Books:
         self._write(call)
         await self._ledger.durable()
 
-    async def settle(self, key: str, answer: Answer) -> None:
+    async def settle(self, key: str, answer: Answer, region: str | None) -> None:
         """Correct the record of a call in the background, now that its usage is known. Harmless when repeated."""
-        awaited = self._late.find(key)
+        awaited = self.late.find(key)
         if awaited is None or not is_reported(answer):
             return
         call = msgspec.structs.replace(awaited.call, usage_source="reported")
@@ -170,9 +176,9 @@ class Books:
         call.service_tier = answer.service_tier or call.service_tier
         call.provider_cost_nano = answer.provider_cost_nano
         set_usage(call, answer.usage)
-        set_cost(call, self.price(call, answer, answer.usage))
+        set_cost(call, self.price(call, answer, answer.usage, region))
         if self._ledger.correct(call, "usage", awaited.booked_us):
-            self._late.book(key)
+            self.late.book(key)
         await self._ledger.durable()
 
     async def _estimate(self, open_call: OpenCall, answer: Answer) -> Usage:

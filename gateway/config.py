@@ -81,6 +81,10 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_seconds: Annotated[
         float, _help("Longest silence, before the first byte and between two; keep above 300 for reasoning.", gt=0)
     ] = 900.0
+    region: Annotated[
+        str | None,
+        _help("Where it computes, when that has a price of its own (us, eu, …); by default what its address tells."),
+    ] = None
     include_usage: Annotated[
         bool | None,
         _help("Ask chat streams for usage where the client did not; by default where the provider needs it."),

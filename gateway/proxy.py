@@ -23,6 +23,7 @@ from gateway.ledger import Ledger, now_us
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
+from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tokens import Estimator
 from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
@@ -55,7 +56,6 @@ class Proxy:
         self._keys = key_ring
         self._prices = prices
         self._ledger = ledger
-        self._late = late
         self._forwarder = forwarder
         self._telemetry = telemetry
         self._gateway_id = gateway_id
@@ -133,7 +133,7 @@ class Proxy:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        open_call = OpenCall(call, dialect, ask, plain)
+        open_call = OpenCall(call, dialect, ask, plain, region_of(upstream, path))
         sent = asyncio.ensure_future(
             self._forwarder.send(
                 target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
@@ -275,7 +275,8 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, self._books, self._ledger)
+            region = region_of(self._config.upstreams[name], path)
+            session = Session(call, dialect, ask, region, self._books, self._ledger)
             return await session.relay(request, upstream, own_headers(call))
         finally:
             self._telemetry.in_flight.dec()
@@ -301,7 +302,8 @@ class Proxy:
             watch = None
             if (route.settles or route.starts) and answer.status == 200:
                 plain_path = path.partition("?")[0]
-                watch = Watch(call, dialect, plain_path, answer.headers, self._books, self._late, creates=route.starts)
+                region = region_of(self._config.upstreams[name], plain_path)
+                watch = Watch(call, dialect, plain_path, region, answer.headers, self._books, starts=route.starts)
             response = web.StreamResponse(status=answer.status, headers=headers_of(answer, None))
             await response.prepare(request)
             async for piece in answer.pieces():

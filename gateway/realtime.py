@@ -23,10 +23,13 @@ INTERNAL_ERROR = aiohttp.WSCloseCode.INTERNAL_ERROR
 class Session:
     """One session. `call` is what is known of its caller: the template of each response's record."""
 
-    def __init__(self, call: Call, dialect: Dialect, ask: Ask, books: Books, ledger: Ledger) -> None:
+    def __init__(
+        self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books, ledger: Ledger
+    ) -> None:
         self._template = call
         self._dialect = dialect
         self._ask = ask
+        self._region = region
         self._books = books
         self._ledger = ledger
         self._model: str | None = None
@@ -100,7 +103,7 @@ class Session:
             now = now_us()
             call = msgspec.structs.replace(self._template, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
             self._ledger.open(call)
-            self._open = OpenCall(call, self._dialect, self._ask, b"")
+            self._open = OpenCall(call, self._dialect, self._ask, b"", self._region)
             self._open.answered(101, {})
             self._open.meter.answer.response_model = self._model
         return self._open

@@ -12,7 +12,6 @@ from gateway.call import Answer, Call, Cost
 from gateway.dialects.base import Dialect, add_usage
 from gateway.framing import Reader
 from gateway.ids import uuid7
-from gateway.late import Late
 from gateway.ledger import now_us
 from gateway.reading import tidied
 
@@ -25,28 +24,29 @@ class Watch:
         call: Call,
         dialect: Dialect,
         path: str,
+        region: str | None,
         headers: Mapping[str, str],
         books: Books,
-        late: Late,
         *,
-        creates: bool,
+        starts: bool,
     ) -> None:
-        """`call` is who asks; it is no call itself and is never recorded. `creates`: the request made what the answer
+        """`call` is who asks; it is no call itself and is never recorded. `starts`: the request started what the answer
         describes."""
         self._call = call
         self._dialect = dialect
         self._path = path
         self._reader = Reader(headers)
         self._books = books
-        self._late = late
-        self._creates = creates
+        self._late = books.late
+        self._region = region
+        self._starts = starts
         self._answer = Answer()
         self._batch: batches.Batch | None = None
         self._first_result: str | None = None
         self._sums: dict[tuple[str, str | None, str | None], tuple[Answer, Cost, int]] = {}
         """By dialect, model and price: what the results add up to, what they cost, and how many they are."""
         self._failed = False
-        awaited = next((found for name in path.split("/") if (found := late.find(self._key(name)))), None)
+        awaited = next((found for name in path.split("/") if (found := books.late.find(self._key(name)))), None)
         self._asked = call if awaited is None else awaited.call
 
     def feed(self, piece: bytes) -> None:
@@ -62,7 +62,7 @@ class Watch:
             return
         if self._batch is not None:
             key = self._key(self._batch.id)
-            if self._creates and self._late.find(key) is None:
+            if self._starts and self._late.find(key) is None:
                 self._late.wait(key, self._call)
             for name in self._batch.names:
                 self._late.name(self._key(name), key)
@@ -70,7 +70,7 @@ class Watch:
             await self._book_results(self._key(self._first_result))
         else:
             name = self._answer.upstream_id or self._path.rpartition("/")[2]
-            await self._books.settle(self._key(name), self._answer)
+            await self._books.settle(self._key(name), self._answer, self._region)
 
     def _see(self, events: Callable[[], Iterator[bytes]]) -> None:
         try:
@@ -91,7 +91,7 @@ class Watch:
         for result in batches.results_of(value, provider):
             self._first_result = self._first_result or result.id or self._path
             one = result.answer
-            cost = self._books.price(self._asked, one, one.usage, batch=True)
+            cost = self._books.price(self._asked, one, one.usage, self._region, batch=True)
             key = result.dialect.name, one.response_model, cost.price_id
             total, so_far, number = self._sums.get(key, (Answer(response_model=one.response_model), None, 0))
             add_usage(total.usage, one.usage)

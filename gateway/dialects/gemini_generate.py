@@ -16,9 +16,6 @@ from gateway.dialects.base import Dialect, add_units, read_request, route
 from gateway.dialects.gemini_shapes import fold_metadata, refuse
 from gateway.reading import child, count, items, largest, text
 
-PER_PROMPT = re.compile(r"gemini-[12]\b")
-"""Up to this generation a grounded prompt is billed once; later ones by the searches made."""
-
 
 class _Config(msgspec.Struct, rename="camel"):
     max_output_tokens: Any = None
@@ -64,8 +61,7 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     if error := child(data, "error"):
         answer.error = text(error.get("status")) or "error"
     if queries:
-        number = 1 if PER_PROMPT.match(answer.response_model or "") else len(queries)
-        answer.usage.web_search_requests = largest(number, answer.usage.web_search_requests)
+        answer.usage.web_search_requests = largest(len(queries), answer.usage.web_search_requests)
     metadata = child(data, "usageMetadata")
     answer.service_tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType")) or answer.service_tier
     fold_metadata(answer.usage, metadata)

@@ -83,16 +83,16 @@ def _take_in_what_stands_outside(usage: Usage, total: int | None, provider: str)
 def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
     """What is billed per use, as OpenRouter, xAI and Perplexity count it."""
     tools = child(data, "server_side_tool_usage_details")
-    searches = [count(tools.get(name)) for name in ("web_search_calls", "x_search_calls")]
-    if any(number is not None for number in searches):
-        usage.web_search_requests = sum(number or 0 for number in searches)
+    last_wins(usage, "web_search_requests", tools.get("web_search_calls"))
     for tool_use in (child(data, "server_tool_use"), child(data, "server_tool_use_details")):
         last_wins(usage, "web_search_requests", tool_use.get("web_search_requests"))
     last_wins(usage, "web_search_requests", data.get("num_search_queries"))
     add_units(
         usage,
         video_input_tokens=child(data, "prompt_tokens_details").get("video_tokens"),
-        code_interpreter_calls=tools.get("code_interpreter_calls"),
+        social_searches=tools.get("x_search_calls"),
+        code_executions=tools.get("code_interpreter_calls"),
+        attachment_searches=tools.get("document_search_calls"),
         file_searches=tools.get("file_search_calls"),
         citation_tokens=data.get("citation_tokens"),
     )

@@ -37,9 +37,10 @@ COUNTS: dict[str, Any] = {"prompt_tokens": 1200, "completion_tokens": CHUNKS, "t
 def chat() -> list[bytes]:
     head = {"id": "chatcmpl-C4GmsUaSG4ATqnzO0EmAo8RVj0QKm", "object": "chat.completion.chunk", "created": 1755018270}
     head |= {"model": "gpt-5.4-mini-2026-03-01", "service_tier": "default", "system_fingerprint": "fp_0"}
-    deltas = [{**head, "choices": [{"index": 0, "delta": {"content": f" word{i}"}, "finish_reason": None}], "usage": None}
+    head |= {"usage": None}
+    deltas = [{**head, "choices": [{"index": 0, "delta": {"content": f" word{i}"}, "finish_reason": None}]}
               for i in range(CHUNKS)]  # fmt: skip
-    end = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None}
+    end = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     return [*sse(*deltas, end, {**head, "choices": [], "usage": COUNTS}), b"data: [DONE]\n\n"]
 
 
@@ -57,8 +58,8 @@ def responses() -> list[bytes]:
                "delta": f" word{i}", "logprobs": [], "obfuscation": "aZ81kd0"} for i in range(CHUNKS)]  # fmt: skip
     response = {"id": "resp_1", "object": "response", "model": "gpt-5.6-sol", "status": "in_progress", "usage": None}
     done = {**response, "status": "completed", "usage": {"input_tokens": 1200, "output_tokens": CHUNKS}}
-    return sse({"type": "response.created", "response": response}, *deltas, {"type": "response.completed", "response": done},
-               names=True)  # fmt: skip
+    start, end = {"type": "response.created", "response": response}, {"type": "response.completed", "response": done}
+    return sse(start, *deltas, end, names=True)
 
 
 def gemini() -> list[bytes]:
