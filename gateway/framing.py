@@ -39,19 +39,34 @@ class Events:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self._has_cr = False
+        """Few servers end lines with CR LF: without one, a plain search does (3 times as fast)."""
 
     def __len__(self) -> int:
         return len(self._buffer)
 
     def feed(self, piece: bytes) -> list[bytes]:
+        self._has_cr = self._has_cr or b"\r" in piece
+        if not self._buffer and not self._has_cr and piece.find(b"\n\n") == len(piece) - 2 >= 0:
+            return [piece]  # one whole event, as most pieces are
         self._buffer += piece
-        # From where the last search ended, so that a long event in many pieces costs its length once.
-        ends = [end.end() for end in EVENT_END.finditer(self._buffer, max(0, self._searched - BOUNDARY_BYTES + 1))]
+        ends = self._ends()
         found = [bytes(self._buffer[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
         if ends:
             del self._buffer[: ends[-1]]
         self._searched = len(self._buffer)
         return found
+
+    def _ends(self) -> list[int]:
+        # From where the last search ended, so that a long event in many pieces costs its length once.
+        start = max(0, self._searched - BOUNDARY_BYTES + 1)
+        if self._has_cr:
+            return [end.end() for end in EVENT_END.finditer(self._buffer, start)]
+        ends: list[int] = []
+        while (at := self._buffer.find(b"\n\n", start)) >= 0:
+            start = at + 2
+            ends.append(start)
+        return ends
 
     def rest(self) -> bytes:
         rest = bytes(self._buffer)
@@ -62,11 +77,8 @@ class Events:
 
 def data_of(event: bytes) -> bytes:
     """The `data` of a server-sent event, its lines joined. Llama.cpp sends errors in a field of that name."""
-    return b"\n".join(
-        line.partition(b":")[2].removeprefix(b" ")
-        for line in event.splitlines()
-        if line.startswith((b"data:", b"error:"))
-    )
+    found = [line for line in event.splitlines() if line.startswith((b"data:", b"error:"))]
+    return b"\n".join([line.partition(b":")[2].removeprefix(b" ") for line in found])
 
 
 class ServerSent(Events):

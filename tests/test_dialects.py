@@ -11,7 +11,7 @@ from gateway import dialects
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
-from gateway.framing import Items, WholeOrLines
+from gateway.framing import Events, Items, WholeOrLines, data_of
 from gateway.meter import Meter
 from tests.fakes.upstream import sse
 
@@ -406,3 +406,30 @@ def test_lines_that_nobody_announced(values: list[Any], size: int) -> None:
     for start in range(0, len(content), size):
         found += framing.feed(content[start : start + size])
     assert [json.loads(line) for line in [*found, framing.rest()] if line] == values
+
+
+LINE = st.sampled_from(
+    [b"data: {}", b"data:{}", b"data: ", b"event: data: x", b": data: x", b"data", b"error: e", b"id: 1", b"x data: y"]
+)
+END = st.sampled_from([b"\n", b"\r\n", b"\r"])
+
+
+@given(st.lists(LINE, max_size=3), END, st.sampled_from([0, 1, 2]))
+def test_the_data_of_an_event_is_that_of_its_lines(lines: list[bytes], end: bytes, ends: int) -> None:
+    wanted = [line.partition(b":")[2].removeprefix(b" ") for line in lines if line.startswith((b"data:", b"error:"))]
+    assert data_of(end.join(lines) + end * ends) == b"\n".join(wanted)
+
+
+@given(
+    st.lists(st.tuples(st.lists(LINE, min_size=1, max_size=2), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]))),
+    st.data(),
+)
+def test_events_are_the_same_wherever_the_network_cuts(events: list[tuple[list[bytes], bytes]], data: Any) -> None:
+    content = b"".join(b"\n".join(lines) + end for lines, end in events)
+    framing, found, at = Events(), [], 0
+    while at < len(content):
+        size = data.draw(st.integers(1, 30))
+        found += framing.feed(content[at : at + size])
+        at += size
+    assert b"".join(found) + framing.rest() == content
+    assert found == Events().feed(content)

@@ -12,8 +12,20 @@ from gateway.dialects.base import add_units, last_wins
 from gateway.errors import Refusal
 from gateway.reading import child, count, items, largest
 
-IMAGE, VIDEO, AUDIO, DOCUMENT = ("IMAGE", 2), ("VIDEO", 3), ("AUDIO", 4), ("DOCUMENT", 5)
-"""Modalities, by name and number."""
+
+def _by_name_and_number(**names: str) -> dict[Any, str]:
+    numbers = {"TEXT": 1, "IMAGE": 2, "VIDEO": 3, "AUDIO": 4, "DOCUMENT": 5}
+    return {key: name for modality, name in names.items() for key in (modality, numbers[modality])}
+
+
+OF_INPUT = _by_name_and_number(
+    IMAGE="image_input_tokens",
+    AUDIO="audio_input_tokens",
+    VIDEO="video_input_tokens",
+    DOCUMENT="document_input_tokens",
+)
+OF_OUTPUT = _by_name_and_number(IMAGE="image_output_tokens", AUDIO="audio_output_tokens")
+OF_CACHE = _by_name_and_number(AUDIO="cache_read_audio_tokens")
 GRPC_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -39,23 +51,19 @@ def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
     add_units(usage, tool_use_prompt_tokens=tool_prompt)
     last_wins(usage, "cache_read_input_tokens", data.get("cachedContentTokenCount"))
     last_wins(usage, "reasoning_output_tokens", data.get("thoughtsTokenCount"))
-    prompt_details = data.get("promptTokensDetails") or data.get("promptTokenDetails")
-    output_details = data.get("candidatesTokensDetails") or data.get("responseTokensDetails")
-    last_wins(usage, "audio_input_tokens", _of_modality(prompt_details, AUDIO))
-    last_wins(usage, "image_input_tokens", _of_modality(prompt_details, IMAGE))
-    last_wins(usage, "audio_output_tokens", _of_modality(output_details, AUDIO))
-    last_wins(usage, "image_output_tokens", _of_modality(output_details, IMAGE))
-    add_units(
-        usage,
-        cache_read_audio_tokens=_of_modality(data.get("cacheTokensDetails"), AUDIO),
-        video_input_tokens=_of_modality(prompt_details, VIDEO),
-        document_input_tokens=_of_modality(prompt_details, DOCUMENT),
-    )
+    _fold_modalities(usage, data.get("promptTokensDetails") or data.get("promptTokenDetails"), OF_INPUT)
+    _fold_modalities(usage, data.get("candidatesTokensDetails") or data.get("responseTokensDetails"), OF_OUTPUT)
+    _fold_modalities(usage, data.get("cacheTokensDetails"), OF_CACHE)
 
 
-def _of_modality(details: Any, modality: tuple[str, int]) -> Any:
-    entries = (child(entry) for entry in items(details))
-    return next((entry.get("tokenCount") for entry in entries if entry.get("modality") in modality), None)
+def _fold_modalities(usage: Usage, details: Any, names: Mapping[Any, str]) -> None:
+    for entry in (child(one) for one in items(details)):
+        modality = entry.get("modality")
+        name = names.get(modality) if isinstance(modality, str | int) else None
+        if name in usage.__struct_fields__:
+            last_wins(usage, name, entry.get("tokenCount"))
+        elif name is not None:
+            add_units(usage, **{name: entry.get("tokenCount")})
 
 
 def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
