@@ -117,54 +117,37 @@ class Lines:
         return rest.strip()
 
 
-class Whole:
-    """One JSON value, known when it is complete."""
+class Json:
+    """One JSON value, or lines of JSON that nobody announced, such as a file of batch results: the first line tells."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._searched = 0
+        self._lines: Lines | None = None
+        self._undecided = True
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return len(self._buffer) if self._lines is None else len(self._lines)
 
     def feed(self, piece: bytes) -> list[bytes]:
+        if self._lines is not None:
+            return self._lines.feed(piece)
         self._buffer += piece
+        if self._undecided and (end := self._buffer.find(b"\n", self._searched)) >= 0:
+            self._undecided = False
+            if _is_json(bytes(self._buffer[:end])):
+                self._lines = Lines()
+                return self._lines.feed(self._taken())
+        self._searched = len(self._buffer)
         return []
 
     def rest(self) -> bytes:
-        rest = bytes(self._buffer)
+        return self._taken() if self._lines is None else self._lines.rest()
+
+    def _taken(self) -> bytes:
+        taken = bytes(self._buffer)
         self._buffer.clear()
-        return rest
-
-
-class WholeOrLines:
-    """JSON that nobody announced as lines: the first line decides. Its end is that of a whole value, or it is not."""
-
-    def __init__(self) -> None:
-        self._start = bytearray()
-        self._searched = 0
-        self.kind: Whole | Lines | None = None
-
-    def __len__(self) -> int:
-        return len(self._start) if self.kind is None else len(self.kind)
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        if self.kind is not None:
-            return self.kind.feed(piece)
-        self._start += piece
-        end = self._start.find(b"\n", self._searched)
-        self._searched = len(self._start)
-        if end < 0:
-            return []
-        self.kind = Lines() if _is_json(bytes(self._start[:end])) else Whole()
-        start = bytes(self._start)
-        self._start.clear()
-        return self.kind.feed(start)
-
-    def rest(self) -> bytes:
-        self.kind = self.kind or Whole()
-        rest = bytes(self._start) + self.kind.rest()
-        self._start.clear()
-        return rest
+        return taken
 
 
 def _is_json(line: bytes) -> bool:
@@ -351,9 +334,7 @@ def framing_of(content_type: str, start: bytes) -> Framing:
         return Lines()
     if start[:1] == b"[":
         return Items()
-    if start[:1] == b"{":
-        return Whole() if kind == "application/json" else WholeOrLines()  # files of batch results come as octets
-    return ServerSent()
+    return Json() if start[:1] == b"{" else ServerSent()
 
 
 class Reader:

@@ -11,7 +11,7 @@ import msgspec
 from gateway.call import Answer
 from gateway.dialects.base import Dialect
 from gateway.dialects.openai_chat import is_usage_only
-from gateway.framing import AwsEvents, Events, Items, Opaque, Reader, Whole, WholeOrLines
+from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader
 from gateway.reading import tidied
 from gateway.texts import carries_text
 
@@ -66,9 +66,7 @@ class Meter:
         Where neither a length nor chunks frame an answer, a lost connection looks just like its end.
         """
         seen, framing = self.finish(), self._reader.framing
-        if self._dialect is None or self.failed is not None or isinstance(framing, Opaque | None):
-            return True
-        if self._is_whole_json():
+        if self._dialect is None or self.failed is not None or isinstance(framing, Json | Opaque | None):
             return True
         if isinstance(framing, Items):
             return not framing.is_open
@@ -98,14 +96,10 @@ class Meter:
 
     def _see_rest(self, dialect: Dialect, rest: bytes) -> None:
         """A whole answer, which must be JSON, or the last event of a stream, which may have been cut."""
-        cut = () if self._is_whole_json() else (ValueError,)
+        cut = () if isinstance(self._reader.framing, Json) else (ValueError,)
         with contextlib.suppress(*cut):
             self._fold(dialect, rest)
         self._keep(rest)
-
-    def _is_whole_json(self) -> bool:
-        framing = self._reader.framing
-        return isinstance(framing.kind if isinstance(framing, WholeOrLines) else framing, Whole)
 
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)

@@ -11,7 +11,7 @@ from gateway import dialects
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
-from gateway.framing import Events, Items, WholeOrLines, data_of
+from gateway.framing import Events, Items, Json, data_of
 from gateway.meter import Meter
 from tests.fakes.upstream import sse
 
@@ -402,7 +402,7 @@ def test_a_long_array_is_never_held_whole() -> None:
 def test_lines_that_nobody_announced(values: list[Any], size: int) -> None:
     lines = [json.dumps(value) for value in values]
     content = "\n".join(lines).encode()
-    framing, found = WholeOrLines(), []
+    framing, found = Json(), []
     for start in range(0, len(content), size):
         found += framing.feed(content[start : start + size])
     assert [json.loads(line) for line in [*found, framing.rest()] if line] == values
