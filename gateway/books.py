@@ -143,7 +143,7 @@ class Books:
             (answer.response_model, call.request_model),
             usage,
             datetime.fromtimestamp(call.started_us / 1e6, UTC),
-            service_tier=answer.service_tier,
+            service_tier=answer.service_tier or call.service_tier,
             batch=batch,
             region=region or answer.region,
             subpasses=answer.subpasses,

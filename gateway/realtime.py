@@ -33,6 +33,7 @@ class Session:
         self._books = books
         self._ledger = ledger
         self._model: str | None = None
+        self._tool_model: str | None = None
         self._open: OpenCall | None = None
         self._answering = False
 
@@ -92,7 +93,7 @@ class Session:
         open_call = self._begin()
         open_call.meter.see(event)
         answer = open_call.meter.answer
-        self._model = answer.response_model or self._model
+        self._model, self._tool_model = answer.response_model, answer.tool_model
         if answer.finish_reason is not None:
             await self._books.close(open_call, "completed")
             self._open, self._answering = None, False
@@ -105,7 +106,8 @@ class Session:
             self._ledger.open(call)
             self._open = OpenCall(call, self._dialect, self._ask, b"", self._region)
             self._open.answered(101, {})
-            self._open.meter.answer.response_model = self._model
+            answer = self._open.meter.answer
+            answer.response_model, answer.tool_model = self._model, self._tool_model
         return self._open
 
 

@@ -43,8 +43,8 @@ class Watch:
         self._answer = Answer()
         self._batch: batches.Batch | None = None
         self._first_result: str | None = None
-        self._sums: dict[tuple[str, str | None, str | None], tuple[Answer, Cost, int]] = {}
-        """By dialect, model and price: what the results add up to, what they cost, and how many they are."""
+        self._sums: dict[tuple[str | None, ...], tuple[Answer, Cost, int]] = {}
+        """By dialect, model, price and its status: what the results add up to, what they cost, how many they are."""
         self._failed = False
         awaited = next((found for name in path.split("/") if (found := books.late.find(self._key(name)))), None)
         self._asked = call if awaited is None else awaited.call
@@ -92,7 +92,7 @@ class Watch:
             self._first_result = self._first_result or result.id or self._path
             one = result.answer
             cost = self._books.price(self._asked, one, one.usage, self._region, batch=True)
-            key = result.dialect.name, one.response_model, cost.price_id
+            key = result.dialect.name, one.response_model, cost.price_id, cost.status
             total, so_far, number = self._sums.get(key, (Answer(response_model=one.response_model), None, 0))
             add_usage(total.usage, one.usage)
             if one.provider_cost_nano is not None:
@@ -110,7 +110,7 @@ class Watch:
 
     async def _write_results(self) -> None:
         request_id = uuid7(now_us())
-        for (dialect, model, _), (total, cost, number) in self._sums.items():
+        for (dialect, model, *_), (total, cost, number) in self._sums.items():
             total.usage.other_units = {**(total.usage.other_units or {}), "batch_results": float(number)}
             call = msgspec.structs.replace(
                 self._asked,

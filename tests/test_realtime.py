@@ -14,7 +14,8 @@ from aiohttp import web
 from gateway.config import PriceSettings, Upstream
 from tests.conftest import Running, StartGateway
 
-CREATED = {"type": "session.created", "session": {"id": "sess_1", "model": "gpt-realtime"}}
+TRANSCRIPTION = {"input": {"transcription": {"model": "gpt-4o-mini-transcribe"}}}
+CREATED = {"type": "session.created", "session": {"id": "sess_1", "model": "gpt-realtime", "audio": TRANSCRIPTION}}
 BEGUN = {"type": "response.created", "response": {"id": "resp_1"}}
 DELTA = {"type": "response.output_audio.delta", "delta": "AAAA"}
 TRANSCRIBED = {
@@ -119,6 +120,7 @@ async def test_each_response_is_a_call(start_gateway: StartGateway, provider: Pr
         assert first["request_id"] != second["request_id"]
         assert second["other_units"]["subpass_input_tokens"] == 26
         assert second["other_cost_nano"] > 0
+        assert "gpt-4o-mini-transcribe" in second["price_id"]  # named messages, and calls, before
 
 
 async def test_a_session_without_a_response_costs_nothing(start_gateway: StartGateway, provider: Provider) -> None:

@@ -29,6 +29,8 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     kind = text(data.get("type")) or ""
     session = child(data, "session") or child(data, "setup")
     answer.response_model = text(session.get("model")) or answer.response_model
+    transcription = child(session, "audio", "input", "transcription") or child(session, "input_audio_transcription")
+    answer.tool_model = text(transcription.get("model")) or answer.tool_model
     if kind == "error":
         answer.error = text(child(data, "error").get("code")) or text(child(data, "error").get("type")) or "error"
     one = Answer()
@@ -49,13 +51,9 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         fold_usage(one, usage, provider, "input_tokens", "output_tokens")
         add_units(one.usage, seconds=usage.get("seconds"))
         if one.usage.reported():
-            add_subpasses(answer, [*answer.subpasses, SubPass(TRANSCRIBER, one.usage)])
+            add_subpasses(answer, [*answer.subpasses, SubPass(answer.tool_model or "transcription", one.usage)])
         return
     add_usage(answer.usage, one.usage)
-
-
-TRANSCRIBER = "gpt-4o-transcribe"
-"""The session names it, when it says so at all, in a message long before."""
 
 
 DIALECT = Dialect(
