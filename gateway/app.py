@@ -20,9 +20,11 @@ from gateway.admin import Admin
 from gateway.config import Config
 from gateway.errors import UserError
 from gateway.keys import Keys
+from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.proxy import Proxy
 from gateway.telemetry import Telemetry
+from gateway.tokens import Estimator
 from gateway.upstream import Forwarder
 
 log = logging.getLogger("outlay")
@@ -64,16 +66,22 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     book = load_prices(config)
     gateway_id = secrets.token_hex(4)
     ledger = Ledger(config.ledger, gateway_id)
+    late = Late(ledger.dir)
     try:
         interrupted = ledger.start()
+        late.start()
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
+    estimator = Estimator()
+    await estimator.load()  # now, while nobody waits
+    if estimator.failure is not None:
+        log.error("%s", estimator.failure)
     telemetry = Telemetry()
     admin = Admin(ledger, telemetry)
     forwarder = Forwarder(config.server)
-    proxy = Proxy(config, Keys(ledger.dir), book, ledger, forwarder, telemetry, gateway_id)
+    proxy = Proxy(config, Keys(ledger.dir), book, ledger, late, forwarder, telemetry, estimator, gateway_id)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.handle)])
@@ -103,11 +111,14 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     finally:
         admin.draining = proxy.draining = True
         await runner.cleanup()
+        await proxy.stop()
         await forwarder.close()
+        estimator.close()
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
         ledger.stop()
+        late.stop()
 
 
 async def serve(config: Config, ready: Callable[[str, int], None]) -> None:

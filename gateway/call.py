@@ -93,6 +93,12 @@ class Answer(msgspec.Struct):
     """The type of an error that came inside a 200 answer."""
     finished: bool = False
     """The dialect's terminal event was seen: nothing that matters can follow."""
+    tool_model: str | None = None
+    """The model that transcribes beside the served one, in a session."""
+    pending: bool = False
+    """Work in the background: the usage comes with a later answer of the same `upstream_id`."""
+    units: dict[str, float] = {}
+    """Billed units that the answer shows (images, seconds): they count where the provider reports nothing."""
 
 
 class Cost(msgspec.Struct, frozen=True):

@@ -31,6 +31,11 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
     drain_seconds: Annotated[float, _help("On SIGTERM, how long running calls may take to finish.", ge=0)] = 60.0
+    read_on_calls: Annotated[
+        int, _help("Answers read on to their usage at a time, after the client has gone; 0 = none.", ge=0)
+    ] = 64
+    read_on_seconds: Annotated[float, _help("… for at most so long each.", gt=0)] = 60.0
+    read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
 
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +81,10 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_seconds: Annotated[
         float, _help("Longest silence, before the first byte and between two; keep above 300 for reasoning.", gt=0)
     ] = 900.0
+    region: Annotated[
+        str | None,
+        _help("Where it computes, when that has a price of its own (us, eu, …); by default what its address tells."),
+    ] = None
     include_usage: Annotated[
         bool | None,
         _help("Ask chat streams for usage where the client did not; by default where the provider needs it."),

@@ -1,6 +1,6 @@
 """Sees an answer's bytes go by and folds them into an `Answer`. Cannot raise, delay or change a byte.
 
-Incremental: any cut of the network gives the same result. Compressed answers are decoded in a copy.
+Incremental: any cut of the network gives the same result.
 """
 
 import contextlib
@@ -11,13 +11,12 @@ import msgspec
 from gateway.call import Answer
 from gateway.dialects.base import Dialect
 from gateway.dialects.openai_chat import is_usage_only
-from gateway.encodings import TooLargeError, decoder
-from gateway.framing import AwsEvents, Events, Framing, Whole, framing_of
+from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader
 from gateway.reading import tidied
+from gateway.texts import carries_text
 
-BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
-HELD_BYTES_MAX = 64 * 1024 * 1024
-"""A stream event (or a whole JSON answer) longer than this is not looked at."""
+SAMPLE_BYTES_MAX = 16 * 1024
+"""Of the events that hold no usage so much is kept, to estimate from should the usage not come."""
 
 
 class Meter:
@@ -28,11 +27,15 @@ class Meter:
         self.bytes_seen = 0
         self.failed: str | None = None
         """Why metering gave up, if it did: the type of an error, never its text."""
+        self.sample: list[bytes] = []
+        """The first events with text and without usage, as JSON, up to `SAMPLE_BYTES_MAX`."""
+        self.content_bytes = 0
+        """Size of all such events."""
         self._dialect = dialect
         self._provider = provider
         self._headers = headers
-        self._decode = decoder(headers.get("Content-Encoding", ""))
-        self._framing: Framing | None = None
+        self._reader = Reader(headers)
+        self._sampled = 0
         self._first = True
 
     def feed(self, chunk: bytes) -> None:
@@ -40,7 +43,8 @@ class Meter:
         if self._dialect is None or self.failed is not None:
             return
         try:
-            self._feed(self._dialect, chunk)
+            for event in self._reader.feed(chunk):
+                self._see(self._dialect, event)
         except Exception as error:  # noqa: BLE001 - metering must never break a call; the failure is recorded instead
             self._give_up(error)
 
@@ -48,11 +52,8 @@ class Meter:
         """What was learned. Call when no more bytes will come."""
         if self._dialect is not None and self.failed is None:
             try:
-                if self._framing is not None and (rest := self._framing.rest()):
-                    # A whole answer must be JSON; the last event of a stream may have been cut.
-                    cut = () if isinstance(self._framing, Whole) else (ValueError,)
-                    with contextlib.suppress(*cut):
-                        self._fold(self._dialect, rest)
+                if rest := self._reader.rest():
+                    self._see_rest(self._dialect, rest)
                 if self._dialect.fold_headers is not None:
                     self._dialect.fold_headers(self.answer, self._headers)
             except Exception as error:  # noqa: BLE001 - as in `feed`
@@ -64,33 +65,48 @@ class Meter:
 
         Where neither a length nor chunks frame an answer, a lost connection looks just like its end.
         """
-        seen = self.finish()
-        if self._dialect is None or self.failed is not None or isinstance(self._framing, Whole | None):
+        seen, framing = self.finish(), self._reader.framing
+        if self._dialect is None or self.failed is not None or isinstance(framing, Json | Opaque | None):
             return True
-        if isinstance(self._framing, AwsEvents):
+        if isinstance(framing, Items):
+            return not framing.is_open
+        if isinstance(framing, AwsEvents):
             return seen.finished or seen.error is not None
         recognised = seen.response_model or seen.upstream_id or seen.usage.reported()
         return not recognised or seen.finished or bool(seen.finish_reason or seen.error)
 
-    def _feed(self, dialect: Dialect, chunk: bytes) -> None:
-        if self._decode is None:
-            raise ValueError
-        data = self._decode(chunk)
-        if self._framing is None:
-            binary = data[:1] == b"\x00"
-            data = data if binary else data.lstrip(BOM_AND_SPACE)
-            if not data:
-                return
-            self._framing = framing_of(self._headers.get("Content-Type", ""), data)
-        if len(self._framing) + len(data) > HELD_BYTES_MAX:
-            raise TooLargeError
-        for event in self._framing.feed(data):
-            if event.strip() == b"[DONE]":
-                self.answer.finished = True
-            elif event and (self._first or dialect.may_matter.search(event)):
-                self._first = False
-                with contextlib.suppress(ValueError):  # no JSON: some keep-alive
-                    self._fold(dialect, event)
+    def see(self, event: bytes) -> None:
+        """One event that came apart from others, as the messages of a WebSocket do. In place of `feed`."""
+        self.bytes_seen += len(event)
+        if self._dialect is not None and self.failed is None:
+            try:
+                self._see(self._dialect, event)
+            except Exception as error:  # noqa: BLE001 - as in `feed`
+                self._give_up(error)
+
+    def _see(self, dialect: Dialect, event: bytes) -> None:
+        if event.strip() == b"[DONE]":
+            self.answer.finished = True
+        elif event and (self._first or dialect.may_matter.search(event)):
+            self._first = False
+            with contextlib.suppress(ValueError):  # no JSON: some keep-alive
+                self._fold(dialect, event)
+        elif carries_text(event):
+            self._keep(event)
+
+    def _see_rest(self, dialect: Dialect, rest: bytes) -> None:
+        """A whole answer, which must be JSON, or the last event of a stream, which may have been cut."""
+        cut = () if isinstance(self._reader.framing, Json) else (ValueError,)
+        with contextlib.suppress(*cut):
+            self._fold(dialect, rest)
+        self._keep(rest)
+
+    def _keep(self, event: bytes) -> None:
+        self.content_bytes += len(event)
+        if self._sampled < SAMPLE_BYTES_MAX:
+            event = event[: SAMPLE_BYTES_MAX - self._sampled]
+            self.sample.append(event)
+            self._sampled += len(event)
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:
@@ -103,7 +119,7 @@ class Meter:
 
     def _give_up(self, error: Exception) -> None:
         self.failed = type(error).__name__
-        self._framing = None  # what it holds back is of no use any more
+        self._reader = Reader({})  # what it holds back is of no use any more
 
 
 class UsageHider:

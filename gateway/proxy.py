@@ -1,26 +1,35 @@
 """The life of a request, top to bottom: `Proxy.handle`."""
 
 import asyncio
-import time
+import logging
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from gateway import clients, credentials, dialects, keys, routes, tickets
-from gateway.call import NANO, PURPOSES, Answer, Ask, Attribution, Call, Client, Cost, Principal, Result
+from gateway.afterwards import Afterwards, let_go
+from gateway.answers import broke_off, headers_of, no_route, not_metered, own_headers, refusal_response
+from gateway.books import Books, OpenCall
+from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
 from gateway.dialects import openai_chat
-from gateway.dialects.base import Dialect
+from gateway.dialects.base import Dialect, Route
 from gateway.encodings import TooLargeError, decoded
 from gateway.errors import Refusal
 from gateway.ids import uuid7
+from gateway.late import Late
 from gateway.ledger import Ledger, now_us
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
+from gateway.realtime import Session
+from gateway.routes import region_of
 from gateway.telemetry import Telemetry
-from gateway.upstream import Forwarder, NotReachedError, UpstreamAnswer, UpstreamLost
+from gateway.tokens import Estimator
+from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
+from gateway.watch import Watch
+
+log = logging.getLogger("outlay")
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """A larger answer is passed on as it comes, without a cost header."""
@@ -37,8 +46,10 @@ class Proxy:
         key_ring: keys.Keys,
         prices: PriceBook,
         ledger: Ledger,
+        late: Late,
         forwarder: Forwarder,
         telemetry: Telemetry,
+        estimator: Estimator,
         gateway_id: str,
     ) -> None:
         self._config = config
@@ -48,6 +59,8 @@ class Proxy:
         self._forwarder = forwarder
         self._telemetry = telemetry
         self._gateway_id = gateway_id
+        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry)
+        self._afterwards = Afterwards(config.server, self._books, telemetry)
         self.draining = False
         """Set while the process stops: what is cancelled then was not cancelled by the client."""
         self._credentials = {
@@ -56,48 +69,61 @@ class Proxy:
             if upstream.credential and (value := secret(upstream.credential))
         }
 
+    async def stop(self) -> None:
+        """Close the calls whose clients have gone. No request may come any more."""
+        await self._afterwards.stop()
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request, from its head to the last byte of its answer.
 
         A call is recorded as open before it is forwarded and as closed before its last byte goes out, however it
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
-        clock, started_us = time.perf_counter(), now_us()
+        started_us = now_us()
         headers = _readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
-        dialect, operation = dialects.find(request.method, path) or (None, None)
+        dialect, route = dialects.find(request.method, path) or (None, None)
         call = _new_call(started_us, self._gateway_id, clients.recognise(headers), headers)
-        call.dialect, call.operation = dialect.name if dialect else None, operation
+        call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
             principal = self._authenticate(headers, request.raw_path)
             _set_principal(call, principal)
             if target is None:
-                raise _no_route(self._config)
+                raise no_route(self._config)
             keys.check_upstream(principal, target.upstream)
-            if headers.get("upgrade", "").lower() == "websocket":
+            is_session = headers.get("upgrade", "").lower() == "websocket"
+            if is_session and call.operation != "realtime":
                 # At once, and never 404: tools then fall back to POST.
                 return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="Use HTTP POST here.")
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
             if dialect is None and not upstream.allow_unmetered_paths:
-                raise _not_metered(request.method, path, target.upstream)
+                raise not_metered(request.method, path, target.upstream)
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await _read(request)
-            if operation is None and dialect is not None:
-                return await self._relay_unbilled(request, dialect, target.upstream, upstream_path, fields, body)
-            ask = self._read_ask(dialect, path, body, headers.get("content-encoding", ""))
             call.request_bytes = len(body)
+            plain, ask = body, Ask()
+            billed = route is None or route.operation is not None
+            if dialect is not None and billed:
+                plain = self._decoded(body, headers.get("content-encoding", ""))
+                ask = dialect.read_ask(target.path if call.operation == "realtime" else path, plain)
+                keys.check_model(principal, ask.model)
             _set_ask(call, ask)
-            keys.check_model(principal, ask.model)
             attribution = tickets.attribute(
-                self._config.tickets, principal, headers, target.ticket, target.task, ask, call.client, call.session_id
+                self._config.tickets, principal, headers, target.ticket, target.task, ask, call.session_id
             )
+            if attribution.ticket_source == "none" and (route is None or billed or route.starts):
+                tickets.demand(self._config.tickets, call.client)
             _set_attribution(call, attribution)
+            if dialect is not None and route is not None and not billed:
+                return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             self._check_price(upstream.provider, ask, dialect)
+            if dialect is not None and is_session:
+                return await self._relay_session(request, call, dialect, ask, upstream_path, fields)
             asked_for_usage = _with_usage(dialect, upstream, ask, headers, body)
             if asked_for_usage is not None:
                 # The extra chunk can only be taken out again of bytes that can be read.
@@ -107,57 +133,58 @@ class Proxy:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        meter = Meter(dialect, upstream.provider, {})
+        open_call = OpenCall(call, dialect, ask, plain, region_of(upstream, path))
+        sent = asyncio.ensure_future(
+            self._forwarder.send(
+                target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
+            )
+        )
         response: web.StreamResponse | None = None
         result: Result = "interrupted"
-        free = False
         self._telemetry.in_flight.inc()
         try:
-            async with self._forwarder.forward(
-                target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
-            ) as answer:
-                call.status, call.first_byte_ms, free = answer.status, _ms_since(clock), answer.status >= 400
-                meter = Meter(dialect, upstream.provider, answer.headers)
-                pieces = answer.pieces()
-                start = b""
-                if dialect is not None and _may_be_whole(request, answer, ask):
-                    start, whole = await _collect(pieces)
-                    if whole:
-                        meter.feed(start)
-                        await self._close(call, "completed", meter, clock, free=free)
-                        return web.Response(
-                            status=answer.status,
-                            reason=answer.reason,
-                            body=start,
-                            headers=_answer_headers(answer, call),
-                        )
-                response = web.StreamResponse(
-                    status=answer.status,
-                    reason=answer.reason,
-                    headers=_answer_headers(answer, call, keep_length=asked_for_usage is None),
-                )
-                await response.prepare(request)
-                hider = UsageHider() if asked_for_usage is not None else None
-                async for piece in _after(start, pieces):
-                    meter.feed(piece)
-                    if meter.answer.finished and call.result is None:
-                        # The terminal event is in this piece, and some tools leave as soon as they have seen it.
-                        await self._close(call, "completed", meter, clock, free=free)
-                    await response.write(piece if hider is None else hider.feed(piece))
-                if hider is not None:
-                    await response.write(hider.rest())
-                if answer.status < 400 and not meter.is_complete():
-                    raise UpstreamLost("ended without a terminal event")
-                await self._close(call, "completed", meter, clock, free=free)
-                await response.write_eof()
-                return response
+            # What is not streamed is computed, and billed, even when the client leaves: its answer is read on then.
+            answer = await (sent if ask.stream else asyncio.shield(sent))
+            open_call.answered(answer.status, answer.headers)
+            meter, pieces = open_call.meter, answer.pieces()
+            start = b""
+            if dialect is not None and _may_be_whole(request, answer, ask):
+                start, open_call.ended = await _collect(pieces, meter)
+                if open_call.ended:
+                    await self._books.close(open_call, "completed")
+                    return web.Response(
+                        status=answer.status, reason=answer.reason, body=start, headers=headers_of(answer, call)
+                    )
+            response = web.StreamResponse(
+                status=answer.status,
+                reason=answer.reason,
+                headers=headers_of(answer, call, keep_length=asked_for_usage is None),
+            )
+            await response.prepare(request)
+            if start:
+                await response.write(start)
+            hider = UsageHider() if asked_for_usage is not None else None
+            async for piece in pieces:
+                meter.feed(piece)
+                if meter.answer.finished and not open_call.is_closed:
+                    # The terminal event is in this piece, and some tools leave as soon as they have seen it.
+                    await self._books.close(open_call, "completed")
+                await response.write(piece if hider is None else hider.feed(piece))
+            if hider is not None:
+                await response.write(hider.rest())
+            open_call.ended = meter.is_complete()
+            if answer.status < 400 and not open_call.ended:
+                raise UpstreamLost("ended without a terminal event")
+            await self._books.close(open_call, "completed")
+            await response.write_eof()
+            return response
         except Refusal as refusal:
-            result, free = "upstream_error", isinstance(refusal, NotReachedError)
-            return self._unanswered(refusal, call, dialect)
+            open_call.free = isinstance(refusal, NotReachedError)
+            return await self._unanswered(refusal, open_call, "upstream_error")
         except UpstreamLost as lost:
-            result = "upstream_cut"
             if response is None:
-                return self._unanswered(_broke_off(lost), call, dialect)
+                return await self._unanswered(broke_off(lost), open_call, "upstream_cut")
+            await self._books.close(open_call, "upstream_cut")
             # Never a clean end without the dialect's terminal event: tools take that for an answer, or ask for ever.
             if request.transport is not None:
                 request.transport.abort()
@@ -170,7 +197,10 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
-            self._record(call, result, meter, clock, free=free)
+            if open_call.is_closed:
+                let_go(sent)
+            else:
+                self._afterwards.take(open_call, result, sent)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -195,18 +225,15 @@ class Proxy:
             )
         return self._credentials[name]
 
-    def _read_ask(self, dialect: Dialect | None, path: str, body: bytes, encoding: str) -> Ask:
-        if dialect is None:
-            return Ask()
+    def _decoded(self, body: bytes, encoding: str) -> bytes:
         try:
-            plain = decoded(body, encoding, self._config.server.body_bytes_max)
+            return decoded(body, encoding, self._config.server.body_bytes_max)
         except TooLargeError:
             raise Refusal(
                 "request_too_large", "Outlay: the request body decodes to more than body_bytes_max."
             ) from None
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
-        return dialect.read_ask(path, plain)
 
     def _check_price(self, provider: str, ask: Ask, dialect: Dialect | None) -> None:
         if self._config.prices.policy != "block" or dialect is None:
@@ -219,102 +246,89 @@ class Proxy:
                 "blocked. An administrator can add one to config/prices.toml.",
             )
 
-    async def _close(self, call: Call, result: Result, meter: Meter, clock: float, *, free: bool) -> None:
-        """Record, and wait for the disk where the settings say so."""
-        if call.result is None:
-            self._record(call, result, meter, clock, free=free)
-            await self._ledger.durable()
-
-    def _record(self, call: Call, result: Result, meter: Meter, clock: float, *, free: bool) -> None:
-        """Price and close a call. The first time only: a call is closed exactly once.
-
-        `free`: without usage it certainly cost nothing, because the provider refused it or was not reached.
-        """
-        if call.result is not None:
-            return
-        answer = meter.finish()
-        failed = result == "completed" and (answer.error is not None or (call.status or 0) >= 400)
-        call.result = "upstream_error" if failed else result
-        call.duration_ms = _ms_since(clock)
-        call.response_bytes = meter.bytes_seen
-        call.response_model, call.finish_reason = answer.response_model, answer.finish_reason
-        call.service_tier, call.upstream_id = answer.service_tier or call.service_tier, answer.upstream_id
-        call.provider_cost_nano = answer.provider_cost_nano
-        ended = answer.finished or (result == "completed" and answer.error is None)
-        whole = ended and meter.failed is None
-        reported = answer.usage.reported()
-        call.usage_source = ("reported" if whole else "partial") if reported else "none"
-        for name in answer.usage.__struct_fields__:
-            setattr(call, name, getattr(answer.usage, name))
-        if reported or not free:
-            _set_cost(call, self._price(call, answer))
-        else:
-            call.list_cost_nano = call.contracted_cost_nano = 0
-        if meter.failed is not None:
-            self._telemetry.meter_failures.labels(call.dialect or "", meter.failed).inc()
-        if not self._ledger.close(call):
-            self._telemetry.unrecorded.inc()
-        self._telemetry.finished(call)
-
-    def _price(self, call: Call, answer: Answer) -> Cost:
-        cost = self._prices.price(
-            call.provider or "",
-            (answer.response_model, call.request_model),
-            answer.usage,
-            datetime.fromtimestamp(call.started_us / 1e6, UTC),
-            service_tier=answer.service_tier,
-        )
-        if cost.status == "fallback" and self._config.prices.policy == "allow":
-            return Cost("unpriced", cost.price_book)
-        return cost
-
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
         known = call.key_id is not None or self._config.auth.mode == "open"
         if known and self._ledger.failure is None:
-            call.result, call.refusal, call.status = "refused", refusal.code, refusal.status
-            call.usage_source, call.list_cost_nano, call.contracted_cost_nano = "none", 0, 0
-            if not self._ledger.close(call):
-                self._telemetry.unrecorded.inc()
-            self._telemetry.finished(call)
-            await self._ledger.durable()
-        return _refusal_response(refusal, dialect, call)
+            call.refusal, call.status = refusal.code, refusal.status
+            await self._books.refuse(call)
+        return refusal_response(refusal, dialect, call)
 
-    def _unanswered(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
-        """The refusal that stands in for an answer that did not come."""
+    async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
+        """Close the call, and write the refusal that stands in for an answer that did not come."""
         self._telemetry.refusals.labels(refusal.code).inc()
-        call.refusal, call.status = refusal.code, refusal.status
-        return _refusal_response(refusal, dialect, call)
+        open_call.call.refusal, open_call.call.status = refusal.code, refusal.status
+        await self._books.close(open_call, result)
+        return refusal_response(refusal, open_call.dialect, open_call.call)
+
+    async def _relay_session(
+        self, request: web.Request, call: Call, dialect: Dialect, ask: Ask, path: str, fields: credentials.Fields
+    ) -> web.StreamResponse:
+        """Relay a WebSocket session. Raises the refusal `upstream_unreachable`."""
+        protocols = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        offered = [name.strip() for name in protocols if name.strip() and keys.PREFIX not in name]
+        name = call.upstream or ""
+        try:
+            upstream = await self._forwarder.connect(name, self._config.upstreams[name], path, fields, offered)
+        except HandshakeRefusedError as refused:
+            return web.Response(status=refused.status)
+        self._telemetry.in_flight.inc()
+        try:
+            region = region_of(self._config.upstreams[name], path)
+            session = Session(call, dialect, ask, region, self._books, self._ledger)
+            return await session.relay(request, upstream, own_headers(call))
+        finally:
+            self._telemetry.in_flight.dec()
 
     async def _relay_unbilled(
         self,
         request: web.Request,
+        call: Call,
         dialect: Dialect,
-        name: str,
+        route: Route,
         path: str,
         fields: credentials.Fields,
         body: bytes,
     ) -> web.StreamResponse:
-        """Pass on what no provider bills (counting tokens, listing models): no ledger row."""
+        """Pass on what no provider bills (counting tokens, listing models): no ledger row. Some such answers bring the
+        usage of an earlier request."""
+        name = call.upstream or ""
         self._telemetry.unmetered.labels(name).inc()
         response: web.StreamResponse | None = None
-        upstream = self._config.upstreams[name]
+        answer: UpstreamAnswer | None = None
         try:
-            async with self._forwarder.forward(name, upstream, request.method, path, fields, body) as answer:
-                response = web.StreamResponse(status=answer.status, headers=_answer_headers(answer, None))
-                await response.prepare(request)
-                async for piece in answer.pieces():
-                    await response.write(piece)
-                await response.write_eof()
+            answer = await self._forwarder.send(name, self._config.upstreams[name], request.method, path, fields, body)
+            watch = None
+            if (route.settles or route.starts) and answer.status == 200:
+                plain_path = path.partition("?")[0]
+                region = region_of(self._config.upstreams[name], plain_path)
+                watch = Watch(call, dialect, plain_path, region, answer.headers, self._books, starts=route.starts)
+            response = web.StreamResponse(status=answer.status, headers=headers_of(answer, None))
+            await response.prepare(request)
+            async for piece in answer.pieces():
+                if watch is not None:
+                    watch.feed(piece)
+                await response.write(piece)
+            if watch is not None:
+                await watch.book()
+            await response.write_eof()
         except Refusal as refusal:
-            return _refusal_response(refusal, dialect, None)
+            return refusal_response(refusal, dialect, None)
         except UpstreamLost as lost:
             if response is None:
-                return _refusal_response(_broke_off(lost), dialect, None)
+                return refusal_response(broke_off(lost), dialect, None)
             if request.transport is not None:
                 request.transport.abort()
-        return response
+        except OSError as error:
+            # What it brought could not be booked: the client does not get it whole, so that it is read once more.
+            log.critical("results could not be recorded: %s", error.strerror)
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            if answer is not None:
+                answer.close()
+        return response or web.Response()
 
 
 # -- the call record, field by field ------------------------------------------------------------------------------
@@ -357,17 +371,6 @@ def _set_attribution(call: Call, attribution: Attribution) -> None:
     call.task_id, call.task_source = attribution.task_id, attribution.task_source
 
 
-def _set_cost(call: Call, cost: Cost) -> None:
-    call.price_status, call.price_id, call.price_book = cost.status, cost.price_id, cost.price_book
-    call.list_cost_nano, call.contracted_cost_nano = cost.list_nano, cost.contracted_nano
-    call.input_cost_nano, call.output_cost_nano, call.other_cost_nano = (
-        cost.input_nano,
-        cost.output_nano,
-        cost.other_nano,
-    )
-    call.cache_read_cost_nano, call.cache_write_cost_nano = cost.cache_read_nano, cost.cache_write_nano
-
-
 # -- requests and answers -----------------------------------------------------------------------------------------
 
 
@@ -408,75 +411,14 @@ def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> boo
     return int(answer.headers.get("Content-Length", 0)) <= WHOLE_BYTES_MAX
 
 
-async def _collect(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """The pieces up to `WHOLE_BYTES_MAX`, and whether that was all."""
+async def _collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bool]:
+    """The pieces up to `WHOLE_BYTES_MAX`, past the meter, and whether that was all."""
     found: list[bytes] = []
     size = 0
     async for piece in pieces:
+        meter.feed(piece)
         found.append(piece)
         size += len(piece)
         if size > WHOLE_BYTES_MAX:
             return b"".join(found), False
     return b"".join(found), True
-
-
-async def _after(start: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if start:
-        yield start
-    async for piece in pieces:
-        yield piece
-
-
-def _answer_headers(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:
-    """The provider's header fields without hop-by-hop ones, and ours."""
-    fields = credentials.end_to_end(answer.headers.items())
-    headers = CIMultiDict((name, value) for name, value in fields if not name.lower().startswith("x-outlay-"))
-    if not keep_length:
-        headers.popall("Content-Length", None)
-    headers.setdefault("Server", "outlay")
-    if call is not None:
-        headers.update(_own_headers(call))
-    return headers
-
-
-def _own_headers(call: Call) -> dict[str, str]:
-    headers = {"x-outlay-call-id": call.call_id, "x-outlay-ticket-source": call.ticket_source or "none"}
-    if call.tickets:
-        headers["x-outlay-ticket"] = ",".join(call.tickets)
-    if call.task_id:
-        headers["x-outlay-task"] = call.task_id
-    if call.result is not None and call.list_cost_nano is not None:
-        headers["x-outlay-cost-usd"] = f"{call.list_cost_nano // NANO}.{call.list_cost_nano % NANO:09d}"
-    return headers
-
-
-def _refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:
-    """Our own "no", in the caller's dialect (OpenAI's where none is known)."""
-    headers, body = (dialect or openai_chat.DIALECT).refuse(refusal)
-    headers |= {"x-outlay-refusal": refusal.code, "Server": "outlay"}
-    if refusal.status < 500:
-        headers["x-should-retry"] = "false"
-    if call is not None:
-        headers |= {"request-id": call.request_id, "x-request-id": call.request_id, "x-outlay-call-id": call.call_id}
-    return web.json_response(body, status=refusal.status, headers=headers)
-
-
-def _no_route(config: Config) -> Refusal:
-    names = ", ".join(f"/{name}/" for name in config.upstreams)
-    return Refusal("route_unknown", f"Outlay: no upstream is configured for this path. Paths start with {names}.")
-
-
-def _not_metered(method: str, path: str, name: str) -> Refusal:
-    return Refusal(
-        "route_unknown",
-        f"Outlay cannot meter {method} {path[:100]}, so it is not forwarded. "
-        f"An administrator can set allow_unmetered_paths = true in [upstreams.{name}].",
-    )
-
-
-def _broke_off(lost: UpstreamLost) -> Refusal:
-    return Refusal("upstream_unreachable", f"Outlay: the provider's answer broke off ({lost}).")
-
-
-def _ms_since(clock: float) -> int:
-    return round((time.perf_counter() - clock) * 1000)

@@ -20,6 +20,23 @@ def count(value: Any) -> int | None:
     return int(value)
 
 
+def amount(value: Any) -> float | None:
+    """A quantity ≥ 0 that need not be whole (seconds). Else `None`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= TOKENS_MAX:
+        return None
+    return float(value)
+
+
+def largest(*values: Any) -> int | None:
+    """The largest of several statements of one count; `None` when none of them is a count."""
+    return max((number for value in values if (number := count(value)) is not None), default=None)
+
+
+def whole_number(value: Any) -> int | None:
+    """A count that may stand in a form as text."""
+    return count(int(value)) if isinstance(value, str) and value.isdecimal() else count(value)
+
+
 def text(value: Any, limit: int = 256) -> str | None:
     """A non-empty string of at most `limit` characters; longer ones are cut. Else `None`."""
     return value[:limit] if isinstance(value, str) and value else None

@@ -6,6 +6,8 @@ from urllib.parse import unquote
 
 import msgspec
 
+from gateway.config import Upstream
+
 ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*(?=/)", re.IGNORECASE)
 AMBIGUOUS = re.compile(r"(?:^|/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:/|\\|%2f|%5c|\?|$)", re.IGNORECASE)
 """Dot segments: what we judge might not be what the provider serves."""
@@ -41,6 +43,21 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
         return Target(name, "/" + rest, ticket, task)
     bare = _bare(raw, headers)
     return Target(bare, raw, ticket, task) if bare in upstreams else None
+
+
+LOCATION = re.compile(r"/locations/([a-z0-9-]+)/")
+REGIONAL_HOST = re.compile(r"//([a-z]{2})[a-z0-9-]*\.api\.(?:openai\.com|x\.ai)")
+
+
+def region_of(upstream: Upstream, path: str) -> str | None:
+    """Where an upstream computes: as configured, or as Vertex' paths and the hosts of OpenAI and xAI name it."""
+    if upstream.region is not None:
+        return upstream.region
+    if upstream.provider == "gcp.vertex_ai":
+        found = LOCATION.search(path) or LOCATION.search(upstream.base_url + "/")
+    else:
+        found = REGIONAL_HOST.search(upstream.base_url)
+    return found[1] if found and found[1] != "global" else None
 
 
 def _ticket(part: str) -> str:

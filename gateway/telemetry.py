@@ -35,6 +35,9 @@ class Telemetry:
         self.meter_failures = Counter(
             "outlay_meter_failures", "Answers whose metering gave up.", ("dialect", "why"), registry=self.registry
         )
+        self.read_on = Counter(
+            "outlay_read_on_calls", "Answers read on after their client had gone.", registry=self.registry
+        )
         self.unrecorded = Counter(
             "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
         )

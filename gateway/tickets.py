@@ -48,10 +48,9 @@ def attribute(
     path_ticket: str | None,
     path_task: str | None,
     ask: Ask,
-    client: str | None,
     session_id: str | None,
 ) -> Attribution:
-    """Weigh the evidence. Raises the refusal `ticket_required` when policy demands a ticket and none was found."""
+    """Weigh the evidence."""
     evidence = (
         ("key", parse(principal.ticket, settings)),
         ("header", parse(headers.get("x-outlay-ticket"), settings)),
@@ -61,12 +60,16 @@ def attribute(
     named = [(cast(TicketSource, source), tickets) for source, tickets in evidence if tickets]
     task_id, task_source = _task(headers, path_task, session_id)
     if not named:
-        if settings.policy == "required":
-            raise Refusal("ticket_required", _how_to_give_a_ticket(client))
         return Attribution(task_id=task_id, task_source=task_source)
     source, tickets = named[0]
     weaker = tuple(f"{other}:{t}" for other, others in named[1:] if others != tickets for t in others)
     return Attribution(tickets, source, "unchecked", weaker, task_id, task_source)
+
+
+def demand(settings: TicketSettings, client: str | None) -> None:
+    """Raises the refusal `ticket_required` when policy demands a ticket. Call when none was found."""
+    if settings.policy == "required":
+        raise Refusal("ticket_required", _how_to_give_a_ticket(client))
 
 
 def _task(headers: Mapping[str, str], path_task: str | None, session_id: str | None) -> tuple[str | None, TaskSource]:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 
 import aiohttp
 from yarl import URL
@@ -22,6 +21,14 @@ class UpstreamLost(Exception):  # noqa: N818 - names an event
 
 class NotReachedError(Refusal):
     """No connection: the provider got nothing, so nothing can be billed."""
+
+
+class HandshakeRefusedError(Exception):
+    """The upstream answered a WebSocket upgrade with another status. aiohttp gives no body."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class UpstreamAnswer:
@@ -48,6 +55,10 @@ class UpstreamAnswer:
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise UpstreamLost(type(error).__name__) from None
 
+    def close(self) -> None:
+        """Give a connection whose answer was read to its end back to the pool; close any other."""
+        self._response.close()
+
 
 class Forwarder:
     """Owns the connections to all upstreams."""
@@ -67,14 +78,32 @@ class Forwarder:
     async def close(self) -> None:
         await self._session.close()
 
-    @asynccontextmanager
-    async def forward(
+    async def connect(
+        self, name: str, upstream: Upstream, path: str, fields: Iterable[tuple[str, str]], protocols: Iterable[str]
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket, which has to be closed. Raises `HandshakeRefusedError` and `NotReachedError`."""
+        try:
+            return await self._session.ws_connect(
+                URL(upstream.base_url.rstrip("/") + path, encoded=True),
+                headers=[(key, value) for key, value in fields if not key.lower().startswith("sec-websocket-")],
+                protocols=tuple(protocols),
+                timeout=aiohttp.ClientWSTimeout(ws_close=upstream.connect_seconds),
+                max_msg_size=0,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise HandshakeRefusedError(error.status) from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise NotReachedError(
+                "upstream_unreachable",
+                f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
+            ) from None
+
+    async def send(
         self, name: str, upstream: Upstream, method: str, path: str, fields: Iterable[tuple[str, str]], body: bytes
-    ) -> AsyncIterator[UpstreamAnswer]:
-        """Send a request and yield the answer once its head is there.
+    ) -> UpstreamAnswer:
+        """Send a request; returns the answer, which has to be closed, once its head is there.
 
         Raises the refusals `upstream_unreachable` and `upstream_timeout`, as `NotReachedError` when nothing was sent.
-        Leaving the block before the body was read to its end closes the connection.
         """
         try:
             response = await self._session.request(
@@ -105,8 +134,4 @@ class Forwarder:
                 "upstream_unreachable",
                 f"Outlay: the provider behind the upstream {name} broke the connection ({type(error).__name__}).",
             ) from None
-        try:
-            yield UpstreamAnswer(response, upstream.idle_seconds)
-        finally:
-            # Gives a connection whose answer was read to its end back to the pool, closes any other.
-            response.close()
+        return UpstreamAnswer(response, upstream.idle_seconds)

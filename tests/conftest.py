@@ -32,10 +32,13 @@ class Running:
     session: aiohttp.ClientSession
     config: Config
 
+    def records(self) -> list[dict[str, Any]]:
+        """All records of the journal, in order."""
+        return [r for path in sorted((self.dir / "journal").glob("*.jsonl")) for r in ledger.records(path)]
+
     def closed(self) -> list[dict[str, Any]]:
         """The close records of the journal, in order."""
-        found = [r for path in sorted((self.dir / "journal").glob("*.jsonl")) for r in ledger.records(path)]
-        return [record for record in found if record["e"] == "close"]
+        return [record for record in self.records() if record["e"] == "close"]
 
     def post(self, path: str, body: Any, **headers: str) -> Any:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

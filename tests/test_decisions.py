@@ -108,13 +108,13 @@ def test_nothing_is_configured_for_it(raw: str) -> None:
 def test_dialects_by_path(method: str, path: str, dialect: str, operation: str | None) -> None:
     found = dialects.find(method, path)
     assert found is not None
-    assert (found[0].name, found[1]) == (dialect, operation)
+    assert (found[0].name, found[1].operation) == (dialect, operation)
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/v1/threads/t/messages"),
+        ("POST", "/v1/fine_tuning/jobs"),
         ("GET", "/v1/messages"),
         ("POST", "/v1/unheard/of"),
     ],
@@ -250,9 +250,7 @@ def test_only_known_projects() -> None:
     assert tickets.parse("acme/other#2", settings) == ()
 
 
-def attribute(
-    settings: TicketSettings = ANY, client: str | None = None, session_id: str | None = None, **given: str
-) -> Attribution:
+def attribute(settings: TicketSettings = ANY, session_id: str | None = None, **given: str) -> Attribution:
     headers = {name.replace("_", "-"): value for name, value in given.items() if name.startswith("x_")}
     return tickets.attribute(
         settings,
@@ -261,7 +259,6 @@ def attribute(
         given.get("path"),
         given.get("task"),
         Ask(ticket=given.get("metadata")),
-        client,
         session_id,
     )
 
@@ -291,7 +288,7 @@ def test_tasks() -> None:
 )
 def test_a_demand_for_a_ticket_says_how_to_give_one_with_this_tool(client: str | None, how: str) -> None:
     with pytest.raises(Refusal, match=how) as refused:
-        attribute(TicketSettings(policy="required"), client)
+        tickets.demand(TicketSettings(policy="required"), client)
     assert refused.value.code == "ticket_required"
 
 

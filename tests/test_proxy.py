@@ -126,14 +126,22 @@ async def test_usage_is_asked_for_and_hidden_again(gateway: Running) -> None:
     assert gateway.closed()[0]["input_tokens"] == 1200
 
 
-async def test_a_2xx_without_usage_is_unpriced_not_free(start_gateway: StartGateway) -> None:
-    async with start_gateway() as gateway:
-        gateway.upstream.answer(whole({"id": "x", "choices": []}))
-        async with gateway.post("/v1/chat/completions", CHAT) as response:
-            assert "x-outlay-cost-usd" not in response.headers
-        [row] = gateway.closed()
-        assert (row["usage_source"], row["price_status"]) == ("none", "unpriced")
-        assert "list_cost_nano" not in row
+async def test_a_2xx_without_usage_is_estimated_not_free(gateway: Running) -> None:
+    said = {"message": {"role": "assistant", "content": "one two three four five"}, "finish_reason": "stop"}
+    gateway.upstream.answer(whole({"id": "x", "choices": [said]}))
+    async with gateway.post("/v1/chat/completions", CHAT) as response:
+        assert float(response.headers["x-outlay-cost-usd"]) > 0
+    [row] = gateway.closed()
+    assert (row["usage_source"], row["price_status"], row["output_tokens"]) == ("estimated", "exact", 5)
+    assert 5 < row["input_tokens"] < 20
+
+
+async def test_a_2xx_that_shows_nothing_is_unpriced_not_free(gateway: Running) -> None:
+    gateway.upstream.answer(whole(b"ID3...", headers=[("Content-Type", "audio/mpeg")]))
+    async with gateway.post("/v1/audio/transcriptions", b"--x\r\n", Content_Type="multipart/form-data") as response:
+        assert "x-outlay-cost-usd" not in response.headers
+    [row] = gateway.closed()
+    assert (row["usage_source"], row["price_status"], row.get("list_cost_nano")) == ("none", "unpriced", None)
 
 
 async def test_an_unknown_model_is_unpriced_not_free(gateway: Running) -> None:
@@ -211,7 +219,9 @@ async def test_a_whole_answer_that_is_cut_becomes_a_refusal(gateway: Running) ->
         assert response.status == 502
         assert response.headers["x-outlay-refusal"] == "upstream_unreachable"
     [row] = gateway.closed()
-    assert (row["result"], row["refusal"], row["price_status"]) == ("upstream_cut", "upstream_unreachable", "unpriced")
+    assert (row["result"], row["refusal"], row["usage_source"]) == (
+        "upstream_cut", "upstream_unreachable", "estimated",
+    )  # fmt: skip
 
 
 async def test_a_client_that_leaves_is_noticed_upstream_and_recorded(gateway: Running) -> None:
@@ -223,7 +233,8 @@ async def test_a_client_that_leaves_is_noticed_upstream_and_recorded(gateway: Ru
     while not gateway.closed():
         await asyncio.sleep(0.01)
     [row] = gateway.closed()
-    assert (row["result"], row["price_status"]) == ("client_cancelled", "unpriced")
+    assert (row["result"], row["usage_source"]) == ("client_cancelled", "estimated")
+    assert row["list_cost_nano"] == row["input_cost_nano"] > 0
 
 
 async def test_an_upstream_that_is_not_there(start_gateway: StartGateway) -> None:
@@ -278,7 +289,7 @@ async def test_bad_requests(gateway: Running) -> None:
         ("/v1/chat/completions", b'{"messages": 5}', 400, "request_unreadable"),
         ("/v1/chat/completions", b"\xff\xfe", 400, "request_unreadable"),
         ("/v1/chat/completions", b"[" * 100_000, 400, "request_unreadable"),
-        ("/v1/threads/t/messages", b"{}", 404, "route_unknown"),
+        ("/v1/fine_tuning/jobs", b"{}", 404, "route_unknown"),
         ("/nowhere/v1/chat/completions", b"{}", 404, "route_unknown"),
     ]:
         async with gateway.post(path, body) as response:

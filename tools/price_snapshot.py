@@ -4,8 +4,8 @@
 
 Deterministic: the same package and the same `--created-at` give the same bytes. The file is gzip (mtime 0) around two
 lines of JSON: a header (source, source_version, created_at, licence, sha256 of the second line) and the payload. Rates
-are USD as decimal strings, times are UTC; `gateway/prices/book.py` describes the rest. Left out are the parts that are
-no prices: names, descriptions, comments, links, and the rules that read usage from answers.
+are USD as decimal strings, times are UTC; `gateway/prices/snapshot.py` describes the rest. Left out are the parts that
+are no prices: names, descriptions, comments, links, and the rules that read usage from answers.
 """
 
 import argparse

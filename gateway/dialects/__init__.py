@@ -4,16 +4,26 @@ from functools import lru_cache
 
 from gateway.dialects import (
     anthropic_messages,
+    aws_others,
     bedrock_converse,
     bedrock_invoke,
     cohere_chat,
     gemini_generate,
+    gemini_interactions,
+    mistral_ocr,
     ollama_chat,
+    openai_assistants,
+    openai_audio,
+    openai_batches,
     openai_chat,
     openai_embeddings,
+    openai_images,
+    openai_realtime,
     openai_responses,
+    openai_videos,
+    watsonx_generate,
 )
-from gateway.dialects.base import Dialect
+from gateway.dialects.base import Dialect, Route
 
 DIALECTS: tuple[Dialect, ...] = (
     anthropic_messages.DIALECT,
@@ -25,18 +35,25 @@ DIALECTS: tuple[Dialect, ...] = (
     bedrock_invoke.DIALECT,
     cohere_chat.DIALECT,
     ollama_chat.DIALECT,
+    openai_audio.DIALECT,
+    openai_images.DIALECT,
+    gemini_interactions.DIALECT,
+    openai_realtime.DIALECT,
+    openai_assistants.DIALECT,
+    openai_batches.DIALECT,
+    mistral_ocr.DIALECT,
+    openai_videos.DIALECT,
+    watsonx_generate.DIALECT,
+    aws_others.DIALECT,
 )
 
 
 @lru_cache(maxsize=1024)
-def find(method: str, path: str) -> tuple[Dialect, str | None] | None:
-    """The dialect and operation of a request (path without query), or `None` for a path that no dialect knows.
-
-    Operation `None`: a known route that no provider bills (counting tokens, listing models, reading again).
-    """
+def find(method: str, path: str) -> tuple[Dialect, Route] | None:
+    """The dialect and route of a request (path without query), or `None` for a path that no dialect knows."""
     plain = path.replace("%3A", ":").replace("%3a", ":")
     for dialect in DIALECTS:
         for entry in dialect.routes:
             if entry.method == method and entry.path.search(plain):
-                return dialect, entry.operation
+                return dialect, entry
     return None

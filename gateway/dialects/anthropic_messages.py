@@ -10,6 +10,7 @@ import msgspec
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import fold_message
 from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.openai_shapes import fold_own_cost
 from gateway.errors import Refusal
 from gateway.reading import child, count, text
 
@@ -69,6 +70,7 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         answer.finish_reason = text(data.get("stop_reason")) or answer.finish_reason
     else:
         fold_message(answer, data)
+        fold_own_cost(answer, child(data, "usage"), provider)
 
 
 def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
@@ -81,6 +83,10 @@ DIALECT = Dialect(
     routes=(
         route("POST", r"/v1/messages$", "chat"),
         route("POST", r"/v1/messages/count_tokens$", None),
+        route("POST", r"/v1/messages/batches$", None, starts=True),
+        route("POST", r"/v1/messages/batches/[^/]+/cancel$", None),
+        route("GET", r"/v1/messages/batches(/[^/]+(/results)?)?$", None, settles=True),
+        route("DELETE", r"/v1/messages/batches/[^/]+$", None),
         route("POST", r"/v1/complete$", "text_completion"),
         route("POST", r"/models/count-tokens:rawPredict$", None),
         route("POST", r"/publishers/anthropic/models/[^/]+:(rawPredict|streamRawPredict)$", "chat"),

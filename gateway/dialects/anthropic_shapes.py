@@ -8,9 +8,11 @@ fields: merged field by field, the last statement wins.
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.call import Answer
-from gateway.dialects.base import last_wins
-from gateway.reading import child, count, text
+from gateway.call import Answer, SubPass, Usage
+from gateway.dialects.base import add_subpasses, add_units, last_wins
+from gateway.reading import child, count, items, text
+
+NO_REGION = frozenset({"global", "not_available"})
 
 
 def fold_message(answer: Answer, data: Mapping[str, Any]) -> None:
@@ -24,16 +26,36 @@ def fold_message(answer: Answer, data: Mapping[str, Any]) -> None:
         delta = child(data, "delta") if kind == "message_delta" else message
         answer.finish_reason = text(delta.get("stop_reason")) or answer.finish_reason
         usage = child(message, "usage")
-        answer.service_tier = text(usage.get("service_tier")) or answer.service_tier
-        _fold_usage(answer, usage)
+        fast = "fast" if usage.get("speed") == "fast" else None
+        answer.service_tier = fast or text(usage.get("service_tier")) or answer.service_tier
+        if (region := text(usage.get("inference_geo"))) and region not in NO_REGION:
+            answer.region = region
+        _fold_usage(answer.usage, usage)
+        if "iterations" in usage:
+            _fold_iterations(answer, [child(one) for one in items(usage["iterations"])])
     elif kind == "error":
         answer.error = text(child(data, "error").get("type")) or "error"
     answer.finished = answer.finished or kind == "message_stop"
 
 
-def _fold_usage(answer: Answer, data: Mapping[str, Any]) -> None:
+def _fold_iterations(answer: Answer, iterations: list[Mapping[str, Any]]) -> None:
+    """The top level sums the passes of type `message`, not an advisor's or a compaction's. After a fallback to another
+    model it has that one's numbers alone."""
+    fallbacks = [one for one in iterations if one.get("type") == "fallback_message"]
+    if fallbacks:
+        answer.response_model = text(fallbacks[-1].get("model")) or answer.response_model
+    top_level = "fallback_message" if fallbacks else "message"
+    add_subpasses(answer, [_subpass(one) for one in iterations if one.get("type") != top_level])
+
+
+def _subpass(iteration: Mapping[str, Any]) -> SubPass:
+    usage = Usage()
+    _fold_usage(usage, iteration)
+    return SubPass(text(iteration.get("model")), usage)
+
+
+def _fold_usage(usage: Usage, data: Mapping[str, Any]) -> None:
     """Recover the fresh part from what is known so far, overwrite what is restated, add up again."""
-    usage = answer.usage
     read, write = usage.cache_read_input_tokens or 0, usage.cache_write_input_tokens or 0
     known = None if usage.input_tokens is None else usage.input_tokens - read - write
     stated = count(data.get("input_tokens"))
@@ -46,4 +68,6 @@ def _fold_usage(answer: Answer, data: Mapping[str, Any]) -> None:
     last_wins(usage, "cache_write_1h_input_tokens", one_hour)
     last_wins(usage, "output_tokens", data.get("output_tokens"))
     last_wins(usage, "reasoning_output_tokens", child(data, "output_tokens_details").get("thinking_tokens"))
-    last_wins(usage, "web_search_requests", child(data, "server_tool_use").get("web_search_requests"))
+    tools = child(data, "server_tool_use")
+    last_wins(usage, "web_search_requests", tools.get("web_search_requests"))
+    add_units(usage, code_executions=tools.get("code_execution_requests"))

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.call import Answer, Ask, Usage
+from gateway.call import Answer, Ask, SubPass, Usage
 from gateway.errors import Refusal
-from gateway.reading import count, tidied
+from gateway.reading import amount, child, count, tidied
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -20,6 +20,10 @@ class Route(msgspec.Struct, frozen=True):
     path: re.Pattern[str]
     operation: str | None
     """OpenTelemetry's operation name; `None` for what a provider does not bill: counting, listing, reading again."""
+    settles: bool = False
+    """An unbilled route whose answer may bring the usage of an earlier request: of background work, of a batch."""
+    starts: bool = False
+    """An unbilled route that starts what is billed later: a batch."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -41,8 +45,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Takes what only the answer's header fields (case-insensitive) have, after the body."""
 
 
-def route(method: str, path: str, operation: str | None) -> Route:
-    return Route(method, re.compile(path), operation)
+def route(method: str, path: str, operation: str | None, *, settles: bool = False, starts: bool = False) -> Route:
+    return Route(method, re.compile(path), operation, settles, starts)
 
 
 def last_wins(usage: Usage, name: str, value: Any) -> None:
@@ -50,6 +54,62 @@ def last_wins(usage: Usage, name: str, value: Any) -> None:
     number = count(value)
     if number is not None:
         setattr(usage, name, number)
+
+
+def add_units(usage: Usage, **counts: Any) -> None:
+    """Note other billed units: the last statement of each wins, 0 and what is no count are left out."""
+    units = {name: float(number) for name, value in counts.items() if (number := amount(value))}
+    if units:
+        usage.other_units = {**(usage.other_units or {}), **units}
+
+
+def add_usage(total: Usage, more: Usage) -> None:
+    """Add up what is billed separately: the responses of a session, the results of a batch."""
+    for name in total.__struct_fields__:
+        had, has = getattr(total, name), getattr(more, name)
+        if name == "other_units":
+            add_units(total, **{unit: (had or {}).get(unit, 0.0) + number for unit, number in (has or {}).items()})
+        elif has is not None:
+            setattr(total, name, (had or 0) + has)
+
+
+def add_subpasses(answer: Answer, passes: list[SubPass]) -> None:
+    """Replace the sub-passes, as a stream restates them, and note their tokens among the units."""
+    answer.subpasses = passes
+    add_units(
+        answer.usage,
+        subpass_input_tokens=sum(each.usage.input_tokens or 0 for each in passes),
+        subpass_output_tokens=sum(each.usage.output_tokens or 0 for each in passes),
+    )
+
+
+FIELD_NAME = re.compile(rb'name="(\w{1,40})"')
+FIELD_BYTES_MAX = 8192
+"""A longer part of a form is a file, or as good as one."""
+
+
+def read_form(body: bytes) -> Mapping[str, Any]:
+    """The fields of a JSON object, or the short ones of a multipart form (RFC 7578), as text.
+
+    What is neither has no fields. Raises the refusal `request_unreadable` where a field stands twice: what we judge
+    might not be what the provider takes.
+    """
+    if body.lstrip()[:1] == b"{":
+        try:
+            return child(msgspec.json.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return {}
+    boundary, _, rest = body.partition(b"\r\n")
+    found: dict[str, str] = {}
+    for part in rest.split(b"\r\n" + boundary) if boundary.startswith(b"--") else ():
+        head, _, value = part[:FIELD_BYTES_MAX].partition(b"\r\n\r\n")
+        if len(part) > FIELD_BYTES_MAX or b"filename" in head or not (named := FIELD_NAME.search(head)):
+            continue
+        name = named[1].decode()
+        if name in found:
+            raise Refusal("request_unreadable", f"The form has the field {name} twice.")
+        found[name] = value.decode("utf-8", "replace")
+    return found
 
 
 def read_request(body: bytes, shape: type[T]) -> T:

@@ -48,6 +48,8 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         last_wins(usage, "output_tokens", sum(count(child(item).get("tokenCount")) or 0 for item in results))
     for key in ("stop_reason", "stopReason", "completionReason", "finish_reason"):
         answer.finish_reason = text(data.get(key)) or answer.finish_reason
+    if data.get("amazon-bedrock-guardrailAction") == "INTERVENED":
+        answer.finished = True  # no metrics follow
     if METRICS in data:
         fold_counts(usage, child(data, METRICS), suffix="Count", only_missing=True)
         answer.finished = True
@@ -72,7 +74,11 @@ def fold_headers(answer: Answer, headers: Mapping[str, str]) -> None:
 
 DIALECT = Dialect(
     name="bedrock_invoke",
-    routes=(route("POST", r"/model/[^/]+/(invoke|invoke-with-response-stream)$", "chat"),),
+    routes=(
+        route("POST", r"/model/[^/]*[Ee]mbed[^/]*/invoke$", "embeddings"),
+        route("POST", r"/model/[^/]*rerank[^/]*/invoke$", "rerank"),
+        route("POST", r"/model/[^/]+/(invoke|invoke-with-response-stream)$", "chat"),
+    ),
     read_ask=read_ask,
     may_matter=re.compile(rb"oken_?[cC]ount|okens|[sS]top|eason|exception"),
     fold=fold,

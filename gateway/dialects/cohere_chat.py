@@ -59,6 +59,7 @@ DIALECT = Dialect(
     name="cohere_chat",
     routes=(
         route("POST", r"/v[12]/chat$", "chat"),
+        route("POST", r"/v1/generate$", "text_completion"),
         route("POST", r"/v[12]/embed$", "embeddings"),
         route("POST", r"/v[12]/rerank$", "rerank"),
         route("POST", r"/v1/(tokenize|detokenize)$", None),

@@ -1,8 +1,7 @@
 """Gemini generateContent, streamGenerateContent and embeddings.
 
 Source: ai.google.dev/api/generate-content. `usageMetadata` is cumulative and may stand on every chunk: the last one
-wins. Output = candidates + thoughts; the tool-use prompt is input beside `promptTokenCount`. A stream is SSE with
-`?alt=sse`, else one growing JSON array; it has no terminal event.
+wins. A stream is SSE with `?alt=sse`, else one growing JSON array; it has no terminal event.
 """
 
 import re
@@ -13,27 +12,22 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, last_wins, read_request, route
-from gateway.errors import Refusal
-from gateway.reading import child, count, items, text
-
-GRPC_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    413: "INVALID_ARGUMENT",
-    502: "UNAVAILABLE",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
+from gateway.dialects.base import Dialect, add_units, read_request, route
+from gateway.dialects.gemini_shapes import fold_metadata, refuse
+from gateway.reading import child, count, items, largest, text
 
 
 class _Config(msgspec.Struct, rename="camel"):
     max_output_tokens: Any = None
 
 
+class _Parameters(msgspec.Struct, rename="camel"):
+    duration_seconds: Any = None
+    sample_count: Any = None
+
+
 class _Request(msgspec.Struct, rename="camel"):
+    parameters: _Parameters | None = None
     contents: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     generation_config: _Config | None = None
@@ -42,7 +36,10 @@ class _Request(msgspec.Struct, rename="camel"):
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     model, _, verb = unquote(path.rpartition("/")[2]).partition(":")
+    given = request.parameters or _Parameters()
+    seconds = (count(given.duration_seconds) or 0) * (count(given.sample_count) or 1)
     return Ask(
+        units={"video_seconds": float(seconds)} if seconds else {},
         model=text(model),
         stream=verb.startswith("stream"),
         max_output_tokens=count(request.generation_config.max_output_tokens) if request.generation_config else None,
@@ -52,52 +49,58 @@ def read_ask(path: str, body: bytes) -> Ask:
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
+    data = child(data, "response") or data  # the Code Assist wrapper
     answer.response_model = text(data.get("modelVersion")) or answer.response_model
     answer.upstream_id = text(data.get("responseId")) or answer.upstream_id
-    for candidate in items(data.get("candidates")):
-        answer.finish_reason = text(child(candidate).get("finishReason")) or answer.finish_reason
+    queries: set[str] = set()
+    for candidate in (child(one) for one in items(data.get("candidates"))):
+        answer.finish_reason = text(candidate.get("finishReason")) or answer.finish_reason
+        searched = items(child(candidate, "groundingMetadata").get("webSearchQueries"))
+        queries |= {query for query in searched if isinstance(query, str) and query}
     answer.finish_reason = text(child(data, "promptFeedback").get("blockReason")) or answer.finish_reason
     if error := child(data, "error"):
         answer.error = text(error.get("status")) or "error"
+    if queries:
+        answer.usage.web_search_requests = largest(len(queries), answer.usage.web_search_requests)
     metadata = child(data, "usageMetadata")
-    if not metadata:
-        return
-    usage = answer.usage
-    prompt, tool_prompt = count(metadata.get("promptTokenCount")), count(metadata.get("toolUsePromptTokenCount"))
-    candidates, thoughts = count(metadata.get("candidatesTokenCount")), count(metadata.get("thoughtsTokenCount"))
-    if prompt is not None:
-        usage.input_tokens = prompt + (tool_prompt or 0)
-    if (prompt, candidates, thoughts) != (None, None, None):
-        # Absent candidates beside another count mean that nothing was generated, which is a number.
-        usage.output_tokens = (candidates or 0) + (thoughts or 0)
-    if tool_prompt:
-        usage.other_units = {"tool_use_prompt_tokens": float(tool_prompt)}
-    last_wins(usage, "cache_read_input_tokens", metadata.get("cachedContentTokenCount"))
-    last_wins(usage, "reasoning_output_tokens", metadata.get("thoughtsTokenCount"))
-    last_wins(usage, "audio_input_tokens", _of_modality(metadata.get("promptTokensDetails"), "AUDIO"))
-    last_wins(usage, "image_output_tokens", _of_modality(metadata.get("candidatesTokensDetails"), "IMAGE"))
+    answer.service_tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType")) or answer.service_tier
+    fold_metadata(answer.usage, metadata)
+    _fold_embeddings(answer, data)
 
 
-def _of_modality(details: Any, modality: str) -> Any:
-    entries = (child(entry) for entry in items(details))
-    return next((entry.get("tokenCount") for entry in entries if entry.get("modality") == modality), None)
-
-
-def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
-    status = GRPC_STATUS.get(refusal.status, "INTERNAL")
-    return {}, {"error": {"code": refusal.status, "message": refusal.message, "status": status}}
+def _fold_embeddings(answer: Answer, data: Mapping[str, Any]) -> None:
+    """Vertex `:predict` counts tokens per text, and characters for the models that are billed by them."""
+    texts = [child(one, "embeddings", "statistics") for one in items(data.get("predictions"))]
+    counts = [number for each in texts if (number := count(each.get("token_count"))) is not None]
+    if counts:
+        answer.usage.input_tokens = sum(counts)
+        add_units(answer.usage, characters=child(data, "metadata").get("billableCharacterCount"))
 
 
 DIALECT = Dialect(
     name="gemini_generate",
     routes=(
         route("POST", r":(generateContent|streamGenerateContent)$", "generate_content"),
-        route("POST", r":(embedContent|batchEmbedContents)$", "embeddings"),
-        route("POST", r":countTokens$", None),
-        route("GET", r"/v1beta/models(/[^/:]+)*$", None),
+        route("POST", r":(embedContent|batchEmbedContents|predict)$", "embeddings"),
+        route("POST", r":predictLongRunning$", "video_generation"),
+        route("POST", r":fetchPredictOperation$", None),
+        route("GET", r"/operations/[^/]+$", None),
+        route("POST", r":(countTokens|computeTokens)$", None),
+        route("POST", r":(batchGenerateContent|asyncBatchEmbedContent)$", None, starts=True),
+        route("GET", r"/v1(beta|alpha)/batches(/[^/:]+)?$", None, settles=True),
+        route("POST", r"/v1(beta|alpha)/batches/[^/:]+:cancel$", None),
+        route("DELETE", r"/v1(beta|alpha)/batches/[^/:]+$", None),
+        route("GET", r"/files/[^/:]+:download$", None, settles=True),
+        route("GET", r"/v1(beta|alpha)/(models|tunedModels|files|fileSearchStores)(/[^/:]+)*$", None),
+        route("GET", r"/cachedContents(/[^/:]+)?$", None),
+        route("POST", r"/cachedContents$", None),
+        route("PATCH", r"/cachedContents/[^/:]+$", None),
+        route("DELETE", r"/(cachedContents|files|fileSearchStores)/[^/:]+$", None),
+        route("POST", r"/fileSearchStores$", None),
+        route("POST", r"/upload/v1(beta|alpha)/files$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"blockReason"|"error"'),
+    may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"blockReason"|"error"|"webSearchQueries"'),
     fold=fold,
     refuse=refuse,
 )

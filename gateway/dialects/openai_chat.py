@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
+from gateway.dialects.base import Dialect, add_units, read_request, route
+from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_error, fold_usage, named, refuse
 from gateway.framing import data_of
 from gateway.reading import child, count, items, text
 
@@ -58,8 +58,11 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     )
     for choice in items(data.get("choices")):
         answer.finish_reason = text(child(choice).get("finish_reason")) or answer.finish_reason
-    if error := child(data, "error"):
-        answer.error = text(error.get("type")) or text(error.get("code")) or "error"
+        fold_usage(answer, child(choice, "usage"), provider, "prompt_tokens", "completion_tokens")  # Moonshot
+    add_units(answer.usage, nano_aiu=child(data, "copilot_usage").get("total_nano_aiu"))
+    if "search-preview" in (answer.response_model or "") and answer.usage.output_tokens is not None:
+        answer.usage.web_search_requests = 1  # each call of such a model searches
+    fold_error(answer, data)
 
 
 class _StreamOptions(msgspec.Struct):
@@ -112,7 +115,14 @@ DIALECT = Dialect(
     routes=(
         route("POST", r"/chat/completions$", "chat"),
         route("POST", r"/completions$", "text_completion"),
+        route("POST", r"/ml/v1/text/chat(_stream)?$", "chat"),  # watsonx
+        route("POST", r"/publishers/(?!anthropic/|google/)[^/]+/models/[^/]+:(rawPredict|streamRawPredict)$", "chat"),
         route("GET", r"/models(/[^/:]+)*$", None),
+        route("DELETE", r"/models/[^/]+$", None),
+        route("GET", r"/chat/completions(/[^/]+(/messages)?)?$", None),
+        route("GET", r"/api/v1/(generation|credits|key|auth/key|providers)$", None),  # OpenRouter
+        route("GET", r"/(props|slots|health|metrics)$", None),  # llama.cpp
+        route("POST", r"/(tokenize|detokenize|apply-template)$", None),
         route("POST", r"/moderations$", None),
     ),
     read_ask=read_ask,

@@ -10,12 +10,16 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.call import Answer, Ask, SubPass
+from gateway.dialects.base import Dialect, add_subpasses, add_units, last_wins, read_request, route
 from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
 from gateway.reading import child, count, items, text
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+
+DEFAULT_IMAGE_MODEL = "gpt-image-1"
+"""Of the image generation tool, where the request names none."""
 
 
 class _Request(msgspec.Struct):
@@ -60,11 +64,33 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     if status not in (None, "queued", "in_progress"):
         answer.finish_reason = text(child(response, "incomplete_details").get("reason")) or status
     fold_usage(answer, child(response, "usage"), provider, "input_tokens", "output_tokens")
-    searches = child(response, "tool_usage", "web_search").get("num_requests")
-    if searches is None:
-        searches = sum(1 for item in items(response.get("output")) if _is_search(child(item))) or None
-    last_wins(answer.usage, "web_search_requests", searches)
+    _fold_tools(answer, response, provider)
     answer.finished = answer.finished or kind in TERMINAL
+    if status is not None:
+        # Its usage comes to whoever reads the response again.
+        answer.pending = response.get("background") is True and not child(response, "usage")
+
+
+def _fold_tools(answer: Answer, response: Mapping[str, Any], provider: str) -> None:
+    """What stands beside `usage`: the image tool's tokens, at its own model's rate, and tools billed per use."""
+    used = [child(item) for item in items(response.get("output"))]
+    searches = child(response, "tool_usage", "web_search").get("num_requests")
+    if searches is None and answer.usage.web_search_requests is None:
+        searches = sum(1 for item in used if _is_search(item)) or None  # older answers
+    last_wins(answer.usage, "web_search_requests", searches)
+    if answer.provider_cost_nano is None:  # else the provider counts them itself
+        add_units(
+            answer.usage,
+            file_searches=sum(1 for item in used if item.get("type") == "file_search_call"),
+            images=sum(1 for item in used if item.get("type") == "image_generation_call"),
+            code_interpreter_calls=sum(1 for item in used if item.get("type") == "code_interpreter_call"),
+        )
+    images = Answer()
+    fold_usage(images, child(response, "tool_usage", "image_gen"), provider, "input_tokens", "output_tokens")
+    if images.usage.input_tokens or images.usage.output_tokens:
+        tools = [child(tool) for tool in items(response.get("tools"))]
+        model = next((text(tool.get("model")) for tool in tools if tool.get("type") == "image_generation"), None)
+        add_subpasses(answer, [SubPass(model or DEFAULT_IMAGE_MODEL, images.usage)])
 
 
 def _is_search(item: Mapping[str, Any]) -> bool:
@@ -77,12 +103,13 @@ DIALECT = Dialect(
     routes=(
         route("POST", r"/responses(/compact)?$", "chat"),
         route("POST", r"/responses/input_tokens$", None),
-        route("POST", r"/responses/[^/]+/cancel$", None),
-        route("GET", r"/responses/[^/]+(/input_items)?$", None),
+        route("POST", r"/responses/[^/]+/cancel$", None, settles=True),
+        route("GET", r"/responses/[^/]+$", None, settles=True),
+        route("GET", r"/responses(/[^/]+/input_items)?$", None),
         route("DELETE", r"/responses/[^/]+$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled)"|"type"\s*:\s*"error"'),
+    may_matter=re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled|queued)"|"type"\s*:\s*"error"'),
     fold=fold,
     refuse=refuse,
 )

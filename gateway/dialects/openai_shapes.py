@@ -1,6 +1,7 @@
 """What OpenAI's dialects share: the usage object, body metadata and the error shape.
 
-Source: platform.openai.com/docs/api-reference (chat, responses, embeddings).
+Source: platform.openai.com/docs/api-reference (chat, responses, embeddings). Compatible servers put the same counts
+under other names; each name that was seen in recorded traffic is read.
 """
 
 from collections.abc import Mapping
@@ -8,9 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.call import Answer, Usage
-from gateway.dialects.base import last_wins
+from gateway.dialects.base import add_units, last_wins
 from gateway.errors import Refusal
-from gateway.reading import child, count, text, usd
+from gateway.reading import child, count, largest, text, usd
 
 SESSION_KEYS = ("session_id", "conversation_id", "thread_id")
 USD_TICKS = 10_000_000_000
@@ -26,21 +27,41 @@ def named(metadata: Any, keys: tuple[str, ...]) -> str | None:
 
 def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key: str, output_key: str) -> None:
     """Take an OpenAI usage object into the answer: input includes cached, output includes reasoning."""
+    if not data:
+        return
     usage = answer.usage
-    details_in = child(data, f"{input_key}_details")
-    details_out = child(data, f"{output_key}_details")
+    details_in, details_out = _details(data, input_key), _details(data, output_key)
     last_wins(usage, "input_tokens", data.get(input_key))
     last_wins(usage, "output_tokens", data.get(output_key))
-    last_wins(usage, "cache_read_input_tokens", details_in.get("cached_tokens"))
-    last_wins(usage, "cache_write_input_tokens", details_in.get("cache_write_tokens"))
-    last_wins(usage, "audio_input_tokens", details_in.get("audio_tokens"))
-    last_wins(usage, "reasoning_output_tokens", details_out.get("reasoning_tokens"))
+    read = largest(
+        details_in.get("cached_tokens"),
+        data.get("cached_tokens"),  # Together
+        data.get("num_cached_tokens"),  # Mistral
+        data.get("cache_read_input_tokens"),  # Venice
+        data.get("prompt_cache_hit_tokens"),  # DeepSeek
+    )
+    write = largest(details_in.get("cache_write_tokens"), data.get("cache_creation_input_tokens"))
+    last_wins(usage, "cache_read_input_tokens", read)
+    last_wins(usage, "cache_write_input_tokens", write)
+    last_wins(usage, "cache_write_1h_input_tokens", child(data, "cache_creation").get("ephemeral_1h_input_tokens"))
+    last_wins(usage, "audio_input_tokens", largest(details_in.get("audio_tokens"), data.get("audio_prompt_tokens")))
+    last_wins(usage, "image_input_tokens", details_in.get("image_tokens"))
+    last_wins(
+        usage, "reasoning_output_tokens", largest(details_out.get("reasoning_tokens"), data.get("reasoning_tokens"))
+    )
     last_wins(usage, "audio_output_tokens", details_out.get("audio_tokens"))
+    last_wins(usage, "image_output_tokens", details_out.get("image_tokens"))
     if usage.input_tokens is None and usage.output_tokens is None:
         last_wins(usage, "input_tokens", data.get("total_tokens"))  # all that some embedding servers report
     _take_in_what_stands_outside(usage, count(data.get("total_tokens")), provider)
-    cost = _own_cost(data, provider)
-    answer.provider_cost_nano = answer.provider_cost_nano if cost is None else cost
+    _fold_fees(usage, data)
+    answer.service_tier = answer.service_tier or text(data.get("service_tier"))  # Mistral
+    fold_own_cost(answer, data, provider)
+
+
+def _details(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """`prompt_tokens_details`, or `prompt_token_details` as realtime and assistants spell it."""
+    return child(data, f"{key}_details") or child(data, f"{key.removesuffix('s')}_details")
 
 
 def _take_in_what_stands_outside(usage: Usage, total: int | None, provider: str) -> None:
@@ -59,9 +80,34 @@ def _take_in_what_stands_outside(usage: Usage, total: int | None, provider: str)
         usage.reasoning_output_tokens = outside
 
 
+def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
+    """What is billed per use, as OpenRouter, xAI and Perplexity count it."""
+    tools = child(data, "server_side_tool_usage_details")
+    last_wins(usage, "web_search_requests", tools.get("web_search_calls"))
+    for tool_use in (child(data, "server_tool_use"), child(data, "server_tool_use_details")):
+        last_wins(usage, "web_search_requests", tool_use.get("web_search_requests"))
+    last_wins(usage, "web_search_requests", data.get("num_search_queries"))
+    add_units(
+        usage,
+        video_input_tokens=child(data, "prompt_tokens_details").get("video_tokens"),
+        social_searches=tools.get("x_search_calls"),
+        code_executions=tools.get("code_interpreter_calls"),
+        attachment_searches=tools.get("document_search_calls"),
+        file_searches=tools.get("file_search_calls"),
+        citation_tokens=data.get("citation_tokens"),
+    )
+    if size := text(data.get("search_context_size")):
+        add_units(usage, **{f"search_context_{size.lower()}": 1})
+
+
+def fold_own_cost(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
+    """What the provider itself says the answer cost, beside the counts of its usage object `data`."""
+    cost = _own_cost(data, provider)
+    answer.provider_cost_nano = answer.provider_cost_nano if cost is None else cost
+
+
 def _own_cost(data: Mapping[str, Any], provider: str) -> int | None:
-    """What the provider itself says the answer cost. Only from those for whom the field is the bill: others relay it
-    as a placeholder."""
+    """Only from those for whom the field is the bill: others relay it as a placeholder."""
     match provider:
         case "openrouter":
             # 0 with the customer's own key at the vendor: the bill then comes from there.
@@ -74,6 +120,13 @@ def _own_cost(data: Mapping[str, Any], provider: str) -> int | None:
             return usd(child(data, "cost").get("total_cost"))
         case _:
             return None
+
+
+def fold_error(answer: Answer, data: Mapping[str, Any]) -> None:
+    """An error inside an answer of status 200: its kind, never its text."""
+    if error := data.get("error"):
+        found = child(error)
+        answer.error = text(found.get("type")) or text(found.get("code")) or "error"
 
 
 def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:

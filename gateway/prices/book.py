@@ -1,26 +1,24 @@
-"""The price book: which rates a call pays. Compiled from a snapshot file, with an installation's overrides on top.
+"""The price book: which rates a call pays, and what it costs. See docs/prices.md.
 
-A snapshot is gzip around two lines of JSON: a header with the SHA-256 of the second line, and the payload that
-`tools/price_snapshot.py` writes. Of a model's `periods` the last that is active counts (and the first when none is);
-`variants` then replace single rates for a service tier or batch.
+It is a snapshot of published prices, the supplement to it, and on top an installation's own prices.
 """
 
-import gzip
-import hashlib
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.call import Cost, PriceStatus, SubPass, Usage
-from gateway.prices.overrides import Overrides, OwnPrice
-from gateway.prices.rates import ZERO, Band, Rates, RateSet, parts, usd_per, whole
+from gateway.prices.entries import OwnPrice, in_force
+from gateway.prices.overrides import Overrides
+from gateway.prices.rates import Band, Parts, Rates, RateSet, parts, whole
+from gateway.prices.snapshot import Model, Provider, load_snapshot
+from gateway.prices.supplement import SUPPLEMENT, ExtraRates, Factor, Supplement, load_supplement
 
 DEFAULT_BOOK = Path(__file__).parent.parent / "price_books" / "genai-prices-0.2.3.json.gz"
 """The shipped snapshot."""
@@ -41,179 +39,75 @@ PROVIDERS = {
 SELF_HOSTED = frozenset({"ollama", "llamacpp", "llama.cpp", "lmstudio", "vllm", "sglang", "mistralrs", "gpustack"})
 """Nobody sends a bill for these: another provider's price for the same weights would be an invention."""
 
-TOKEN_RATES = {
-    "input_mtok": "input",
-    "cache_read_mtok": "cache_read",
-    "cache_write_mtok": "cache_write",
-    "cache_write_1h_mtok": "cache_write_1h",
-    "output_mtok": "output",
-    "output_reasoning_mtok": "output_reasoning",
-    "input_audio_mtok": "input_audio",
-    "cache_audio_read_mtok": "cache_read_audio",
-    "output_audio_mtok": "output_audio",
-    "input_image_mtok": "input_image",
-    "cache_image_read_mtok": "cache_read_image",
-    "output_image_mtok": "output_image",
-}
-UNIT_RATES = {
-    "web_searches_kcount": "web_search_requests",
-    "storage_searches_kcount": "file_searches",
-    "requests_kcount": "requests",
-    "rerank_searches_kcount": "search_units",
-    "audio_hours": "seconds",
-    "input_audio_hours": "seconds",
-    "input_document_kpages": "pages",
-    "input_annotated_document_kpages": "annotated_pages",
-    "input_mchars": "characters",
-    "input_text_messages_kcount": "messages",
-    "output_citation_mtok": "citation_tokens",
-}
-"""The snapshot's price keys → fields of `Rates`, and units of `Rates.each`. Others (video) are not metered."""
-
 STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "auto", "on_demand"})
 CACHED_LOOKUPS = 4096
 
-Rate = Decimal | tuple[Decimal, list[tuple[int, Decimal]]]
-"""USD per unit of the key; or base and, ascending, what the whole call costs above so many input tokens."""
-RateTable = Mapping[str, Rate]
+
+REPORTED_NANO_MAX = 10**18 - 1
+"""The most that `DECIMAL(18,9)` holds. A provider's figure above it, or below 0, is not believed."""
 
 
-class Period(msgspec.Struct, frozen=True, rename={"start": "from"}):
-    """Rates from a UTC date on, or daily between two UTC times. A variant also says `when`."""
+class Listed:
+    """A model that the supplement adds to a provider's own list."""
 
-    rates: dict[str, Rate] = {}
-    start: date | None = None
-    daily: tuple[time, time] | None = None
-    when: dict[str, str] = {}
+    def __init__(self, model: str, prices: tuple[OwnPrice, ...]) -> None:
+        self.id = model
+        self._prices = prices
+        self._unsure = {price: msgspec.structs.replace(price.rate_set, status="fallback") for price in prices}
 
-    def active(self, at: datetime) -> bool:
-        if self.daily is not None:
-            start, end = self.daily
-            now = at.time()
-            return start <= now < end if start <= end else now >= start or now < end
-        return self.start is None or at.date() >= self.start
-
-    def label(self) -> str:
-        if self.daily is not None:
-            return f"@{self.daily[0]:%H:%M}-{self.daily[1]:%H:%M}"
-        return f"@{self.start}" if self.start else ""
+    def rate_set(self, at: datetime, tier: str | None, *, guess: bool = True) -> RateSet | None:
+        """As `Model.rate_set`; `None` when the model had no price yet. There is nothing to `guess` from."""
+        found = in_force(self._prices, at, tier)
+        if found is None:
+            return None
+        return found.rate_set if found.service_tier == tier else self._unsure[found]
 
 
-class ModelData(msgspec.Struct, frozen=True):
-    id: str
-    match: dict[str, Any]
-    periods: list[Period]
-    variants: list[Period] = []
+class Candidate:
+    """A model as the calls of one provider pay for it: its list, with the supplement's rates and factors."""
+
+    def __init__(self, model: Model | Listed, rates: tuple[ExtraRates, ...], factors: tuple[Factor, ...]) -> None:
+        self._model = model
+        self._rates = rates
+        self._factors = factors
+        self._compiled: dict[tuple[object, ...], RateSet] = {}
+
+    def rate_set(self, at: datetime, tier: str | None, region: str | None) -> RateSet | None:
+        """`None` when there are no rates. `status` says only whether those of the tier are known."""
+        of_tier = next((factor for factor in self._factors if factor.of_tier(at, tier)), None) if tier else None
+        of_region = next((factor for factor in self._factors if factor.of_region(at, region)), None) if region else None
+        found = self._model.rate_set(at, tier, guess=of_tier is None)
+        extra = tuple(rates for rates in self._rates if rates.active(at))
+        # An empty price list may mean free, included or unknown: only a name that says `:free` is taken for free.
+        if found is None or not (found.bands or any(rates.rates.input is not None for rates in extra)):
+            return None
+        if found.status == "exact":  # the list has the tier: its factor is in there already
+            of_tier = None
+        key = found, extra, of_tier, of_region
+        if (compiled := self._compiled.get(key)) is None:
+            compiled = self._compiled[key] = _adjusted(found, extra, of_tier, of_region)
+        return compiled
 
 
-class ProviderData(msgspec.Struct, frozen=True):
-    id: str
-    models: list[ModelData] = []
-    match: dict[str, Any] | None = None
-    fallback: list[str] = []
-
-
-class Payload(msgspec.Struct, frozen=True):
-    units: dict[str, int]
-    providers: list[ProviderData]
-
-
-class Header(msgspec.Struct, frozen=True):
-    source: str
-    source_version: str
-    created_at: date
-    licence: str
-    sha256: str
-
-
-Rule = Callable[[str], bool]
-
-
-class Model:
-    """One model of one provider: `rate_set` is what it costs at a moment."""
-
-    def __init__(self, provider: str, data: ModelData, units: Mapping[str, int]) -> None:
-        self.id = data.id
-        self._provider = provider
-        self._data = data
-        self._units = units
-        self._compiled: dict[tuple[bool, int, tuple[int, ...]], RateSet] = {}
-
-    def rate_set(self, at: datetime, tier: str | None) -> RateSet:
-        """`status` is `exact`, or `fallback` when `tier` has no rates of its own at that time."""
-        period = self._period(at)
-        variants, known = self._variants(at, period, tier)
-        key = (known, period, variants)
-        if (found := self._compiled.get(key)) is None:
-            found = self._compiled[key] = self._compile(tier, period, variants, known=known)
-        return found
-
-    def _period(self, at: datetime) -> int:
-        periods = self._data.periods
-        return next((i for i in reversed(range(len(periods))) if periods[i].active(at)), 0)
-
-    def _variants(self, at: datetime, period: int, tier: str | None) -> tuple[tuple[int, ...], bool]:
-        """The variants that apply, and whether that is certain."""
-        if tier is None:
-            return (), True
-        named = [i for i, variant in enumerate(self._data.variants) if tier in variant.when.values()]
-        if active := tuple(i for i in named if self._data.variants[i].active(at)):
-            return active, True
-        # The source dates a variant by the day it was written down, not the day it was sold: an earlier call takes it
-        # too, flagged, as long as the standard price was the same.
-        for i in sorted(named, key=lambda i: self._data.variants[i].start or date.max):
-            start = self._data.variants[i].start
-            if start is not None and self._period(datetime.combine(start, at.time(), UTC)) == period:
-                return (i,), False
-        return (), False
-
-    def _compile(self, tier: str | None, period: int, variants: tuple[int, ...], *, known: bool) -> RateSet:
-        table: dict[str, Rate] = {}
-        for i in variants:
-            table = self._data.variants[i].rates | table  # the first that names a rate wins
-        chosen = self._data.periods[period]
-        label = f"{self._provider}/{self.id}{chosen.label()}" + (f"#{tier}" if variants else "")
-        rates = dict(chosen.rates) | table
-        if not rates and self.id.endswith(":free"):
-            rates = {"input_mtok": ZERO, "output_mtok": ZERO}
-        bands = _bands(rates, self._units) if rates else ()
-        return RateSet(self._provider, self.id, label, "exact" if known else "fallback", bands)
-
-
-class Provider:
-    """A provider's models and the rules that find one by name. The first rule that matches wins."""
-
-    def __init__(self, data: ProviderData, units: Mapping[str, int]) -> None:
-        self.id = data.id
-        self.fallback = tuple(data.fallback)
-        self.models = [Model(data.id, model, units) for model in data.models]
-        self.named = _rule(data.match) if data.match else None
-        # Nine of ten rules are plain equality: one dictionary, so that a miss costs microseconds, not milliseconds.
-        self._equal: dict[str, int] = {}
-        self._bare: dict[str, int] = {}
-        self._rules: list[tuple[int, Rule]] = []
-        for i, model in enumerate(data.models):
-            for clause in model.match.get("or", [model.match]):
-                if "equals" in clause:
-                    name = clause["equals"].lower()
-                    self._equal.setdefault(name, i)
-                    self._bare.setdefault(name.rsplit("/", 1)[-1], i)
-                else:
-                    self._rules.append((i, _rule(clause)))
-
-    def find(self, name: str) -> Model | None:
-        best = self._equal.get(name)
-        for i, matches in self._rules:
-            if best is not None and i >= best:
-                break
-            if matches(name):
-                best = i
-                break
-        return None if best is None else self.models[best]
-
-    def find_bare(self, name: str) -> Model | None:
-        """The model that this provider, a reseller, lists as `vendor/name`."""
-        return self.models[self._bare[name]] if name in self._bare else None
+def _adjusted(
+    found: RateSet, extra: tuple[ExtraRates, ...], of_tier: Factor | None, of_region: Factor | None
+) -> RateSet:
+    """Single rates first, then the factors, each once; last the stand-ins for what nobody states."""
+    label, status, factor = found.price_id, found.status, Decimal(1)
+    label += "".join(f"&{rates.valid_from:%Y-%m-%d}" for rates in extra if rates.valid_from)
+    if of_tier is not None:
+        label, status = f"{label}#{of_tier.service_tier}*{of_tier.multiplier:f}", "exact"
+        factor *= of_tier.multiplier
+    if of_region is not None:
+        label += f"*{of_region.multiplier:f}"
+        factor *= of_region.multiplier
+    bands = []
+    for band in found.bands or (Band(0, Rates()),):
+        rates = band.rates
+        for entry in extra:
+            rates = entry.on(rates)
+        bands.append(Band(band.over_input_tokens, rates.times(factor).complete()))
+    return msgspec.structs.replace(found, price_id=label, status=status, bands=tuple(bands))
 
 
 class Entry(NamedTuple):
@@ -221,50 +115,52 @@ class Entry(NamedTuple):
 
     own: tuple[OwnPrice, ...]
     own_status: PriceStatus
-    models: tuple[Model, ...]
+    candidates: tuple[Candidate, ...]
     """Several only for a fallback: the dearest counts."""
     status: PriceStatus
+
+
+class Pass(NamedTuple):
+    """What one pass of a call costs, whole nano-USD."""
+
+    cost: Parts
+    status: PriceStatus
+    price_id: str
+    own: bool
+    """At the installation's own price."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.cost)
 
 
 class PriceBook:
     """Prices calls. Build with `PriceBook.load`; immutable but for its caches."""
 
-    def __init__(self, book_id: str, providers: Mapping[str, Provider], overrides: Overrides) -> None:
-        self.id = book_id
-        """`genai-prices-0.2.3-` and eight digits of the payload's hash; with overrides, `+` and eight of theirs."""
+    def __init__(
+        self, list_id: str, providers: Mapping[str, Provider], supplement: Supplement, overrides: Overrides
+    ) -> None:
+        self.id = list_id + (f"+{overrides.digest}" if overrides.digest else "")
+        """`genai-prices-0.2.3-` and eight digits of the snapshot's hash, `.` and eight of the supplement's; with
+        overrides, `+` and eight of theirs."""
+        self._list_id = list_id
         self._providers = providers
+        self._supplement = supplement
         self._overrides = overrides
         self._entry = lru_cache(CACHED_LOOKUPS)(self._look_up)
 
     @classmethod
-    def load(cls, path: Path) -> "PriceBook":
-        """Read a snapshot. Raises `ValueError` (one readable line) unless its hash and shape are right."""
-        try:
-            head, _, payload = gzip.decompress(path.read_bytes()).partition(b"\n")
-            header = msgspec.json.decode(head, type=Header)
-        except OSError as error:
-            raise ValueError(f"{path}: the price snapshot cannot be read: {error.strerror or 'not gzip'}") from None
-        except (EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError):
-            raise ValueError(f"{path}: not a price snapshot; make one with tools/price_snapshot.py") from None
-        payload = payload.removesuffix(b"\n")
-        digest = hashlib.sha256(payload).hexdigest()
-        if digest != header.sha256:
-            raise ValueError(
-                f"{path}: SHA-256 of the prices is {digest[:12]}…, the header says {header.sha256[:12]}…: the file was "
-                "changed; restore it or make a new one with tools/price_snapshot.py"
-            )
-        try:
-            data = msgspec.json.decode(payload, type=Payload)
-            _validate(data)
-            providers = {provider.id: Provider(provider, data.units) for provider in data.providers}
-        except (msgspec.DecodeError, ValueError, re.error) as error:
-            raise ValueError(f"{path}: the price snapshot is malformed: {error}") from None
-        return cls(f"{header.source}-{header.source_version}-{digest[:8]}", providers, Overrides())
+    def load(cls, path: Path, supplement: Path | None = SUPPLEMENT) -> "PriceBook":
+        """Read a snapshot and a supplement to it. Raises `ValueError`, a readable line per problem, when one is bad."""
+        list_id, providers = load_snapshot(path)
+        if supplement is None:
+            return cls(list_id, providers, Supplement(), Overrides())
+        more = load_supplement(supplement)
+        return cls(f"{list_id}.{more.digest}", providers, more, Overrides())
 
     def with_overrides(self, overrides: Overrides) -> "PriceBook":
         """This book with an installation's own prices, aliases and discounts on top."""
-        book_id = self.id.partition("+")[0] + (f"+{overrides.digest}" if overrides.digest else "")
-        return PriceBook(book_id, self._providers, overrides)
+        return PriceBook(self._list_id, self._providers, self._supplement, overrides)
 
     def price(
         self,
@@ -277,90 +173,175 @@ class PriceBook:
         batch: bool = False,
         region: str | None = None,
         subpasses: Sequence[SubPass] = (),
+        reported_nano: int | None = None,
     ) -> Cost:
         """The cost of a usage at a moment (UTC). `models`: the served name first, then the one asked for.
 
+        `reported_nano` is what the provider itself says that it bills for the call: it is the contracted cost unless
+        the installation has its own price or a discount, and the list cost where no list is certain.
         Never raises on odd usage. All amounts are `None` when nothing that the usage counts has a rate.
         """
-        found = self._rate_set(provider, models, at, _tier(service_tier, batch=batch))
-        band = found.band(usage.input_tokens or 0) if found else None
-        cost = parts(band.rates, usage) if band else None
-        if found is None or band is None or cost is None:
-            return Cost("unpriced", self.id)
-        total = sum(cost)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        tier = _tier(service_tier, batch=batch)
+        region = region.lower() if region else None
         percent = self._overrides.discount(provider, models, at)
+        if reported_nano is not None and not 0 <= reported_nano <= REPORTED_NANO_MAX:
+            reported_nano = None
+
+        main = self._pass(provider, models, usage, at, tier, region)
+        if main is None:
+            return Cost("unpriced", self.id) if reported_nano is None else self._as_reported(reported_nano, percent)
+        status, price_id, other, total = main.status, main.price_id, main.cost.other, main.total
+        contracted, own_terms = _discounted(total, percent), main.own or percent is not None
+        for model, part in self._subpasses(provider, models, subpasses, at, tier, region):
+            discount = self._overrides.discount(provider, (model,) if model else models, at)
+            status, price_id = _weaker(status, part.status), _joined(price_id, part.price_id)
+            other, total = other + part.total, total + part.total
+            contracted += _discounted(part.total, discount)
+            own_terms = own_terms or part.own or discount is not None
+        if reported_nano is not None and not main.own:
+            if status == "fallback":
+                return self._as_reported(reported_nano, percent)
+            status, contracted = "exact", contracted if own_terms else reported_nano
+        cost = main.cost
         return Cost(
-            found.status,
+            status,
             self.id,
-            found.price_id + (f">{band.over_input_tokens}" if band.over_input_tokens else ""),
+            price_id,
             total,
             cost.input,
             cost.cache_read,
             cost.cache_write,
             cost.output,
-            cost.other,
-            total if percent is None else whole(total * (100 - percent) / 100),
+            other,
+            contracted,
         )
 
     def find(self, provider: str, model: str, at: datetime, *, service_tier: str | None = None) -> RateSet | None:
         """The rates a call of `model` would pay at a moment (UTC), before discounts; `None` when there are none."""
-        return self._rate_set(provider, (model,), at, _tier(service_tier))
-
-    def _rate_set(self, provider: str, models: Sequence[str | None], at: datetime, tier: str | None) -> RateSet | None:
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        return self._rate_set(provider, (model,), at, _tier(service_tier), None)
+
+    def _as_reported(self, nano: int, percent: Decimal | None) -> Cost:
+        """Where no list is certain the provider's own figure is the list price. It does not say which part is what."""
+        return Cost("exact", self.id, "reported", nano, 0, 0, 0, 0, nano, _discounted(nano, percent))
+
+    def _pass(
+        self,
+        provider: str,
+        models: Sequence[str | None],
+        usage: Usage,
+        at: datetime,
+        tier: str | None,
+        region: str | None,
+    ) -> Pass | None:
+        """`None` when nothing that the usage counts has a rate."""
+        found = self._rate_set(provider, models, at, tier, region)
+        if found is None:
+            return None
+        band = found.band(usage.input_tokens or 0)
+        cost = parts(band.rates, usage)
+        if cost is None:
+            return None
+        limit = f">{band.over_input_tokens}" if band.over_input_tokens else ""
+        return Pass(cost, found.status, found.price_id + limit, found.own)
+
+    def _subpasses(
+        self,
+        provider: str,
+        models: Sequence[str | None],
+        subpasses: Sequence[SubPass],
+        at: datetime,
+        tier: str | None,
+        region: str | None,
+    ) -> Iterator[tuple[str | None, Pass]]:
+        """Each pass at its own model's rates; without any, at those of the served model, flagged."""
+        for model, usage in ((subpass.model, subpass.usage) for subpass in subpasses):
+            if part := self._pass(provider, (model,) if model else models, usage, at, tier, region):
+                yield model, part
+            elif part := self._pass(provider, models, usage, at, tier, region):
+                yield model, part._replace(status="fallback")
+            elif usage.reported():
+                yield model, Pass(Parts(0, 0, 0, 0, 0), "fallback", "unpriced", own=False)
+
+    def _rate_set(
+        self, provider: str, models: Sequence[str | None], at: datetime, tier: str | None, region: str | None
+    ) -> RateSet | None:
         entry = self._entry(provider.lower(), tuple(model.lower() for model in models if model))
-        own = [price for price in entry.own if price.active(at)]
-        for price in own:
-            if price.service_tier == tier:
-                return _with_status(price.rate_set, entry.own_status)
-        for price in own:
-            if price.service_tier is None:
-                return _with_status(price.rate_set, entry.own_status)
-        # An empty price list may mean free, included or unknown: only a name that says `:free` is taken for free.
-        candidates = [found for model in entry.models if (found := model.rate_set(at, tier)).bands]
-        return _with_status(max(candidates, key=RateSet.rank), entry.status) if candidates else None
+        if entry.own and (own := in_force(entry.own, at, tier)):
+            return _with_status(own.rate_set, entry.own_status)
+        found = [rates for candidate in entry.candidates if (rates := candidate.rate_set(at, tier, region))]
+        return _with_status(max(found, key=RateSet.rank), entry.status) if found else None
 
     def _look_up(self, provider: str, names: tuple[str, ...]) -> Entry:
-        """Own prices before the table; the table by each name before another provider's by any."""
+        """Own prices before the list; the list by each name before another provider's by any."""
         aliases = [alias for name in names if (alias := self._overrides.alias(provider, name))]
         steps: list[tuple[str, PriceStatus]] = [
             *((alias, "alias") for alias in aliases),
             *((name, "alias" if name.endswith("-latest") else "exact") for name in names),
         ]
-        models, status = self._in_table(provider, steps)
+        models, status = self._listed(provider, steps)
+        candidates = tuple(self._candidate(provider, model, name) for model, name in models)
         for name in (*names, *aliases):
             if own := self._overrides.own(provider, name):
-                return Entry(own, "exact" if name in names else "alias", models, status)
-        return Entry((), "exact", models, status)
+                return Entry(own, "exact" if name in names else "alias", candidates, status)
+        return Entry((), "exact", candidates, status)
 
-    def _in_table(
+    def _candidate(self, provider: str, model: Model | Listed, name: str) -> Candidate:
+        called = (model.id, name)
+        rates = tuple(entry for entry in self._supplement.rates if entry.concerns(provider, called))
+        factors = tuple(entry for entry in self._supplement.factors if entry.concerns(provider, called))
+        return Candidate(model, rates, factors)
+
+    def _listed(
         self, provider: str, steps: Sequence[tuple[str, PriceStatus]]
-    ) -> tuple[tuple[Model, ...], PriceStatus]:
+    ) -> tuple[list[tuple[Model | Listed, str]], PriceStatus]:
+        """The models that may set the price, each with the name that found it."""
         home = self._provider(provider)
-        if home is not None:
-            for name, status in steps:
-                if model := home.find(name):
-                    return (model,), status
-                for rewritten in _rewritten(name):
-                    if model := home.find(rewritten):
-                        return (model,), "alias"
+        for name, status in steps:
+            for rewritten in dict.fromkeys((name, *_rewritten(name))):
+                found = self._at_home(home, provider, rewritten)
+                if found is not None:
+                    return [(found, rewritten)], status if rewritten == name else "alias"
         if provider in SELF_HOSTED:
-            return (), "unpriced"
+            return [], "unpriced"
         vendors = [self._providers[other] for other in home.fallback if other in self._providers] if home else []
         for providers in (vendors, self._providers.values()):
             for name, _ in steps:
                 if models := _candidates(providers, (name, *_rewritten(name))):
-                    return models, "fallback"
+                    return [(model, name) for model in models], "fallback"
         for name, _ in steps:
             if models := _family([home, *vendors] if home else [], name):
-                return models, "fallback"
-        return (), "unpriced"
+                return [(model, name) for model in models], "fallback"
+        return [], "unpriced"
+
+    def _at_home(self, home: Provider | None, provider: str, name: str) -> Model | Listed | None:
+        """The provider's own list; what that lacks, the supplement has."""
+        if home is not None and (model := home.find(name)):
+            return model
+        prices = self._supplement.price(provider, name)
+        return Listed(name, prices) if prices else None
 
     def _provider(self, name: str) -> Provider | None:
         name = PROVIDERS.get(name, name)
         if name in self._providers:
             return self._providers[name]
         return next((p for p in self._providers.values() if p.named is not None and p.named(name)), None)
+
+
+def _discounted(nano: int, percent: Decimal | None) -> int:
+    return nano if percent is None else whole(nano * (100 - percent) / 100)
+
+
+_WEAKER: tuple[PriceStatus, ...] = ("exact", "alias", "fallback", "unpriced")
+
+
+def _weaker(one: PriceStatus, other: PriceStatus) -> PriceStatus:
+    return max(one, other, key=_WEAKER.index)
+
+
+def _joined(price_id: str, other: str) -> str:
+    return price_id if other in price_id.split("+") else f"{price_id}+{other}"
 
 
 def _with_status(found: RateSet, status: PriceStatus) -> RateSet:
@@ -409,61 +390,3 @@ def _family(providers: Iterable[Provider], name: str) -> tuple[Model, ...]:
         if found := tuple(m for m in models if m.id == stem or m.id.startswith(stem + "-")):
             return found
     return ()
-
-
-def _rule(clause: Mapping[str, Any]) -> Rule:
-    """A match rule as a function of a lower-case name."""
-    ((kind, value),) = clause.items()
-    if kind in ("or", "and"):
-        rules = [_rule(inner) for inner in value]
-        test = any if kind == "or" else all
-        return lambda name: test(rule(name) for rule in rules)
-    if kind == "regex":
-        pattern = re.compile(value)
-        return lambda name: pattern.search(name) is not None
-    text = value.lower()
-    match kind:
-        case "equals":
-            return lambda name: name == text
-        case "starts_with":
-            return lambda name: name.startswith(text)
-        case "ends_with":
-            return lambda name: name.endswith(text)
-        case "contains":
-            return lambda name: text in name
-        case _:
-            raise ValueError(f'unknown match rule "{kind}"')
-
-
-def _bands(table: RateTable, units: Mapping[str, int]) -> tuple[Band, ...]:
-    limits = sorted({0, *(start for rate in table.values() if isinstance(rate, tuple) for start, _ in rate[1])})
-    return tuple(Band(limit, _rates(table, units, limit)) for limit in limits)
-
-
-def _rates(table: RateTable, units: Mapping[str, int], limit: int) -> Rates:
-    tokens: dict[str, Decimal] = {}
-    each: dict[str, Decimal] = {}
-    for key, rate in table.items():
-        if isinstance(rate, tuple):
-            base, tiers = rate
-            usd = next((price for start, price in reversed(tiers) if start <= limit), base)
-        else:
-            usd = rate
-        nano = usd_per(usd, units[key])
-        if key in TOKEN_RATES:
-            tokens[TOKEN_RATES[key]] = nano
-        elif key in UNIT_RATES:
-            each[UNIT_RATES[key]] = nano
-    return Rates(**tokens, each=each).complete()
-
-
-def _validate(data: Payload) -> None:
-    for provider in data.providers:
-        for model in provider.models:
-            for table in (period.rates for period in (*model.periods, *model.variants)):
-                for key, rate in table.items():
-                    values = [rate[0], *(price for _, price in rate[1])] if isinstance(rate, tuple) else [rate]
-                    if data.units.get(key, 0) <= 0 or not all(v.is_finite() and v >= 0 for v in values):
-                        raise ValueError(f"{provider.id}/{model.id}: bad rate {key}")
-            if not model.periods:
-                raise ValueError(f"{provider.id}/{model.id}: no prices")

@@ -14,7 +14,6 @@ UNITS_MAX = 10**6
 """The same for searches, seconds, pages, characters, …"""
 
 ZERO = Decimal(0)
-_MILLION = 1_000_000
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +36,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     output_image: Decimal | None = None
     each: Mapping[str, Decimal] = msgspec.field(default_factory=dict)
     """Unit → nano-USD: `web_search_requests`, `requests` (one per call), and the units of `Usage.other_units`."""
+    once: Mapping[str, Decimal] = msgspec.field(default_factory=dict)
+    """Unit → nano-USD for all of a call's together, however many."""
 
     def complete(self) -> "Rates":
         """With the usual stand-ins: cached, audio and image tokens cost what plain ones cost, reasoning what output
@@ -57,6 +58,24 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
             output_image=_first(self.output_image, self.output),
         )
 
+    def overlaid(self, above: "Rates") -> "Rates":
+        """With every rate that `above` states in place of this one's."""
+        tokens = {name: _first(getattr(above, name), getattr(self, name)) for name in _TOKEN_RATES}
+        stated = above.each.keys() | above.once.keys()  # a unit is billed each or once, never both
+        return Rates(
+            **tokens,
+            each={unit: rate for unit, rate in self.each.items() if unit not in stated} | dict(above.each),
+            once={unit: rate for unit, rate in self.once.items() if unit not in stated} | dict(above.once),
+        )
+
+    def times(self, factor: Decimal) -> "Rates":
+        """With all token rates multiplied; fees are not."""
+        stated = ((name, getattr(self, name)) for name in _TOKEN_RATES)
+        return msgspec.structs.replace(self, **{name: rate * factor for name, rate in stated if rate is not None})
+
+
+_TOKEN_RATES = tuple(name for name in Rates.__struct_fields__ if name not in ("each", "once"))
+
 
 class Band(msgspec.Struct, frozen=True):
     """The rates of calls with more than `over_input_tokens` input tokens (cache included): the whole call pays them."""
@@ -65,8 +84,8 @@ class Band(msgspec.Struct, frozen=True):
     rates: Rates
 
 
-class RateSet(msgspec.Struct, frozen=True):
-    """Everything that decides the price of a model at one moment and tier."""
+class RateSet(msgspec.Struct, frozen=True, eq=False):
+    """Everything that decides the price of a model at one moment and tier. Equal to itself alone."""
 
     provider: str
     model: str
@@ -74,6 +93,8 @@ class RateSet(msgspec.Struct, frozen=True):
     status: PriceStatus
     bands: tuple[Band, ...]
     """Ascending; the first is over 0 and always applies."""
+    own: bool = False
+    """The installation's own price."""
 
     def rank(self) -> Decimal:
         """For "the highest of several": nano-USD of one input and one output token."""
@@ -94,11 +115,6 @@ class Parts(NamedTuple):
     other: int
 
 
-def usd_per_million(value: Decimal) -> Decimal:
-    """A token rate in USD per million, as nano-USD per token."""
-    return value * NANO / _MILLION
-
-
 def usd_per(value: Decimal, units: int) -> Decimal:
     """A rate in USD per so many units, as nano-USD per unit."""
     return value * NANO / units
@@ -111,9 +127,13 @@ def whole(nano: Decimal) -> int:
 def parts(rates: Rates, usage: Usage) -> Parts | None:
     """The cost of a usage, or `None` when nothing in it has a rate. Never negative, never raises on odd counts.
 
+    Units without a rate cost nothing here, the tokens of sub-passes (`subpass_*`) among them: `PriceBook.price` takes
+    those from the sub-passes themselves.
+
     Counts that contradict each other are cut to what can be: no part is larger than its total. Where reads and writes
     together exceed the input they cover the same tokens (some resellers bill both): such a token pays the read rate,
-    and of the write rate what it has above input, because the write rate includes the reading of a fresh token.
+    and of the write rate what it has above input, because the write rate includes the reading of a fresh token (all of
+    a write rate below input, which is for storage alone).
     """
     total_in, total_out = _count(usage.input_tokens), _count(usage.output_tokens)
     read = min(_count(usage.cache_read_input_tokens), total_in)
@@ -140,7 +160,7 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
     if not (
         (rates.input is not None and usage.input_tokens is not None)
         or (rates.output is not None and usage.output_tokens is not None)
-        or any(count > 0 and unit in rates.each for unit, count in units.items())
+        or any(count > 0 and (unit in rates.each or unit in rates.once) for unit, count in units.items())
     ):
         return None
     return Parts(
@@ -157,7 +177,7 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
         cache_write=_sum(
             (write - write_1h, rates.cache_write),
             (write_1h, rates.cache_write_1h),
-            (-both, _least(rates.input, rates.cache_write, rates.cache_write_1h) if both else None),
+            (-both, _included(rates) if both else None),
         ),
         output=_sum(
             (total_out - audio_out - image_out - reasoning, rates.output),
@@ -165,12 +185,10 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
             (audio_out, rates.output_audio),
             (image_out, rates.output_image),
         ),
-        # A sub-pass may be of a dearer model; the usage does not say which, so the served one's rate is the floor.
         other=_sum(
             (1, rates.each.get("requests")),
-            (_quantity(units.get("subpass_input_tokens", 0), TOKENS_MAX), rates.input),
-            (_quantity(units.get("subpass_output_tokens", 0), TOKENS_MAX), rates.output),
             *((_quantity(count, UNITS_MAX), rates.each.get(unit)) for unit, count in units.items()),
+            *((1, rates.once.get(unit)) for unit, count in units.items() if count > 0),
         ),
     )
 
@@ -196,5 +214,7 @@ def _first(*rates: Decimal | None) -> Decimal | None:
     return next((rate for rate in rates if rate is not None), None)
 
 
-def _least(*rates: Decimal | None) -> Decimal | None:
-    return min((rate for rate in rates if rate is not None), default=None)
+def _included(rates: Rates) -> Decimal | None:
+    """What of the write rates is for reading a fresh token."""
+    writes = [rate for rate in (rates.cache_write, rates.cache_write_1h) if rate is not None]
+    return rates.input if rates.input is not None and min(writes, default=ZERO) >= rates.input else None

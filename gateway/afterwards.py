@@ -1,0 +1,85 @@
+"""What happens to a call after its client has gone: its answer is read on to the usage where that costs nothing more
+than guessing would, and it is closed. Bounded in number, time and bytes."""
+
+import asyncio
+import contextlib
+
+from gateway.books import Books, OpenCall
+from gateway.call import Answer, Ask, Result
+from gateway.config import Server
+from gateway.errors import Refusal
+from gateway.telemetry import Telemetry
+from gateway.upstream import UpstreamAnswer, UpstreamLost
+
+SHORT_TOKENS = 256
+"""An answer that cannot be longer costs about as much to read as to cut off."""
+
+
+def is_worth_reading_on(ask: Ask, answer: Answer) -> bool:
+    """True when the provider bills the whole answer anyway, or nearly so.
+
+    An answer that is not streamed is computed, and billed, whether or not somebody waits. A stream stops costing when
+    it is cut, unless the model has already stopped and only the usage is outstanding.
+    """
+    if not ask.stream or answer.finish_reason is not None:
+        return True
+    return ask.max_output_tokens is not None and ask.max_output_tokens <= SHORT_TOKENS
+
+
+def let_go(sent: asyncio.Future[UpstreamAnswer]) -> None:
+    """Give up a request, answered or not."""
+    if sent.done() and not sent.cancelled() and sent.exception() is None:
+        sent.result().close()
+    else:
+        sent.cancel()
+
+
+class Afterwards:
+    """Owns the calls whose client has gone."""
+
+    def __init__(self, settings: Server, books: Books, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._books = books
+        self._telemetry = telemetry
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = 0
+
+    def take(self, open_call: OpenCall, result: Result, sent: asyncio.Future[UpstreamAnswer]) -> None:
+        """Close a call as `result`, after reading on if that pays. `sent`: its request, answered or not."""
+        task = asyncio.create_task(self._finish(open_call, result, sent), name=f"after {open_call.call.call_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Stop reading on; every call is closed when this returns."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _finish(self, open_call: OpenCall, result: Result, sent: asyncio.Future[UpstreamAnswer]) -> None:
+        try:
+            if result == "client_cancelled" and is_worth_reading_on(open_call.ask, open_call.meter.answer):
+                await self._read_on(open_call, sent)
+        finally:
+            let_go(sent)
+            await self._books.close(open_call, result)
+
+    async def _read_on(self, open_call: OpenCall, sent: asyncio.Future[UpstreamAnswer]) -> None:
+        if self._reading >= self._settings.read_on_calls or sent.cancelled():
+            return
+        self._reading += 1
+        self._telemetry.read_on.inc()
+        left = self._settings.read_on_bytes
+        try:
+            with contextlib.suppress(TimeoutError, UpstreamLost, Refusal):
+                async with asyncio.timeout(self._settings.read_on_seconds):
+                    answer = await asyncio.shield(sent)
+                    open_call.answered(answer.status, answer.headers)
+                    async for piece in answer.pieces():
+                        open_call.meter.feed(piece)
+                        left -= len(piece)
+                        if left < 0:
+                            return
+                    open_call.ended = open_call.meter.is_complete()
+        finally:
+            self._reading -= 1

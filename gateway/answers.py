@@ -1,0 +1,63 @@
+"""What the client gets: the provider's header fields with ours, and refusals in the caller's dialect."""
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway import credentials
+from gateway.call import NANO, Call
+from gateway.config import Config
+from gateway.dialects import openai_chat
+from gateway.dialects.base import Dialect
+from gateway.errors import Refusal
+from gateway.upstream import UpstreamAnswer, UpstreamLost
+
+
+def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:
+    """The provider's header fields without hop-by-hop ones, and ours."""
+    fields = credentials.end_to_end(answer.headers.items())
+    headers = CIMultiDict((name, value) for name, value in fields if not name.lower().startswith("x-outlay-"))
+    if not keep_length:
+        headers.popall("Content-Length", None)
+    headers.setdefault("Server", "outlay")
+    if call is not None:
+        headers.update(own_headers(call))
+    return headers
+
+
+def own_headers(call: Call) -> dict[str, str]:
+    headers = {"x-outlay-call-id": call.call_id, "x-outlay-ticket-source": call.ticket_source or "none"}
+    if call.tickets:
+        headers["x-outlay-ticket"] = ",".join(call.tickets)
+    if call.task_id:
+        headers["x-outlay-task"] = call.task_id
+    if call.result is not None and call.list_cost_nano is not None:
+        headers["x-outlay-cost-usd"] = f"{call.list_cost_nano // NANO}.{call.list_cost_nano % NANO:09d}"
+    return headers
+
+
+def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:
+    """Our own "no", in the caller's dialect (OpenAI's where none is known)."""
+    headers, body = (dialect or openai_chat.DIALECT).refuse(refusal)
+    headers |= {"x-outlay-refusal": refusal.code, "Server": "outlay"}
+    if refusal.status < 500:
+        headers["x-should-retry"] = "false"
+    if call is not None:
+        headers |= {"request-id": call.request_id, "x-request-id": call.request_id, "x-outlay-call-id": call.call_id}
+    return web.json_response(body, status=refusal.status, headers=headers)
+
+
+def no_route(config: Config) -> Refusal:
+    names = ", ".join(f"/{name}/" for name in config.upstreams)
+    return Refusal("route_unknown", f"Outlay: no upstream is configured for this path. Paths start with {names}.")
+
+
+def not_metered(method: str, path: str, name: str) -> Refusal:
+    return Refusal(
+        "route_unknown",
+        f"Outlay cannot meter {method} {path[:100]}, so it is not forwarded. "
+        f"An administrator can set allow_unmetered_paths = true in [upstreams.{name}].",
+    )
+
+
+def broke_off(lost: UpstreamLost) -> Refusal:
+    return Refusal("upstream_unreachable", f"Outlay: the provider's answer broke off ({lost}).")

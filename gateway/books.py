@@ -1,0 +1,265 @@
+"""Bookkeeping: what the meter saw becomes usage, the usage becomes money, and the money is recorded, exactly once,
+however the call ended."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from gateway.call import Answer, Ask, Call, Cost, Result, Usage
+from gateway.config import PriceSettings
+from gateway.dialects.base import Dialect
+from gateway.late import Late
+from gateway.ledger import Ledger
+from gateway.meter import Meter
+from gateway.prices import PriceBook
+from gateway.telemetry import Telemetry
+from gateway.tokens import Estimator
+
+READ_BY_A_MODEL = frozenset({"chat", "generate_content", "text_completion", "invoke_agent", "embeddings", "rerank"})
+"""Operations whose input can be estimated from the request's text."""
+WRITTEN_BY_A_MODEL = READ_BY_A_MODEL - {"embeddings", "rerank"}
+
+
+LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
+"""One of so many reported calls of a model is estimated too, if its request is no larger."""
+
+
+MODELS_MAX = 1000
+
+
+class OpenCall:
+    """A call between its two records: all that is needed to close it, however it ends."""
+
+    def __init__(
+        self, call: Call, dialect: Dialect | None, ask: Ask, request: bytes, region: str | None = None
+    ) -> None:
+        self.call = call
+        self.dialect = dialect
+        self.ask = ask
+        self.request = request
+        """The decoded body, for estimates."""
+        self.region = region
+        """Where the upstream computes, as far as settings and address tell."""
+        self.meter = Meter(dialect, call.provider or "", {})
+        self.is_answered = False
+        self.free = False
+        """Without usage it certainly cost nothing: the provider refused it, or was not reached."""
+        self.ended = False
+        """The answer came whole."""
+        self._clock = time.perf_counter()
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of the answer is there. The first time counts."""
+        if not self.is_answered:
+            self.is_answered = True
+            self.call.status, self.call.first_byte_ms, self.free = status, self.ms(), status >= 400
+            self.meter = Meter(self.dialect, self.call.provider or "", headers)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.call.result is not None
+
+    def ms(self) -> int:
+        return round((time.perf_counter() - self._clock) * 1000)
+
+
+class Books:
+    """Prices and closes calls."""
+
+    def __init__(
+        self,
+        settings: PriceSettings,
+        prices: PriceBook,
+        ledger: Ledger,
+        late: Late,
+        estimator: Estimator,
+        telemetry: Telemetry,
+    ) -> None:
+        self._settings = settings
+        self._prices = prices
+        self._ledger = ledger
+        self.late = late
+        """What is billed in a later answer."""
+        self._estimator = estimator
+        self._telemetry = telemetry
+        self._seen: dict[tuple[str, str], int] = {}
+        """Whole calls by provider and model."""
+        self._learning: asyncio.Task[None] | None = None
+
+    async def close(self, open_call: OpenCall, result: Result) -> None:
+        """Record a call, and wait for the disk where the settings say so. The first time only.
+
+        What the provider did not report is estimated, unless nobody knows whether it took the request at all.
+        """
+        if open_call.is_closed:
+            return
+        answer = open_call.meter.finish()
+        whole = _is_whole(open_call, answer, result)
+        usage = answer.usage
+        try:
+            if not whole and not open_call.free and (open_call.is_answered or result != "upstream_error"):
+                usage = await self._estimate(open_call, answer)
+        finally:
+            if not open_call.is_closed:  # nobody else was faster while we estimated
+                self._record(open_call, result, answer, usage, whole=whole)
+        await self._ledger.durable()
+
+    def _record(self, open_call: OpenCall, result: Result, answer: Answer, usage: Usage, *, whole: bool) -> None:
+        call, meter = open_call.call, open_call.meter
+        failed = result == "completed" and (answer.error is not None or (call.status or 0) >= 400)
+        call.result = "upstream_error" if failed else result
+        call.duration_ms, call.response_bytes = open_call.ms(), meter.bytes_seen
+        call.response_model, call.finish_reason = answer.response_model, answer.finish_reason
+        call.service_tier, call.upstream_id = answer.service_tier or call.service_tier, answer.upstream_id
+        call.provider_cost_nano = answer.provider_cost_nano
+        if not open_call.free and usage.input_tokens is None and usage.output_tokens is None:
+            # What the request or the answer itself shows: characters spoken, images made.
+            shown = {**open_call.ask.units, **answer.units, **(usage.other_units or {})}
+            usage = msgspec.structs.replace(usage, other_units=shown or None)
+        if is_reported(answer):
+            call.usage_source = "reported" if whole else "partial"
+        else:
+            call.usage_source = "estimated" if usage.reported() else "none"
+        set_usage(call, usage)
+        if open_call.free and call.usage_source == "none":
+            call.list_cost_nano = call.contracted_cost_nano = 0
+        else:
+            set_cost(call, self.price(call, answer, usage, open_call.region))
+        if meter.failed is not None:
+            self._telemetry.meter_failures.labels(call.dialect or "", meter.failed).inc()
+        self._write(call)
+        if whole and answer.error is None:
+            self._learn_from(open_call, answer)
+        if answer.pending and answer.upstream_id is not None:
+            self.late.wait(f"{call.upstream}/{answer.upstream_id}", call)
+
+    def price(self, call: Call, answer: Answer, usage: Usage, region: str | None, *, batch: bool = False) -> Cost:
+        """What a usage costs, by the price policy."""
+        cost = self._prices.price(
+            call.provider or "",
+            (answer.response_model, call.request_model),
+            usage,
+            datetime.fromtimestamp(call.started_us / 1e6, UTC),
+            service_tier=answer.service_tier or call.service_tier,
+            batch=batch,
+            region=region or answer.region,
+            subpasses=answer.subpasses,
+            reported_nano=answer.provider_cost_nano,
+        )
+        if cost.status == "fallback" and self._settings.policy == "allow":
+            return Cost("unpriced", cost.price_book)
+        return cost
+
+    async def refuse(self, call: Call) -> None:
+        """Record a call that was refused; nothing was billed for it."""
+        call.result, call.usage_source = "refused", "none"
+        call.list_cost_nano = call.contracted_cost_nano = 0
+        self._write(call)
+        await self._ledger.durable()
+
+    async def book(self, call: Call, usage: Usage) -> None:
+        """Record a call that is known whole, at once: a batch's results."""
+        set_usage(call, usage)
+        self._write(call)
+        await self._ledger.durable()
+
+    async def settle(self, key: str, answer: Answer, region: str | None) -> None:
+        """Correct the record of a call in the background, now that its usage is known. Harmless when repeated."""
+        awaited = self.late.find(key)
+        if awaited is None or not is_reported(answer):
+            return
+        call = msgspec.structs.replace(awaited.call, usage_source="reported")
+        call.response_model, call.finish_reason = answer.response_model or call.response_model, answer.finish_reason
+        call.service_tier = answer.service_tier or call.service_tier
+        call.provider_cost_nano = answer.provider_cost_nano
+        set_usage(call, answer.usage)
+        set_cost(call, self.price(call, answer, answer.usage, region))
+        if self._ledger.correct(call, "usage", awaited.booked_us):
+            self.late.book(key)
+        await self._ledger.durable()
+
+    async def _estimate(self, open_call: OpenCall, answer: Answer) -> Usage:
+        """The reported usage with what is missing filled in, as far as anything can be said."""
+        call, meter, usage = open_call.call, open_call.meter, msgspec.structs.replace(answer.usage)
+        provider, model = call.provider or "", answer.response_model or call.request_model
+        if call.operation in READ_BY_A_MODEL and usage.input_tokens is None:
+            usage.input_tokens = await self._estimator.request_tokens(provider, model, open_call.request)
+        if answer.pending:
+            return usage  # nothing was written yet
+        cut_short = usage.output_tokens is None or not (open_call.ended or answer.finished)
+        if call.operation in WRITTEN_BY_A_MODEL and meter.content_bytes and cut_short:
+            written = await self._estimator.answer_tokens(provider, model, meter.sample, meter.content_bytes)
+            usage.output_tokens = max(written, usage.output_tokens or 0)
+        return usage
+
+    def _learn_from(self, open_call: OpenCall, answer: Answer) -> None:
+        """Compare an estimate with what was reported, for some of the calls of each model, beside the work."""
+        call, meter = open_call.call, open_call.meter
+        key = call.provider or "", answer.response_model or ""
+        if call.operation not in WRITTEN_BY_A_MODEL or len(open_call.request) > LEARNED_BYTES_MAX:
+            return
+        if len(self._seen) > MODELS_MAX:
+            self._seen.clear()
+        self._seen[key] = self._seen.get(key, 0) + 1
+        if self._seen[key] % LEARNED_OF != 1 or (self._learning is not None and not self._learning.done()):
+            return
+        self._learning = asyncio.create_task(
+            self._estimator.learn(
+                *key,
+                body=open_call.request,
+                input_tokens=answer.usage.input_tokens,
+                sample=meter.sample,
+                total_bytes=meter.content_bytes,
+                output_tokens=answer.usage.output_tokens,
+            ),
+            name="learning",
+        )
+
+    def _write(self, call: Call) -> None:
+        if not self._ledger.close(call):
+            self._telemetry.unrecorded.inc()
+        self._telemetry.finished(call)
+
+
+def is_reported(answer: Answer) -> bool:
+    """True when the provider gave any number."""
+    return answer.usage.reported() or answer.provider_cost_nano is not None
+
+
+def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
+    """True when the provider's numbers are all there is to know."""
+    if answer.pending:
+        return False
+    ended = answer.finished or (answer.error is None and (open_call.ended or result == "completed"))
+    usage, operation = answer.usage, open_call.call.operation
+    lacks_input = operation in READ_BY_A_MODEL and usage.input_tokens is None and not usage.other_units
+    return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input
+
+
+# -- the call record, field by field ----------------------------------------------------------------------------------
+
+
+def set_usage(call: Call, usage: Usage) -> None:
+    for name in usage.__struct_fields__:
+        setattr(call, name, getattr(usage, name))
+
+
+def add_cost(a: Cost, b: Cost) -> Cost:
+    """Two costs at one price, part by part."""
+    parts = {
+        name: None if (left := getattr(a, name)) is None else left + (getattr(b, name) or 0)
+        for name in Cost.__struct_fields__
+        if name.endswith("_nano")
+    }
+    return msgspec.structs.replace(a, **parts)
+
+
+def set_cost(call: Call, cost: Cost) -> None:
+    call.price_status, call.price_id, call.price_book = cost.status, cost.price_id, cost.price_book
+    call.list_cost_nano, call.contracted_cost_nano = cost.list_nano, cost.contracted_nano
+    call.input_cost_nano, call.output_cost_nano = cost.input_nano, cost.output_nano
+    call.cache_read_cost_nano, call.cache_write_cost_nano = cost.cache_read_nano, cost.cache_write_nano
+    call.other_cost_nano = cost.other_nano

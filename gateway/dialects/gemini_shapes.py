@@ -1,0 +1,72 @@
+"""Google's usage object, as generateContent, its live form and Vertex carry it, and the error shape.
+
+Source: ai.google.dev/api/generate-content#UsageMetadata. Output = candidates + thoughts; the tool-use prompt is input
+beside `promptTokenCount`. Enums may come as names or as numbers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.call import Usage
+from gateway.dialects.base import add_units, last_wins
+from gateway.errors import Refusal
+from gateway.reading import child, count, items, largest
+
+
+def _by_name_and_number(**names: str) -> dict[Any, str]:
+    numbers = {"TEXT": 1, "IMAGE": 2, "VIDEO": 3, "AUDIO": 4, "DOCUMENT": 5}
+    return {key: name for modality, name in names.items() for key in (modality, numbers[modality])}
+
+
+OF_INPUT = _by_name_and_number(
+    IMAGE="image_input_tokens",
+    AUDIO="audio_input_tokens",
+    VIDEO="video_input_tokens",
+    DOCUMENT="document_input_tokens",
+)
+OF_OUTPUT = _by_name_and_number(IMAGE="image_output_tokens", AUDIO="audio_output_tokens")
+OF_CACHE = _by_name_and_number(AUDIO="cache_read_audio_tokens")
+GRPC_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    413: "INVALID_ARGUMENT",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
+    """Take a `usageMetadata` object, which is cumulative, into the usage."""
+    prompt, tool_prompt = count(data.get("promptTokenCount")), count(data.get("toolUsePromptTokenCount"))
+    candidates = largest(data.get("candidatesTokenCount"), data.get("responseTokenCount"))
+    thoughts = count(data.get("thoughtsTokenCount"))
+    if prompt is not None:
+        usage.input_tokens = prompt + (tool_prompt or 0)
+    if (prompt, candidates, thoughts) != (None, None, None):
+        # Absent candidates beside another count mean that nothing was generated, which is a number.
+        usage.output_tokens = (candidates or 0) + (thoughts or 0)
+    add_units(usage, tool_use_prompt_tokens=tool_prompt)
+    last_wins(usage, "cache_read_input_tokens", data.get("cachedContentTokenCount"))
+    last_wins(usage, "reasoning_output_tokens", data.get("thoughtsTokenCount"))
+    _fold_modalities(usage, data.get("promptTokensDetails") or data.get("promptTokenDetails"), OF_INPUT)
+    _fold_modalities(usage, data.get("candidatesTokensDetails") or data.get("responseTokensDetails"), OF_OUTPUT)
+    _fold_modalities(usage, data.get("cacheTokensDetails"), OF_CACHE)
+
+
+def _fold_modalities(usage: Usage, details: Any, names: Mapping[Any, str]) -> None:
+    for entry in (child(one) for one in items(details)):
+        modality = entry.get("modality")
+        name = names.get(modality) if isinstance(modality, str | int) else None
+        if name in usage.__struct_fields__:
+            last_wins(usage, name, entry.get("tokenCount"))
+        elif name is not None:
+            add_units(usage, **{name: entry.get("tokenCount")})
+
+
+def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
+    """Google's error body."""
+    status = GRPC_STATUS.get(refusal.status, "INTERNAL")
+    return {}, {"error": {"code": refusal.status, "message": refusal.message, "status": status}}

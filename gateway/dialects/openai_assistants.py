@@ -1,0 +1,68 @@
+"""OpenAI assistants: a run reports its usage, growing, on several events; read again, it repeats it.
+
+Source: platform.openai.com/docs/api-reference/runs. Threads and messages themselves are not billed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Answer, Ask
+from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.openai_shapes import TICKET_KEYS, fold_usage, named, refuse
+from gateway.reading import child, count, text
+
+UNDER_WAY = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
+
+
+class _Request(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    max_completion_tokens: Any = None
+    metadata: Any = None
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    request = read_request(body, _Request)
+    return Ask(
+        model=text(request.model),
+        stream=bool(request.stream),
+        max_output_tokens=count(request.max_completion_tokens),
+        ticket=named(request.metadata, TICKET_KEYS),
+    )
+
+
+def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
+    if data.get("object") != "thread.run":
+        return
+    answer.response_model = text(data.get("model")) or answer.response_model
+    answer.upstream_id = text(data.get("id")) or answer.upstream_id
+    fold_usage(answer, child(data, "usage"), provider, "prompt_tokens", "completion_tokens")
+    status = text(data.get("status"))
+    answer.pending = status in UNDER_WAY and not child(data, "usage")
+    if status not in UNDER_WAY:
+        answer.finish_reason = status or answer.finish_reason
+    if error := child(data, "last_error"):
+        answer.error = text(error.get("code")) or "error"
+
+
+DIALECT = Dialect(
+    name="openai_assistants",
+    routes=(
+        route("POST", r"/threads(/[^/]+)?/runs$", "invoke_agent"),
+        route("POST", r"/threads/[^/]+/runs/[^/]+/submit_tool_outputs$", None, settles=True),
+        route("POST", r"/threads/[^/]+/runs/[^/]+(/cancel)?$", None, settles=True),
+        route("GET", r"/threads/[^/]+/runs/[^/]+$", None, settles=True),
+        route("GET", r"/threads/[^/]+(/\w+)*$", None),
+        route("GET", r"/threads/[^/]+/runs/[^/]+/steps(/[^/]+)?$", None),
+        route("POST", r"/threads(/[^/]+(/messages(/[^/]+)?)?)?$", None),
+        route("DELETE", r"/threads/[^/]+(/messages/[^/]+)?$", None),
+        *(route(method, r"/assistants(/[^/]+)?$", None) for method in ("GET", "POST", "DELETE")),
+    ),
+    read_ask=read_ask,
+    may_matter=re.compile(rb'"object"\s*:\s*"thread\.run"'),
+    fold=fold,
+    refuse=refuse,
+)
