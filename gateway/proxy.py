@@ -317,13 +317,14 @@ class Proxy:
         upstream = self._config.upstreams[name]
         protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
         try:
-            socket = await self._forwarder.connect(name, upstream, path, fields, protocols)
+            bytes_max = self._config.server.body_bytes_max
+            socket = await self._forwarder.connect(name, upstream, path, fields, protocols, bytes_max)
         except HandshakeRefusedError as refused:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
             session = Session(call, dialect, ask, region_of(upstream, path), self._books)
-            return await session.relay(request, socket, self._config.server.body_bytes_max)
+            return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
             await socket.close()
