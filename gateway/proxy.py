@@ -239,7 +239,7 @@ class Proxy:
         if self._config.prices.policy != "block" or dialect is None:
             return
         found = self._prices.find(provider, ask.model or "", datetime.now(UTC))
-        if found is None or found.status == "fallback":
+        if found is None or found.guessed_model:
             raise Refusal(
                 "model_unpriced",
                 f"Outlay: the model {ask.model or '(none named)'} has no price here, and calls without a price are "
