@@ -22,12 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import NANO, Cost, SubPass, Usage
+from gateway.config import PriceSettings, Upstream
 from gateway.prices import DEFAULT_BOOK, PriceBook, load_overrides
 from gateway.prices.names import spellings, stems
 from gateway.prices.overrides import Overrides
 from gateway.prices.rates import Rates, parts, usd_per
 from gateway.prices.snapshot import PROVIDERS, Model, load_snapshot
 from gateway.prices.supplement import SUPPLEMENT, load_supplement
+from tests.conftest import StartGateway
+from tests.fakes.upstream import FakeUpstream, whole
 
 BOOK = PriceBook.load(DEFAULT_BOOK)
 LIST = PriceBook.load(DEFAULT_BOOK, None)
@@ -446,6 +449,36 @@ def test_a_tier_or_subpass_that_is_not_known_is_no_guess_of_the_model() -> None:
     assert [(cost.status, cost.guessed_model) for cost in (tier, subpass)] == [("fallback", False)] * 2
     found = [BOOK.find(*named, NOW) for named in (("nobody", "claude-sonnet-4-5"), ("openai", "gpt-4.1"))]
     assert [rates.guessed_model for rates in found if rates] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier", "status"),
+    [
+        ("openai", "gpt-4.1", "scale", "fallback"),
+        ("azure.ai.openai", "gpt-4o-2024-11-20", None, "alias"),
+        ("nobody", "claude-sonnet-4-5", None, "unpriced"),
+    ],
+)
+async def test_the_policy_allow_does_without_guessed_models_alone(
+    start_gateway: StartGateway, upstream: FakeUpstream, provider: str, model: str, tier: str | None, status: str
+) -> None:
+    upstream.answer(
+        whole(
+            {
+                "model": model,
+                "service_tier": tier,
+                "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 9, "completion_tokens": 1},
+            }
+        )
+    )
+    of = Upstream(base_url=upstream.url, provider=provider, credential="env:PROVIDER_KEY")
+    async with start_gateway(prices=PriceSettings(policy="allow"), upstreams={"it": of}) as gateway:
+        async with gateway.post("/it/v1/chat/completions", {"model": model, "messages": []}) as response:
+            assert response.status == 200
+        (call,) = gateway.closed()
+    assert call["price_status"] == status
+    assert ("list_cost_nano" in call) == (status != "unpriced")
 
 
 def test_where_another_list_counts_so_do_its_single_rates_and_fees() -> None:
@@ -1009,6 +1042,82 @@ def test_an_alias_names_the_model_behind_a_deployment(tmp_path: Path) -> None:
     assert (cost.status, cost.price_id) == ("alias", "own:openai/house-model-2")
 
 
+def test_an_own_price_counts_under_other_spellings_of_its_name(tmp_path: Path) -> None:
+    book = own_book(
+        tmp_path,
+        """
+        [[price]]
+        provider = "gcp.gemini"
+        model = "gemini-2.5-flash"
+        usd_per_million = { input = 1, output = 1 }
+        [[price]]
+        provider = "openai"
+        model = "gpt-4.1"
+        usd_per_million = { input = 1, output = 1 }
+        """,
+    )
+    named = [("gcp.gemini", "models/gemini-2.5-flash"), ("openai", "gpt-4.1-2025-04-14"), ("openai", "openai/gpt-4.1")]
+    costs = [price(*name, book=book, input_tokens=1000) for name in named]
+    assert [(cost.status, cost.list_nano) for cost in costs] == [("alias", 1_000_000)] * 3
+    assert price("openai", "gpt-4.1-mini", book=book, input_tokens=1000).price_id == "openai/gpt-4.1-mini"
+
+
+def test_the_tier_of_an_own_price_is_spelt_as_calls_spell_it(tmp_path: Path) -> None:
+    book = own_book(
+        tmp_path,
+        """
+        [[price]]
+        provider = "gcp.vertex_ai"
+        model = "gemini-2.5-flash"
+        service_tier = "ON_DEMAND_PRIORITY"
+        usd_per_million = { input = 1, output = 1 }
+        [[price]]
+        provider = "gcp.vertex_ai"
+        model = "gemini-2.5-flash"
+        service_tier = "standard"
+        usd_per_million = { input = 2, output = 2 }
+        """,
+    )
+    usage = Usage(input_tokens=1000)
+    costs = [
+        book.price("gcp.vertex_ai", ("gemini-2.5-flash",), usage, NOW, service_tier=tier).list_nano
+        for tier in ("priority", "ON_DEMAND_PRIORITY", "ON_DEMAND", None)
+    ]
+    assert costs == [1_000_000, 1_000_000, 2_000_000, 2_000_000]
+
+
+def test_an_alias_yields_to_what_was_served_and_an_own_price_to_nothing(tmp_path: Path) -> None:
+    book = own_book(
+        tmp_path,
+        """
+        [[alias]]
+        provider = "azure.ai.openai"
+        model = "chat"
+        to = "gpt-4o"
+        [[price]]
+        provider = "azure.ai.openai"
+        model = "gpt-4o"
+        usd_per_million = { input = 9, output = 9 }
+        [[price]]
+        provider = "azure.ai.openai"
+        model = "rented"
+        usd_per_million = { input = 8, output = 8 }
+        [[discount]]
+        provider = "azure.ai.openai"
+        model = "gpt-4o*"
+        percent = 50
+        """,
+    )
+
+    def cost(*models: str | None) -> tuple[str | None, int | None]:
+        found = book.price("azure.ai.openai", models, Usage(input_tokens=1000), NOW)
+        return found.price_id, found.contracted_nano
+
+    assert cost("gpt-5-mini-2025-08-07", "rented") == ("own:azure.ai.openai/rented", 8_000_000)
+    assert cost("gpt-5-mini-2025-08-07", "chat")[0] == "openai/gpt-5-mini"
+    assert cost("unheard-of", "chat") == cost(None, "chat") == ("own:azure.ai.openai/gpt-4o", 4_500_000)
+
+
 def test_a_discount_lowers_the_contracted_cost_alone(tmp_path: Path) -> None:
     book = own_book(
         tmp_path,
@@ -1043,12 +1152,33 @@ def test_a_discount_lowers_the_contracted_cost_alone(tmp_path: Path) -> None:
         ("[[prise]]\n", 'unknown table "prise"; did you mean "price"?'),
         ('[price]\nprovider = "x"', "write [[price]] with two brackets"),
         (
-            '[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = { inputs = 1, input = 1 }',
+            '[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = { inputs = 1, input = 1, output = 1 }',
             'unknown rate "inputs"; did you mean "input"?',
         ),
         ('[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = { input = -1 }', "input must be a number from 0"),
         ('[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = { input = nan }', "input must be a number from 0"),
         ('[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = { output = 1 }', 'needs usd_per_million "input"'),
+        (
+            '[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = { input = 1 }',
+            '"input" and "output" (output = 0 for',
+        ),
+        (
+            '[[price]]\nprovider = "x"\nmodel = "y-*"\nusd_per_million = { input = 1, output = 0 }',
+            'one name, not a pattern such as "y-*"',
+        ),
+        ('[[price]]\nprovider = "opnai"\nmodel = "y"', 'unknown provider "opnai"; did you mean openai?'),
+        ('[[discount]]\nprovider = "mistral"\npercent = 1', 'unknown provider "mistral"; did you mean mistral_ai?'),
+        ('[[alias]]\nprovider = "google"\nmodel = "y"\nto = "z"', "did you mean gcp.gemini or gcp.gen_ai or"),
+        ('[[alias]]\nprovider = "x"\nmodel = "y"\nto = "y"', 'names itself: "to" must be another model'),
+        ('[[alias]]\nprovider = "x"\nmodel = "y"\nto = "z"\n' * 2, '[[alias]] 2: is the second alias of "y"'),
+        (
+            '[[price]]\nprovider = "x"\nmodel = "y"\nusd_each = { images = 1 }\nusd_once = { images = 1 }',
+            'has "images" in usd_each and in usd_once',
+        ),
+        (
+            '[[price]]\nprovider = "x"\nmodel = "y"\nvalid_from = 0001-01-01T00:00:00+02:00',
+            "valid_from is outside the calendar",
+        ),
         ('[[price]]\nprovider = "x"\nmodel = "y"\nusd_per_million = 3', "usd_per_million must be a table"),
         ('[[price]]\nprovider = "x"\nmodel = "y"', "has no rate"),
         ('[[price]]\nmodel = "y"\nusd_per_million = { input = 1 }', 'needs provider = "…"'),
@@ -1070,6 +1200,12 @@ def test_a_mistake_in_the_overrides_is_named(tmp_path: Path, text: str, message:
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         own_book(tmp_path, text)
     assert all(line.startswith(str(tmp_path / "prices.toml")) for line in str(caught.value).splitlines())
+
+
+def test_a_provider_of_an_upstream_is_no_slip(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text('[[discount]]\nprovider = "mistral"\npercent = 1\n[[discount]]\nprovider = "our-vllm"\npercent = 1')
+    assert len(load_overrides(path, BOOK.providers | {"mistral"}).discounts) == 2
 
 
 def test_the_shipped_file_and_its_examples_are_valid(tmp_path: Path) -> None:
