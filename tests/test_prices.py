@@ -256,6 +256,7 @@ def test_no_rate_is_free_only_where_the_name_says_so() -> None:
         ("mistral_ai", "mistral-large-2512", {"web_search_requests": 3}, "fallback"),
         ("mistral_ai", "mistral-large-2512", {"web_search_requests": 0}, "exact"),
         ("openai", "gpt-4.1", {"web_search_requests": 3}, "exact"),
+        ("perplexity", "sonar-pro", {"web_search_requests": 3, "output_tokens": 1}, "exact"),
         ("openai", "whisper-1", {"output_tokens": 5, "other_units": {"seconds": 9.0}}, "fallback"),
         ("openai", "text-embedding-3-small", {"output_tokens": 0}, "exact"),
         (
