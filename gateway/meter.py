@@ -95,14 +95,14 @@ class Meter:
         if event.strip() == b"[DONE]":
             self.answer.finished = True
             return
-        if event and carries_text(event):
+        is_whole = is_rest and isinstance(self._reader.framing, Json)
+        if is_whole or (event and carries_text(event)):
             self._keep(event)
         is_first = self._looks_left > 0 and not self._is_recognised()
         if is_first or is_rest or dialect.may_matter.search(event):
             self._looks_left -= 1
             # A whole answer must be JSON. An event need not (some keep-alive), nor the rest of a stream (a cut event).
-            must_be = is_rest and isinstance(self._reader.framing, Json)
-            with contextlib.suppress(*() if must_be else (ValueError,)):
+            with contextlib.suppress(*() if is_whole else (ValueError,)):
                 self._fold(dialect, event)
 
     def _is_recognised(self) -> bool:

@@ -46,7 +46,7 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
 
 
 LOCATION = re.compile(r"/locations/([a-z0-9-]+)/")
-REGIONAL_HOST = re.compile(r"//([a-z]{2})[a-z0-9-]*\.api\.(?:openai\.com|x\.ai)")
+REGIONAL_HOST = re.compile(r"//([a-z]{2})\.api\.(?:openai\.com|x\.ai)")
 
 
 def region_of(upstream: Upstream, path: str) -> str | None:

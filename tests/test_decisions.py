@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway import clients, credentials, dialects, reading, routes, tickets
 from gateway.call import Ask, Attribution, Principal
-from gateway.config import TicketSettings
+from gateway.config import TicketSettings, Upstream
 from gateway.errors import Refusal
 from gateway.ids import uuid7
 
@@ -323,3 +323,41 @@ def test_counts(value: object, expected: int | None) -> None:
 )
 def test_money_that_a_provider_reports(value: object, expected: int | None) -> None:
     assert reading.usd(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("upstream", "path", "region"),
+    [
+        (Upstream(base_url="https://api.openai.com", provider="openai"), "/v1/responses", None),
+        (Upstream(base_url="https://eu.api.openai.com", provider="openai"), "/v1/responses", "eu"),
+        (Upstream(base_url="https://us.api.x.ai", provider="x_ai"), "/v1/responses", "us"),
+        (Upstream(base_url="https://us-east-1.api.x.ai", provider="x_ai"), "/v1/responses", None),
+        (
+            Upstream(base_url="https://x", provider="gcp.vertex_ai"),
+            "/v1/projects/p/locations/us-east5/models",
+            "us-east5",
+        ),
+        (Upstream(base_url="https://x", provider="gcp.vertex_ai"), "/v1/projects/p/locations/global/models", None),
+        (Upstream(base_url="https://x", provider="azure.ai.openai", region="eu"), "/openai/v1/responses", "eu"),
+    ],
+)
+def test_where_an_upstream_computes(upstream: Upstream, path: str, region: str | None) -> None:
+    assert routes.region_of(upstream, path) == region
+
+
+@pytest.mark.parametrize(
+    ("raw", "headers", "upstream"),
+    [
+        ("/v1/files", {"anthropic-version": "2023-06-01"}, "anthropic"),
+        ("/v1/files", {}, "openai"),
+        ("/v1/complete", {}, "anthropic"),
+        ("/v1/completions", {}, "openai"),
+        ("/upload/v1beta/files", {}, "gemini"),
+        ("/v1alpha/models/g:generateContent", {}, "gemini"),
+        ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", {}, "gemini"),
+    ],
+)
+def test_bare_paths_of_later_apis(raw: str, headers: dict[str, str], upstream: str) -> None:
+    found = routes.resolve(raw, headers, UPSTREAMS)
+    assert found is not None
+    assert (found.upstream, found.path) == (upstream, raw)
