@@ -129,6 +129,7 @@ async def gateway(calls: int) -> None:
     answers: dict[str, tuple[str, list[Step]]] = {
         "chat stream, 400 chunks": (CHAT, chunked(*chat())),
         "messages stream, 400 chunks": (MESSAGES, chunked(*messages())),
+        "whole answer, 1 KB": (CHAT, whole({"id": "1", "padding": "x" * 1000, "usage": COUNTS})),
         "whole answer, 1 MB": (CHAT, whole({"id": "1", "padding": "x" * 1_000_000, "usage": COUNTS})),
     }
     body = json.dumps({"model": "gpt-5.4-mini", "stream_options": {"include_usage": True}, "messages": []})
