@@ -219,15 +219,6 @@ class Ledger:
                 return False
         return True
 
-    def correct(self, call: Call, cause: str, booked_us: int) -> bool:
-        head = msgspec.json.encode({"cause": cause, "booked_us": booked_us})
-        try:
-            self._append(encode("correct", self._clock(), head[:-1] + b"," + self._encoder.encode(call)[1:]))
-        except OSError as error:
-            self._failed(error)
-            return False
-        return True
-
     async def durable(self) -> None:
         """With `sync = "answer"`: wait until what was written is on the disk. Else returns at once."""
         if self._settings.sync != "answer":

@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -126,6 +126,15 @@ class Model:
         if (found := self._compiled.get(key)) is None:
             found = self._compiled[key] = self._compile(tier, period, variants, known=known)
         return found
+
+    def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
+        """When rates begin (`None` = ever), and of which service tier they are (`None` = standard)."""
+        for period in (*self._data.periods, *self._data.variants):
+            for tier in period.when.values() or (None,):
+                if period.daily is not None:
+                    yield from ((datetime.combine(today, moment, UTC), tier) for moment in period.daily)
+                else:
+                    yield datetime.combine(period.start, time(), UTC) if period.start else None, tier
 
     def _period(self, at: datetime) -> int:
         periods = self._data.periods
