@@ -352,7 +352,7 @@ class Ledger:
 
 
 def write_corrections(settings: LedgerSettings, corrections: Iterable[tuple[Call, Cause, int]], writer_id: str) -> int:
-    """Restate calls (each with the time, in microseconds, at which it was booked), beside any number of running gateways.
+    """Restate calls, each with the time (microseconds since the epoch) at which it was booked. Gateways may run.
 
     They go into segments of their own, which come under their names only when all of them are whole and on the disk:
     until then a crash leaves no correction, and only between the renames a part of them. Then the same corrections may

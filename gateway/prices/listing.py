@@ -63,7 +63,9 @@ def quotes(book: PriceBook, provider: str, model: str, at: datetime) -> list[Quo
 def _quotes(provider: str, rates: RateSet, tier: str, since: datetime | None, *, counts: bool) -> Iterator[Quote]:
     for band in rates.bands:
         tokens = {name: usd for name in _TOKEN_NAMES if (usd := _per_million(getattr(band.rates, name))) is not None}
-        each, once = ({unit: rate / NANO for unit, rate in units.items()} for units in (band.rates.each, band.rates.once))
+        each, once = (
+            {unit: rate / NANO for unit, rate in units.items()} for units in (band.rates.each, band.rates.once)
+        )
         yield Quote(
             provider,
             rates.model,

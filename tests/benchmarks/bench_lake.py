@@ -27,7 +27,8 @@ SELECT * EXCLUDE (day) FROM (
   UNION ALL BY NAME
   SELECT
     CAST(uuid() AS VARCHAR) AS call_id, CAST($day AS TIMESTAMP) + to_seconds(i * 7919 % 86400) AS started_at,
-    CAST($day AS TIMESTAMP) + to_microseconds(i * (86400000000 // $calls)) AS recorded_at, 'team-' || hash(i) % 20 AS team_id, 'm-' || hash(i + 2) % 8 AS request_model,
+    CAST($day AS TIMESTAMP) + to_microseconds(i * (86400000000 // $calls)) AS recorded_at,
+    'team-' || hash(i) % 20 AS team_id, 'm-' || hash(i + 2) % 8 AS request_model,
     ['PAY-' || hash(i + 1) % 2000] AS tickets, tickets[1] AS ticket_id, 'task-' || hash(i + 3) % 20000 AS task_id,
     CAST(hash(i) % 100000 AS BIGINT) AS input_tokens,
     CAST(hash(i) % 1000000000 * 0.000000001 AS DECIMAL(18,9)) AS list_cost_usd,
