@@ -95,7 +95,8 @@ def dearer(data: dict[str, Any]) -> None:
         if model["id"] == "gpt-4.1":
             model["periods"][0]["rates"]["input_mtok"] = "4"
             for variant in model["variants"]:
-                variant["rates"]["input_mtok"] = "3"
+                if "input_mtok" in variant.get("rates", {}):
+                    variant["rates"]["input_mtok"] = "3"
     gone = next(model for model in models(data) if model["id"] == "gpt-4.1-mini")
     models(data).remove(gone)
     models(data).append({**gone, "id": "gpt-new", "match": {"equals": "gpt-new"}})
