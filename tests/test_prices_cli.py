@@ -217,7 +217,7 @@ def test_rerate_shows_then_corrects_and_writes_nothing_the_second_time(run: Run,
     data = tmp_path / "data"
     new = ("--book", str(other_snapshot(tmp_path / "new.json.gz", dearer)))
     first, other = booked(team_id="pay"), booked(request_model="gpt-4o")
-    refused = msgspec.structs.replace(booked(), result="refused", price_status=None, list_cost_nano=0)
+    refused = msgspec.structs.replace(priced(booked(), Cost("exact", BOOK.id)), result="refused", price_status=None)
     advised = booked(other_units={"subpass_input_tokens": 5.0})
     cut = msgspec.structs.replace(booked(), usage_source="none")
     outside = booked(at=NOON + timedelta(days=1))
