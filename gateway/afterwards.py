@@ -2,14 +2,13 @@
 than guessing would, and it is closed. Bounded in number, time and bytes."""
 
 import asyncio
-import contextlib
 
 from gateway.books import Books, OpenCall
 from gateway.call import Answer, Ask, Result
 from gateway.config import Server
 from gateway.errors import Refusal
 from gateway.telemetry import Telemetry
-from gateway.upstream import UpstreamAnswer, UpstreamLost
+from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamLost
 
 SHORT_TOKENS = 256
 """An answer that cannot be longer costs about as much to read as to cut off."""
@@ -42,7 +41,7 @@ class Afterwards:
         self._books = books
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = 0
+        self._reading: set[asyncio.Task[None]] = set()
 
     def take(self, open_call: OpenCall, result: Result, sent: asyncio.Future[UpstreamAnswer]) -> None:
         """Close a call as `result`, after reading on if that pays. `sent`: its request, answered or not."""
@@ -51,35 +50,42 @@ class Afterwards:
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Stop reading on; every call is closed when this returns."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop reading on. Every call that was taken is closed when this returns."""
+        while self._tasks:
+            for reading in self._reading:
+                reading.cancel()
+            await asyncio.wait(self._tasks)
 
     async def _finish(self, open_call: OpenCall, result: Result, sent: asyncio.Future[UpstreamAnswer]) -> None:
-        try:
-            if result == "client_cancelled" and is_worth_reading_on(open_call.ask, open_call.meter.answer):
-                await self._read_on(open_call, sent)
-        finally:
-            let_go(sent)
-            await self._books.close(open_call, result)
+        answer = open_call.meter.answer
+        may = result == "client_cancelled" and open_call.dialect is not None and open_call.closing is None
+        if may and is_worth_reading_on(open_call.ask, answer) and len(self._reading) < self._settings.read_on_calls:
+            # A task of its own, so that to stop reading is not to stop closing.
+            reading = asyncio.create_task(self._read_on(open_call, sent))
+            self._reading.add(reading)
+            await asyncio.wait([reading])
+            self._reading.discard(reading)
+        let_go(sent)
+        await self._books.close(open_call, result)
 
     async def _read_on(self, open_call: OpenCall, sent: asyncio.Future[UpstreamAnswer]) -> None:
-        if self._reading >= self._settings.read_on_calls or sent.cancelled():
-            return
-        self._reading += 1
         self._telemetry.read_on.inc()
         left = self._settings.read_on_bytes
         try:
-            with contextlib.suppress(TimeoutError, UpstreamLost, Refusal):
-                async with asyncio.timeout(self._settings.read_on_seconds):
-                    answer = await asyncio.shield(sent)
-                    open_call.answered(answer.status, answer.headers)
-                    async for piece in answer.pieces():
-                        open_call.meter.feed(piece)
-                        left -= len(piece)
-                        if left < 0:
-                            return
-                    open_call.ended = open_call.meter.is_complete()
-        finally:
-            self._reading -= 1
+            async with asyncio.timeout(self._settings.read_on_seconds):
+                answer = await asyncio.shield(sent)
+                open_call.answered(answer.status, answer.headers)
+                async for piece in answer.pieces():
+                    open_call.meter.feed(piece)
+                    left -= len(piece)
+                    if left < 0:
+                        return
+                open_call.ended = open_call.meter.is_complete()
+        except NotReachedError:
+            open_call.free = True
+        except (TimeoutError, UpstreamLost, Refusal):
+            return  # what has come by now counts
+        except asyncio.CancelledError:
+            if sent.cancelled():
+                return  # a stream that was given up before its head came
+            raise

@@ -68,8 +68,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
     try:
-        interrupted = ledger.start()
         late.start()
+        interrupted = ledger.start()
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
@@ -84,7 +84,17 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     proxy = Proxy(config, Keys(ledger.dir), book, ledger, late, forwarder, telemetry, estimator, gateway_id)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.handle)])
+    app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
+
+    async def drain(_: web.Application) -> None:
+        """Runs when no connection is taken any more: running calls may finish."""
+        admin.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.server.drain_seconds):
+                await proxy.idle()
+        proxy.ends = True
+
+    app.on_shutdown.append(drain)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -93,7 +103,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         max_line_size=config.server.header_bytes_max,
         max_field_size=config.server.header_bytes_max,
         max_headers=512,
-        shutdown_timeout=config.server.drain_seconds,
+        shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
     keeper = asyncio.create_task(ledger.keep(), name="ledger")
@@ -109,7 +119,6 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         host, port = runner.addresses[0][:2]
         yield host, port
     finally:
-        admin.draining = proxy.draining = True
         await runner.cleanup()
         await proxy.stop()
         await forwarder.close()

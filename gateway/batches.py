@@ -5,8 +5,12 @@ Sources: platform.openai.com/docs/guides/batch, docs.anthropic.com/en/docs/build
 ai.google.dev/gemini-api/docs/batch-mode, docs.mistral.ai/capabilities/batch, docs.x.ai/docs/guides/batch-api.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
 
 from gateway.call import Answer
 from gateway.dialects import anthropic_messages, gemini_generate, openai_chat, openai_embeddings, openai_responses
@@ -20,6 +24,7 @@ OBJECTS = {
     "list": openai_embeddings.DIALECT,
 }
 """What an answer's `object` says it is."""
+GEMINI_MODEL = re.compile(r"/models/([^/:]+):")
 BATCH_KINDS = frozenset({"batch", "message_batch"})
 
 
@@ -45,7 +50,7 @@ def batch_of(value: Mapping[str, Any]) -> Batch | None:
     name = text(value.get("name"))
     id_ = text(value.get("id")) if kind in BATCH_KINDS else text(value.get("batch_id"))
     if id_ is None and name is not None and name.startswith("batches/"):
-        id_ = name  # Gemini
+        id_ = name.removeprefix("batches/")  # Gemini
     if id_ is None:
         return None
     output = child(value, "metadata", "output") or child(value, "response")
@@ -53,7 +58,43 @@ def batch_of(value: Mapping[str, Any]) -> Batch | None:
         *(value.get(key) for key in ("output_file_id", "error_file_id", "output_file", "error_file")),
         output.get("responsesFile"),
     )
-    return Batch(id_, tuple(found for file in files if (found := text(file))))
+    return Batch(id_, tuple(found.removeprefix("files/") for file in files if (found := text(file))))
+
+
+class _Params(msgspec.Struct):
+    model: str | None = None
+
+
+class _Completion(msgspec.Struct):
+    chat_get_completion: _Params | None = None
+
+
+class _One(msgspec.Struct):
+    params: _Params | None = None
+    batch_request: _Completion | None = None
+
+
+class _Start(msgspec.Struct):
+    model: str | None = None
+    requests: list[_One] = []
+    batch_requests: list[_One] = []
+
+
+def models_of(path: str, body: bytes) -> set[str] | None:
+    """The models that a new batch asks for; `None` when the request does not show them (they stand in a file)."""
+    if found := GEMINI_MODEL.search(unquote(path)):
+        return {found[1]}
+    try:
+        start = msgspec.json.decode(body, type=_Start)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    named = [one.params.model if one.params else None for one in start.requests]  # Anthropic
+    for one in start.batch_requests:  # xAI
+        completion = one.batch_request.chat_get_completion if one.batch_request else None
+        named.append(completion.model if completion else None)
+    if start.model is not None:  # Mistral: for all that name none
+        named = [name or start.model for name in named] or [start.model]
+    return set(filter(None, named)) if named and all(named) else None
 
 
 def results_of(value: Mapping[str, Any], provider: str) -> Iterator[Result]:

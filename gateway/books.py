@@ -2,6 +2,7 @@
 however the call ended."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from gateway.prices import PriceBook
 from gateway.telemetry import Telemetry
 from gateway.tokens import Estimator
 
+log = logging.getLogger("outlay")
+
 READ_BY_A_MODEL = frozenset({"chat", "generate_content", "text_completion", "invoke_agent", "embeddings", "rerank"})
 """Operations whose input can be estimated from the request's text."""
 WRITTEN_BY_A_MODEL = READ_BY_A_MODEL - {"embeddings", "rerank"}
@@ -25,8 +28,6 @@ WRITTEN_BY_A_MODEL = READ_BY_A_MODEL - {"embeddings", "rerank"}
 
 LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
 """One of so many reported calls of a model is estimated too, if its request is no larger."""
-
-
 MODELS_MAX = 1000
 
 
@@ -49,6 +50,8 @@ class OpenCall:
         """Without usage it certainly cost nothing: the provider refused it, or was not reached."""
         self.ended = False
         """The answer came whole."""
+        self.closing: asyncio.Task[None] | None = None
+        """Set while the close record waits for an estimate."""
         self._clock = time.perf_counter()
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
@@ -85,29 +88,59 @@ class Books:
         """What is billed in a later answer."""
         self._estimator = estimator
         self._telemetry = telemetry
-        self._seen: dict[tuple[str, str], int] = {}
+        self._open: set[OpenCall] = set()
+        self._calls_of: dict[tuple[str, str], int] = {}
         """Whole calls by provider and model."""
         self._learning: asyncio.Task[None] | None = None
+
+    def open(
+        self, call: Call, dialect: Dialect | None, ask: Ask, request: bytes, region: str | None = None
+    ) -> OpenCall:
+        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`."""
+        self._ledger.open(call)
+        open_call = OpenCall(call, dialect, ask, request, region)
+        self._open.add(open_call)
+        return open_call
 
     async def close(self, open_call: OpenCall, result: Result) -> None:
         """Record a call, and wait for the disk where the settings say so. The first time only.
 
-        What the provider did not report is estimated, unless nobody knows whether it took the request at all.
+        What the provider did not report is estimated, unless nobody knows whether it took the request at all. That
+        takes a moment, and goes on when the caller is cancelled meanwhile.
         """
-        if open_call.is_closed:
-            return
-        answer = open_call.meter.finish()
-        whole = _is_whole(open_call, answer, result)
-        usage = answer.usage
-        try:
-            if not whole and not open_call.free and (open_call.is_answered or result != "upstream_error"):
-                usage = await self._estimate(open_call, answer)
-        finally:
-            if not open_call.is_closed:  # nobody else was faster while we estimated
-                self._record(open_call, result, answer, usage, whole=whole)
+        if open_call.closing is not None:
+            await asyncio.shield(open_call.closing)
+        elif not open_call.is_closed:
+            answer = open_call.meter.finish()
+            whole = _is_whole(open_call, answer, result)
+            unknown = result == "upstream_error" and not open_call.is_answered
+            if whole or open_call.free or unknown:
+                self._record(open_call, result, answer, answer.usage, whole=whole)
+            else:
+                open_call.closing = asyncio.create_task(self._close_estimated(open_call, result, answer))
+                await asyncio.shield(open_call.closing)
         await self._ledger.durable()
 
+    async def _close_estimated(self, open_call: OpenCall, result: Result, answer: Answer) -> None:
+        usage = await self._estimate(open_call, answer)
+        self._record(open_call, result, answer, usage, whole=False)
+
+    async def stop(self) -> None:
+        """Close what is still open: the process ends."""
+        while self._open:
+            await asyncio.gather(*(self.close(open_call, "interrupted") for open_call in self._open))
+
+    async def durable(self) -> None:
+        """Wait for the disk: for what came later always, for the journal where the settings say so."""
+        await self.late.durable()
+        await self._ledger.durable()
+
+    def not_metered(self, dialect: str, error: Exception) -> None:
+        """Count an answer, or a part of one, that could not be read."""
+        self._telemetry.meter_failures.labels(dialect, type(error).__name__).inc()
+
     def _record(self, open_call: OpenCall, result: Result, answer: Answer, usage: Usage, *, whole: bool) -> None:
+        self._open.discard(open_call)
         call, meter = open_call.call, open_call.meter
         failed = result == "completed" and (answer.error is not None or (call.status or 0) >= 400)
         call.result = "upstream_error" if failed else result
@@ -130,11 +163,14 @@ class Books:
             set_cost(call, self.price(call, answer, usage, open_call.region))
         if meter.failed is not None:
             self._telemetry.meter_failures.labels(call.dialect or "", meter.failed).inc()
-        self._write(call)
+        booked_us = self._write(call)
         if whole and answer.error is None:
             self._learn_from(open_call, answer)
-        if answer.pending and answer.upstream_id is not None:
-            self.late.wait(f"{call.upstream}/{answer.upstream_id}", call)
+        if answer.pending and answer.upstream_id is not None and booked_us is not None:
+            try:
+                self.late.expect(f"{call.upstream}/{answer.upstream_id}", call, booked_us)
+            except OSError as error:
+                log.critical("the usage of call %s may stay an estimate: %s", call.call_id, error.strerror)
 
     def price(self, call: Call, answer: Answer, usage: Usage, region: str | None, *, batch: bool = False) -> Cost:
         """What a usage costs, by the price policy."""
@@ -160,26 +196,26 @@ class Books:
         self._write(call)
         await self._ledger.durable()
 
-    async def book(self, call: Call, usage: Usage) -> None:
-        """Record a call that is known whole, at once: a batch's results."""
-        set_usage(call, usage)
-        self._write(call)
-        await self._ledger.durable()
+    def book(self, call: Call) -> bool:
+        """Record a call that is known whole at once. False when it could not be recorded."""
+        return self._write(call) is not None
 
     async def settle(self, key: str, answer: Answer, region: str | None) -> None:
-        """Correct the record of a call in the background, now that its usage is known. Harmless when repeated."""
-        awaited = self.late.find(key)
-        if awaited is None or not is_reported(answer):
+        """Correct the record of work in the background, now that it has ended and its usage is known. Harmless when
+        repeated. Raises `OSError`."""
+        expected = self.late.find(key)
+        ended = answer.finish_reason is not None and not answer.pending
+        if expected is None or not expected.booked_us or not ended or not is_reported(answer):
             return
-        call = msgspec.structs.replace(awaited.call, usage_source="reported")
+        call = msgspec.structs.replace(expected.call, usage_source="reported")
         call.response_model, call.finish_reason = answer.response_model or call.response_model, answer.finish_reason
         call.service_tier = answer.service_tier or call.service_tier
         call.provider_cost_nano = answer.provider_cost_nano
         set_usage(call, answer.usage)
         set_cost(call, self.price(call, answer, answer.usage, region))
-        if self._ledger.correct(call, "usage", awaited.booked_us):
-            self.late.book(key)
-        await self._ledger.durable()
+        if not self._ledger.correct(call, "usage", expected.booked_us):
+            raise OSError("the journal cannot be written")
+        self.late.settle(key)
 
     async def _estimate(self, open_call: OpenCall, answer: Answer) -> Usage:
         """The reported usage with what is missing filled in, as far as anything can be said."""
@@ -187,7 +223,7 @@ class Books:
         provider, model = call.provider or "", answer.response_model or call.request_model
         if call.operation in READ_BY_A_MODEL and usage.input_tokens is None:
             usage.input_tokens = await self._estimator.request_tokens(provider, model, open_call.request)
-        if answer.pending:
+        if answer.pending and not open_call.ask.stream:
             return usage  # nothing was written yet
         cut_short = usage.output_tokens is None or not (open_call.ended or answer.finished)
         if call.operation in WRITTEN_BY_A_MODEL and meter.content_bytes and cut_short:
@@ -201,10 +237,10 @@ class Books:
         key = call.provider or "", answer.response_model or ""
         if call.operation not in WRITTEN_BY_A_MODEL or len(open_call.request) > LEARNED_BYTES_MAX:
             return
-        if len(self._seen) > MODELS_MAX:
-            self._seen.clear()
-        self._seen[key] = self._seen.get(key, 0) + 1
-        if self._seen[key] % LEARNED_OF != 1 or (self._learning is not None and not self._learning.done()):
+        if len(self._calls_of) > MODELS_MAX:
+            self._calls_of.clear()
+        self._calls_of[key] = self._calls_of.get(key, 0) + 1
+        if self._calls_of[key] % LEARNED_OF != 1 or (self._learning is not None and not self._learning.done()):
             return
         self._learning = asyncio.create_task(
             self._estimator.learn(
@@ -218,10 +254,13 @@ class Books:
             name="learning",
         )
 
-    def _write(self, call: Call) -> None:
-        if not self._ledger.close(call):
+    def _write(self, call: Call) -> int | None:
+        """When the call was booked; `None` when it could not be recorded."""
+        booked_us = self._ledger.close(call)
+        if booked_us is None:
             self._telemetry.unrecorded.inc()
         self._telemetry.finished(call)
+        return booked_us
 
 
 def is_reported(answer: Answer) -> bool:
@@ -239,7 +278,7 @@ def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
     return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input
 
 
-# -- the call record, field by field ----------------------------------------------------------------------------------
+# -- usage and cost on the record -------------------------------------------------------------------------------------
 
 
 def set_usage(call: Call, usage: Usage) -> None:

@@ -12,6 +12,8 @@ from gateway.keys import PREFIX
 Fields = list[tuple[str, str]]
 
 CREDENTIAL_FIELDS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""How browsers carry a key to OpenAI's realtime API."""
 HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
@@ -31,7 +33,16 @@ def presented(headers: Mapping[str, str], path: str) -> str | None:
             value = value[7:].strip()
         if value.startswith(PREFIX):
             return value
-    return next((key for key in _query_keys(path) if key.startswith(PREFIX)), None)
+    offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
+    named = [name.removeprefix(KEY_PROTOCOL) for name in offered if name.startswith(KEY_PROTOCOL)]
+    return next((key for key in [*_query_keys(path), *named] if key.startswith(PREFIX)), None)
+
+
+def protocols(offered: str, *, own: bool) -> list[str]:
+    """The WebSocket subprotocols to offer the upstream: without gateway keys, and without any key in one unless the
+    client's own credential is passed on. Browsers can put a key nowhere else."""
+    names = [name.strip() for name in offered.split(",")]
+    return [name for name in names if name and PREFIX not in name and (own or not name.startswith(KEY_PROTOCOL))]
 
 
 def _query_keys(path: str) -> list[str]:

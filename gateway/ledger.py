@@ -192,18 +192,20 @@ class Ledger:
                 raise self._refusal() from None
         self._in_flight[call.call_id] = fields
 
-    def close(self, call: Call) -> bool:
+    def close(self, call: Call) -> int | None:
         """Record a finished call. When the disk is full the reserve is given up so that this still succeeds.
 
-        False when it could not be recorded, which is logged as critical.
+        Returns when it was booked (microseconds since the epoch), or `None` when it could not be recorded, which is
+        logged as critical.
         """
         self._in_flight.pop(call.call_id, None)
-        return self._record(call.call_id, encode("close", self._clock(), self._encoder.encode(call)))
+        at = self._clock()
+        return at if self._record(call.call_id, encode("close", at, self._encoder.encode(call))) else None
 
     def correct(self, call: Call, cause: Cause, booked_us: int) -> bool:
         """Restate a call that was closed at `booked_us` (microseconds since the epoch), by any process.
 
-        False when it could not be recorded, as with `close`.
+        False when it could not be recorded, which is logged as critical.
         """
         # Which of two corrections is the later one must be certain.
         self._corrected_us = max(self._clock(), self._corrected_us + 1)
@@ -352,7 +354,7 @@ class Ledger:
 
 
 def write_corrections(settings: LedgerSettings, corrections: Iterable[tuple[Call, Cause, int]], writer_id: str) -> int:
-    """Restate calls, each with the time (microseconds since the epoch) at which it was booked. Gateways may run.
+    """Restate calls (each with the time, in microseconds, at which it was booked), beside running gateways.
 
     They go into segments of their own, which come under their names only when all of them are whole and on the disk:
     until then a crash leaves no correction, and only between the renames a part of them. Then the same corrections may

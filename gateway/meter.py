@@ -16,7 +16,11 @@ from gateway.reading import tidied
 from gateway.texts import carries_text
 
 SAMPLE_BYTES_MAX = 16 * 1024
-"""Of the events that hold no usage so much is kept, to estimate from should the usage not come."""
+"""Of the events that may have text so much is kept, to estimate from should the usage not come."""
+
+
+LOOKS = 20
+"""So many first events are read for the model's name, which may not stand on the first (Azure's content filters)."""
 
 
 class Meter:
@@ -28,7 +32,7 @@ class Meter:
         self.failed: str | None = None
         """Why metering gave up, if it did: the type of an error, never its text."""
         self.sample: list[bytes] = []
-        """The first events with text and without usage, as JSON, up to `SAMPLE_BYTES_MAX`."""
+        """The first events with text, as JSON, up to `SAMPLE_BYTES_MAX`."""
         self.content_bytes = 0
         """Size of all such events."""
         self._dialect = dialect
@@ -36,7 +40,7 @@ class Meter:
         self._headers = headers
         self._reader = Reader(headers)
         self._sampled = 0
-        self._first = True
+        self._looks_left = LOOKS
 
     def feed(self, chunk: bytes) -> None:
         self.bytes_seen += len(chunk)
@@ -53,7 +57,7 @@ class Meter:
         if self._dialect is not None and self.failed is None:
             try:
                 if rest := self._reader.rest():
-                    self._see_rest(self._dialect, rest)
+                    self._see(self._dialect, rest, is_rest=True)
                 if self._dialect.fold_headers is not None:
                     self._dialect.fold_headers(self.answer, self._headers)
             except Exception as error:  # noqa: BLE001 - as in `feed`
@@ -61,18 +65,20 @@ class Meter:
         return self.answer
 
     def is_complete(self) -> bool:
-        """False when an event stream of this dialect ended without the dialect's sign of completeness.
+        """False when an event stream ended without the dialect's sign of completeness.
 
         Where neither a length nor chunks frame an answer, a lost connection looks just like its end.
         """
         seen, framing = self.finish(), self._reader.framing
-        if self._dialect is None or self.failed is not None or isinstance(framing, Json | Opaque | None):
-            return True
         if isinstance(framing, Items):
             return not framing.is_open
+        if self._dialect is None or self.failed is not None or not self._dialect.signs_end:
+            return True
+        if isinstance(framing, Json | Opaque | None):
+            return True
         if isinstance(framing, AwsEvents):
             return seen.finished or seen.error is not None
-        recognised = seen.response_model or seen.upstream_id or seen.usage.reported()
+        recognised = self._is_recognised() or seen.usage.reported()
         return not recognised or seen.finished or bool(seen.finish_reason or seen.error)
 
     def see(self, event: bytes) -> None:
@@ -84,22 +90,23 @@ class Meter:
             except Exception as error:  # noqa: BLE001 - as in `feed`
                 self._give_up(error)
 
-    def _see(self, dialect: Dialect, event: bytes) -> None:
+    def _see(self, dialect: Dialect, event: bytes, *, is_rest: bool = False) -> None:
+        """Keep what may have text, fold what may have usage. `is_rest`: it came after the last whole event."""
         if event.strip() == b"[DONE]":
             self.answer.finished = True
-        elif event and (self._first or dialect.may_matter.search(event)):
-            self._first = False
-            with contextlib.suppress(ValueError):  # no JSON: some keep-alive
-                self._fold(dialect, event)
-        elif carries_text(event):
+            return
+        if event and carries_text(event):
             self._keep(event)
+        is_first = self._looks_left > 0 and not self._is_recognised()
+        if is_first or is_rest or dialect.may_matter.search(event):
+            self._looks_left -= 1
+            # A whole answer must be JSON. An event need not (some keep-alive), nor the rest of a stream (a cut event).
+            must_be = is_rest and isinstance(self._reader.framing, Json)
+            with contextlib.suppress(*() if must_be else (ValueError,)):
+                self._fold(dialect, event)
 
-    def _see_rest(self, dialect: Dialect, rest: bytes) -> None:
-        """A whole answer, which must be JSON, or the last event of a stream, which may have been cut."""
-        cut = () if isinstance(self._reader.framing, Json) else (ValueError,)
-        with contextlib.suppress(*cut):
-            self._fold(dialect, rest)
-        self._keep(rest)
+    def _is_recognised(self) -> bool:
+        return bool(self.answer.response_model or self.answer.upstream_id)
 
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)
@@ -122,6 +129,10 @@ class Meter:
         self._reader = Reader({})  # what it holds back is of no use any more
 
 
+SHOWN_BYTES_MAX = 1024 * 1024
+"""An event that is longer is no usage chunk, and need not wait for its end."""
+
+
 class UsageHider:
     """Takes the usage chunk out of a chat stream whose client did not ask for it. All other bytes pass as they came.
 
@@ -132,7 +143,8 @@ class UsageHider:
         self._events = Events()
 
     def feed(self, piece: bytes) -> bytes:
-        return b"".join(event for event in self._events.feed(piece) if not is_usage_only(event))
+        passed = b"".join(event for event in self._events.feed(piece) if not is_usage_only(event))
+        return passed if len(self._events) <= SHOWN_BYTES_MAX else passed + self._events.rest()
 
     def rest(self) -> bytes:
         """What came after the last whole event."""

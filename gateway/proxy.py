@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from gateway import clients, credentials, dialects, keys, routes, tickets
+from gateway import batches, clients, credentials, dialects, keys, routes, tickets
 from gateway.afterwards import Afterwards, let_go
-from gateway.answers import broke_off, headers_of, no_route, not_metered, own_headers, refusal_response
+from gateway.answers import broke_off, headers_of, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
@@ -61,8 +61,10 @@ class Proxy:
         self._gateway_id = gateway_id
         self._books = Books(config.prices, prices, ledger, late, estimator, telemetry)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
-        self.draining = False
-        """Set while the process stops: what is cancelled then was not cancelled by the client."""
+        self._handling = 0
+        self._idle = asyncio.Event()
+        self.ends = False
+        """Set when the process waits no longer: what is cancelled then was not cancelled by the client."""
         self._credentials = {
             name: credentials.field_for(upstream.provider, upstream.auth, value)
             for name, upstream in config.upstreams.items()
@@ -70,8 +72,25 @@ class Proxy:
         }
 
     async def stop(self) -> None:
-        """Close the calls whose clients have gone. No request may come any more."""
+        """Close every call that is open. No request may come any more."""
         await self._afterwards.stop()
+        await self._books.stop()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """`handle`, counted, so that the process can wait for those that run."""
+        self._handling += 1
+        self._idle.clear()
+        try:
+            return await self.handle(request)
+        finally:
+            self._handling -= 1
+            if not self._handling:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is being served."""
+        if self._handling:
+            await self._idle.wait()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request, from its head to the last byte of its answer.
@@ -110,8 +129,10 @@ class Proxy:
             billed = route is None or route.operation is not None
             if dialect is not None and billed:
                 plain = self._decoded(body, headers.get("content-encoding", ""))
-                ask = dialect.read_ask(target.path if call.operation == "realtime" else path, plain)
+                ask = _read_ask(dialect, target.path if call.operation == "realtime" else path, plain)
                 keys.check_model(principal, ask.model)
+            elif route is not None and route.starts:
+                self._check_batch(principal, upstream.provider, path, headers, body)
             _set_ask(call, ask)
             attribution = tickets.attribute(
                 self._config.tickets, principal, headers, target.ticket, target.task, ask, call.session_id
@@ -121,19 +142,20 @@ class Proxy:
             _set_attribution(call, attribution)
             if dialect is not None and route is not None and not billed:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
-            self._check_price(upstream.provider, ask, dialect)
+            if dialect is not None:
+                self._check_price(upstream.provider, ask.model)
             if dialect is not None and is_session:
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields)
+                own = credential is None
+                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
             asked_for_usage = _with_usage(dialect, upstream, ask, headers, body)
             if asked_for_usage is not None:
                 # The extra chunk can only be taken out again of bytes that can be read.
                 fields = [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
-            self._ledger.open(call)
+            open_call = self._books.open(call, dialect, ask, plain, region_of(upstream, path))
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        open_call = OpenCall(call, dialect, ask, plain, region_of(upstream, path))
         sent = asyncio.ensure_future(
             self._forwarder.send(
                 target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
@@ -143,7 +165,7 @@ class Proxy:
         result: Result = "interrupted"
         self._telemetry.in_flight.inc()
         try:
-            # What is not streamed is computed, and billed, even when the client leaves: its answer is read on then.
+            # What is not streamed is computed, and billed, also when the client leaves: its answer is read on then.
             answer = await (sent if ask.stream else asyncio.shield(sent))
             open_call.answered(answer.status, answer.headers)
             meter, pieces = open_call.meter, answer.pieces()
@@ -190,7 +212,7 @@ class Proxy:
                 request.transport.abort()
             return response
         except asyncio.CancelledError:
-            result = "interrupted" if self.draining else "client_cancelled"
+            result = "interrupted" if self.ends else "client_cancelled"
             raise
         except ConnectionError:
             result = "client_cancelled"
@@ -235,16 +257,33 @@ class Proxy:
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
 
-    def _check_price(self, provider: str, ask: Ask, dialect: Dialect | None) -> None:
-        if self._config.prices.policy != "block" or dialect is None:
+    def _check_price(self, provider: str, model: str | None) -> None:
+        if self._config.prices.policy != "block":
             return
-        found = self._prices.find(provider, ask.model or "", datetime.now(UTC))
+        found = self._prices.find(provider, model or "", datetime.now(UTC))
         if found is None or found.status == "fallback":
             raise Refusal(
                 "model_unpriced",
-                f"Outlay: the model {ask.model or '(none named)'} has no price here, and calls without a price are "
+                f"Outlay: the model {model or '(none named)'} has no price here, and calls without a price are "
                 "blocked. An administrator can add one to config/prices.toml.",
             )
+
+    def _check_batch(
+        self, principal: Principal, provider: str, path: str, headers: dict[str, str], body: bytes
+    ) -> None:
+        """What a call must pass, for each model that a batch asks for."""
+        if not principal.models and self._config.prices.policy != "block":
+            return
+        models = batches.models_of(path, self._decoded(body, headers.get("content-encoding", "")))
+        if models is None:
+            raise Refusal(
+                "forbidden",
+                "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
+                "Use a key that may use all models, or ask without a batch.",
+            )
+        for model in models:
+            keys.check_model(principal, model)
+            self._check_price(provider, model)
 
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
@@ -263,23 +302,32 @@ class Proxy:
         return refusal_response(refusal, open_call.dialect, open_call.call)
 
     async def _relay_session(
-        self, request: web.Request, call: Call, dialect: Dialect, ask: Ask, path: str, fields: credentials.Fields
+        self,
+        request: web.Request,
+        call: Call,
+        dialect: Dialect,
+        ask: Ask,
+        path: str,
+        fields: credentials.Fields,
+        *,
+        own: bool,
     ) -> web.StreamResponse:
-        """Relay a WebSocket session. Raises the refusal `upstream_unreachable`."""
-        protocols = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        offered = [name.strip() for name in protocols if name.strip() and keys.PREFIX not in name]
+        """Relay a WebSocket session. `own`: with the client's own credential. Raises refusals of the upstream."""
         name = call.upstream or ""
+        upstream = self._config.upstreams[name]
+        protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
         try:
-            upstream = await self._forwarder.connect(name, self._config.upstreams[name], path, fields, offered)
+            bytes_max = self._config.server.body_bytes_max
+            socket = await self._forwarder.connect(name, upstream, path, fields, protocols, bytes_max)
         except HandshakeRefusedError as refused:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            region = region_of(self._config.upstreams[name], path)
-            session = Session(call, dialect, ask, region, self._books, self._ledger)
-            return await session.relay(request, upstream, own_headers(call))
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books)
+            return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
+            await socket.close()
 
     async def _relay_unbilled(
         self,
@@ -292,26 +340,23 @@ class Proxy:
         body: bytes,
     ) -> web.StreamResponse:
         """Pass on what no provider bills (counting tokens, listing models): no ledger row. Some such answers bring the
-        usage of an earlier request."""
+        usage of an earlier request, which is booked before the client has them whole."""
         name = call.upstream or ""
         self._telemetry.unmetered.labels(name).inc()
         response: web.StreamResponse | None = None
         answer: UpstreamAnswer | None = None
         try:
             answer = await self._forwarder.send(name, self._config.upstreams[name], request.method, path, fields, body)
-            watch = None
-            if (route.settles or route.starts) and answer.status == 200:
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers_of(answer, None))
+            await response.prepare(request)
+            if (route.settles or route.starts) and answer.status in (200, 206):
                 plain_path = path.partition("?")[0]
                 region = region_of(self._config.upstreams[name], plain_path)
                 watch = Watch(call, dialect, plain_path, region, answer.headers, self._books, starts=route.starts)
-            response = web.StreamResponse(status=answer.status, headers=headers_of(answer, None))
-            await response.prepare(request)
-            async for piece in answer.pieces():
-                if watch is not None:
-                    watch.feed(piece)
-                await response.write(piece)
-            if watch is not None:
-                await watch.book()
+                await _relay_watched(answer, response, watch)
+            else:
+                async for piece in answer.pieces():
+                    await response.write(piece)
             await response.write_eof()
         except Refusal as refusal:
             return refusal_response(refusal, dialect, None)
@@ -320,9 +365,11 @@ class Proxy:
                 return refusal_response(broke_off(lost), dialect, None)
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            pass  # the client left
         except OSError as error:
             # What it brought could not be booked: the client does not get it whole, so that it is read once more.
-            log.critical("results could not be recorded: %s", error.strerror)
+            log.critical("results could not be recorded: %s", error)
             if request.transport is not None:
                 request.transport.abort()
         finally:
@@ -404,8 +451,8 @@ def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> boo
     """True for an answer that is read to its end before it is passed on, so that its cost can stand in a header."""
     if request.method == "HEAD" or answer.status in (204, 304):
         return False
-    if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
-        return False
+    if not answer.headers.get("Content-Type", "").lower().startswith("application/json"):
+        return False  # text and sound pass as they come
     if ask.stream and answer.status < 400:
         return False
     return int(answer.headers.get("Content-Length", 0)) <= WHOLE_BYTES_MAX
@@ -422,3 +469,32 @@ async def _collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, b
         if size > WHOLE_BYTES_MAX:
             return b"".join(found), False
     return b"".join(found), True
+
+
+async def _relay_watched(answer: UpstreamAnswer, response: web.StreamResponse, watch: Watch) -> None:
+    """Pass an answer on so that the client has its end only when what it brought is booked. Raises `OSError`.
+
+    An event stream ends with its terminal event. Of anything else one piece is held back until the next has come.
+    """
+    is_stream = answer.headers.get("Content-Type", "").lower().startswith("text/event-stream")
+    held = b""
+    async for piece in answer.pieces():
+        watch.feed(piece)
+        if is_stream and not watch.is_finished:
+            await response.write(piece)
+            continue
+        if is_stream:
+            await watch.book()
+        else:
+            held, piece = piece, held
+        await response.write(piece)
+    await watch.book()
+    await response.write(held)
+
+
+def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:
+    """What is asked. A body that no dialect should choke on, and yet does, is refused like any other."""
+    try:
+        return dialect.read_ask(path, body)
+    except (ValueError, RecursionError):
+        raise Refusal("request_unreadable", "Outlay cannot read the request body.") from None

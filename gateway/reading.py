@@ -1,8 +1,9 @@
 """Readers of provider JSON that never raise: a provider's odd value becomes `None`, not an exception."""
 
 import json
+import math
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from gateway.call import NANO
@@ -34,7 +35,7 @@ def largest(*values: Any) -> int | None:
 
 def whole_number(value: Any) -> int | None:
     """A count that may stand in a form as text."""
-    return count(int(value)) if isinstance(value, str) and value.isdecimal() else count(value)
+    return count(int(value)) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else count(value)
 
 
 def text(value: Any, limit: int = 256) -> str | None:
@@ -61,15 +62,25 @@ def usd(value: Any) -> int | None:
     try:
         nano = Decimal(str(value)) * NANO
         return int(nano.to_integral_value()) if nano.is_finite() and 0 <= nano < TOKENS_MAX else None
-    except (InvalidOperation, ValueError):
+    except (ArithmeticError, ValueError):
         return None
 
 
+def _integer(digits: str) -> int | None:
+    return int(digits) if len(digits) < 20 else None
+
+
+def _float(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
 def tidied(data: bytes) -> bytes:
-    """JSON that strict readers refuse, so that they take it: lone surrogates (text cut inside an emoji) and NaN, which
-    common writers emit and providers accept. Raises `ValueError` when it is no JSON at all."""
+    """JSON that strict readers refuse, so that they take it: lone surrogates (text cut inside an emoji), NaN, bytes
+    that are no UTF-8, numbers beyond measure. Raises `ValueError` when it is no JSON at all."""
     try:
-        value = json.loads(data, parse_constant=lambda name: None)
+        text = data.decode("utf-8", "replace")
+        value = json.loads(text, parse_constant=lambda name: None, parse_int=_integer, parse_float=_float)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -3,48 +3,62 @@ its own, recorded before its last message goes out."""
 
 import asyncio
 import re
+from typing import NamedTuple
 
-import aiohttp
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
 
+from gateway.answers import own_headers
 from gateway.books import Books, OpenCall
 from gateway.call import Ask, Call, Result
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.ids import uuid7
-from gateway.ledger import Ledger, now_us
+from gateway.ledger import now_us
 
-BEGINS = re.compile(rb'"type"\s*:\s*"response\.created"|"modelTurn"')
+ASKED = re.compile(rb'"type"\s*:\s*"response\.create"|"clientContent"')
+"""A client's message that asks for a response."""
+BEGUN = re.compile(rb'"type"\s*:\s*"response\.created"|"modelTurn"')
 """A server's message after which a bill will come."""
-INTERNAL_ERROR = aiohttp.WSCloseCode.INTERNAL_ERROR
+NOT_SENDABLE = frozenset({None, 1005, 1006, 1015})
+"""Close codes that only say that no close frame came (RFC 6455 §7.4.1)."""
+
+Socket = web.WebSocketResponse | ClientWebSocketResponse
+
+
+class _End(NamedTuple):
+    """How one side ended a session."""
+
+    code: int | None
+    reason: bytes
+
+    def sendable(self) -> int | None:
+        """The code to end the other side with; `None` where this one was lost."""
+        return None if self.code in NOT_SENDABLE else self.code
 
 
 class Session:
     """One session. `call` is what is known of its caller: the template of each response's record."""
 
-    def __init__(
-        self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books, ledger: Ledger
-    ) -> None:
-        self._template = call
+    def __init__(self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books) -> None:
+        self._call = call
         self._dialect = dialect
         self._ask = ask
         self._region = region
         self._books = books
-        self._ledger = ledger
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
-        self._answering = False
+        self._billing = False
+        """A response was asked for or begun, and its bill has not come."""
 
     async def relay(
-        self, request: web.Request, upstream: aiohttp.ClientWebSocketResponse, headers: dict[str, str]
+        self, request: web.Request, upstream: ClientWebSocketResponse, message_bytes_max: int
     ) -> web.WebSocketResponse:
         """Serve the session until either side ends it."""
-        client = web.WebSocketResponse(
-            protocols=(upstream.protocol,) if upstream.protocol else (), compress=False, max_msg_size=0
-        )
-        client.headers.update(headers)
+        protocols = (upstream.protocol,) if upstream.protocol else ()
+        client = web.WebSocketResponse(protocols=protocols, compress=False, max_msg_size=message_bytes_max)
+        client.headers.update(own_headers(self._call))
         result: Result = "interrupted"
         try:
             await client.prepare(request)
@@ -53,66 +67,86 @@ class Session:
             try:
                 await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
             finally:
+                ended_by_client = up.done()
                 up.cancel()
                 down.cancel()
                 await asyncio.gather(up, down, return_exceptions=True)
-            result = "client_cancelled" if client.closed else "upstream_cut"
-            await client.close(code=upstream.close_code or aiohttp.WSCloseCode.OK)
+            result = "client_cancelled" if ended_by_client else "upstream_cut"
+            end = (up if ended_by_client else down).result()
+            if ended_by_client:
+                await upstream.close(code=end.sendable() or WSCloseCode.GOING_AWAY, message=end.reason)
+            elif (code := end.sendable()) is not None:
+                await client.close(code=code, message=end.reason)
+            elif request.transport is not None:
+                request.transport.abort()  # the provider was lost, and so is it for the client
         except asyncio.CancelledError:
             if request.transport is None or request.transport.is_closing():
                 result = "client_cancelled"
             raise
+        except ConnectionError:
+            result = "client_cancelled"
         finally:
             if self._open is not None:
-                self._open.free = not self._answering
-                await self._books.close(self._open, result if self._answering else "completed")
-            await upstream.close(code=client.close_code or aiohttp.WSCloseCode.OK)
+                self._open.free = not self._billing
+                await self._books.close(self._open, result if self._billing else "completed")
         return client
 
-    async def _up(self, client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in client:
+    async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
+        while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
                 self._begin()
             except Refusal as refusal:
-                await client.close(code=INTERNAL_ERROR, message=refusal.message.encode()[:120])
-                return
+                return _End(WSCloseCode.INTERNAL_ERROR, refusal.message.encode()[:120])
+            self._billing = self._billing or ASKED.search(_bytes(message)) is not None
             await _pass_on(message, upstream)
+        return _end(message, client)
 
-    async def _down(self, upstream: aiohttp.ClientWebSocketResponse, client: web.WebSocketResponse) -> None:
-        async for message in upstream:
-            await self._see(message.data if isinstance(message.data, bytes) else message.data.encode())
+    async def _down(self, upstream: ClientWebSocketResponse, client: web.WebSocketResponse) -> _End:
+        while (message := await upstream.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await self._see(_bytes(message))
             await _pass_on(message, client)
+        return _end(message, upstream)
 
     async def _see(self, event: bytes) -> None:
         """Let the meter see a message of the server; close the call when it was a bill."""
-        if BEGINS.search(event):
-            self._begin()
-            self._answering = True
-        elif self._open is None and not self._dialect.may_matter.search(event):
+        begins = BEGUN.search(event) is not None
+        if self._open is None and not begins and not self._dialect.may_matter.search(event):
             return
+        self._billing = self._billing or begins
         open_call = self._begin()
         open_call.meter.see(event)
         answer = open_call.meter.answer
         self._model, self._tool_model = answer.response_model, answer.tool_model
         if answer.finish_reason is not None:
             await self._books.close(open_call, "completed")
-            self._open, self._answering = None, False
+            self._open, self._billing = None, False
 
     def _begin(self) -> OpenCall:
         """The open call; a new one after each bill. Raises the refusal `ledger_unavailable`."""
         if self._open is None:
             now = now_us()
-            call = msgspec.structs.replace(self._template, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
-            self._ledger.open(call)
-            self._open = OpenCall(call, self._dialect, self._ask, b"", self._region)
+            call = msgspec.structs.replace(self._call, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
+            call.session_id = call.session_id or self._call.call_id
+            self._open = self._books.open(call, self._dialect, self._ask, b"", self._region)
             self._open.answered(101, {})
             answer = self._open.meter.answer
             answer.response_model, answer.tool_model = self._model, self._tool_model
         return self._open
 
 
-async def _pass_on(message: aiohttp.WSMessage, to: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
+def _bytes(message: WSMessage) -> bytes:
+    return message.data if isinstance(message.data, bytes) else message.data.encode()
+
+
+async def _pass_on(message: WSMessage, to: Socket) -> None:
     if message.type is WSMsgType.TEXT:
         await to.send_str(message.data)
-    elif message.type is WSMsgType.BINARY:
+    else:
         await to.send_bytes(message.data)
+
+
+def _end(message: WSMessage, socket: Socket) -> _End:
+    """What the last thing that was received says: a close frame, an error, a lost connection."""
+    if message.type is WSMsgType.CLOSE:
+        return _End(message.data, (message.extra or "").encode())
+    return _End(socket.close_code, b"")

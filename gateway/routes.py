@@ -67,19 +67,20 @@ def _ticket(part: str) -> str:
     return f"{pieces[0]}/{pieces[1]}#{pieces[2]}" if len(pieces) == 3 else plain
 
 
+GEMINI = re.compile(r"/(?:(?:upload|download)/)?v1(?:alpha|beta)/|/ws/google\.")
+
+
 def _bare(raw: str, headers: Mapping[str, str]) -> str:
     path, _, query = raw.partition("?")
     if path.startswith("/model/"):
         return "bedrock"
-    if path.startswith("/v1beta/"):
+    if GEMINI.match(path):
         return "gemini"
     if not path.startswith("/v1/"):
         return ""
-    if path.startswith("/v1/messages"):
+    if path.startswith("/v1/messages") or path == "/v1/complete":
         return "anthropic"
-    if path.startswith("/v1/models"):
-        if re.search(r":|%3a", path, re.IGNORECASE) or "x-goog-api-key" in headers or "key=" in query:
-            return "gemini"
-        if "anthropic-version" in headers:
-            return "anthropic"
-    return "openai"
+    names_verb = re.search(r":|%3a", path, re.IGNORECASE)
+    if path.startswith("/v1/models") and (names_verb or "x-goog-api-key" in headers or "key=" in query):
+        return "gemini"
+    return "anthropic" if "anthropic-version" in headers else "openai"

@@ -39,7 +39,7 @@ def _names(words: str) -> frozenset[str]:
 
 BLOB = re.compile(r"(?:data:[^,]{0,200},)?[A-Za-z0-9+/_=\r\n-]{512,}\Z|data:[a-z]+/[^,]{0,200};base64,")
 """Base64, or a data URL: what a file looks like in JSON. Text of that length has blanks."""
-BASE64 = re.compile(r"[A-Za-z0-9+/_=-]{512,}")
+BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_=-]{512,}")
 
 ATTACHED = _names(
     "image image_url file file_url file_data file_id fileData inlineData inline_data input_audio images bytes b64_json"

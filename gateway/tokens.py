@@ -54,7 +54,7 @@ PARSED_BYTES_MAX = 2 * 1024 * 1024
 SAMPLE_BYTES_MAX = 512 * 1024
 """No more of an answer's sample is looked at."""
 SCANNED_BYTES = 256 * 1024
-BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{512,}")
+BASE64 = re.compile(rb"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_=-]{512,}")
 BYTES_PER_TOKEN = 4
 """For what cannot be read: off by -63 to +83 %."""
 

@@ -79,20 +79,31 @@ class Forwarder:
         await self._session.close()
 
     async def connect(
-        self, name: str, upstream: Upstream, path: str, fields: Iterable[tuple[str, str]], protocols: Iterable[str]
+        self,
+        name: str,
+        upstream: Upstream,
+        path: str,
+        fields: Iterable[tuple[str, str]],
+        protocols: Iterable[str],
+        message_bytes_max: int,
     ) -> aiohttp.ClientWebSocketResponse:
         """Open a WebSocket, which has to be closed. Raises `HandshakeRefusedError` and `NotReachedError`."""
         try:
-            return await self._session.ws_connect(
-                URL(upstream.base_url.rstrip("/") + path, encoded=True),
-                headers=[(key, value) for key, value in fields if not key.lower().startswith("sec-websocket-")],
-                protocols=tuple(protocols),
-                timeout=aiohttp.ClientWSTimeout(ws_close=upstream.connect_seconds),
-                max_msg_size=0,
-            )
+            async with asyncio.timeout(upstream.connect_seconds):
+                return await self._session.ws_connect(
+                    URL(upstream.base_url.rstrip("/") + path, encoded=True),
+                    headers=[(key, value) for key, value in fields if not key.lower().startswith("sec-websocket-")],
+                    protocols=tuple(protocols),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=upstream.connect_seconds),
+                    max_msg_size=message_bytes_max,
+                )
         except aiohttp.WSServerHandshakeError as error:
             raise HandshakeRefusedError(error.status) from None
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except TimeoutError:
+            raise NotReachedError(
+                "upstream_timeout", f"Outlay: the provider behind the upstream {name} opened no session in time."
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
             raise NotReachedError(
                 "upstream_unreachable",
                 f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",

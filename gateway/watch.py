@@ -1,19 +1,26 @@
 """Watches answers that are not billed themselves for usage that belongs to earlier requests: results of background work
 and of batches. What is found is booked before the answer ends, once, whoever reads it."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway import batches
+from gateway import batches, late
 from gateway.books import Books, add_cost, set_cost
-from gateway.call import Answer, Call, Cost
+from gateway.call import Answer, Call, Cost, Usage
 from gateway.dialects.base import Dialect, add_usage
 from gateway.framing import Reader
 from gateway.ids import uuid7
 from gateway.ledger import now_us
 from gateway.reading import tidied
+
+
+class _Result(NamedTuple):
+    digest: bytes
+    dialect: str
+    answer: Answer
+    cost: Cost
 
 
 class Watch:
@@ -35,86 +42,116 @@ class Watch:
         self._call = call
         self._dialect = dialect
         self._path = path
+        self._region = region
         self._reader = Reader(headers)
         self._books = books
-        self._late = books.late
-        self._region = region
         self._starts = starts
         self._answer = Answer()
         self._batch: batches.Batch | None = None
-        self._first_result: str | None = None
-        self._sums: dict[tuple[str | None, ...], tuple[Answer, Cost, int]] = {}
-        """By dialect, model, price and its status: what the results add up to, what they cost, how many they are."""
-        self._failed = False
-        awaited = next((found for name in path.split("/") if (found := books.late.find(self._key(name)))), None)
-        self._asked = call if awaited is None else awaited.call
+        self._results: list[_Result] = []
+        expected = next((found for name in _names(path) if (found := books.late.find(self._key(name)))), None)
+        self._owner = call if expected is None else expected.call
+        """Who started the batch, where that is known."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True when a terminal event was seen: the client may leave with the piece that brought it."""
+        return self._answer.finished
 
     def feed(self, piece: bytes) -> None:
-        """Never raises: what cannot be read is not booked."""
-        if not self._failed:
-            self._see(lambda: iter(self._reader.feed(piece)))
+        """Never raises: what cannot be read is not booked, and counted."""
+        try:
+            for event in self._reader.feed(piece):
+                self._see(event)
+        except Exception as error:  # noqa: BLE001 - as in the meter: a call must not break
+            self._give_up(error)
 
     async def book(self) -> None:
         """Book what the answer brought. Raises `OSError` when that cannot be written down."""
-        if not self._failed:
-            self._see(lambda: iter([rest] if (rest := self._reader.rest()) else []))
-        if self._failed:
-            return
+        self._see_rest()
+        known = self._books.late
         if self._batch is not None:
             key = self._key(self._batch.id)
-            if self._starts and self._late.find(key) is None:
-                self._late.wait(key, self._call)
+            if self._starts and known.find(key) is None:
+                known.expect(key, self._call)
             for name in self._batch.names:
-                self._late.name(self._key(name), key)
-        if self._first_result is not None:
-            await self._book_results(self._key(self._first_result))
+                known.name(self._key(name), key)
+        if self._results:
+            self._book_results()
         else:
             name = self._answer.upstream_id or self._path.rpartition("/")[2]
             await self._books.settle(self._key(name), self._answer, self._region)
+        await self._books.durable()
 
-    def _see(self, events: Callable[[], Iterator[bytes]]) -> None:
+    def _see_rest(self) -> None:
         try:
-            for event in events():
-                try:
-                    value = msgspec.json.decode(event)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    value = msgspec.json.decode(tidied(event))
-                if isinstance(value, dict):
-                    self._fold(value)
-        except Exception:  # noqa: BLE001 - as in the meter: a call must not break
-            self._failed = True
+            if rest := self._reader.rest():
+                self._see(rest)
+        except Exception as error:  # noqa: BLE001 - as in `feed`
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._books.not_metered(self._dialect.name, error)
+        self._reader = Reader({})  # what it holds back is of no use any more
+
+    def _see(self, event: bytes) -> None:
+        """One event, line or page. One that is no JSON hides no other."""
+        try:
+            try:
+                value = msgspec.json.decode(event)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                value = msgspec.json.decode(tidied(event))
+        except ValueError as error:
+            if event.strip() != b"[DONE]":
+                self._books.not_metered(self._dialect.name, error)
+            return
+        if isinstance(value, dict):
+            self._fold(value)
 
     def _fold(self, value: Mapping[str, Any]) -> None:
         provider = self._call.provider or ""
         self._batch = batches.batch_of(value) or self._batch
         self._dialect.fold(self._answer, value, provider)
         for result in batches.results_of(value, provider):
-            self._first_result = self._first_result or result.id or self._path
             one = result.answer
-            cost = self._books.price(self._asked, one, one.usage, self._region, batch=True)
-            key = result.dialect.name, one.response_model, cost.price_id, cost.status
-            total, so_far, number = self._sums.get(key, (Answer(response_model=one.response_model), None, 0))
-            add_usage(total.usage, one.usage)
-            if one.provider_cost_nano is not None:
-                total.provider_cost_nano = (total.provider_cost_nano or 0) + one.provider_cost_nano
-            self._sums[key] = total, cost if so_far is None else add_cost(so_far, cost), number + 1
+            cost = self._books.price(self._owner, one, one.usage, self._region, batch=True)
+            id_ = result.id or f"{self._path}#{len(self._results)}"
+            digest = late.digest(self._call.upstream or "", id_)
+            self._results.append(_Result(digest, result.dialect.name, one, cost))
 
-    async def _book_results(self, key: str) -> None:
-        if not self._late.claim(key):
-            return
-        try:
-            await self._write_results()
-            self._late.book(key)
-        finally:
-            self._late.release(key)
+    def _book_results(self) -> None:
+        known = self._books.late
+        with known.deciding():
+            fresh = {result.digest: result for result in self._results if not known.is_booked(result.digest)}
+            if not fresh:
+                return
+            calls = self._calls_of(list(fresh.values()))
+            known.book(fresh, [call.call_id for call, _ in calls])
+            lost = [each.digest for call, group in calls if not self._books.book(call) for each in group]
+            if lost:
+                known.forget(lost)
+                raise OSError("the journal cannot be written")
 
-    async def _write_results(self) -> None:
-        request_id = uuid7(now_us())
-        for (dialect, model, *_), (total, cost, number) in self._sums.items():
-            total.usage.other_units = {**(total.usage.other_units or {}), "batch_results": float(number)}
+    def _calls_of(self, results: list[_Result]) -> list[tuple[Call, list[_Result]]]:
+        """One call per dialect, model and price, and the results that add up to it."""
+        groups: dict[tuple[str | None, ...], list[_Result]] = {}
+        for each in results:
+            key = each.dialect, each.answer.response_model, each.cost.price_id, each.cost.status
+            groups.setdefault(key, []).append(each)
+        now = now_us()
+        request_id = uuid7(now)
+        calls = []
+        for (dialect, model, *_), group in groups.items():
+            usage, cost = Usage(), group[0].cost
+            for each in group:
+                add_usage(usage, each.answer.usage)
+            for each in group[1:]:
+                cost = add_cost(cost, each.cost)
+            costs = [each.answer.provider_cost_nano for each in group if each.answer.provider_cost_nano is not None]
+            usage.other_units = {**(usage.other_units or {}), "batch_results": float(len(group))}
             call = msgspec.structs.replace(
-                self._asked,
-                call_id=uuid7(now_us()),
+                self._owner,
+                call_id=uuid7(now),
                 request_id=request_id,
                 dialect=dialect,
                 operation="batch",
@@ -124,11 +161,17 @@ class Watch:
                 status=200,
                 result="completed",
                 usage_source="reported",
-                provider_cost_nano=total.provider_cost_nano,
-                upstream_id=self._first_result,
+                provider_cost_nano=sum(costs) if costs else None,
+                **{name: getattr(usage, name) for name in usage.__struct_fields__},
             )
             set_cost(call, cost)
-            await self._books.book(call, total.usage)
+            calls.append((call, group))
+        return calls
 
     def _key(self, name: str) -> str:
         return f"{self._call.upstream}/{name}"
+
+
+def _names(path: str) -> list[str]:
+    """What a path may name: its parts, without a verb."""
+    return [part.partition(":")[0] for part in path.split("/") if part]

@@ -1,5 +1,6 @@
 """What each wire format means by its numbers: one small answer per shape, whole or as a stream."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import dialects
 from gateway.call import Answer, Ask
+from gateway.dialects import DIALECTS
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.framing import Events, Items, Json, data_of
@@ -40,6 +42,80 @@ def counts(answer: Answer) -> dict[str, Any]:
     return {name.removesuffix("_tokens"): value for name, value in usage.items() if value}
 
 
+KEYS = st.sampled_from(
+    [
+        "model",
+        "id",
+        "type",
+        "object",
+        "usage",
+        "choices",
+        "message",
+        "delta",
+        "response",
+        "data",
+        "results",
+        "output",
+        "metadata",
+        "error",
+        "status",
+        "model_id",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "input_tokens",
+        "output_tokens",
+        "prompt_tokens_details",
+        "cached_tokens",
+        "cost",
+        "cost_in_usd_ticks",
+        "cache_creation",
+        "iterations",
+        "server_tool_use",
+        "usageMetadata",
+        "promptTokenCount",
+        "modality",
+        "promptTokensDetails",
+        "tokenCount",
+        "candidates",
+        "groundingMetadata",
+        "webSearchQueries",
+        "predictions",
+        "embeddings",
+        "statistics",
+        "token_count",
+        "inputTokens",
+        "outputTokens",
+        "cacheDetails",
+        "trace",
+        "done",
+        "eval_count",
+        "billed_units",
+        "meta",
+        "seconds",
+        "duration",
+        "n",
+        "stream",
+        "messages",
+        "contents",
+        "tools",
+        "parameters",
+        "durationSeconds",
+        "generation_config",
+        "max_tokens",
+        "user_id",
+        "session",
+        "transcription",
+        "video",
+        "units",
+        "usage_info",
+        "pages_processed",
+        "input_token_count",
+        "service_tier",
+        "speed",
+        "interaction",
+    ]
+)
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 GEMINI, INTERACTIONS = "/v1beta/models/g:generateContent", "/v1beta/interactions"
 TWO_TO_ONE = {"prompt_tokens": 20, "completion_tokens": 10}
@@ -258,7 +334,7 @@ def test_images() -> None:
     partial = {"type": "image_generation.partial_image", "b64_json": "x"}
     end = {"type": "image_generation.completed", "usage": usage}
     streamed = metered("/v1/images/generations", partial, end)
-    assert (counts(streamed), streamed.finished) == (counts(answer), True)
+    assert (counts(streamed), streamed.finish_reason) == (counts(answer), "completed")
     silent = metered("/v1/images/generations", {"data": [{"url": "x"}, {"url": "y"}]})
     assert (counts(silent), silent.units) == ({}, {"images": 2.0})
     own = metered(
@@ -367,6 +443,48 @@ def test_a_form_with_two_models_is_refused() -> None:
 def test_the_model_of_a_session_stands_in_its_query() -> None:
     path = "/v1/realtime?api-version=1&deployment=gpt-realtime"
     assert dialect_of("/v1/realtime", "GET").read_ask(path, b"").model == "gpt-realtime"
+
+
+VALUES: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("9" * 5000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(DIALECTS), st.dictionaries(KEYS, VALUES, max_size=6), st.sampled_from(["openai", "x_ai", "gcp.x"])
+)
+def test_no_answer_is_too_odd_to_fold(dialect: Dialect, data: dict[str, Any], provider: str) -> None:
+    answer = Answer()
+    for _ in range(2):
+        dialect.fold(answer, data, provider)
+    for name in answer.usage.__struct_fields__:
+        value = getattr(answer.usage, name)
+        assert value is None or name == "other_units" or (isinstance(value, int) and value >= 0)
+
+
+@given(st.sampled_from(DIALECTS), VALUES | st.dictionaries(KEYS, VALUES, max_size=6))
+def test_no_request_is_too_odd_to_read(dialect: Dialect, value: Any) -> None:
+    for body in (json.dumps(value).encode(), str(value).encode("utf-8", "replace")):
+        with contextlib.suppress(Refusal):
+            dialect.read_ask("/v1/models/m:predict", body)
+
+
+def test_one_odd_value_hides_no_usage() -> None:
+    usage = b'"usage":{"prompt_tokens":1000,"completion_tokens":2000}}'
+    for odd in (b'"\xff"', b"1e400", b"9" * 5000, b"NaN", b'"\\ud83d"'):
+        meter = Meter(dialect_of(CHAT), "openai", {"Content-Type": "application/json"})
+        meter.feed(b'{"odd":' + odd + b"," + usage)
+        assert meter.finish().usage.output_tokens == 2000, odd[:9]
+
+
+def test_the_model_may_come_after_events_that_name_none() -> None:
+    filtered = {"id": "", "model": "", "choices": [], "prompt_filter_results": []}
+    meter = Meter(dialect_of(CHAT), "azure.ai.openai", {})
+    meter.feed(b"".join(sse(filtered, {"id": "c1", "model": "gpt-4o", "choices": [{"delta": {"content": "a"}}]})))
+    assert meter.finish().response_model == "gpt-4o"
+    assert not meter.is_complete()  # recognised, and cut
 
 
 # Framings that only some dialects need

@@ -1,7 +1,11 @@
 """Usage that comes later: background work and batches are booked once, whoever asks and however often."""
 
 import asyncio
+import contextlib
 import json
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,8 @@ import pytest
 
 from gateway.call import Call
 from gateway.config import TicketSettings
-from gateway.late import Late
+from gateway.keys import Keys
+from gateway.late import Late, digest
 from gateway.ledger import encode, now_us
 from tests.conftest import Running, StartGateway
 from tests.fakes.upstream import CUT, chunked, sse, whole
@@ -150,7 +155,7 @@ async def test_a_batch_belongs_to_who_started_it(start_gateway: StartGateway) ->
 
 async def test_results_with_several_models_are_one_row_each(gateway: Running) -> None:
     other = {**MESSAGE, "id": "msg_2", "model": "claude-opus-4-8"}
-    body = lines(*({"result": {"message": message}} for message in (MESSAGE, other, MESSAGE)))
+    body = lines(*({"result": {"message": message}} for message in (MESSAGE, other, {**MESSAGE, "id": "msg_3"})))
     gateway.upstream.answer(chunked(body, content_type="application/x-jsonl"))
     await read(gateway, "/anthropic/v1/messages/batches/b/results")
     rows = {row["response_model"]: row["input_tokens"] for row in gateway.closed()}
@@ -196,40 +201,171 @@ async def test_a_batch_needs_a_ticket_where_calls_do_and_reading_does_not(start_
         assert json.loads(await read(gateway, "/v1/batches/b"))["id"] == "b"
 
 
-def test_what_is_awaited_survives_and_what_is_old_does_not(tmp_path: Path) -> None:
-    call = Call(call_id="c1", request_id="r1", attempt=1, started_us=5, tickets=("PAY-1",))
-    late = Late(tmp_path)
-    late.start()
-    late.wait("openai/resp_1", call)
-    late.name("openai/file-1", "openai/resp_1")
-    late.name("openai/file-2", "openai/nothing")
-    late.stop()
-    old = encode("awaited", now_us() - 61 * 24 * 3600 * 10**6, b'{"key":"openai/old","call":{}}')
+async def test_pages_of_results_are_booked_as_they_come_and_once(gateway: Running) -> None:
+    def page(start: int, end: int) -> Any:
+        completions = [{"response": {"chat_get_completion": {**CHAT, "id": f"c{i}"}}} for i in range(start, end)]
+        return whole({"results": [{"batch_result": one} for one in completions]})
+
+    gateway.upstream.answer(page(0, 3), page(0, 20), page(0, 10), page(10, 25))
+    booked = []
+    for _ in range(4):
+        await read(gateway, "/v1/batches/b/results")
+        booked.append(sum(row["other_units"]["batch_results"] for row in gateway.closed()))
+    assert booked == [3, 20, 20, 25]
+    assert sum(row["input_tokens"] for row in gateway.closed()) == 25_000
+
+
+async def test_a_line_that_is_damaged_hides_no_other(gateway: Running) -> None:
+    first, second = (lines({"result": {"message": {**MESSAGE, "id": name}}}) for name in ("m1", "m2"))
+    body = first + b'{"broken\n' + second
+    gateway.upstream.answer(chunked(body, content_type="application/x-jsonl"))
+    await read(gateway, "/anthropic/v1/messages/batches/b/results")
+    assert [row["input_tokens"] for row in gateway.closed()] == [2000]
+    async with gateway.session.get(gateway.url + "/-/metrics") as response:
+        assert 'outlay_meter_failures_total{dialect="anthropic_messages"' in await response.text()
+
+
+async def test_a_gemini_batch_belongs_to_who_started_it(gateway: Running) -> None:
+    gateway.upstream.answer(whole({"name": "batches/abc", "metadata": {"state": "PENDING"}}))
+    async with gateway.post(
+        "/v1beta/models/gemini-2.5-flash:batchGenerateContent", {}, x_outlay_ticket="PAY-7"
+    ) as response:
+        assert response.status == 200
+    gateway.upstream.answer(
+        whole({"name": "batches/abc", "response": {"responsesFile": "files/xyz"}}),
+        chunked(lines({"key": "1", "response": GEMINI}), content_type="application/octet-stream"),
+    )
+    await read(gateway, "/v1beta/batches/abc")
+    await read(gateway, "/v1beta/files/xyz:download?alt=media", **{"x-outlay-ticket": "OPS-1"})
+    assert [row["tickets"] for row in gateway.closed()] == [["PAY-7"]]
+
+
+async def test_usage_that_still_grows_settles_nothing(gateway: Running) -> None:
+    run = {"id": "run_1", "object": "thread.run", "model": "gpt-4o-mini", "status": "queued", "usage": None}
+    growing = {**run, "status": "in_progress", "usage": {"prompt_tokens": 10, "completion_tokens": 1}}
+    ended = {**run, "status": "completed", "usage": {"prompt_tokens": 5000, "completion_tokens": 900}}
+    gateway.upstream.answer(whole(run), whole(growing), whole(ended))
+    async with gateway.post("/v1/threads/t/runs", {"assistant_id": "a"}):
+        pass
+    for _ in range(2):
+        await read(gateway, "/v1/threads/t/runs/run_1")
+    assert [found["input_tokens"] for found in corrections(gateway)] == [5000]
+
+
+async def test_a_client_that_leaves_with_the_terminal_event_leaves_a_settled_call(gateway: Running) -> None:
+    gateway.upstream.answer(whole(QUEUED))
+    async with gateway.post("/v1/responses", {"model": "gpt-5.6-sol", "input": "x", "background": True}):
+        pass
+    gateway.upstream.answer(chunked(*sse({"type": "response.completed", "response": DONE}), 30.0))
+    url, headers = gateway.url + "/v1/responses/resp_1?stream=true", {"Authorization": f"Bearer {gateway.key}"}
+    async with gateway.session.get(url, headers=headers) as response:
+        await asyncio.wait_for(response.content.readany(), 5)
+        assert [found["output_tokens"] for found in corrections(gateway)] == [200]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/messages/batches", {"requests": [{"params": {"model": "claude-haiku-4-5"}}]}, 200),
+        ("/v1/messages/batches", {"requests": [{"params": {"model": "claude-opus-4-8"}}]}, 403),
+        ("/v1/messages/batches", {"requests": [{"params": {}}]}, 403),
+        ("/v1beta/models/gemini-3-flash:batchGenerateContent", {}, 403),
+        ("/v1/batches", {"input_file_id": "file-1"}, 403),
+        ("/v1/batch/jobs", {"model": "claude-haiku-x", "input_files": ["f"]}, 200),
+        ("/v1/realtime/client_secrets", {}, 404),
+    ],
+)
+async def test_a_batch_asks_for_no_model_that_a_call_may_not(
+    gateway: Running, path: str, body: Any, status: int
+) -> None:
+    _, key = Keys(gateway.dir).create(team_id="payments", models=["claude-haiku*"])
+    gateway.upstream.answer(whole({"id": "b"}))
+    async with gateway.session.post(
+        gateway.url + path, json=body, headers={"Authorization": f"Bearer {key}"}
+    ) as response:
+        assert response.status == status
+
+
+# What is remembered
+
+CALL = Call(call_id="c1", request_id="r1", attempt=1, started_us=5, tickets=("PAY-1",))
+ONE, TWO = digest("openai", "r1"), digest("openai", "r2")
+
+
+@contextlib.contextmanager
+def late(folder: Path) -> Iterator[Late]:
+    known = Late(folder)
+    known.start()
+    try:
+        yield known
+    finally:
+        known.stop()
+
+
+def test_what_is_expected_survives_and_what_is_old_does_not(tmp_path: Path) -> None:
+    with late(tmp_path) as known:
+        known.expect("openai/resp_1", CALL, 7)
+        known.name("openai/file-1", "openai/resp_1")
+        known.name("openai/file-2", "openai/nothing")
+    old = encode("expected", now_us() - 61 * 24 * 3600 * 10**6, b'{"key":"openai/old","call":{},"booked_us":1}')
+    strange = encode("expected", now_us(), b'{"key":"openai/strange","call":{"call_id":5}}')
     with (tmp_path / "late.jsonl").open("ab") as file:
-        file.write(old + b'{"e":"torn')
-    late = Late(tmp_path)
-    late.start()
-    found = late.find("openai/file-1")
-    assert found is not None
-    assert found.call == call
-    assert late.find("openai/file-2") is None
-    assert late.find("openai/old") is None
-    assert late.claim("openai/resp_1")
-    assert not late.claim("openai/resp_1")
-    late.book("openai/resp_1")
-    late.stop()
-    late = Late(tmp_path)
-    late.start()
-    assert late.find("openai/resp_1") is None
-    assert not late.claim("openai/resp_1")
-    late.stop()
+        file.write(old + strange + b'{"e":"torn')
+    with late(tmp_path) as known:
+        found = known.find("openai/file-1")
+        assert found is not None
+        assert (found.call, found.booked_us) == (CALL, 7)
+        assert [known.find(f"openai/{name}") for name in ("file-2", "old", "strange")] == [None] * 3
+        known.settle("openai/resp_1")
+        assert known.find("openai/resp_1") is None
+    with late(tmp_path) as known:
+        assert known.find("openai/resp_1") is None
 
 
-def test_a_batch_in_the_journal_counts_as_booked_when_a_crash_came_between(tmp_path: Path) -> None:
-    (tmp_path / "journal").mkdir()
-    record = encode("close", now_us(), b'{"call_id":"c","operation":"batch","upstream":"openai","upstream_id":"b1"}')
-    (tmp_path / "journal" / "1.jsonl").write_bytes(record)
-    late = Late(tmp_path)
-    late.start()
-    assert not late.claim("openai/b1")
-    late.stop()
+def test_two_gateways_of_one_folder_book_once(tmp_path: Path) -> None:
+    with late(tmp_path) as a, late(tmp_path) as b:
+        a.expect("openai/resp_1", CALL, 7)
+        assert b.find("openai/resp_1") is not None
+        with a.deciding():
+            a.book([ONE], ["c1"])
+        with b.deciding():
+            assert b.is_booked(ONE)
+            b.forget([ONE])
+            b.book([TWO], ["c2"])
+        with a.deciding():
+            assert (a.is_booked(ONE), a.is_booked(TWO)) == (False, True)
+
+
+def test_what_a_crash_kept_out_of_the_journal_is_not_booked(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    with late(tmp_path) as known, known.deciding():
+        known.book([digest("openai", "long ago")], ["c0"])
+    start = encode("start", now_us(), b"{}")
+    with late(tmp_path) as known, known.deciding():
+        known.book([ONE], ["c1"])
+        known.book([TWO], ["c2"])
+    record = encode("close", now_us(), b'{"call_id":"c1","operation":"batch","upstream":"openai"}')
+    (journal / "20261125T000000000000-a.jsonl").write_bytes(start + record)
+    with late(tmp_path) as known, known.deciding():
+        booked = [known.is_booked(result) for result in (digest("openai", "long ago"), ONE, TWO)]
+    assert booked == [True, True, False]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    with late(tmp_path) as known:
+        known.expect("openai/resp_1", CALL)
+        size = (tmp_path / "late.jsonl").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"space|large"):
+                known.expect("openai/resp_2", CALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        assert known.find("openai/resp_2") is not None  # until a restart
+        known.expect("openai/resp_3", CALL)
+    with late(tmp_path) as known:
+        assert [known.find(f"openai/resp_{n}") is not None for n in (1, 2, 3)] == [True, False, True]

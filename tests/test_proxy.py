@@ -10,12 +10,21 @@ import aiohttp
 import msgspec
 import pytest
 import zstandard
+from yarl import URL
 
 from gateway.config import Auth, LedgerSettings, PriceSettings, Server, TicketSettings, Upstream
 from gateway.keys import Keys
 from tests.conftest import PROVIDER_KEY, Running, StartGateway
 from tests.fakes.upstream import CLOSE, CUT, chunked, sse, whole
-from tests.test_meter import ANTHROPIC_STREAM, CHAT_CHUNKS, CHAT_STREAM, CHAT_USAGE, GEMINI_STREAM, RESPONSES_STREAM
+from tests.test_meter import (
+    ANTHROPIC_STREAM,
+    CHAT_CHUNKS,
+    CHAT_STREAM,
+    CHAT_USAGE,
+    GEMINI_STREAM,
+    RESPONSES_STREAM,
+    aws_frame,
+)
 
 CHAT = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "a secret plan"}]}
 ANSWER = {
@@ -138,7 +147,9 @@ async def test_a_2xx_without_usage_is_estimated_not_free(gateway: Running) -> No
 
 async def test_a_2xx_that_shows_nothing_is_unpriced_not_free(gateway: Running) -> None:
     gateway.upstream.answer(whole(b"ID3...", headers=[("Content-Type", "audio/mpeg")]))
-    async with gateway.post("/v1/audio/transcriptions", b"--x\r\n", Content_Type="multipart/form-data") as response:
+    async with gateway.post(
+        "/v1/audio/transcriptions", b"--x\r\n--x--", Content_Type="multipart/form-data"
+    ) as response:
         assert "x-outlay-cost-usd" not in response.headers
     [row] = gateway.closed()
     assert (row["usage_source"], row["price_status"], row.get("list_cost_nano")) == ("none", "unpriced", None)
@@ -234,7 +245,8 @@ async def test_a_client_that_leaves_is_noticed_upstream_and_recorded(gateway: Ru
         await asyncio.sleep(0.01)
     [row] = gateway.closed()
     assert (row["result"], row["usage_source"]) == ("client_cancelled", "estimated")
-    assert row["list_cost_nano"] == row["input_cost_nano"] > 0
+    assert row["output_tokens"] == 3  # of the one word that came
+    assert row["list_cost_nano"] == row["input_cost_nano"] + row["output_cost_nano"] > 0
 
 
 async def test_an_upstream_that_is_not_there(start_gateway: StartGateway) -> None:
@@ -475,3 +487,76 @@ async def test_health(start_gateway: StartGateway) -> None:
         async with gateway.session.post(gateway.url + "/-/v1/chat/completions", json={}) as response:
             assert response.status == 404
     assert gateway.upstream.requests == []
+
+
+async def test_sound_is_passed_on_at_once(gateway: Running) -> None:
+    gateway.upstream.answer(chunked(b"ID3", 30.0, content_type="audio/mpeg"))
+    async with gateway.post("/v1/audio/speech", {"model": "tts-1", "input": "hello"}) as response:
+        assert await asyncio.wait_for(response.content.readany(), 5) == b"ID3"
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("/v1/chat/completions", b"".join(sse(CHAT_CHUNKS[0])) + b"data: [DONE]"),  # no blank line, no reason
+        ("/gemini/v1beta/models/g:streamGenerateContent?alt=sse", b"".join(sse({"modelVersion": "g"}))),
+        ("/endpoints/e/invocations-response-stream", aws_frame("PayloadPart", {"bytes": "aGk="})),
+    ],
+)
+async def test_a_whole_stream_without_the_usual_end_is_not_cut(gateway: Running, path: str, stream: bytes) -> None:
+    kind = "application/vnd.amazon.eventstream" if stream[:1] == b"\x00" else "text/event-stream"
+    gateway.upstream.answer(chunked(stream, content_type=kind))
+    path = path if path.startswith("/gemini") else "/openai" + path
+    asked = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
+    async with gateway.post(path, asked) as response:
+        assert await response.read() == stream
+    assert [row["result"] for row in gateway.closed()] == ["completed"]
+
+
+async def test_requests_that_are_odd_are_refused_not_crashed(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    deep = b'{"a":' * 5000
+    nested = {"metadata": {"user_id": '{"a":' * 5000}, "messages": []}
+    for path, body, status in [
+        ("/v1/images/generations", deep, 400),
+        ("/v1/videos", b'{"seconds": "' + b"9" * 5000 + b'"}', 200),
+        ("/v1/messages", json.dumps(nested).encode(), 200),
+        ("/v1beta/models/g:generateContent", b'{"contents": {"role": "user"}, "tools": {}}', 200),
+        ("/v1/audio/transcriptions", b"--a\r\ndecoy\r\n--b\r\nContent-Disposition: x\r\n\r\n\r\n--b--\r\n", 400),
+    ]:
+        async with gateway.post(path, body) as response:
+            assert response.status == status, path
+            assert ("x-outlay-refusal" in response.headers) == (status == 400)
+
+
+async def test_a_key_for_some_models_reaches_no_other_by_another_name(gateway: Running) -> None:
+    _, key = Keys(gateway.dir).create(team_id="payments", models=["text-embedding-3-small", "dall-e-2"])
+    surrogate = b'{"model":"gpt-image-1","prompt":"\\ud83d"}'
+    for path, body in [
+        ("/openai/deployments/text-embedding-3-large/embeddings", b'{"model":"text-embedding-3-small"}'),
+        ("/openai/deployments/gpt%2Dimage-1/images/generations", b'{"model":"dall-e-2"}'),
+        ("/v1/images/generations", surrogate),
+        ("/v1/realtime?model=gpt-realtime&model=dall-e-2", b""),
+    ]:
+        method = "GET" if "realtime" in path else "POST"
+        url = URL(gateway.url + "/openai" + path, encoded=True)
+        async with gateway.session.request(
+            method, url, data=body, headers={"Authorization": f"Bearer {key}"}
+        ) as response:
+            assert response.status in (400, 403), path
+    assert gateway.upstream.requests == []
+
+
+@pytest.mark.parametrize("tail", [b"", b"\n"])
+async def test_what_is_not_reported_is_estimated_from_all_that_was_seen(gateway: Running, tail: bytes) -> None:
+    said = " ".join(f"word{i}" for i in range(200))
+    body = json.dumps({"id": "x", "choices": [{"message": {"content": said}, "finish_reason": "stop"}]}).encode() + tail
+    words = [{"delta": {"content": f" word{i}"}, "finish_reason": ""} for i in range(200)]
+    stream = sse(*({"choices": [word], "error": None} for word in words))
+    cut: Any = whole(body)[0]
+    gateway.upstream.answer(whole(body), chunked(*stream, b"data: [DONE]\n\n"), [cut[:-20], 0.05, CUT])
+    for stream in (False, True, False):
+        async with gateway.post("/v1/chat/completions", {**CHAT, "stream": stream}) as response:
+            await response.read()
+    found = [row["output_tokens"] for row in gateway.closed()]
+    assert all(300 < tokens < 500 for tokens in found), found

@@ -28,6 +28,7 @@ from gateway.dialects.base import Dialect, Route
 DIALECTS: tuple[Dialect, ...] = (
     anthropic_messages.DIALECT,
     openai_responses.DIALECT,
+    watsonx_generate.DIALECT,
     openai_embeddings.DIALECT,
     gemini_generate.DIALECT,
     openai_chat.DIALECT,
@@ -43,14 +44,19 @@ DIALECTS: tuple[Dialect, ...] = (
     openai_batches.DIALECT,
     mistral_ocr.DIALECT,
     openai_videos.DIALECT,
-    watsonx_generate.DIALECT,
     aws_others.DIALECT,
 )
+
+
+PATH_MAX = 2048
+"""A longer path is no provider's."""
 
 
 @lru_cache(maxsize=1024)
 def find(method: str, path: str) -> tuple[Dialect, Route] | None:
     """The dialect and route of a request (path without query), or `None` for a path that no dialect knows."""
+    if len(path) > PATH_MAX:
+        return None
     plain = path.replace("%3A", ":").replace("%3a", ":")
     for dialect in DIALECTS:
         for entry in dialect.routes:

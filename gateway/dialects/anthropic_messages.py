@@ -59,7 +59,7 @@ def _session(user_id: Any) -> str | None:
         return None
     try:
         return text(child(msgspec.json.decode(user_id)).get("session_id"))
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
 

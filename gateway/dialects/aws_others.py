@@ -62,4 +62,5 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"usage"|"exception"|"foundationModel"'),
     fold=fold,
     refuse=refuse,
+    signs_end=False,
 )

@@ -8,9 +8,9 @@ import msgspec
 
 from gateway.call import Answer, Ask, SubPass, Usage
 from gateway.errors import Refusal
-from gateway.reading import amount, child, count, tidied
+from gateway.reading import amount, count, tidied
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -41,6 +41,8 @@ class Dialect(msgspec.Struct, frozen=True):
     The provider matters because servers that speak one wire format mean different things by it."""
     refuse: Callable[[Refusal], tuple[dict[str, str], Any]]
     """Headers and JSON body of a refusal, shaped so that tools of this dialect stop and show its message."""
+    signs_end: bool = True
+    """A whole stream of this dialect shows that it is whole: by a terminal event, or by the reason why it stopped."""
     fold_headers: Callable[[Answer, Mapping[str, str]], None] | None = None
     """Takes what only the answer's header fields (case-insensitive) have, after the body."""
 
@@ -83,7 +85,17 @@ def add_subpasses(answer: Answer, passes: list[SubPass]) -> None:
     )
 
 
+def length_of(value: msgspec.Raw) -> int | None:
+    """How many entries a list has; 1 for a value that is none; `None` where there is no value."""
+    given = bytes(value)
+    if given in (b"", b"null"):
+        return None
+    return len(msgspec.json.decode(given, type=list[msgspec.Raw])) if given.startswith(b"[") else 1
+
+
 FIELD_NAME = re.compile(rb'name="(\w{1,40})"')
+FILE_NAME = re.compile(rb";\s*filename\*?=")
+FIELDS_MAX = 1000
 FIELD_BYTES_MAX = 8192
 """A longer part of a form is a file, or as good as one."""
 
@@ -91,19 +103,20 @@ FIELD_BYTES_MAX = 8192
 def read_form(body: bytes) -> Mapping[str, Any]:
     """The fields of a JSON object, or the short ones of a multipart form (RFC 7578), as text.
 
-    What is neither has no fields. Raises the refusal `request_unreadable` where a field stands twice: what we judge
-    might not be what the provider takes.
+    What is neither has no fields. Raises the refusal `request_unreadable` for JSON that cannot be read, and for a form
+    that others could read differently: with a field twice, with something before or after it.
     """
     if body.lstrip()[:1] == b"{":
-        try:
-            return child(msgspec.json.decode(body))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return {}
+        return read_request(body, dict[str, Any])
     boundary, _, rest = body.partition(b"\r\n")
+    if not boundary.startswith(b"--"):
+        return {}
+    if not body.rstrip().endswith(b"\r\n" + boundary + b"--"):
+        raise Refusal("request_unreadable", "The form does not end as it begins.")
     found: dict[str, str] = {}
-    for part in rest.split(b"\r\n" + boundary) if boundary.startswith(b"--") else ():
+    for part in rest.split(b"\r\n" + boundary, FIELDS_MAX):
         head, _, value = part[:FIELD_BYTES_MAX].partition(b"\r\n\r\n")
-        if len(part) > FIELD_BYTES_MAX or b"filename" in head or not (named := FIELD_NAME.search(head)):
+        if len(part) > FIELD_BYTES_MAX or FILE_NAME.search(head) or not (named := FIELD_NAME.search(head)):
             continue
         name = named[1].decode()
         if name in found:

@@ -44,8 +44,9 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         last_wins(usage, "input_tokens", data.get(key))
     for key in ("generation_token_count", "totalOutputTextTokenCount"):
         last_wins(usage, "output_tokens", data.get(key))
-    if results := items(data.get("results")):
-        last_wins(usage, "output_tokens", sum(count(child(item).get("tokenCount")) or 0 for item in results))
+    written = [count(child(item).get("tokenCount")) for item in items(data.get("results"))]
+    if any(number is not None for number in written):
+        last_wins(usage, "output_tokens", sum(number or 0 for number in written))
     for key in ("stop_reason", "stopReason", "completionReason", "finish_reason"):
         answer.finish_reason = text(data.get(key)) or answer.finish_reason
     if data.get("amazon-bedrock-guardrailAction") == "INTERVENED":

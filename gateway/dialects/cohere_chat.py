@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.dialects.base import Dialect, add_units, last_wins, read_request, route
 from gateway.dialects.openai_shapes import fold_usage, refuse
 from gateway.reading import child, count, items, text
 
@@ -38,7 +38,8 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     """A whole answer, or the last event of a stream: `delta` holds it in version 2, `response` in version 1."""
     ended = data.get("type") == "message-end" or data.get("is_finished") is True
     said = (child(data, "delta") or child(data, "response") or data) if ended else data
-    answer.upstream_id = text(data.get("id") or data.get("response_id")) or answer.upstream_id
+    id_ = data.get("id") or data.get("response_id") or data.get("generation_id")
+    answer.upstream_id = text(id_) or answer.upstream_id
     answer.response_model = text(data.get("model")) or answer.response_model
     answer.finish_reason = text(said.get("finish_reason")) or answer.finish_reason
     for choice in items(data.get("choices")):  # others speak OpenAI's format at this path
@@ -50,8 +51,7 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     last_wins(usage, "output_tokens", billed.get("output_tokens"))
     last_wins(usage, "cache_read_input_tokens", stated.get("cached_tokens"))
     last_wins(usage, "reasoning_output_tokens", child(stated, "tokens").get("reasoning_tokens"))
-    units = {name: float(number) for name in ("search_units", "images") if (number := count(billed.get(name)))}
-    usage.other_units = units or usage.other_units
+    add_units(usage, search_units=billed.get("search_units"), images=billed.get("images"))
     answer.finished = answer.finished or ended
 
 
@@ -61,8 +61,7 @@ DIALECT = Dialect(
         route("POST", r"/v[12]/chat$", "chat"),
         route("POST", r"/v1/generate$", "text_completion"),
         route("POST", r"/v[12]/embed$", "embeddings"),
-        route("POST", r"/v[12]/rerank$", "rerank"),
-        route("POST", r"/v1/(tokenize|detokenize)$", None),
+        route("POST", r"/rerank$", "rerank"),
     ),
     read_ask=read_ask,
     may_matter=re.compile(rb'"message-end"|"is_finished"\s*:\s*true|"usage"'),

@@ -12,12 +12,19 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, read_request, route
+from gateway.dialects.base import Dialect, add_units, length_of, read_request, route
 from gateway.dialects.gemini_shapes import fold_metadata, refuse
 from gateway.reading import child, count, items, largest, text
 
+CODE_ASSIST = "v1internal"
+"""Where a model's name stands in other paths; then the body names it."""
+
 
 class _Config(msgspec.Struct, rename="camel"):
+    max_output_tokens: Any = None
+
+
+class _SnakeConfig(msgspec.Struct):
     max_output_tokens: Any = None
 
 
@@ -28,23 +35,26 @@ class _Parameters(msgspec.Struct, rename="camel"):
 
 class _Request(msgspec.Struct, rename="camel"):
     parameters: _Parameters | None = None
-    contents: list[msgspec.Raw] | None = None
-    tools: list[msgspec.Raw] | None = None
+    contents: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"")
     generation_config: _Config | None = None
+    snake_config: _SnakeConfig | None = msgspec.field(name="generation_config", default=None)
+    model: str | None = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     model, _, verb = unquote(path.rpartition("/")[2]).partition(":")
+    config = request.generation_config or request.snake_config
     given = request.parameters or _Parameters()
     seconds = (count(given.duration_seconds) or 0) * (count(given.sample_count) or 1)
     return Ask(
         units={"video_seconds": float(seconds)} if seconds else {},
-        model=text(model),
+        model=text(request.model) if model == CODE_ASSIST else text(model),
         stream=verb.startswith("stream"),
-        max_output_tokens=count(request.generation_config.max_output_tokens) if request.generation_config else None,
-        message_count=None if request.contents is None else len(request.contents),
-        tool_count=None if request.tools is None else len(request.tools),
+        max_output_tokens=count(config.max_output_tokens) if config else None,
+        message_count=length_of(request.contents),
+        tool_count=length_of(request.tools),
     )
 
 
@@ -65,12 +75,16 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     metadata = child(data, "usageMetadata")
     answer.service_tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType")) or answer.service_tier
     fold_metadata(answer.usage, metadata)
-    _fold_embeddings(answer, data)
+    _fold_predictions(answer, data)
 
 
-def _fold_embeddings(answer: Answer, data: Mapping[str, Any]) -> None:
-    """Vertex `:predict` counts tokens per text, and characters for the models that are billed by them."""
-    texts = [child(one, "embeddings", "statistics") for one in items(data.get("predictions"))]
+def _fold_predictions(answer: Answer, data: Mapping[str, Any]) -> None:
+    """Vertex `:predict`: embeddings count tokens per text, and characters for the models that are billed by them;
+    pictures are billed by number."""
+    predictions = [child(one) for one in items(data.get("predictions"))]
+    if pictures := sum(1 for one in predictions if "bytesBase64Encoded" in one):
+        answer.units = {"images": float(pictures)}
+    texts = [child(one, "embeddings", "statistics") for one in predictions]
     counts = [number for each in texts if (number := count(each.get("token_count"))) is not None]
     if counts:
         answer.usage.input_tokens = sum(counts)
@@ -81,6 +95,7 @@ DIALECT = Dialect(
     name="gemini_generate",
     routes=(
         route("POST", r":(generateContent|streamGenerateContent)$", "generate_content"),
+        route("POST", r"/imagen[^/]*:predict$", "image_generation"),
         route("POST", r":(embedContent|batchEmbedContents|predict)$", "embeddings"),
         route("POST", r":predictLongRunning$", "video_generation"),
         route("POST", r":fetchPredictOperation$", None),
@@ -96,11 +111,12 @@ DIALECT = Dialect(
         route("POST", r"/cachedContents$", None),
         route("PATCH", r"/cachedContents/[^/:]+$", None),
         route("DELETE", r"/(cachedContents|files|fileSearchStores)/[^/:]+$", None),
-        route("POST", r"/fileSearchStores$", None),
+        route("POST", r"/fileSearchStores(/[^/:]+:\w+)?$", None),
         route("POST", r"/upload/v1(beta|alpha)/files$", None),
     ),
     read_ask=read_ask,
     may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"blockReason"|"error"|"webSearchQueries"'),
     fold=fold,
     refuse=refuse,
+    signs_end=False,
 )

@@ -12,20 +12,17 @@ from gateway.dialects.base import add_units, last_wins
 from gateway.errors import Refusal
 from gateway.reading import child, count, items, largest
 
-
-def _by_name_and_number(**names: str) -> dict[Any, str]:
-    numbers = {"TEXT": 1, "IMAGE": 2, "VIDEO": 3, "AUDIO": 4, "DOCUMENT": 5}
-    return {key: name for modality, name in names.items() for key in (modality, numbers[modality])}
-
-
-OF_INPUT = _by_name_and_number(
-    IMAGE="image_input_tokens",
-    AUDIO="audio_input_tokens",
-    VIDEO="video_input_tokens",
-    DOCUMENT="document_input_tokens",
-)
-OF_OUTPUT = _by_name_and_number(IMAGE="image_output_tokens", AUDIO="audio_output_tokens")
-OF_CACHE = _by_name_and_number(AUDIO="cache_read_audio_tokens")
+OF_INPUT: dict[str | int, str] = {
+    "IMAGE": "image_input_tokens", 2: "image_input_tokens",
+    "VIDEO": "video_input_tokens", 3: "video_input_tokens",
+    "AUDIO": "audio_input_tokens", 4: "audio_input_tokens",
+    "DOCUMENT": "document_input_tokens", 5: "document_input_tokens",
+}  # fmt: skip
+OF_OUTPUT: dict[str | int, str] = {
+    "IMAGE": "image_output_tokens", 2: "image_output_tokens",
+    "AUDIO": "audio_output_tokens", 4: "audio_output_tokens",
+}  # fmt: skip
+OF_CACHE: dict[str | int, str] = {"AUDIO": "cache_read_audio_tokens", 4: "cache_read_audio_tokens"}
 GRPC_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -43,8 +40,12 @@ def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
     prompt, tool_prompt = count(data.get("promptTokenCount")), count(data.get("toolUsePromptTokenCount"))
     candidates = largest(data.get("candidatesTokenCount"), data.get("responseTokenCount"))
     thoughts = count(data.get("thoughtsTokenCount"))
+    if tool_prompt is None:  # stated before, and left out here
+        tool_prompt = int((usage.other_units or {}).get("tool_use_prompt_tokens", 0))
+    if thoughts is None:
+        thoughts = usage.reasoning_output_tokens
     if prompt is not None:
-        usage.input_tokens = prompt + (tool_prompt or 0)
+        usage.input_tokens = prompt + tool_prompt
     if (prompt, candidates, thoughts) != (None, None, None):
         # Absent candidates beside another count mean that nothing was generated, which is a number.
         usage.output_tokens = (candidates or 0) + (thoughts or 0)

@@ -37,7 +37,7 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.finish_reason = text(data.get("done_reason")) or answer.finish_reason
     last_wins(answer.usage, "input_tokens", data.get("prompt_eval_count"))
     last_wins(answer.usage, "output_tokens", data.get("eval_count"))
-    answer.error = text(data.get("error")) and "error"
+    answer.error = "error" if data.get("error") else answer.error
     answer.finished = answer.finished or data.get("done") is True
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, add_units, read_form, route
-from gateway.dialects.openai_shapes import fold_error, fold_usage, refuse
+from gateway.dialects.openai_shapes import azure_deployment, fold_error, fold_usage, refuse
 from gateway.reading import amount, child, text
 
 WORDS_PER_SECOND = 2.5
@@ -21,7 +21,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     form = read_form(body)
     spoken = form.get("input") or form.get("text")
     return Ask(
-        model=text(form.get("model")),
+        model=azure_deployment(path) or text(form.get("model")),
         stream=form.get("stream") in (True, "true") or form.get("stream_format") == "sse",
         units={"characters": float(len(spoken))} if isinstance(spoken, str) and spoken else {},
     )

@@ -26,9 +26,9 @@ STORES = r"/v1/(vector_stores|containers|uploads)(/[^/]+)*$"
 DIALECT = Dialect(
     name="openai_batches",
     routes=(
-        route("POST", r"/v1/batches$", None, starts=True),
-        route("POST", r"/v1/batches/[^/]+/(cancel|requests)$", None),
-        route("GET", r"/v1/batches(/[^/]+(/results|/requests)?)?$", None, settles=True),
+        route("POST", r"/(v1|openai)/batches(/[^/]+/requests)?$", None, starts=True),
+        route("POST", r"/(v1|openai)/batches/[^/]+/cancel$", None),
+        route("GET", r"/(v1|openai)/batches(/[^/]+(/results|/requests)?)?$", None, settles=True),
         route("POST", r"/batch/jobs$", None, starts=True),
         route("POST", r"/batch/jobs/[^/]+/cancel$", None),
         route("GET", r"/batch/jobs(/[^/]+)?$", None, settles=True),

@@ -12,7 +12,15 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, add_units, read_request, route
-from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_error, fold_usage, named, refuse
+from gateway.dialects.openai_shapes import (
+    SESSION_KEYS,
+    TICKET_KEYS,
+    azure_deployment,
+    fold_error,
+    fold_usage,
+    named,
+    refuse,
+)
 from gateway.framing import data_of
 from gateway.reading import child, count, items, text
 
@@ -34,7 +42,7 @@ class _Request(msgspec.Struct):
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     return Ask(
-        model=_azure_deployment(path) or text(request.model),
+        model=azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
         max_output_tokens=count(request.max_completion_tokens) or count(request.max_tokens),
         service_tier=text(request.service_tier),
@@ -105,21 +113,18 @@ def is_usage_only(event: bytes) -> bool:
     return isinstance(chunk, dict) and chunk.get("choices") == []
 
 
-def _azure_deployment(path: str) -> str | None:
-    found = re.search(r"/deployments/([^/]+)/", path)
-    return found[1] if found else None
-
-
 DIALECT = Dialect(
     name="openai_chat",
     routes=(
-        route("POST", r"/chat/completions$", "chat"),
+        route("POST", r"/(chat|agents)/completions$", "chat"),
         route("POST", r"/completions$", "text_completion"),
         route("POST", r"/ml/v1/text/chat(_stream)?$", "chat"),  # watsonx
         route("POST", r"/publishers/(?!anthropic/|google/)[^/]+/models/[^/]+:(rawPredict|streamRawPredict)$", "chat"),
-        route("GET", r"/models(/[^/:]+)*$", None),
+        route("GET", r"/models(/.{1,512})?$", None),
         route("DELETE", r"/models/[^/]+$", None),
         route("GET", r"/chat/completions(/[^/]+(/messages)?)?$", None),
+        route("POST", r"/chat/completions/[^/]+$", None),
+        route("DELETE", r"/chat/completions/[^/]+$", None),
         route("GET", r"/api/v1/(generation|credits|key|auth/key|providers)$", None),  # OpenRouter
         route("GET", r"/(props|slots|health|metrics)$", None),  # llama.cpp
         route("POST", r"/(tokenize|detokenize|apply-template)$", None),

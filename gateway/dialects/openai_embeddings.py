@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import fold_usage, refuse
+from gateway.dialects.openai_shapes import azure_deployment, fold_usage, refuse
 from gateway.reading import child, text
 
 
@@ -17,7 +17,7 @@ class _Request(msgspec.Struct):
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    return Ask(model=text(read_request(body, _Request).model))
+    return Ask(model=azure_deployment(path) or text(read_request(body, _Request).model))
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_form, route
-from gateway.dialects.openai_shapes import fold_error, fold_usage, refuse
+from gateway.dialects.openai_shapes import azure_deployment, fold_error, fold_usage, refuse
 from gateway.reading import child, items, text, whole_number
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     form = read_form(body)
     return Ask(
-        model=text(form.get("model")) or DEFAULT_MODEL,
+        model=azure_deployment(path) or text(form.get("model")) or DEFAULT_MODEL,
         stream=form.get("stream") in (True, "true"),
         units={"images": float(whole_number(form.get("n")) or 1)},
     )
@@ -34,8 +34,8 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     if images := items(data.get("data")):
         answer.units = {"images": float(len(images))}
     fold_error(answer, data)
-    kind = text(data.get("type")) or ""
-    answer.finished = answer.finished or kind.endswith(".completed")
+    if (text(data.get("type")) or "").endswith(".completed"):
+        answer.finish_reason = "completed"  # of one picture; others may follow
 
 
 DIALECT = Dialect(

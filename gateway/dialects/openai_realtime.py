@@ -14,6 +14,7 @@ from gateway.call import Answer, Ask, SubPass
 from gateway.dialects.base import Dialect, add_subpasses, add_units, add_usage, route
 from gateway.dialects.gemini_shapes import fold_metadata
 from gateway.dialects.openai_shapes import fold_usage, refuse
+from gateway.errors import Refusal
 from gateway.reading import amount, child, text
 
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
@@ -21,8 +22,11 @@ TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 def read_ask(path: str, body: bytes) -> Ask:
     """The model stands in the query: `path` must have it."""
-    named = parse_qs(path.partition("?")[2])
-    return Ask(model=text(next(iter(named.get("model") or named.get("deployment") or []), None)), stream=True)
+    query = parse_qs(path.partition("?")[2])
+    named = query.get("model", []) + query.get("deployment", [])
+    if len(named) > 1:
+        raise Refusal("request_unreadable", "The query names more than one model.")
+    return Ask(model=text(named[0]) if named else None, stream=True)
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -60,8 +64,7 @@ DIALECT = Dialect(
     name="openai_realtime",
     routes=(
         route("GET", r"/realtime$", "realtime"),
-        route("GET", r"\.BidiGenerateContent$", "realtime"),
-        route("POST", r"/realtime/(sessions|client_secrets|transcription_sessions)$", None),
+        route("GET", r"[./]BidiGenerateContent$", "realtime"),
     ),
     read_ask=read_ask,
     may_matter=re.compile(

@@ -4,9 +4,11 @@ Source: platform.openai.com/docs/api-reference (chat, responses, embeddings). Co
 under other names; each name that was seen in recorded traffic is read.
 """
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.call import Answer, Usage
 from gateway.dialects.base import add_units, last_wins
@@ -17,6 +19,15 @@ SESSION_KEYS = ("session_id", "conversation_id", "thread_id")
 USD_TICKS = 10_000_000_000
 """xAI's unit of money: this many in one US dollar."""
 TICKET_KEYS = ("outlay_ticket", "ticket", "ticket_id")
+
+
+DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
+
+
+def azure_deployment(path: str) -> str | None:
+    """The deployment that an Azure path names, which outranks a model in the body."""
+    found = DEPLOYMENT.search(path)
+    return text(unquote(found[1])) if found else None
 
 
 def named(metadata: Any, keys: tuple[str, ...]) -> str | None:
@@ -40,7 +51,11 @@ def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key
         data.get("cache_read_input_tokens"),  # Venice
         data.get("prompt_cache_hit_tokens"),  # DeepSeek
     )
-    write = largest(details_in.get("cache_write_tokens"), data.get("cache_creation_input_tokens"))
+    write = largest(
+        details_in.get("cache_write_tokens"),
+        details_in.get("cache_creation_input_tokens"),
+        data.get("cache_creation_input_tokens"),
+    )
     last_wins(usage, "cache_read_input_tokens", read)
     last_wins(usage, "cache_write_input_tokens", write)
     last_wins(usage, "cache_write_1h_input_tokens", child(data, "cache_creation").get("ephemeral_1h_input_tokens"))

@@ -37,6 +37,7 @@ def read_ask(path: str, body: bytes) -> Ask:
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("model_id")) or answer.response_model
     usage = answer.usage
+    usage.input_tokens = largest(data.get("input_token_count"), usage.input_tokens)  # of embeddings
     for result in (child(one) for one in items(data.get("results"))):
         usage.input_tokens = largest(result.get("input_token_count"), usage.input_tokens)
         usage.output_tokens = largest(result.get("generated_token_count"), usage.output_tokens)
@@ -50,6 +51,7 @@ DIALECT = Dialect(
     name="watsonx_generate",
     routes=(
         route("POST", r"/ml/v1(-beta)?/(text/generation|generation/text)(_stream)?$", "text_completion"),
+        route("POST", r"/ml/v1/text/embeddings$", "embeddings"),
         route("POST", r"/ml/v1/text/tokenization$", None),
         route("GET", r"/ml/v1/foundation_model_specs$", None),
     ),
