@@ -23,9 +23,8 @@ from gateway.prices import PriceBook
 
 BATCH_ROWS = 10_000
 """Read at once: what re-rating needs of memory."""
-ROUNDING = 1000
-"""A row that sums many calls was rounded once per call: a difference of up to this many nano-USD, or one part in this
-many, is none."""
+ROUNDING = 3
+"""Nano-USD per result of a batch: its parts, and its contracted cost, were rounded before they were summed."""
 
 Cause = Literal["price", "alias", "fee", "tier", "discount"]
 _FACTOR = re.compile(r"\*[\d.]+")
@@ -150,10 +149,10 @@ def rerate(call: Call, book: PriceBook, *, unsure: bool = True) -> Call | str:
     )
     if call.operation == "batch" and call.list_cost_nano is not None:
         if _limit(call) != _limit(new):
-            return "one row of many calls, some of them above a context limit"
-        if _near(call.list_cost_nano, new.list_cost_nano) and _near(
-            call.contracted_cost_nano, new.contracted_cost_nano
-        ):
+            return "one row of many calls, and a context limit between them and their sum"
+        rounding = ROUNDING * (call.other_units or {}).get("batch_results", 1)
+        amounts = ("list_cost_nano", "contracted_cost_nano")
+        if all(abs((getattr(new, name) or 0) - (getattr(call, name) or 0)) <= rounding for name in amounts):
             return ""
     same = all(getattr(call, name) == getattr(new, name) for name in (*_COSTS.values(), "price_status"))
     return "" if same else new
@@ -185,10 +184,6 @@ def _cost(call: Call, book: PriceBook) -> Cost | None:
 
 def _limit(call: Call) -> str:
     return (call.price_id or "").partition(">")[2]
-
-
-def _near(old: int | None, new: int | None) -> bool:
-    return abs((new or 0) - (old or 0)) <= max(ROUNDING, (old or 0) // ROUNDING)
 
 
 def cause_of(old: Call, new: Call) -> Cause:

@@ -302,7 +302,7 @@ async def test_a_journal_that_cannot_be_written_refuses_or_forwards(tmp_path: Pa
                 assert refused.value.code == "ledger_unavailable"
             else:
                 journal.open(a_call("c1"))
-                assert journal.close(a_call("c1")) is False
+                assert journal.close(a_call("c1")) is None
             assert journal.failure == "No space left on device"
 
 

@@ -313,12 +313,13 @@ def test_a_factor_that_no_region_has_is_left_alone() -> None:
 
 
 def test_a_row_of_many_calls_keeps_its_rounding_and_its_band() -> None:
-    row = booked(operation="batch", service_tier="batch")
-    rounded = msgspec.structs.replace(row, list_cost_nano=(row.list_cost_nano or 0) + 7, other_cost_nano=7)
-    assert rerating.rerate(rounded, BOOK) == ""
+    row = booked(operation="batch", service_tier="batch", other_units={"batch_results": 3.0})
+    for nano, same in ((9, True), (10, False)):
+        rounded = msgspec.structs.replace(row, list_cost_nano=(row.list_cost_nano or 0) + nano, other_cost_nano=nano)
+        assert (rerating.rerate(rounded, BOOK) == "") == same
     summed = booked(operation="batch", service_tier="batch", request_model="gpt-5.6-sol", input_tokens=300_000)
     below = msgspec.structs.replace(summed, price_id=(summed.price_id or "").partition(">")[0])
-    assert rerating.rerate(below, BOOK) == "one row of many calls, some of them above a context limit"
+    assert rerating.rerate(below, BOOK) == "one row of many calls, and a context limit between them and their sum"
 
 
 def test_what_the_book_does_not_price_keeps_its_price(dear: PriceBook) -> None:
