@@ -60,11 +60,11 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
     """All rates of MODEL: by provider, service tier, time and context length. USD per million tokens."""
     book = app.load_prices(_settings(config_path))
     moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
-    found: list[listing.Quote] = []
+    found: list[listing.Offer] = []
     for seller in [provider] if provider else book.sellers(model):
-        quotes = listing.quotes(book, seller, model, moment)
-        same = [[msgspec.structs.replace(quote, provider=other.provider) for quote in quotes] for other in found]
-        found += [] if any(copy and all(quote in found for quote in copy) for copy in same) else quotes
+        offers = listing.offers(book, seller, model, moment)
+        same = [[msgspec.structs.replace(offer, provider=other.provider) for offer in offers] for other in found]
+        found += [] if any(copy and all(offer in found for offer in copy) for copy in same) else offers
     if not found:
         near = listing.near(book, model)
         at_whom = f" of {provider}" if provider else ""
@@ -76,37 +76,37 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
     main = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
     rows = [
         [
-            "→" if quote.counts else "",
-            quote.provider,
-            quote.model,
-            quote.service_tier,
-            _moment(quote.valid_from) or "ever",
-            f"> {quote.over_input_tokens:,}" if quote.over_input_tokens else "",
-            *(quote.usd_per_million.get(name) for name in main),
+            "→" if offer.counts else "",
+            offer.provider,
+            offer.model,
+            offer.service_tier,
+            _moment(offer.valid_from) or "ever",
+            f"> {offer.over_input_tokens:,}" if offer.over_input_tokens else "",
+            *(offer.usd_per_million.get(name) for name in main),
             ", ".join(
                 [
                     *(
                         f"{k} {_usd(v)}"
-                        for k, v in quote.usd_per_million.items()
-                        if k not in main and _differs(quote, k)
+                        for k, v in offer.usd_per_million.items()
+                        if k not in main and _differs(offer, k)
                     ),
-                    *(f"{k} {_usd(v)} each" for k, v in quote.usd_each.items()),
-                    *(f"{k} {_usd(v)} once" for k, v in quote.usd_once.items()),
+                    *(f"{k} {_usd(v)} each" for k, v in offer.usd_each.items()),
+                    *(f"{k} {_usd(v)} once" for k, v in offer.usd_once.items()),
                 ]
             ),
-            quote.status,
-            quote.price_id,
+            offer.status,
+            offer.price_id,
         ]
-        for quote in found
+        for offer in found
     ]
     columns = ("", "provider", "model", "tier", "since", "input tokens", *main, "others", "status", "price_id")
     _print(columns, rows)
     click.echo(f"USD per million tokens. → counts at {moment:%Y-%m-%d %H:%M} UTC. {book.id}")
 
 
-def _differs(quote: listing.Quote, name: str) -> bool:
+def _differs(offer: listing.Offer, name: str) -> bool:
     """False where a kind of tokens costs what plain ones do."""
-    usd = quote.usd_per_million
+    usd = offer.usd_per_million
     plain = "cache_read" if name.startswith("cache_read") else "output" if name.startswith("output") else "input"
     return usd[name] != usd.get(plain)
 
@@ -143,8 +143,8 @@ def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> Non
         _print_json(
             {
                 "price_book": new.id,
-                "providers": len(new.providers),
-                "models": sum(len(provider.models) for provider in new.providers.values()),
+                "providers": len(new.lists),
+                "models": sum(len(provider.models) for provider in new.lists.values()),
                 "changes": [_with_spend(change, spend) for change in found],
                 "to_confirm": [{"provider": p, "model": m, "spend_usd": spend[p, m]} for p, m in sorted(notable)],
             }
@@ -152,8 +152,8 @@ def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> Non
     else:
         if found:
             _print_changes(found, spend, as_json=False)
-        models = sum(len(provider.models) for provider in new.providers.values())
-        click.echo(f"{new.id}: {models} models of {len(new.providers)} providers; hash, shape and rates are sound.")
+        models = sum(len(provider.models) for provider in new.lists.values())
+        click.echo(f"{new.id}: {models} models of {len(new.lists)} providers; hash, shape and rates are sound.")
         if folder is None:
             click.echo(f"There is no data folder {DATA}, so past spend was not looked at.")
     if notable and not yes:
@@ -268,16 +268,16 @@ def rerate(
     config = _settings(config_path)
     book = app.load_prices(config, snapshot or prices.DEFAULT_BOOK)
     span = rerating.Span(from_.date(), to.date(), datetime.now(UTC))
-    calls, unsure = rerating.count(data, span), config.prices.policy != "allow"
+    calls, guesses = rerating.count(data, span), config.prices.policy != "allow"
     summary = rerating.Summary()
-    for outcome in _watched(rerating.outcomes(data, span, book, unsure=unsure), calls, "Computing"):
+    for outcome in _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Computing"):
         summary.add(outcome)
     if not as_json:
         _print_summary(summary, book)
     written = 0
     if apply_ and summary.lines:
         settings = msgspec.structs.replace(config.ledger, dir=str(data), synthetic=(data / MARKER).exists())
-        again = _watched(rerating.outcomes(data, span, book, unsure=unsure), calls, "Correcting")
+        again = _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Correcting")
         corrections = (outcome.correction() for outcome in again if isinstance(outcome, rerating.Rerated))
         try:
             written = write_corrections(settings, corrections, f"rerate-{secrets.token_hex(4)}")

@@ -106,11 +106,11 @@ def count(data: Path, span: Span) -> int:
     return int(row[0])
 
 
-def outcomes(data: Path, span: Span, book: PriceBook, *, unsure: bool) -> Iterator[Rerated | Kept]:
-    """Each call of a span, re-rated. `unsure`: flagged prices count, as the price policy has it; else there is none."""
+def outcomes(data: Path, span: Span, book: PriceBook, *, guesses: bool) -> Iterator[Rerated | Kept]:
+    """Each call of a span, re-rated. `guesses`: prices of guessed models count, as the price policy has it."""
     with analytics.open(data) as db:
         for call, booked_us in _calls(db, span):
-            found = rerate(call, book, unsure=unsure)
+            found = rerate(call, book, guesses=guesses)
             yield Rerated(call, found, booked_us) if isinstance(found, Call) else Kept(found)
 
 
@@ -127,7 +127,7 @@ def _calls(db: duckdb.DuckDBPyConnection, span: Span) -> Iterator[tuple[Call, in
 # -- one call, pure ----------------------------------------------------------------------------------------------------
 
 
-def rerate(call: Call, book: PriceBook, *, unsure: bool = True) -> Call | str:
+def rerate(call: Call, book: PriceBook, *, guesses: bool = True) -> Call | str:
     """The call at the book's prices; else why it stays: empty when its cost is the same."""
     if call.price_status is None or call.result == "refused":
         return "nothing was billed"
@@ -138,7 +138,7 @@ def rerate(call: Call, book: PriceBook, *, unsure: bool = True) -> Call | str:
     cost = _cost(call, book)
     if cost is None:
         return "the region's factor is not known"
-    if cost.list_nano is None or (cost.status == "fallback" and not unsure):
+    if cost.list_nano is None or (cost.guessed_model and not guesses):
         return "" if call.list_cost_nano is None else "the book has no price"
     new = msgspec.structs.replace(
         call,

@@ -52,7 +52,8 @@ def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.
         overrides = Path(config.file).parent / (config.prices.overrides or "prices.toml")
         if config.prices.overrides is None and not overrides.exists():
             return book
-        return book.with_overrides(prices.load_overrides(overrides))
+        known = book.providers | {upstream.provider for upstream in config.upstreams.values()}
+        return book.with_overrides(prices.load_overrides(overrides, known))
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
 

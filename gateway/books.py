@@ -185,7 +185,7 @@ class Books:
             subpasses=answer.subpasses,
             reported_nano=answer.provider_cost_nano,
         )
-        if cost.status == "fallback" and self._settings.policy == "allow":
+        if cost.guessed_model and self._settings.policy == "allow":
             return Cost("unpriced", cost.price_book)
         return cost
 

@@ -114,6 +114,8 @@ class Cost(msgspec.Struct, frozen=True):
     output_nano: int | None = None
     other_nano: int | None = None
     contracted_nano: int | None = None
+    guessed_model: bool = False
+    """The prices are those of another seller or of another model, not only of another tier: `allow` does without."""
 
 
 class Principal(msgspec.Struct, frozen=True):

@@ -261,7 +261,7 @@ class Proxy:
         if self._config.prices.policy != "block":
             return
         found = self._prices.find(provider, model or "", datetime.now(UTC))
-        if found is None or found.status == "fallback":
+        if found is None or found.guessed_model:
             raise Refusal(
                 "model_unpriced",
                 f"Outlay: the model {model or '(none named)'} has no price here, and calls without a price are "

@@ -136,7 +136,7 @@ def test_show_marks_what_counts_at_a_moment(run: Run) -> None:
 def test_show_knows_own_prices_and_asks_back_for_unknown_names(run: Run, tmp_path: Path) -> None:
     (tmp_path / "outlay.toml").write_text("")
     (tmp_path / "prices.toml").write_text(
-        '[[price]]\nprovider = "ollama"\nmodel = "own-model"\nusd_per_million = { input = "0.5" }\n'
+        '[[price]]\nprovider = "ollama"\nmodel = "own-model"\nusd_per_million = { input = "0.5", output = "1" }\n'
     )
     code, out, _ = run("show", "own-model", "--config", str(tmp_path / "outlay.toml"), "--json")
     assert (code, json.loads(out)[0]["price_id"]) == (0, "own:ollama/own-model")

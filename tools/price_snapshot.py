@@ -59,7 +59,6 @@ def _provider(provider: types.Provider) -> dict[str, Any]:
     return _stated(
         id=provider.id,
         match=_clause(provider.provider_match),
-        model_match=_clause(provider.model_match),
         fallback=provider.fallback_model_providers,
         models=[_model(model) for model in provider.models],
     )
@@ -70,7 +69,6 @@ def _model(model: types.ModelInfo) -> dict[str, Any]:
     return _stated(
         id=model.id,
         match=_clause(model.match),
-        context=model.context_window,
         periods=[_period(price.constraint, price.prices) for price in prices],
         variants=[_period(v.constraint, v.prices) | {"when": v.when} for v in model.price_variants or []],
     )

@@ -3,7 +3,6 @@
 It is a snapshot of published prices, the supplement to it, and on top an installation's own prices.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -14,53 +13,39 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.call import Cost, PriceStatus, SubPass, Usage
-from gateway.prices.entries import OwnPrice, in_force
+from gateway.prices.entries import OwnPrice, in_force, tier_of
+from gateway.prices.names import NAME_MAX, spellings, stems
 from gateway.prices.overrides import Overrides
-from gateway.prices.rates import Band, Parts, Rates, RateSet, parts, whole
-from gateway.prices.snapshot import Model, Provider, load_snapshot
+from gateway.prices.rates import Band, Parts, Rates, RateSet, is_floor, parts, whole
+from gateway.prices.snapshot import PROVIDERS, Model, Provider, Quote, load_snapshot
 from gateway.prices.supplement import SUPPLEMENT, ExtraRates, Factor, Supplement, load_supplement
 
 DEFAULT_BOOK = Path(__file__).parent.parent / "price_books" / "genai-prices-0.2.3.json.gz"
 """The shipped snapshot."""
 
-PROVIDERS = {
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "gcp.vertex_ai": "google",
-    "aws.bedrock": "aws",
-    "azure.ai.openai": "azure",
-    "azure.ai.inference": "azure",
-    "x_ai": "x-ai",
-    "mistral_ai": "mistral",
-    "moonshot_ai": "moonshotai",
-}
-"""OpenTelemetry's provider names → the snapshot's, where they differ."""
-
 SELF_HOSTED = frozenset({"ollama", "llamacpp", "llama.cpp", "lmstudio", "vllm", "sglang", "mistralrs", "gpustack"})
 """Nobody sends a bill for these: another provider's price for the same weights would be an invention."""
 
-STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "auto", "on_demand"})
 CACHED_LOOKUPS = 4096
-
 
 REPORTED_NANO_MAX = 10**18 - 1
 """The most that `DECIMAL(18,9)` holds. A provider's figure above it, or below 0, is not believed."""
 
 
 class Listed:
-    """A model that the supplement adds to a provider's own list."""
+    """A model that the installation prices itself, or that the supplement adds to a provider's own list."""
 
     def __init__(self, model: str, prices: tuple[OwnPrice, ...]) -> None:
         self.id = model
         self._prices = prices
-        self._unsure = {price: msgspec.structs.replace(price.rate_set, status="fallback") for price in prices}
 
-    def rate_set(self, at: datetime, tier: str | None, *, guess: bool = True) -> RateSet | None:
-        """As `Model.rate_set`; `None` when the model had no price yet. There is nothing to `guess` from."""
+    def quote(self, at: datetime, tier: str | None) -> Quote | None:
+        """As `Model.quote`; `None` when the model had no price yet. An own price is certain for every tier."""
         found = in_force(self._prices, at, tier)
         if found is None:
             return None
-        return found.rate_set if found.service_tier == tier else self._unsure[found]
+        of_tier = found.service_tier == tier or found.rate_set.own
+        return Quote(found.rate_set, of_tier, of_tier)
 
     def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
         """As `Model.dated`."""
@@ -70,8 +55,15 @@ class Listed:
 class Candidate:
     """A model as the calls of one provider pay for it: its list, with the supplement's rates and factors."""
 
-    def __init__(self, model: Model | Listed, rates: tuple[ExtraRates, ...], factors: tuple[Factor, ...]) -> None:
+    def __init__(
+        self,
+        model: Model | Listed,
+        status: PriceStatus,
+        rates: tuple[ExtraRates, ...] = (),
+        factors: tuple[Factor, ...] = (),
+    ) -> None:
         self._model = model
+        self._status = status
         self._rates = rates
         self._factors = factors
         self._compiled: dict[tuple[object, ...], RateSet] = {}
@@ -80,54 +72,68 @@ class Candidate:
         """As `Model.dated`."""
         yield from self._model.dated(today)
         yield from ((moment, None) for rates in self._rates for moment in rates.ends())
-        yield from ((moment, factor.service_tier) for factor in self._factors for moment in factor.ends())
+        for factor in self._factors:
+            yield from ((moment, tier) for tier in factor.service_tiers or (None,) for moment in factor.ends())
 
     def rate_set(self, at: datetime, tier: str | None, region: str | None) -> RateSet | None:
-        """`None` when there are no rates. `status` says only whether those of the tier are known."""
-        of_tier = next((factor for factor in self._factors if factor.of_tier(at, tier)), None) if tier else None
-        of_region = next((factor for factor in self._factors if factor.of_region(at, region)), None) if region else None
-        found = self._model.rate_set(at, tier, guess=of_tier is None)
+        """`None` when there are no rates."""
+        quote = self._model.quote(at, tier)
         extra = tuple(rates for rates in self._rates if rates.active(at))
+        if tier and any(entry.replaces and entry.rates.input is not None for entry in extra):
+            # The list's rates of the tier belong to the price that is overruled here.
+            quote = standard._replace(is_certain=False) if (standard := self._model.quote(at, None)) else None
         # An empty price list may mean free, included or unknown: only a name that says `:free` is taken for free.
-        if found is None or not (found.bands or any(rates.rates.input is not None for rates in extra)):
+        if quote is None or not (quote.rates.bands or any(rates.rates.input is not None for rates in extra)):
             return None
-        if found.status == "exact":  # the list has the tier: its factor is in there already
-            of_tier = None
-        key = found, extra, of_tier, of_region
+        of_tier = of_region = None
+        if tier and not quote.of_tier:
+            of_tier = next((factor for factor in self._factors if factor.of_tier(at, tier)), None)
+        if region:
+            of_region = next((factor for factor in self._factors if factor.of_region(at, region)), None)
+        key = quote.rates, quote.is_certain, extra, of_tier, of_region, of_tier and tier
         if (compiled := self._compiled.get(key)) is None:
-            compiled = self._compiled[key] = _adjusted(found, extra, of_tier, of_region)
+            compiled = self._compiled[key] = self._compile(quote, extra, of_tier, of_region, tier)
         return compiled
 
-
-def _adjusted(
-    found: RateSet, extra: tuple[ExtraRates, ...], of_tier: Factor | None, of_region: Factor | None
-) -> RateSet:
-    """Single rates first, then the factors, each once; last the stand-ins for what nobody states."""
-    label, status, factor = found.price_id, found.status, Decimal(1)
-    label += "".join(f"&{rates.valid_from:%Y-%m-%d}" for rates in extra if rates.valid_from)
-    if of_tier is not None:
-        label, status = f"{label}#{of_tier.service_tier}*{of_tier.multiplier:f}", "exact"
-        factor *= of_tier.multiplier
-    if of_region is not None:
-        label += f"*{of_region.multiplier:f}"
-        factor *= of_region.multiplier
-    bands = []
-    for band in found.bands or (Band(0, Rates()),):
-        rates = band.rates
-        for entry in extra:
-            rates = entry.on(rates)
-        bands.append(Band(band.over_input_tokens, rates.times(factor).complete()))
-    return msgspec.structs.replace(found, price_id=label, status=status, bands=tuple(bands))
+    def _compile(
+        self,
+        quote: Quote,
+        extra: tuple[ExtraRates, ...],
+        of_tier: Factor | None,
+        of_region: Factor | None,
+        tier: str | None,
+    ) -> RateSet:
+        """Single rates first, then the factors, each once; last the stand-ins for what nobody states."""
+        label, factor = quote.rates.price_id, Decimal(1)
+        label += "".join(f"&{rates.valid_from:%Y-%m-%d}" for rates in extra if rates.valid_from)
+        if of_tier is not None:
+            label += f"#{tier}*{of_tier.multiplier:f}"
+            factor *= of_tier.multiplier
+        if of_region is not None:
+            label += f"*{of_region.multiplier:f}"
+            factor *= of_region.multiplier
+        bands = []
+        for band in quote.rates.bands or (Band(0, Rates()),):
+            rates = band.rates
+            for entry in extra:
+                rates = entry.on(rates)
+            bands.append(Band(band.over_input_tokens, rates.times(factor).complete()))
+        return msgspec.structs.replace(
+            quote.rates,
+            price_id=label,
+            bands=tuple(bands),
+            status=self._status if quote.is_certain or of_tier is not None else "fallback",
+            guessed_model=self._status == "fallback",
+        )
 
 
 class Entry(NamedTuple):
     """What is known of a (provider, names) pair at any time."""
 
-    own: tuple[OwnPrice, ...]
-    own_status: PriceStatus
-    candidates: tuple[Candidate, ...]
-    """Several only for a fallback: the dearest counts."""
-    status: PriceStatus
+    known: tuple[Candidate, ...]
+    """The first that has rates at the moment counts."""
+    guesses: tuple[Candidate, ...]
+    """Where none has: other sellers, or other models. The dearest counts."""
 
 
 class Pass(NamedTuple):
@@ -136,12 +142,18 @@ class Pass(NamedTuple):
     cost: Parts
     status: PriceStatus
     price_id: str
-    own: bool
+    own: bool = False
     """At the installation's own price."""
+    guessed_model: bool = False
 
     @property
     def total(self) -> int:
         return sum(self.cost)
+
+
+NOTHING = Parts(0, 0, 0, 0, 0)
+UNPRICED = Pass(NOTHING, "fallback", "unpriced")
+"""A sub-pass whose cost nobody knows, beside others."""
 
 
 class PriceBook:
@@ -158,6 +170,12 @@ class PriceBook:
         self._supplement = supplement
         self._overrides = overrides
         self._entry = lru_cache(CACHED_LOOKUPS)(self._look_up)
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """The provider names that calls can have, as far as the book knows them."""
+        listed = self._providers.keys() - set(PROVIDERS.values())
+        return frozenset({*PROVIDERS, *listed, *SELF_HOSTED})
 
     @classmethod
     def load(cls, path: Path, supplement: Path | None = SUPPLEMENT) -> "PriceBook":
@@ -192,18 +210,21 @@ class PriceBook:
         Never raises on odd usage. All amounts are `None` when nothing that the usage counts has a rate.
         """
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        tier = _tier(service_tier, batch=batch)
+        tier = tier_of(service_tier, batch=batch)
         region = region.lower() if region else None
         percent = self._overrides.discount(provider, models, at)
         if reported_nano is not None and not 0 <= reported_nano <= REPORTED_NANO_MAX:
             reported_nano = None
 
         main = self._pass(provider, models, usage, at, tier, region)
+        also = list(self._subpasses(provider, models, subpasses, at, tier, region)) if subpasses else []
+        if main is None and not (usage.input_tokens or usage.output_tokens):
+            main = _of_subpasses_alone([part for _, part in also])
         if main is None:
             return Cost("unpriced", self.id) if reported_nano is None else self._as_reported(reported_nano, percent)
         status, price_id, other, total = main.status, main.price_id, main.cost.other, main.total
         contracted, own_terms = _discounted(total, percent), main.own or percent is not None
-        for model, part in self._subpasses(provider, models, subpasses, at, tier, region):
+        for model, part in also:
             discount = self._overrides.discount(provider, (model,) if model else models, at)
             status, price_id = _weaker(status, part.status), _joined(price_id, part.price_id)
             other, total = other + part.total, total + part.total
@@ -225,22 +246,22 @@ class PriceBook:
             cost.output,
             other,
             contracted,
+            main.guessed_model,
         )
 
     def find(self, provider: str, model: str, at: datetime, *, service_tier: str | None = None) -> RateSet | None:
         """The rates a call of `model` would pay at a moment (UTC), before discounts; `None` when there are none."""
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        return self._rate_set(provider, (model,), at, _tier(service_tier), None)
+        return max(self._rate_sets(provider, (model,), at, tier_of(service_tier), None), key=RateSet.rank, default=None)
 
     def dated(self, provider: str, model: str, today: date) -> set[tuple[datetime | None, str | None]]:
         """When rates of a model begin or end (UTC; `None` = ever), and of which service tier they are (`None` =
         standard). Daily hours are those of `today`."""
         entry = self._entry(provider.lower(), (model.lower(),))
-        own = {(moment, price.service_tier) for price in entry.own for moment in price.ends()}
-        return own.union(*(candidate.dated(today) for candidate in entry.candidates))
+        return set().union(*(candidate.dated(today) for candidate in (*entry.known, *entry.guesses)))
 
     @property
-    def providers(self) -> Mapping[str, Provider]:
+    def lists(self) -> Mapping[str, Provider]:
         """The snapshot's lists, by its name of the provider."""
         return self._providers
 
@@ -255,7 +276,7 @@ class PriceBook:
     @property
     def regions(self) -> tuple[str, ...]:
         """One region of each kind that has a factor of its own."""
-        return tuple(sorted({f.region.replace("*", "x") for f in self._supplement.factors if f.region}))
+        return tuple(sorted({glob.replace("*", "x") for factor in self._supplement.factors for glob in factor.regions}))
 
     def _as_reported(self, nano: int, percent: Decimal | None) -> Cost:
         """Where no list is certain the provider's own figure is the list price. It does not say which part is what."""
@@ -271,15 +292,16 @@ class PriceBook:
         region: str | None,
     ) -> Pass | None:
         """`None` when nothing that the usage counts has a rate."""
-        found = self._rate_set(provider, models, at, tier, region)
-        if found is None:
-            return None
-        band = found.band(usage.input_tokens or 0)
-        cost = parts(band.rates, usage)
-        if cost is None:
-            return None
-        limit = f">{band.over_input_tokens}" if band.over_input_tokens else ""
-        return Pass(cost, found.status, found.price_id + limit, found.own)
+        dearest: Pass | None = None
+        for found in self._rate_sets(provider, models, at, tier, region):
+            band = found.band(usage.input_tokens or 0)
+            cost = parts(band.rates, usage)
+            if cost is None or (dearest is not None and sum(cost) <= dearest.total):
+                continue
+            limit = f">{band.over_input_tokens}" if band.over_input_tokens else ""
+            status = "fallback" if is_floor(band.rates, usage) else found.status
+            dearest = Pass(cost, status, found.price_id + limit, found.own, found.guessed_model)
+        return dearest
 
     def _subpasses(
         self,
@@ -297,71 +319,109 @@ class PriceBook:
             elif part := self._pass(provider, models, usage, at, tier, region):
                 yield model, part._replace(status="fallback")
             elif usage.reported():
-                yield model, Pass(Parts(0, 0, 0, 0, 0), "fallback", "unpriced", own=False)
+                yield model, UNPRICED
 
-    def _rate_set(
+    def _rate_sets(
         self, provider: str, models: Sequence[str | None], at: datetime, tier: str | None, region: str | None
-    ) -> RateSet | None:
+    ) -> list[RateSet]:
+        """One; or several where the model is guessed, and the dearest for the call counts."""
         entry = self._entry(provider.lower(), tuple(model.lower() for model in models if model))
-        if entry.own and (own := in_force(entry.own, at, tier)):
-            return _with_status(own.rate_set, entry.own_status)
-        found = [rates for candidate in entry.candidates if (rates := candidate.rate_set(at, tier, region))]
-        return _with_status(max(found, key=RateSet.rank), entry.status) if found else None
+        for candidate in entry.known:
+            if rates := candidate.rate_set(at, tier, region):
+                return [rates]
+        return [rates for candidate in entry.guesses if (rates := candidate.rate_set(at, tier, region))]
 
     def _look_up(self, provider: str, names: tuple[str, ...]) -> Entry:
-        """Own prices before the list; the list by each name before another provider's by any."""
-        aliases = [alias for name in names if (alias := self._overrides.alias(provider, name))]
-        steps: list[tuple[str, PriceStatus]] = [
-            *((alias, "alias") for alias in aliases),
-            *((name, "alias" if name.endswith("-latest") else "exact") for name in names),
-        ]
-        models, status = self._listed(provider, steps)
-        candidates = tuple(self._candidate(provider, model, name) for model, name in models)
-        for name in (*names, *aliases):
-            if own := self._overrides.own(provider, name):
-                return Entry(own, "exact" if name in names else "alias", candidates, status)
-        return Entry((), "exact", candidates, status)
-
-    def _candidate(self, provider: str, model: Model | Listed, name: str) -> Candidate:
-        called = (model.id, name)
-        rates = tuple(entry for entry in self._supplement.rates if entry.concerns(provider, called))
-        factors = tuple(entry for entry in self._supplement.factors if entry.concerns(provider, called))
-        return Candidate(model, rates, factors)
-
-    def _listed(
-        self, provider: str, steps: Sequence[tuple[str, PriceStatus]]
-    ) -> tuple[list[tuple[Model | Listed, str]], PriceStatus]:
-        """The models that may set the price, each with the name that found it."""
-        home = self._provider(provider)
+        """Own prices of either name before the list; then name by name, first what it is an alias of; then guesses."""
+        known = [own for name in names if (own := self._own(provider, name, "exact"))]
+        steps: list[tuple[str, PriceStatus]] = []
+        for name in names:
+            if alias := self._overrides.alias(provider, name):
+                steps.append((alias, "alias"))
+            steps.append((name, "alias" if name.endswith("-latest") else "exact"))
         for name, status in steps:
-            for rewritten in dict.fromkeys((name, *_rewritten(name))):
-                found = self._at_home(home, provider, rewritten)
-                if found is not None:
-                    return [(found, rewritten)], status if rewritten == name else "alias"
-        if provider in SELF_HOSTED:
-            return [], "unpriced"
-        vendors = [self._providers[other] for other in home.fallback if other in self._providers] if home else []
-        for providers in (vendors, self._providers.values()):
-            for name, _ in steps:
-                if models := _candidates(providers, (name, *_rewritten(name))):
-                    return [(model, name) for model in models], "fallback"
-        for name, _ in steps:
-            if models := _family([home, *vendors] if home else [], name):
-                return [(model, name) for model in models], "fallback"
-        return [], "unpriced"
+            if name not in names and (own := self._own(provider, name, status)):
+                known.append(own)
+            if listed := self._listed(provider, name, status):
+                return Entry((*known, listed), ())
+        guesses = () if provider in SELF_HOSTED else self._guesses(provider, [name for name, _ in steps])
+        return Entry(tuple(known), guesses)
 
-    def _at_home(self, home: Provider | None, provider: str, name: str) -> Model | Listed | None:
-        """The provider's own list; what that lacks, the supplement has."""
+    def _own(self, provider: str, name: str, status: PriceStatus) -> Candidate | None:
+        for spelling in spellings(name):
+            if prices := self._overrides.own(provider, spelling):
+                return Candidate(Listed(spelling, prices), status if spelling == name else "alias")
+        return None
+
+    def _listed(self, provider: str, name: str, status: PriceStatus) -> Candidate | None:
+        """On the provider's own list, or on those of the vendors whose models it sells at their price, as the snapshot
+        states."""
+        home = self._home(provider)
+        for spelling in spellings(name):
+            if found := self._on_list(home, (provider,), spelling):
+                named = spelling == name and (isinstance(found, Listed) or found.is_called(name))
+                return self._candidate((provider,), found, spelling, status if named else "alias")
+        for vendor in home.fallback if home else ():
+            sellers = _called(vendor)
+            for spelling in spellings(name):
+                if found := self._on_list(self._providers.get(vendor), sellers, spelling):
+                    return self._candidate((provider, *sellers), found, spelling, "alias")
+        return None
+
+    def _on_list(self, home: Provider | None, sellers: Iterable[str], name: str) -> Model | Listed | None:
+        """On a provider's list; what that lacks, the supplement has."""
         if home is not None and (model := home.find(name)):
             return model
-        prices = self._supplement.price(provider, name)
+        prices = next((prices for seller in sellers if (prices := self._supplement.price(seller, name))), None)
         return Listed(name, prices) if prices else None
 
-    def _provider(self, name: str) -> Provider | None:
+    def _guesses(self, provider: str, names: Sequence[str]) -> tuple[Candidate, ...]:
+        """The same model at any other seller; or else the models that share the most leading words of a new name, at
+        the provider and its vendors: `claude-opus-9` → `claude-opus-…`."""
+        home = self._home(provider)
+        near = [home, *(self._providers[vendor] for vendor in home.fallback)] if home else []
+        everyone = self._providers.values()
+        for name in names:
+            if len(name) > NAME_MAX:
+                continue
+            for spelling in spellings(name):
+                found = [model for other in everyone if (model := other.find(spelling) or other.find_bare(spelling))]
+                if found:
+                    return self._guessed(provider, found, name)
+        for name in names:
+            for stem in stems(name):
+                if found := [model for other in near for model in other.family(stem)]:
+                    return self._guessed(provider, found, name)
+        return ()
+
+    def _guessed(self, provider: str, models: Iterable[Model], name: str) -> tuple[Candidate, ...]:
+        return tuple(self._candidate((provider, *_called(m.provider)), m, name, "fallback") for m in models)
+
+    def _candidate(self, sellers: tuple[str, ...], model: Model | Listed, name: str, status: PriceStatus) -> Candidate:
+        """Single rates are those of the list it is on too; factors are the caller's provider's, the first seller."""
+        called = (model.id, name)
+        rates = tuple(entry for entry in self._supplement.rates if entry.concerns(sellers, called))
+        factors = tuple(entry for entry in self._supplement.factors if entry.concerns(sellers[:1], called))
+        return Candidate(model, status, rates, factors)
+
+    def _home(self, name: str) -> Provider | None:
         name = PROVIDERS.get(name, name)
         if name in self._providers:
             return self._providers[name]
         return next((p for p in self._providers.values() if p.named is not None and p.named(name)), None)
+
+
+def _called(provider: str) -> tuple[str, ...]:
+    """The names that calls have for a provider of the snapshot."""
+    return (provider, *(ours for ours, theirs in PROVIDERS.items() if theirs == provider))
+
+
+def _of_subpasses_alone(also: Sequence[Pass]) -> Pass | None:
+    """The main pass of a call that counts no tokens itself: nothing beside its sub-passes, if these have a price."""
+    priced = [part for part in also if part is not UNPRICED]
+    if not priced:
+        return None
+    return Pass(NOTHING, "exact", "", guessed_model=any(part.guessed_model for part in priced))
 
 
 def _discounted(nano: int, percent: Decimal | None) -> int:
@@ -376,52 +436,6 @@ def _weaker(one: PriceStatus, other: PriceStatus) -> PriceStatus:
 
 
 def _joined(price_id: str, other: str) -> str:
+    if not price_id:
+        return other
     return price_id if other in price_id.split("+") else f"{price_id}+{other}"
-
-
-def _with_status(found: RateSet, status: PriceStatus) -> RateSet:
-    """The weaker of how the model was found and how its tier was."""
-    weaker = status if found.status == "exact" else found.status
-    return found if weaker == found.status else msgspec.structs.replace(found, status=weaker)
-
-
-def _tier(service_tier: str | None, *, batch: bool = False) -> str | None:
-    """`None` for the standard tier. Vertex says `ON_DEMAND_FLEX` for what others call `flex`."""
-    if batch:
-        return "batch"
-    tier = (service_tier or "default").lower()
-    return None if tier in STANDARD_TIERS else tier.removeprefix("on_demand_")
-
-
-_COMPACT_DATE = re.compile(r"-(20\d\d)(0[1-9]|1[0-2])([0-2]\d|3[01])(?=[-:]|$)")
-_VERSION = re.compile(r"([-@](20\d\d-?\d\d-?\d\d|latest|default|v\d+(:\d+)?))+$")
-_VENDOR_DOTS = re.compile(r"^([a-z-]+\.)+(?=[a-z])")
-
-
-def _rewritten(name: str) -> Iterator[str]:
-    """The name as other catalogues write it: without path (`models/…`, an ARN), vendor (`us.anthropic.…`), date."""
-    bare = name.rsplit("/", 1)[-1]
-    for plain in dict.fromkeys((name, bare, _VENDOR_DOTS.sub("", bare))):
-        yield plain
-        yield _COMPACT_DATE.sub(r"-\1-\2-\3", plain)
-        yield _VERSION.sub("", plain)
-
-
-def _candidates(providers: Iterable[Provider], names: Iterable[str]) -> tuple[Model, ...]:
-    """Each provider's model of the first name that anyone knows."""
-    providers = list(providers)
-    for name in names:
-        if models := [model for provider in providers if (model := provider.find(name) or provider.find_bare(name))]:
-            return tuple(models)
-    return ()
-
-
-def _family(providers: Iterable[Provider], name: str) -> tuple[Model, ...]:
-    """The models that share the most leading words of a new name, at least two: `claude-opus-9` → `claude-opus-…`."""
-    words = _VENDOR_DOTS.sub("", name.rsplit("/", 1)[-1]).split("-")
-    models = [model for provider in providers for model in provider.models]
-    for size in range(len(words) - 1, 1, -1):
-        stem = "-".join(words[:size])
-        if found := tuple(m for m in models if m.id == stem or m.id.startswith(stem + "-")):
-            return found
-    return ()

@@ -11,14 +11,13 @@ from typing import Any, Self
 
 import msgspec
 
-from gateway.prices.rates import Band, Rates, RateSet, usd_per
+from gateway.prices.rates import TOKEN_NAMES, Band, Rates, RateSet, usd_per
 
 RATE_USD_MAX = 100_000
 """Highest believable rate, USD per million tokens. With `TOKENS_MAX` it keeps every cost inside `DECIMAL(18,9)`."""
 FEE_USD_MAX = 100
 """Highest believable fee, USD each."""
 
-TOKEN_NAMES = tuple(name for name in Rates.__struct_fields__ if name not in ("each", "once"))
 UNIT_NAMES = (
     "web_search_requests", "requests", "file_searches", "search_units", "seconds", "pages", "annotated_pages",
     "characters", "messages", "images", "citation_tokens", "social_searches", "attachment_searches",
@@ -29,6 +28,16 @@ UNIT_NAMES = (
 PRICE_KEYS = (
     "provider", "model", "service_tier", "valid_from", "valid_to", "usd_per_million", "usd_each", "usd_once",
 )  # fmt: skip
+
+STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "auto", "on_demand"})
+
+
+def tier_of(service_tier: str | None, *, batch: bool = False) -> str | None:
+    """`None` for the standard tier. Vertex says `ON_DEMAND_FLEX` for what others call `flex`."""
+    if batch:
+        return "batch"
+    tier = (service_tier or "default").lower()
+    return None if tier in STANDARD_TIERS else tier.removeprefix("on_demand_")
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -105,13 +114,17 @@ class Reader:
     def price(self, entry: Mapping[str, Any], origin: str) -> OwnPrice:
         """An entry with all rates of a model. `origin` begins its price id: `own` is the installation's."""
         provider, model = self.text(entry, "provider"), self.text(entry, "model")
+        if any(sign in model for sign in "*?["):
+            self.problem(f'model must be one name, not a pattern such as "{model}": one entry per model')
         start, end = self.span(entry)
-        tier = self.text(entry, "service_tier", "") or None
+        tier = tier_of(self.text(entry, "service_tier", ""))
         rates = self.rates(entry)
-        if rates.input is None and any(getattr(rates, name) is not None for name in TOKEN_NAMES):
-            self.problem('needs usd_per_million "input" (and "output" unless the model has none)')
+        if (rates.input is None or rates.output is None) and any(
+            getattr(rates, name) is not None for name in TOKEN_NAMES
+        ):
+            self.problem('needs usd_per_million "input" and "output" (output = 0 for a model without: embeddings, …)')
         label = f"{origin}:{provider}/{model}" + (f"@{start:%Y-%m-%d}" if start else "") + (f"#{tier}" if tier else "")
-        rate_set = RateSet(provider, model, label, "exact", (Band(0, rates.complete()),), own=origin == "own")
+        rate_set = RateSet(provider, model, label, (Band(0, rates.complete()),), own=origin == "own")
         return OwnPrice(rate_set=rate_set, service_tier=tier, valid_from=start, valid_to=end)
 
     def prices(self, kind: str, origin: str) -> dict[tuple[str, str], tuple[OwnPrice, ...]]:
@@ -133,6 +146,8 @@ class Reader:
         once = self._numbers(entry, "usd_once", UNIT_NAMES, FEE_USD_MAX)
         if not tokens and not each and not once:
             self.problem('has no rate: write usd_per_million = { input = "2.50", output = "10" }')
+        for unit in each.keys() & once.keys():
+            self.problem(f'has "{unit}" in usd_each and in usd_once: a unit is billed one way')
         return Rates(
             **{name: usd_per(value, 1_000_000) for name, value in tokens.items()},
             each={name: usd_per(value, 1) for name, value in each.items()},
@@ -191,7 +206,11 @@ class Reader:
     def moment(self, entry: Mapping[str, Any], key: str) -> datetime | None:
         value = entry.get(key)
         if isinstance(value, datetime):
-            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+            try:
+                return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+            except OverflowError:
+                self.problem(f"{key} is outside the calendar: leave it out")
+                return None
         if isinstance(value, date):
             return datetime.combine(value, time(), UTC)
         if value is not None:

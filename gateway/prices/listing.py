@@ -17,7 +17,7 @@ EVER = datetime(1, 1, 1, tzinfo=UTC)
 _TOKEN_NAMES = tuple(name for name in Rates.__struct_fields__ if name not in ("each", "once"))
 
 
-class Quote(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True):
     """The rates of one model, service tier and context length since a moment."""
 
     provider: str
@@ -39,11 +39,11 @@ class Quote(msgspec.Struct, frozen=True):
     usd_once: dict[str, Decimal]
 
 
-def quotes(book: PriceBook, provider: str, model: str, at: datetime) -> list[Quote]:
+def offers(book: PriceBook, provider: str, model: str, at: datetime) -> list[Offer]:
     """All rates that a call of `model` pays at any time, by tier and time; empty when there are none. `at`: UTC."""
     dated = book.dated(provider, model, at.date())
     moments = sorted({moment or EVER for moment, _ in dated} | {EVER})
-    found: list[Quote] = []
+    found: list[Offer] = []
     for tier in (None, *sorted({tier for _, tier in dated if tier})):
         last = ""
         now = book.find(provider, model, at, service_tier=tier)
@@ -56,17 +56,17 @@ def quotes(book: PriceBook, provider: str, model: str, at: datetime) -> list[Quo
             if tier is None or standard is None or rates.price_id != standard.price_id:
                 counts = now is not None and now.price_id == rates.price_id
                 since = None if moment == EVER else moment
-                found += _quotes(provider, rates, tier or "standard", since, counts=counts)
+                found += _offers(provider, rates, tier or "standard", since, counts=counts)
     return found
 
 
-def _quotes(provider: str, rates: RateSet, tier: str, since: datetime | None, *, counts: bool) -> Iterator[Quote]:
+def _offers(provider: str, rates: RateSet, tier: str, since: datetime | None, *, counts: bool) -> Iterator[Offer]:
     for band in rates.bands:
         tokens = {name: usd for name in _TOKEN_NAMES if (usd := _per_million(getattr(band.rates, name))) is not None}
         each, once = (
             {unit: rate / NANO for unit, rate in units.items()} for units in (band.rates.each, band.rates.once)
         )
-        yield Quote(
+        yield Offer(
             provider,
             rates.model,
             tier,
@@ -87,7 +87,7 @@ def _per_million(nano: Decimal | None) -> Decimal | None:
 
 def near(book: PriceBook, model: str) -> list[str]:
     """Names in the book that a person may have meant."""
-    names = {model.id for provider in book.providers.values() for model in provider.models}
+    names = {model.id for provider in book.lists.values() for model in provider.models}
     return difflib.get_close_matches(model.lower(), sorted(names), n=5, cutoff=0.6)
 
 
@@ -118,8 +118,8 @@ class Change(msgspec.Struct, frozen=True):
 def changes(old: PriceBook, new: PriceBook, at: datetime) -> list[Change]:
     """What differs between the lists of two snapshots, at any moment. `at`: UTC, its day is taken for daily hours."""
     found: list[Change] = []
-    for provider in sorted({*old.providers, *new.providers}):
-        before, after = _models(old.providers.get(provider)), _models(new.providers.get(provider))
+    for provider in sorted({*old.lists, *new.lists}):
+        before, after = _models(old.lists.get(provider)), _models(new.lists.get(provider))
         for model in sorted({*before, *after}):
             if model not in after or model not in before:
                 found.append(Change(provider, model, "removed" if model in before else "added"))
@@ -156,11 +156,11 @@ def _changed(provider: str, old: Model, new: Model, at: datetime) -> Iterator[Ch
 
 def _flat(model: Model, at: datetime, tier: str | None) -> Mapping[Key, Decimal]:
     """A model's own rates of a tier; without any of its own, the tier has none here."""
-    rates = model.rate_set(at, tier, guess=False)
-    if tier is not None and rates.status != "exact":
+    said = model.quote(at, tier)
+    if tier is not None and not (said.of_tier and said.is_certain):
         return {}
     flat: dict[Key, Decimal] = {}
-    for band in rates.bands:
+    for band in said.rates.bands:
         for name in _TOKEN_NAMES:
             if (usd := _per_million(getattr(band.rates, name))) is not None:
                 flat[tier, band.over_input_tokens, name] = usd

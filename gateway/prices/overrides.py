@@ -1,14 +1,17 @@
 """An installation's own prices, aliases and discounts: `config/prices.toml`. The file's help describes each entry."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from gateway.prices.entries import PRICE_KEYS, OwnPrice, Reader, Span
+from gateway.prices.snapshot import PROVIDERS
 
 ENTRIES = {
     "price": PRICE_KEYS,
@@ -41,10 +44,11 @@ class Overrides(msgspec.Struct, frozen=True):
         return self.aliases.get((provider, model))
 
     def discount(self, provider: str, models: Sequence[str | None], at: datetime) -> Decimal | None:
-        """Percent off, of the first entry that matches one of the names; `None` when none does."""
+        """Percent off, of the first entry that matches one of the names or aliases; `None` when none does."""
         if not self.discounts:
             return None
         names = [model.lower() for model in models if model]
+        names += [alias for name in names if (alias := self.alias(provider.lower(), name))]
         for entry in self.discounts:
             ours = entry.provider == provider.lower() and entry.active(at)
             if ours and any(fnmatchcase(name, entry.model) for name in names):
@@ -52,14 +56,24 @@ class Overrides(msgspec.Struct, frozen=True):
         return None
 
 
-def load_overrides(path: Path) -> Overrides:
-    """Read `prices.toml`. Raises `ValueError` with one line per problem, naming the entry and what to write instead."""
+def load_overrides(path: Path, providers: Collection[str] = ()) -> Overrides:
+    """Read `prices.toml`. Raises `ValueError` with one line per problem, naming the entry and what to write instead.
+
+    `providers` are the names that calls can have; any other is taken for new, unless it looks like a slip of one.
+    """
     reader = Reader(path, ENTRIES)
+    for kind in ENTRIES:
+        for entry in reader.entries(kind):
+            _check_provider(reader, entry, providers)
     prices = reader.prices("price", "own")
-    aliases = {
-        (reader.text(entry, "provider"), reader.text(entry, "model")): reader.text(entry, "to")
-        for entry in reader.entries("alias")
-    }
+    aliases: dict[tuple[str, str], str] = {}
+    for entry in reader.entries("alias"):
+        key, target = (reader.text(entry, "provider"), reader.text(entry, "model")), reader.text(entry, "to")
+        if key in aliases:
+            reader.problem(f'is the second alias of "{key[1]}": a name stands for one model')
+        if target and target == key[1]:
+            reader.problem('names itself: "to" must be another model')
+        aliases[key] = target
     discounts = []
     for entry in reader.entries("discount"):
         start, end = reader.span(entry)
@@ -74,3 +88,13 @@ def load_overrides(path: Path) -> Overrides:
         )
     reader.finish()
     return Overrides(prices, aliases, tuple(discounts), reader.digest if prices or aliases or discounts else "")
+
+
+def _check_provider(reader: Reader, entry: Mapping[str, Any], providers: Collection[str]) -> None:
+    name = entry.get("provider")
+    if not isinstance(name, str) or name.strip().lower() in providers:
+        return
+    name = name.strip().lower()
+    meant = [ours for ours, theirs in PROVIDERS.items() if theirs == name and ours in providers]
+    if meant := meant or difflib.get_close_matches(name, providers, n=1, cutoff=0.8):
+        reader.problem(f'unknown provider "{name}"; did you mean {" or ".join(meant)}?')

@@ -60,7 +60,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
     def overlaid(self, above: "Rates") -> "Rates":
         """With every rate that `above` states in place of this one's."""
-        tokens = {name: _first(getattr(above, name), getattr(self, name)) for name in _TOKEN_RATES}
+        tokens = {name: _first(getattr(above, name), getattr(self, name)) for name in TOKEN_NAMES}
         stated = above.each.keys() | above.once.keys()  # a unit is billed each or once, never both
         return Rates(
             **tokens,
@@ -70,11 +70,11 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
     def times(self, factor: Decimal) -> "Rates":
         """With all token rates multiplied; fees are not."""
-        stated = ((name, getattr(self, name)) for name in _TOKEN_RATES)
+        stated = ((name, getattr(self, name)) for name in TOKEN_NAMES)
         return msgspec.structs.replace(self, **{name: rate * factor for name, rate in stated if rate is not None})
 
 
-_TOKEN_RATES = tuple(name for name in Rates.__struct_fields__ if name not in ("each", "once"))
+TOKEN_NAMES = tuple(name for name in Rates.__struct_fields__ if name not in ("each", "once"))
 
 
 class Band(msgspec.Struct, frozen=True):
@@ -90,11 +90,14 @@ class RateSet(msgspec.Struct, frozen=True, eq=False):
     provider: str
     model: str
     price_id: str
-    status: PriceStatus
     bands: tuple[Band, ...]
     """Ascending; the first is over 0 and always applies."""
     own: bool = False
     """The installation's own price."""
+    status: PriceStatus = "exact"
+    """How sure it is that these are the rates of the model that was called, at its tier."""
+    guessed_model: bool = False
+    """They are those of another seller, or of another model of the family."""
 
     def rank(self) -> Decimal:
         """For "the highest of several": nano-USD of one input and one output token."""
@@ -141,11 +144,16 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
     write_1h = min(_count(usage.cache_write_1h_input_tokens), write)
     both = min(read, write) if read + write > total_in else 0
     cached = read + write - both
-    # Providers rarely say which modality the cached tokens had: text first, by far the most common.
     audio = min(_count(usage.audio_input_tokens), total_in)
     image = min(_count(usage.image_input_tokens), total_in - audio)
-    cached_audio = min(max(0, cached - (total_in - audio - image)), audio)
-    cached_image = max(0, cached - (total_in - image))
+    text = total_in - audio - image
+    # Few providers say which modality the cached tokens had. Where they do not: text first, by far the most common.
+    stated = (usage.other_units or {}).get("cache_read_audio_tokens")
+    if stated is None:
+        cached_audio = min(max(0, cached - text), audio)
+    else:
+        cached_audio = max(min(int(_quantity(stated, TOKENS_MAX)), audio, cached), cached - text - image)
+    cached_image = max(0, cached - text - cached_audio)
     fresh_audio, fresh_image = audio - cached_audio, image - cached_image
     read_audio = min(cached_audio, read)
     read_image = min(cached_image, read - read_audio)
@@ -191,6 +199,19 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
             *((1, rates.once.get(unit)) for unit, count in units.items() if count > 0),
         ),
     )
+
+
+def is_floor(rates: Rates, usage: Usage) -> bool:
+    """True when output or searches were counted that have no rate: the cost lacks them. Other units may only inform."""
+    if (usage.web_search_requests or 0) > 0 and not any(
+        "web_search_requests" in fees for fees in (rates.each, rates.once)
+    ):
+        return True
+    if rates.output is not None:
+        return False
+    audio = usage.audio_output_tokens if rates.output_audio is not None else None
+    image = usage.image_output_tokens if rates.output_image is not None else None
+    return _count(usage.output_tokens) > _count(audio) + _count(image)
 
 
 def _count(value: int | None) -> int:

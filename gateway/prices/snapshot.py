@@ -9,14 +9,16 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.prices.names import plain, stems
 from gateway.prices.rates import ZERO, Band, Rates, RateSet, usd_per
 
 TOKEN_RATES = {
@@ -47,6 +49,19 @@ UNIT_RATES = {
     "output_citation_mtok": "citation_tokens",
 }
 """The snapshot's price keys → fields of `Rates`, and units of `Rates.each`. Others (video) are not metered."""
+
+PROVIDERS = {
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "gcp.vertex_ai": "google",
+    "aws.bedrock": "aws",
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "x_ai": "x-ai",
+    "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
+}
+"""OpenTelemetry's provider names → the snapshot's, where they differ."""
 
 Rate = Decimal | tuple[Decimal, list[tuple[int, Decimal]]]
 """USD per unit of the key; or base and, ascending, what the whole call costs above so many input tokens."""
@@ -104,27 +119,44 @@ class Header(msgspec.Struct, frozen=True):
 Rule = Callable[[str], bool]
 
 
+class Quote(NamedTuple):
+    """What a list says of a model at a moment and tier."""
+
+    rates: RateSet
+    of_tier: bool
+    """The tier has rates of its own here; otherwise these are the standard ones."""
+    is_certain: bool
+
+
 class Model:
     """One model of one provider: `rate_set` is what it costs at a moment."""
 
     def __init__(self, provider: str, data: ModelData, units: Mapping[str, int]) -> None:
         self.id = data.id
-        self._provider = provider
+        self.provider = provider
         self._data = data
         self._units = units
-        self._compiled: dict[tuple[bool, int, tuple[int, ...]], RateSet] = {}
+        self._called = {plain(text) for text in (data.id.lower(), *_texts(data.match))}
+        self._compiled: dict[tuple[bool, int, tuple[int, ...]], Quote] = {}
 
-    def rate_set(self, at: datetime, tier: str | None, *, guess: bool = True) -> RateSet:
+    def is_called(self, name: str) -> bool:
+        """True when the list has this name, or differs in vendor, region, date or version alone. Otherwise one of its
+        rules takes a group of names for the model."""
+        return plain(name) in self._called
+
+    def quote(self, at: datetime, tier: str | None) -> Quote:
         """What the snapshot states, without stand-ins for what it does not.
 
-        `status` is `exact`, or `fallback` when `tier` has no rates of its own at that time: then the standard ones, or
-        with `guess` those that the tier got later.
+        Where `tier` has no rates of its own at that time: those that it got later, as long as the standard price was
+        the same, because the source dates them by the day they were written down, not the day they were sold. Or else
+        the standard ones. Neither is certain.
         """
         period = self._period(at)
-        variants, known = self._variants(at, period, tier, guess=guess)
+        variants, known = self._variants(at, period, tier)
         key = (known, period, variants)
         if (found := self._compiled.get(key)) is None:
-            found = self._compiled[key] = self._compile(tier, period, variants, known=known)
+            rates = self._compile(tier, period, variants)
+            found = self._compiled[key] = Quote(rates, bool(variants), known)
         return found
 
     def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
@@ -140,32 +172,30 @@ class Model:
         periods = self._data.periods
         return next((i for i in reversed(range(len(periods))) if periods[i].active(at)), 0)
 
-    def _variants(self, at: datetime, period: int, tier: str | None, *, guess: bool) -> tuple[tuple[int, ...], bool]:
+    def _variants(self, at: datetime, period: int, tier: str | None) -> tuple[tuple[int, ...], bool]:
         """The variants that apply, and whether that is certain."""
         if tier is None:
             return (), True
         named = [i for i, variant in enumerate(self._data.variants) if tier in variant.when.values()]
         if active := tuple(i for i in named if self._data.variants[i].active(at)):
             return active, True
-        # The source dates a variant by the day it was written down, not the day it was sold: an earlier call takes it
-        # too, flagged, as long as the standard price was the same.
-        for i in sorted(named if guess else (), key=lambda i: self._data.variants[i].start or date.max):
+        for i in sorted(named, key=lambda i: self._data.variants[i].start or date.max):
             start = self._data.variants[i].start
             if start is not None and self._period(datetime.combine(start, at.time(), UTC)) == period:
                 return (i,), False
         return (), False
 
-    def _compile(self, tier: str | None, period: int, variants: tuple[int, ...], *, known: bool) -> RateSet:
+    def _compile(self, tier: str | None, period: int, variants: tuple[int, ...]) -> RateSet:
         table: dict[str, Rate] = {}
         for i in variants:
             table = self._data.variants[i].rates | table  # the first that names a rate wins
         chosen = self._data.periods[period]
-        label = f"{self._provider}/{self.id}{chosen.label()}" + (f"#{tier}" if variants else "")
+        label = f"{self.provider}/{self.id}{chosen.label()}" + (f"#{tier}" if variants else "")
         rates = dict(chosen.rates) | table
         if not rates and self.id.endswith(":free"):
             rates = {"input_mtok": ZERO, "output_mtok": ZERO}
         bands = _bands(rates, self._units) if rates else ()
-        return RateSet(self._provider, self.id, label, "exact" if known else "fallback", bands)
+        return RateSet(self.provider, self.id, label, bands)
 
 
 class Provider:
@@ -203,6 +233,18 @@ class Provider:
         """The model that this provider, a reseller, lists as `vendor/name`."""
         return self.models[self._bare[name]] if name in self._bare else None
 
+    def family(self, stem: str) -> Sequence[Model]:
+        """The models whose names begin with these words."""
+        return self._families.get(stem, ())
+
+    @cached_property
+    def _families(self) -> dict[str, list[Model]]:
+        families: dict[str, list[Model]] = {}
+        for model in self.models:
+            for stem in stems(model.id.lower()):
+                families.setdefault(stem, []).append(model)
+        return families
+
 
 def load_snapshot(path: Path) -> tuple[str, dict[str, Provider]]:
     """A snapshot's id (source, version and eight digits of the payload's hash) and its providers by name.
@@ -230,6 +272,16 @@ def load_snapshot(path: Path) -> tuple[str, dict[str, Provider]]:
     except (msgspec.DecodeError, ValueError, re.error) as error:
         raise ValueError(f"{path}: the price snapshot is malformed: {error}") from None
     return f"{header.source}-{header.source_version}-{digest[:8]}", providers
+
+
+def _texts(clause: Mapping[str, Any]) -> Iterator[str]:
+    """The names, or beginnings of names, that a match rule takes by themselves, in lower case."""
+    ((kind, value),) = clause.items()
+    if kind == "or":
+        for inner in value:
+            yield from _texts(inner)
+    elif kind not in ("and", "regex"):
+        yield value.lower()
 
 
 def _rule(clause: Mapping[str, Any]) -> Rule:

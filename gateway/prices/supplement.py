@@ -1,7 +1,7 @@
 """What the snapshot does not say: fees, factors by region and tier, single rates, some models. A shipped, sourced file.
 
-Three kinds of entry, each with `source` and the day it was `checked`. Providers are globs, and `model` is one or a list
-of them, except in a `[[price]]`:
+Three kinds of entry, each with `source` and the day it was `checked`. Outside a `[[price]]` the provider is a glob, and
+`model`, `region` and `service_tier` are one glob or a list of them:
 `[[price]]` has all rates of a model that the provider's own list lacks; `[[rate]]` adds single rates to a listed model
 (with `replaces`, it also overrules the list); `[[factor]]` multiplies a call's token rates, by `region` or
 `service_tier`.
@@ -37,9 +37,10 @@ class _Change(Span, frozen=True, kw_only=True, eq=False):
     provider: str
     models: tuple[str, ...]
 
-    def concerns(self, provider: str, names: Iterable[str]) -> bool:
-        """`names` of one model: what its list calls it and what found it."""
-        if not fnmatchcase(provider, self.provider):
+    def concerns(self, sellers: Iterable[str], names: Iterable[str]) -> bool:
+        """`sellers`: the provider and whose list it is; `names` of one model: what its list calls it and what found
+        it."""
+        if not any(fnmatchcase(seller, self.provider) for seller in sellers):
             return False
         return any(fnmatchcase(name, model) for name in names for model in self.models)
 
@@ -53,11 +54,11 @@ class ExtraRates(_Change, frozen=True, kw_only=True, eq=False):
 
 
 class Factor(_Change, frozen=True, kw_only=True, eq=False):
-    """Of a region or of a service tier. Fees are not multiplied."""
+    """Of regions or of service tiers. Fees are not multiplied."""
 
-    region: str | None
-    """A glob."""
-    service_tier: str | None
+    regions: tuple[str, ...]
+    """Globs."""
+    service_tiers: tuple[str, ...]
     percent: Decimal
     """Above the list price; negative = below."""
 
@@ -66,13 +67,13 @@ class Factor(_Change, frozen=True, kw_only=True, eq=False):
         return ((100 + self.percent) / 100).normalize()
 
     def of_tier(self, at: datetime, tier: str | None) -> bool:
-        return self.service_tier is not None and self.service_tier == tier and self.active(at)
+        return tier in self.service_tiers and self.active(at)
 
     def of_region(self, at: datetime, region: str | None) -> bool:
         """`*` is any region but `ANYWHERE`."""
-        if self.region is None or region is None or region in ANYWHERE:
+        if not self.regions or region is None or region in ANYWHERE:
             return False
-        return fnmatchcase(region, self.region) and self.active(at)
+        return any(fnmatchcase(region, glob) for glob in self.regions) and self.active(at)
 
 
 class Supplement(msgspec.Struct, frozen=True):
@@ -112,8 +113,8 @@ def load_supplement(path: Path) -> Supplement:
             Factor(
                 provider=reader.text(entry, "provider"),
                 models=reader.texts(entry, "model", "*"),
-                region=reader.text(entry, "region", "") or None,
-                service_tier=reader.text(entry, "service_tier", "") or None,
+                regions=reader.texts(entry, "region") if "region" in entry else (),
+                service_tiers=reader.texts(entry, "service_tier") if "service_tier" in entry else (),
                 percent=reader.number(entry, "percent", -100, 1000),
                 valid_from=start,
                 valid_to=end,
