@@ -43,10 +43,10 @@ def _without_values(record: logging.LogRecord) -> bool:
 logging.getLogger("aiohttp.server").addFilter(_without_values)
 
 
-def load_prices(config: Config) -> prices.PriceBook:
-    """The shipped price book with this installation's overrides. Raises `UserError`."""
+def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.PriceBook:
+    """A price book, by default the shipped one, with this installation's overrides. Raises `UserError`."""
     try:
-        book = prices.PriceBook.load(prices.DEFAULT_BOOK)
+        book = prices.PriceBook.load(snapshot)
         if config.file is None:
             return book
         overrides = Path(config.file).parent / (config.prices.overrides or "prices.toml")

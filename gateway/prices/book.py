@@ -4,7 +4,7 @@ It is a snapshot of published prices, the supplement to it, and on top an instal
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +47,10 @@ class Listed:
         of_tier = found.service_tier == tier or found.rate_set.own
         return Quote(found.rate_set, of_tier, of_tier)
 
+    def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
+        """As `Model.dated`."""
+        return ((moment, price.service_tier) for price in self._prices for moment in price.ends())
+
 
 class Candidate:
     """A model as the calls of one provider pay for it: its list, with the supplement's rates and factors."""
@@ -63,6 +67,13 @@ class Candidate:
         self._rates = rates
         self._factors = factors
         self._compiled: dict[tuple[object, ...], RateSet] = {}
+
+    def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
+        """As `Model.dated`."""
+        yield from self._model.dated(today)
+        yield from ((moment, None) for rates in self._rates for moment in rates.ends())
+        for factor in self._factors:
+            yield from ((moment, tier) for tier in factor.service_tiers or (None,) for moment in factor.ends())
 
     def rate_set(self, at: datetime, tier: str | None, region: str | None) -> RateSet | None:
         """`None` when there are no rates."""
@@ -242,6 +253,30 @@ class PriceBook:
         """The rates a call of `model` would pay at a moment (UTC), before discounts; `None` when there are none."""
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         return max(self._rate_sets(provider, (model,), at, tier_of(service_tier), None), key=RateSet.rank, default=None)
+
+    def dated(self, provider: str, model: str, today: date) -> set[tuple[datetime | None, str | None]]:
+        """When rates of a model begin or end (UTC; `None` = ever), and of which service tier they are (`None` =
+        standard). Daily hours are those of `today`."""
+        entry = self._entry(provider.lower(), (model.lower(),))
+        return set().union(*(candidate.dated(today) for candidate in (*entry.known, *entry.guesses)))
+
+    @property
+    def lists(self) -> Mapping[str, Provider]:
+        """The snapshot's lists, by its name of the provider."""
+        return self._providers
+
+    def sellers(self, model: str) -> list[str]:
+        """Providers (OpenTelemetry's names) that have a price for just this name."""
+        model = model.lower()
+        listed = {provider.id for provider in self._providers.values() if provider.find(model)}
+        renamed = {name for name, listed_as in PROVIDERS.items() if listed_as in listed}
+        priced = {p for prices in (self._supplement.prices, self._overrides.prices) for p, m in prices if m == model}
+        return sorted(listed - set(PROVIDERS.values()) | renamed | priced)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """One region of each kind that has a factor of its own."""
+        return tuple(sorted({glob.replace("*", "x") for factor in self._supplement.factors for glob in factor.regions}))
 
     def _as_reported(self, nano: int, percent: Decimal | None) -> Cost:
         """Where no list is certain the provider's own figure is the list price. It does not say which part is what."""

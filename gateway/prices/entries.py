@@ -49,6 +49,10 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def active(self, at: datetime) -> bool:
         return (self.valid_from is None or at >= self.valid_from) and (self.valid_to is None or at < self.valid_to)
 
+    def ends(self) -> tuple[datetime | None, ...]:
+        """Where it begins (`None` = ever) and, if it does, ends."""
+        return (self.valid_from, self.valid_to) if self.valid_to else (self.valid_from,)
+
     def overlaps(self, other: "Span") -> bool:
         return (self.valid_to is None or other.valid_from is None or other.valid_from < self.valid_to) and (
             other.valid_to is None or self.valid_from is None or self.valid_from < other.valid_to

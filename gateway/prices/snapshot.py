@@ -159,6 +159,15 @@ class Model:
             found = self._compiled[key] = Quote(rates, bool(variants), known)
         return found
 
+    def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
+        """When rates begin (`None` = ever), and of which service tier they are (`None` = standard)."""
+        for period in (*self._data.periods, *self._data.variants):
+            for tier in period.when.values() or (None,):
+                if period.daily is not None:
+                    yield from ((datetime.combine(today, moment, UTC), tier) for moment in period.daily)
+                else:
+                    yield datetime.combine(period.start, time(), UTC) if period.start else None, tier
+
     def _period(self, at: datetime) -> int:
         periods = self._data.periods
         return next((i for i in reversed(range(len(periods))) if periods[i].active(at)), 0)

@@ -1,0 +1,396 @@
+"""`outlay prices`: what the price book says, what a new one changes, and re-rating past calls with it."""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+import analytics
+from analytics import lake, rerating
+from analytics.demo import MARKER
+from gateway import app, prices
+from gateway.call import NANO
+from gateway.cli import CONFIG, config_option, json_option
+from gateway.config import Config, load
+from gateway.errors import UserError
+from gateway.ledger import write_corrections
+from gateway.prices import listing
+
+SPEND_DAYS = 90
+"""A change of price matters where money was spent in so many days."""
+NOTABLE_PERCENT = 1
+PROGRESS_SECONDS = 2.0
+DATA = Path("data")
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help=f"Data folder, for past spend.  [default: {DATA}, if there is one]"
+)
+T = TypeVar("T")
+
+
+@click.group(name="prices")
+def prices_() -> None:
+    """The price book, and what a change of it does to past spend."""
+
+
+# -- show ------------------------------------------------------------------------------------------------------------
+
+
+@prices_.command()
+@click.argument("model")
+@click.option("--provider", help="Only what calls to this provider pay: openai, anthropic, gcp.gemini, …")
+@click.option(
+    "--at",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    help="Moment, UTC, at which rates are marked as counting.  [default: now]",
+)
+@config_option
+@json_option
+def show(model: str, provider: str | None, at: datetime | None, config_path: Path | None, as_json: bool) -> None:
+    """All rates of MODEL: by provider, service tier, time and context length. USD per million tokens."""
+    book = app.load_prices(_settings(config_path))
+    moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
+    found: list[listing.Offer] = []
+    for seller in [provider] if provider else book.sellers(model):
+        offers = listing.offers(book, seller, model, moment)
+        same = [[msgspec.structs.replace(offer, provider=other.provider) for offer in offers] for other in found]
+        found += [] if any(copy and all(offer in found for offer in copy) for copy in same) else offers
+    if not found:
+        near = listing.near(book, model)
+        at_whom = f" of {provider}" if provider else ""
+        advice = f"did you mean {', '.join(near)}?" if near else "give it a price in config/prices.toml"
+        raise UserError(f"the price book has no model {model}{at_whom}; {advice}")
+    if as_json:
+        _print_json(found)
+        return
+    main = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
+    rows = [
+        [
+            "→" if offer.counts else "",
+            offer.provider,
+            offer.model,
+            offer.service_tier,
+            _moment(offer.valid_from) or "ever",
+            f"> {offer.over_input_tokens:,}" if offer.over_input_tokens else "",
+            *(offer.usd_per_million.get(name) for name in main),
+            ", ".join(
+                [
+                    *(
+                        f"{k} {_usd(v)}"
+                        for k, v in offer.usd_per_million.items()
+                        if k not in main and _differs(offer, k)
+                    ),
+                    *(f"{k} {_usd(v)} each" for k, v in offer.usd_each.items()),
+                    *(f"{k} {_usd(v)} once" for k, v in offer.usd_once.items()),
+                ]
+            ),
+            offer.status,
+            offer.price_id,
+        ]
+        for offer in found
+    ]
+    columns = ("", "provider", "model", "tier", "since", "input tokens", *main, "others", "status", "price_id")
+    _print(columns, rows)
+    click.echo(f"USD per million tokens. → counts at {moment:%Y-%m-%d %H:%M} UTC. {book.id}")
+
+
+def _differs(offer: listing.Offer, name: str) -> bool:
+    """False where a kind of tokens costs what plain ones do."""
+    usd = offer.usd_per_million
+    plain = "cache_read" if name.startswith("cache_read") else "output" if name.startswith("output") else "input"
+    return usd[name] != usd.get(plain)
+
+
+# -- diff and check --------------------------------------------------------------------------------------------------
+
+
+@prices_.command()
+@click.argument("a")
+@click.argument("b")
+@data_option
+@json_option
+def diff(a: str, b: str, data: Path | None, as_json: bool) -> None:
+    """What differs between two price snapshots, files or ids of shipped ones, and the spend that it touches."""
+    old, new = _snapshot(a), _snapshot(b)
+    found = listing.changes(old, new, datetime.now(UTC))
+    _print_changes(found, _spend(_folder(data), old, new), as_json)
+
+
+@prices_.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--yes", is_flag=True, help=f"Accept changes of more than {NOTABLE_PERCENT} % of prices in use.")
+@data_option
+@json_option
+def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> None:
+    """Validate a price snapshot: its shape and hash, its rates, and what it changes against the shipped one."""
+    new = _snapshot(str(file or prices.DEFAULT_BOOK))
+    old = _snapshot(str(prices.DEFAULT_BOOK))
+    found = listing.changes(old, new, datetime.now(UTC))
+    folder = _folder(data)
+    spend = _spend(folder, old, new)
+    notable = {(c.provider, c.model) for c in found if _is_notable(c)} & spend.keys()
+    if as_json:
+        _print_json(
+            {
+                "price_book": new.id,
+                "providers": len(new.lists),
+                "models": sum(len(provider.models) for provider in new.lists.values()),
+                "changes": [_with_spend(change, spend) for change in found],
+                "to_confirm": [{"provider": p, "model": m, "spend_usd": spend[p, m]} for p, m in sorted(notable)],
+            }
+        )
+    else:
+        if found:
+            _print_changes(found, spend, as_json=False)
+        models = sum(len(provider.models) for provider in new.lists.values())
+        click.echo(f"{new.id}: {models} models of {len(new.lists)} providers; hash, shape and rates are sound.")
+        if folder is None:
+            click.echo(f"There is no data folder {DATA}, so past spend was not looked at.")
+    if notable and not yes:
+        names = ", ".join(f"{provider}/{model}" for provider, model in sorted(notable))
+        raise UserError(
+            f"prices change by more than {NOTABLE_PERCENT} % where money was spent in the last {SPEND_DAYS} days: "
+            f"{names}; look at the changes, then accept them with --yes"
+        )
+
+
+def _is_notable(change: listing.Change) -> bool:
+    if change.what == "changed":
+        return change.percent is None or abs(change.percent) > NOTABLE_PERCENT
+    return change.what == "removed"
+
+
+def _snapshot(name: str) -> prices.PriceBook:
+    """A snapshot by its file, or a shipped one by its id or the start of it. Without supplement and own prices."""
+    try:
+        if Path(name).exists():
+            return prices.PriceBook.load(Path(name), supplement=None)
+        shipped = [
+            prices.PriceBook.load(path, supplement=None) for path in prices.DEFAULT_BOOK.parent.glob("*.json.gz")
+        ]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    found = [book for book in shipped if book.id.startswith(name) or name.startswith(book.id)]
+    if len(found) != 1:
+        known = ", ".join(book.id for book in shipped)
+        raise UserError(f"there is no price snapshot {name}: name a file, or one of {known}")
+    return found[0]
+
+
+Spend = dict[tuple[str, str], Decimal]
+"""USD by provider and model, as snapshots call them."""
+
+
+def _spend(data: Path | None, *books: prices.PriceBook) -> Spend:
+    """List cost of the last days, by the model that each book finds for a call."""
+    if data is None:
+        return {}
+    now = datetime.now(UTC)
+    with analytics.open(data) as db:
+        since = (now - timedelta(days=SPEND_DAYS)).replace(tzinfo=None)
+        rows = db.execute(lake.step("spend_by_name"), {"since": since}).fetchall()
+    spend: Spend = {}
+    for provider, model, usd in rows:
+        found = [book.find(provider, model, now) for book in books]
+        for key in {(rates.provider, rates.model) for rates in found if rates}:
+            spend[key] = spend.get(key, Decimal(0)) + usd
+    return spend
+
+
+def _with_spend(change: listing.Change, spend: Spend) -> dict[str, Any]:
+    percent = None if change.percent is None else round(change.percent, 2)
+    spent = spend.get((change.provider, change.model))
+    return {**msgspec.structs.asdict(change), "percent": percent, "spend_usd": spent}
+
+
+def _print_changes(changes: Sequence[listing.Change], spend: Spend, as_json: bool) -> None:
+    rows = [_with_spend(change, spend) for change in changes]
+    if as_json:
+        _print_json(rows)
+    elif not rows:
+        click.echo("The two say the same.")
+    else:
+        columns = ("what", "provider", "model", "tier", "input tokens", "rates", "since", "old", "new", "%")
+        _print(
+            (*columns, f"USD spent, {SPEND_DAYS} days"),
+            [
+                [
+                    row["what"],
+                    row["provider"],
+                    row["model"],
+                    row["service_tier"] or "",
+                    f"> {row['over_input_tokens']:,}" if row["over_input_tokens"] else "",
+                    ", ".join(row["rates"]),
+                    _moment(row["since"]) or ("ever" if row["what"] == "changed" else ""),
+                    row["old"],
+                    row["new"],
+                    row["percent"],
+                    row["spend_usd"],
+                ]
+                for row in rows
+            ],
+        )
+
+
+# -- rerate ----------------------------------------------------------------------------------------------------------
+
+
+@prices_.command()
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), required=True, help="First day, UTC.")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Last day, UTC.")
+@click.option("--book", "snapshot", type=click.Path(path_type=Path), help="Price snapshot.  [default: the shipped one]")
+@click.option("--apply", "apply_", is_flag=True, help="Write the corrections. Without it, nothing is written.")
+@click.option("--data", type=click.Path(path_type=Path), default=DATA, show_default=True, help="Data folder.")
+@config_option
+@json_option
+def rerate(
+    from_: datetime,
+    to: datetime,
+    snapshot: Path | None,
+    apply_: bool,
+    data: Path,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """What past calls would cost with today's prices; with --apply, correct them. What was recorded stays."""
+    if from_ > to:
+        raise click.UsageError("--from is after --to")
+    config = _settings(config_path)
+    book = app.load_prices(config, snapshot or prices.DEFAULT_BOOK)
+    span = rerating.Span(from_.date(), to.date(), datetime.now(UTC))
+    calls, guesses = rerating.count(data, span), config.prices.policy != "allow"
+    summary = rerating.Summary()
+    for outcome in _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Computing"):
+        summary.add(outcome)
+    if not as_json:
+        _print_summary(summary, book)
+    written = 0
+    if apply_ and summary.lines:
+        settings = msgspec.structs.replace(config.ledger, dir=str(data), synthetic=(data / MARKER).exists())
+        again = _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Correcting")
+        corrections = (outcome.correction() for outcome in again if isinstance(outcome, rerating.Rerated))
+        try:
+            written = write_corrections(settings, corrections, f"rerate-{secrets.token_hex(4)}")
+        except OSError as error:
+            raise UserError(f"no correction was written: {data} cannot be written: {error.strerror}") from None
+    if as_json:
+        _print_json({"price_book": book.id, **_summary(summary), "corrections_written": written})
+    elif summary.lines:
+        click.echo(
+            f"{written:,} corrections were written." if apply_ else "Nothing was written; --apply corrects them."
+        )
+
+
+def _summary(summary: rerating.Summary) -> dict[str, Any]:
+    changes = [
+        {
+            "model": model,
+            "cause": cause,
+            "calls": line.calls,
+            "unpriced_calls_before": line.unpriced_before,
+            "list_cost_before_usd": Decimal(line.list_before) / NANO,
+            "list_cost_after_usd": Decimal(line.list_after) / NANO,
+            "contracted_cost_before_usd": Decimal(line.contracted_before) / NANO,
+            "contracted_cost_after_usd": Decimal(line.contracted_after) / NANO,
+        }
+        for (model, cause), line in sorted(
+            summary.lines.items(), key=lambda item: -abs(item[1].list_after - item[1].list_before)
+        )
+    ]
+    return {"changes": changes, "unchanged_calls": summary.unchanged, "left_calls": dict(summary.left)}
+
+
+def _print_summary(summary: rerating.Summary, book: prices.PriceBook) -> None:
+    rows = _summary(summary)["changes"]
+    if rows:
+        names = ("model", "cause", "calls", "unpriced before", "list before", "list after", "change")
+        amounts = [
+            [
+                row["model"],
+                row["cause"],
+                row["calls"],
+                row["unpriced_calls_before"] or "",
+                *(_nine(row[f"list_cost_{when}_usd"]) for when in ("before", "after")),
+                _nine(row["list_cost_after_usd"] - row["list_cost_before_usd"]),
+                *(_nine(row[f"contracted_cost_{when}_usd"]) for when in ("before", "after")),
+            ]
+            for row in rows
+        ]
+        _print((*names, "contracted before", "contracted after"), amounts)
+    changed = sum(row["calls"] for row in rows)
+    click.echo(f"{changed:,} calls change, {summary.unchanged:,} cost the same with {book.id}.")
+    for reason, calls in summary.left.most_common():
+        click.echo(f"{calls:,} calls stay as they are: {reason}.")
+
+
+# -- output and input ------------------------------------------------------------------------------------------------
+
+
+def _settings(path: Path | None) -> Config:
+    if path is not None:
+        return load(path)
+    return load(CONFIG) if CONFIG.exists() else Config()
+
+
+def _folder(data: Path | None) -> Path | None:
+    if data is None:
+        return DATA if DATA.is_dir() else None
+    return data
+
+
+def _watched(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The items, with a progress bar when they take long."""
+    start, shown = time.monotonic(), False
+    progress = Progress(console=Console(stderr=True), transient=True)
+    task = progress.add_task(what, total=total)
+    try:
+        for number, item in enumerate(items, 1):
+            if number % 1000 == 0:
+                if not shown and time.monotonic() - start > PROGRESS_SECONDS:
+                    progress.start()
+                    shown = True
+                progress.update(task, completed=number)
+            yield item
+    finally:
+        if shown:
+            progress.stop()
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(box=None, header_style="bold")
+    for number, name in enumerate(columns):
+        amount = any(isinstance(row[number], Decimal | int) for row in rows)
+        table.add_column(name, justify="right" if amount else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_usd(v) if isinstance(v, Decimal) else "" if v is None else str(v)) for v in row))
+    console = Console()
+    # A file or pipe has no width, and must not lose columns to one.
+    console.width = console.width if console.is_terminal else max(console.width, 20 * len(columns), 200)
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode(value), indent=2))
+
+
+def _usd(amount: Decimal) -> str:
+    """Without the zeroes that say nothing."""
+    return f"{amount.normalize():,f}"
+
+
+def _nine(amount: Decimal) -> Decimal:
+    return amount.quantize(Decimal("0.000000001"))
+
+
+def _moment(at: datetime | None) -> str:
+    return "" if at is None else f"{at:%Y-%m-%d %H:%M}".removesuffix(" 00:00")

@@ -1,0 +1,8 @@
+-- Spend since a moment, by provider and the model's name.
+SELECT
+  provider,
+  coalesce(response_model, request_model) AS model,
+  coalesce(sum(list_cost_usd), 0) AS list_cost_usd
+FROM calls
+WHERE started_at >= $since AND provider IS NOT NULL AND coalesce(response_model, request_model) IS NOT NULL
+GROUP BY ALL

@@ -1,0 +1,357 @@
+"""`outlay prices`, as a person runs it: over real data folders and snapshots."""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import analytics
+from analytics import lake, rerating, verifying
+from analytics.prices_cli import prices_
+from gateway import cli, prices
+from gateway.call import NANO, Call, Cost, Usage
+from gateway.ids import uuid7
+from gateway.prices import PriceBook
+from tests.journals import NOON, micros, segment
+
+Run = Callable[..., tuple[int, str, str]]
+BOOK = PriceBook.load(prices.DEFAULT_BOOK)
+RECENT = datetime.now(UTC) - timedelta(days=2)
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    # Entry points are there only once the package is installed anew.
+    monkeypatch.setitem(cli.outlay.commands, "prices", prices_)
+
+    def runs(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["prices", *arguments])
+        out, errors = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, out, errors
+
+    return runs
+
+
+def booked(book: PriceBook = BOOK, at: datetime = NOON, region: str | None = None, **fields: Any) -> Call:
+    """A call as a gateway prices it."""
+    call_id = uuid7(micros(at))
+    given: dict[str, Any] = {
+        "provider": "openai",
+        "request_model": "gpt-4.1",
+        "input_tokens": 1000,
+        "output_tokens": 500,
+    }
+    given |= {"result": "completed", "usage_source": "reported"}
+    call = Call(call_id=call_id, request_id=call_id, attempt=1, started_us=micros(at), **(given | fields))
+    usage = Usage(**{name: getattr(call, name) for name in Usage.__struct_fields__})
+    cost = book.price(
+        call.provider or "", (call.response_model, call.request_model), usage, at, service_tier=call.service_tier,
+        batch=call.operation == "batch", region=region, reported_nano=call.provider_cost_nano,
+    )  # fmt: skip
+    return priced(call, cost)
+
+
+def priced(call: Call, cost: Cost) -> Call:
+    amounts = {
+        f"{name.removesuffix('_nano')}_cost_nano": getattr(cost, name)
+        for name in cost.__struct_fields__
+        if name.endswith("_nano")
+    }
+    return msgspec.structs.replace(
+        call, price_status=cost.status, price_id=cost.price_id, price_book=cost.price_book, **amounts
+    )
+
+
+def other_snapshot(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The shipped snapshot with a change of its payload, and the right hash."""
+    head, _, payload = gzip.decompress(prices.DEFAULT_BOOK.read_bytes()).partition(b"\n")
+    data = json.loads(payload)
+    change(data)
+    payload = json.dumps(data).encode()
+    header = json.loads(head) | {"source_version": "9.9.9", "sha256": hashlib.sha256(payload).hexdigest()}
+    path.write_bytes(gzip.compress(json.dumps(header).encode() + b"\n" + payload + b"\n"))
+    return path
+
+
+def models(data: dict[str, Any], provider: str = "openai") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = next(each for each in data["providers"] if each["id"] == provider)["models"]
+    return found
+
+
+def dearer(data: dict[str, Any]) -> None:
+    """gpt-4.1 costs twice as much for input; gpt-4.1-mini is gone, gpt-new has come."""
+    for model in models(data):
+        if model["id"] == "gpt-4.1":
+            model["periods"][0]["rates"]["input_mtok"] = "4"
+            for variant in model["variants"]:
+                if "input_mtok" in variant.get("rates", {}):
+                    variant["rates"]["input_mtok"] = "3"
+    gone = next(model for model in models(data) if model["id"] == "gpt-4.1-mini")
+    models(data).remove(gone)
+    models(data).append({**gone, "id": "gpt-new", "match": {"equals": "gpt-new"}})
+
+
+# -- show ----------------------------------------------------------------------------------------------------------
+
+
+def test_show_has_each_tier_period_and_band(run: Run) -> None:
+    code, out, _ = run("show", "claude-sonnet-4-5", "--provider", "anthropic", "--json")
+    assert code == 0
+    quotes = json.loads(out)
+    assert {(q["service_tier"], q["over_input_tokens"]) for q in quotes} >= {
+        ("standard", 0), ("standard", 200_000), ("batch", 0), ("batch", 200_000),
+    }  # fmt: skip
+    base = next(q for q in quotes if q["service_tier"] == "standard" and not q["over_input_tokens"])
+    assert (base["usd_per_million"]["input"], base["usd_per_million"]["output"], base["status"]) == (3, 15, "exact")
+    assert base["usd_each"]["web_search_requests"] == 0.01
+    _, table, _ = run("show", "claude-sonnet-4-5", "--provider", "anthropic")
+    assert "anthropic/claude-sonnet-4-5#batch" in table
+    assert "> 200,000" in table
+
+
+def test_show_marks_what_counts_at_a_moment(run: Run) -> None:
+    def counting(*options: str) -> set[tuple[str, str | None]]:
+        _, out, _ = run("show", "gpt-5.6-sol", "--provider", "openai", "--json", *options)
+        found = [q for q in json.loads(out) if q["service_tier"] == "standard" and not q["over_input_tokens"]]
+        assert len(found) > 1
+        return {(q["price_id"], q["valid_from"]) for q in found if q["counts"]}
+
+    [(before, _)] = counting("--at", "2026-08-20")
+    [(after, since)] = counting("--at", "2026-08-21T00:00")
+    assert (before, after) == ("openai/gpt-5.6-sol", "openai/gpt-5.6-sol@2026-08-21")
+    assert since == "2026-08-21T00:00:00Z"
+
+
+def test_show_knows_own_prices_and_asks_back_for_unknown_names(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "outlay.toml").write_text("")
+    (tmp_path / "prices.toml").write_text(
+        '[[price]]\nprovider = "ollama"\nmodel = "own-model"\nusd_per_million = { input = "0.5", output = "1" }\n'
+    )
+    code, out, _ = run("show", "own-model", "--config", str(tmp_path / "outlay.toml"), "--json")
+    assert (code, json.loads(out)[0]["price_id"]) == (0, "own:ollama/own-model")
+    code, out, errors = run("show", "gpt-4.l")
+    assert (code, out) == (1, "")
+    assert errors.startswith("the price book has no model gpt-4.l; did you mean gpt-4.1, ")
+    assert "config/prices.toml" in run("show", "qqqqqqqqq")[2]
+
+
+# -- diff and check --------------------------------------------------------------------------------------------------
+
+
+def test_diff_says_what_was_added_removed_and_changed(run: Run, tmp_path: Path) -> None:
+    new = other_snapshot(tmp_path / "new.json.gz", dearer)
+    code, out, _ = run("diff", "genai-prices-0.2.3", str(new), "--json")
+    assert code == 0
+    rows = {(row["what"], row["model"], row["service_tier"]): row for row in json.loads(out)}
+    assert ("removed", "gpt-4.1-mini", None) in rows
+    assert ("added", "gpt-new", None) in rows
+    change = rows["changed", "gpt-4.1", None]
+    assert (change["old"], change["new"], change["percent"], change["since"]) == (2, 4, 100, None)
+    assert "input" in change["rates"]
+    assert "cache_read" not in change["rates"]  # has a rate of its own
+    assert {row["provider"] for row in json.loads(out)} == {"openai"}
+    assert run("diff", str(new), str(new))[1] == "The two say the same.\n"
+    code, _, errors = run("diff", "genai-prices-0.0.1", str(new))
+    assert (code, "genai-prices-0.2.3-" in errors) == (1, True)
+
+
+def test_check_asks_before_prices_in_use_change(run: Run, tmp_path: Path) -> None:
+    new = str(other_snapshot(tmp_path / "new.json.gz", dearer))
+    code, out, _ = run("check")
+    assert (code, "hash, shape and rates are sound" in out) == (0, True)
+    assert run("check", new)[0] == 0  # nothing was ever spent
+    segment(tmp_path / "data", [booked(at=RECENT), booked(at=RECENT, request_model="gpt-4o")], at=RECENT)
+    code, _, errors = run("check", new)
+    assert code == 1
+    assert "openai/gpt-4.1; look" in errors
+    code, out, _ = run("check", new, "--yes", "--json")
+    assert code == 0
+    assert json.loads(out)["to_confirm"] == [{"provider": "openai", "model": "gpt-4.1", "spend_usd": 0.006}]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: models(data)[0]["periods"][0]["rates"].update(input_mtok="-1"), "bad rate"),
+        (lambda data: models(data)[0].update(periods="x"), "malformed"),
+    ],
+)
+def test_check_refuses_a_bad_snapshot(run: Run, tmp_path: Path, change: Callable[[Any], None], says: str) -> None:
+    code, _, errors = run("check", str(other_snapshot(tmp_path / "bad.json.gz", change)))
+    assert (code, errors.count("\n")) == (1, 1)
+    assert says in errors
+
+
+def test_check_refuses_a_wrong_hash(run: Run, tmp_path: Path) -> None:
+    head, _, payload = gzip.decompress(prices.DEFAULT_BOOK.read_bytes()).partition(b"\n")
+    bad = tmp_path / "bad.json.gz"
+    bad.write_bytes(gzip.compress(head + b"\n" + payload.replace(b'"2"', b'"1"', 1)))
+    code, _, errors = run("check", str(bad))
+    assert code == 1
+    assert "SHA-256" in errors
+
+
+# -- rerate ----------------------------------------------------------------------------------------------------------
+
+
+def spent(data: Path) -> dict[str, Decimal]:
+    with analytics.open(data) as db:
+        return dict(db.execute("SELECT call_id, list_cost_usd FROM calls").fetchall())
+
+
+SPAN = ("rerate", "--from", "2026-11-20", "--to", "2026-11-20")
+
+
+def test_rerate_shows_then_corrects_and_writes_nothing_the_second_time(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    new = ("--book", str(other_snapshot(tmp_path / "new.json.gz", dearer)))
+    first, other = booked(team_id="pay"), booked(request_model="gpt-4o")
+    refused = msgspec.structs.replace(priced(booked(), Cost("exact", BOOK.id)), result="refused", price_status=None)
+    advised = booked(other_units={"subpass_input_tokens": 5.0})
+    cut = msgspec.structs.replace(booked(), usage_source="none")
+    outside = booked(at=NOON + timedelta(days=1))
+    segment(data, [first, other, refused, advised, cut, outside])
+    lake.publish(data)
+    before = spent(data)
+
+    code, out, _ = run(*SPAN, *new)
+    assert code == 0
+    assert out.splitlines()[-1] == "Nothing was written; --apply corrects them."
+    assert [" 0.006 " in out, " 0.008 " in out, " 0.002 " in out] == [True] * 3
+    assert spent(data) == before
+
+    code, out, _ = run(*SPAN, *new, "--apply", "--json")
+    assert code == 0
+    said = json.loads(out)
+    assert said["corrections_written"] == 1
+    assert said["unchanged_calls"] == 1
+    assert said["left_calls"] == {
+        "nothing was billed": 1,
+        "the models of sub-passes are not recorded": 1,
+        "the usage is not known": 1,
+    }
+    [change] = said["changes"]
+    assert (change["model"], change["cause"], change["calls"]) == ("gpt-4.1", "price", 1)
+    assert (change["list_cost_before_usd"], change["list_cost_after_usd"]) == (0.006, 0.008)
+    assert spent(data) == before | {first.call_id: Decimal("0.008")}
+    with analytics.open(data) as db:
+        assert db.execute("SELECT call_id, cause, price_book_before FROM corrections").fetchall() == [
+            (first.call_id, "price", BOOK.id)
+        ]
+        assert db.execute("SELECT team_id FROM calls WHERE price_book <> $id", {"id": BOOK.id}).fetchall() == [("pay",)]
+
+    assert json.loads(run(*SPAN, *new, "--apply", "--json")[1])["corrections_written"] == 0
+    assert json.loads(run(*SPAN, "--apply", "--json")[1])["corrections_written"] == 1  # and back
+    assert spent(data) == before
+    assert verifying.verify(data).wrong == []
+
+
+def test_rerate_is_for_past_days_in_order_and_needs_a_folder(run: Run) -> None:
+    assert run("rerate", "--from", "2026-11-20", "--to", "2026-11-19")[0] == 2
+    code, _, errors = run(*SPAN)
+    assert (code, "there is no data folder" in errors) == (1, True)
+
+
+def rerated(call: Call, book: PriceBook = BOOK) -> Call:
+    found = rerating.rerate(call, book)
+    assert isinstance(found, Call), found
+    return found
+
+
+@pytest.fixture
+def dear(tmp_path: Path) -> PriceBook:
+    return PriceBook.load(other_snapshot(tmp_path / "new.json.gz", dearer))
+
+
+CALLS = {
+    "standard": {},
+    "batch": {"operation": "batch", "service_tier": "batch"},
+    "flex": {"service_tier": "flex"},
+    "above a limit": {"request_model": "gpt-5.6-sol", "input_tokens": 300_000},
+    "a region": {"request_model": "gpt-5.6-sol", "region": "eu"},
+    "batch in a region": {"request_model": "gpt-5.6-sol", "region": "us", "service_tier": "batch"},
+    "reported": {"provider": "openrouter", "request_model": "no/such-model", "provider_cost_nano": 5},
+    "an alias": {"request_model": "gpt-4.1-2026-01-01"},
+    "a fallback": {"provider": "someone", "request_model": "gpt-4.1"},
+    "searches": {"web_search_requests": 3},
+}
+
+
+@pytest.mark.parametrize("fields", CALLS.values(), ids=CALLS)
+def test_the_book_that_priced_a_call_prices_it_the_same_again(fields: dict[str, Any]) -> None:
+    call = booked(**fields)
+    assert call.list_cost_nano
+    assert rerating.rerate(call, BOOK) == ""
+    if "region" in fields:
+        assert "*1.1" in (call.price_id or "")
+
+
+@pytest.mark.parametrize("name", ["standard", "batch", "flex", "searches", "a fallback"])
+def test_tier_and_units_of_a_call_are_kept(dear: PriceBook, name: str) -> None:
+    old = booked(**CALLS[name])
+    new = rerated(old, dear)
+    assert msgspec.structs.replace(priced(new, Cost("exact", "")), price_status=None) == msgspec.structs.replace(
+        priced(old, Cost("exact", "")), price_status=None
+    )
+    assert new == msgspec.structs.replace(booked(dear, **CALLS[name]), call_id=old.call_id, request_id=old.call_id)
+
+
+def test_a_factor_that_no_region_has_is_left_alone() -> None:
+    odd = msgspec.structs.replace(booked(request_model="gpt-5.6-sol", region="eu"), price_id="openai/gpt-5.6-sol*1.7")
+    assert rerating.rerate(odd, BOOK) == "the region's factor is not known"
+
+
+def test_a_row_of_many_calls_keeps_its_rounding_and_its_band() -> None:
+    row = booked(operation="batch", service_tier="batch", other_units={"batch_results": 3.0})
+    for nano, same in ((9, True), (10, False)):
+        rounded = msgspec.structs.replace(row, list_cost_nano=(row.list_cost_nano or 0) + nano, other_cost_nano=nano)
+        assert (rerating.rerate(rounded, BOOK) == "") == same
+    summed = booked(operation="batch", service_tier="batch", request_model="gpt-5.6-sol", input_tokens=300_000)
+    below = msgspec.structs.replace(summed, price_id=(summed.price_id or "").partition(">")[0])
+    assert rerating.rerate(below, BOOK) == "one row of many calls, and a context limit between them and their sum"
+
+
+def test_what_the_book_does_not_price_keeps_its_price(dear: PriceBook) -> None:
+    own = msgspec.structs.replace(
+        booked(), provider="ollama", request_model="own-model", price_id="own:ollama/own-model"
+    )
+    assert rerating.rerate(own, BOOK) == "the book has no price"
+    assert rerating.rerate(priced(own, Cost("unpriced", "old")), BOOK) == ""
+
+
+def test_causes_are_told_apart(tmp_path: Path, dear: PriceBook) -> None:
+    old = booked()
+    assert rerating.cause_of(old, rerated(old, dear)) == "price"
+    (tmp_path / "prices.toml").write_text('[[discount]]\nprovider = "openai"\npercent = 10\n')
+    discounted = BOOK.with_overrides(prices.load_overrides(tmp_path / "prices.toml"))
+    new = rerated(old, discounted)
+    assert rerating.cause_of(old, new) == "discount"
+    assert (new.list_cost_nano, new.contracted_cost_nano) == (6_000_000, 5_400_000)
+    replace = msgspec.structs.replace
+    assert rerating.cause_of(replace(old, price_id="openai/gpt-4o", list_cost_nano=1), old) == "alias"
+    assert rerating.cause_of(replace(old, price_id="openai/gpt-4.1#batch", list_cost_nano=1), old) == "tier"
+    assert rerating.cause_of(replace(old, other_cost_nano=1, list_cost_nano=1), old) == "fee"
+    unknown = priced(old, Cost("unpriced", BOOK.id))
+    assert rerating.cause_of(unknown, rerated(unknown)) == "price"
+    summary = rerating.Summary()
+    summary.add(rerating.Rerated(unknown, rerated(unknown), 0))
+    [line] = summary.lines.values()
+    assert (line.unpriced_before, line.list_before, line.list_after) == (1, 0, int(0.006 * NANO))
+
+
+def test_a_reported_cost_stays_the_bill(dear: PriceBook) -> None:
+    old = booked(provider_cost_nano=5_000_000)
+    assert old.contracted_cost_nano == 5_000_000
+    new = rerated(old, dear)
+    assert (new.list_cost_nano, new.contracted_cost_nano) == (8_000_000, 5_000_000)
