@@ -20,6 +20,7 @@ import fcntl
 import logging
 import os
 import stat
+import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -99,6 +100,7 @@ class Ledger:
         self._waiting: asyncio.Future[None] | None = None
         self._unended: list[int] = []
         """Descriptors of full segments whose end could not be written yet; their locks keep recovery away."""
+        self._ending = threading.Lock()
         self._reserve_fd = -1
 
     # -- life of the process ------------------------------------------------------------------------------------
@@ -270,16 +272,20 @@ class Ledger:
     def _write_ends(self) -> None:
         """End the segments that wait for it, as far as the disk takes it."""
         try:
-            while self._unended:
-                fd, line = self._unended[0], self._end_line()
-                size = os.fstat(fd).st_size
-                if os.write(fd, line) != len(line):
-                    os.ftruncate(fd, size)
-                    return
-                os.fdatasync(fd)
-                os.close(self._unended.pop(0))
+            with self._ending:  # a switch's thread may still be at it when the process stops
+                self._end_segments()
         except OSError:
             return  # the next switch tries again
+
+    def _end_segments(self) -> None:
+        while self._unended:
+            fd, line = self._unended[0], self._end_line()
+            size = os.fstat(fd).st_size
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, size)
+                return
+            os.fdatasync(fd)
+            os.close(self._unended.pop(0))
 
     def _end_old(self) -> None:
         """End old segments, once the new one, which carries the calls in flight, is safely on the disk."""
