@@ -55,6 +55,8 @@ def offers(book: PriceBook, provider: str, model: str, at: datetime) -> list[Off
             last = rates.price_id
             if tier is None or standard is None or rates.price_id != standard.price_id:
                 counts = now is not None and now.price_id == rates.price_id
+                if counts and now is not None:
+                    rates = now  # the same rates; how certain they are may depend on the moment
                 since = None if moment == EVER else moment
                 found += _offers(provider, rates, tier or "standard", since, counts=counts)
     return found
