@@ -49,8 +49,7 @@ class Session:
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
-        self._billing = False
-        """A response was asked for or begun, and its bill has not come."""
+        """Free until a response is asked for or begun."""
 
     async def relay(
         self, request: web.Request, upstream: ClientWebSocketResponse, message_bytes_max: int
@@ -87,17 +86,17 @@ class Session:
             result = "client_cancelled"
         finally:
             if self._open is not None:
-                self._open.free = not self._billing
-                await self._books.close(self._open, result if self._billing else "completed")
+                await self._books.close(self._open, "completed" if self._open.free else result)
         return client
 
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
-                self._begin()
+                open_call = self._begin()
             except Refusal as refusal:
                 return _End(WSCloseCode.INTERNAL_ERROR, refusal.message.encode()[:120])
-            self._billing = self._billing or ASKED.search(_bytes(message)) is not None
+            if ASKED.search(_bytes(message)):
+                open_call.free = False
             await _pass_on(message, upstream)
         return _end(message, client)
 
@@ -112,14 +111,15 @@ class Session:
         begins = BEGUN.search(event) is not None
         if self._open is None and not begins and not self._dialect.may_matter.search(event):
             return
-        self._billing = self._billing or begins
         open_call = self._begin()
+        if begins:
+            open_call.free = False
         open_call.meter.see(event)
         answer = open_call.meter.answer
         self._model, self._tool_model = answer.response_model, answer.tool_model
         if answer.finish_reason is not None:
             await self._books.close(open_call, "completed")
-            self._open, self._billing = None, False
+            self._open = None
 
     def _begin(self) -> OpenCall:
         """The open call; a new one after each bill. Raises the refusal `ledger_unavailable`."""
@@ -129,6 +129,7 @@ class Session:
             call.session_id = call.session_id or self._call.call_id
             self._open = self._books.open(call, self._dialect, self._ask, b"", self._region)
             self._open.answered(101, {})
+            self._open.free = True
             answer = self._open.meter.answer
             answer.response_model, answer.tool_model = self._model, self._tool_model
         return self._open
