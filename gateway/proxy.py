@@ -186,18 +186,21 @@ class Proxy:
             if start:
                 await response.write(start)
             hider = UsageHider() if asked_for_usage is not None else None
+            length = int(answer.headers.get("Content-Length", -1))
             async for piece in pieces:
                 meter.feed(piece)
-                if meter.answer.finished and not open_call.is_closed:
-                    # The terminal event is in this piece, and some tools leave as soon as they have seen it.
+                if (meter.answer.finished or meter.bytes_seen == length) and not open_call.is_closed:
+                    # The terminal event or the last byte is in this piece: the client may leave when it has seen it.
+                    open_call.ended = meter.bytes_seen == length and meter.is_complete()
                     await self._books.close(open_call, "completed")
                 await response.write(piece if hider is None else hider.feed(piece))
             if hider is not None:
                 await response.write(hider.rest())
-            open_call.ended = meter.is_complete()
-            if answer.status < 400 and not open_call.ended:
-                raise UpstreamLost("ended without a terminal event")
-            await self._books.close(open_call, "completed")
+            if not open_call.is_closed:
+                open_call.ended = meter.is_complete()
+                if answer.status < 400 and not open_call.ended:
+                    raise UpstreamLost("ended without a terminal event")
+                await self._books.close(open_call, "completed")
             await response.write_eof()
             return response
         except Refusal as refusal:

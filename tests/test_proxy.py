@@ -125,6 +125,15 @@ async def test_the_call_is_recorded_before_its_last_event_goes_out(gateway: Runn
     assert len(gateway.closed()) == 1
 
 
+async def test_an_answer_of_known_length_is_recorded_before_its_last_byte_goes_out(gateway: Running) -> None:
+    body = b"event: completion\ndata: " + json.dumps({"type": "completion", "completion": "one two"}).encode() + b"\n\n"
+    gateway.upstream.answer([*whole(body, headers=[("Content-Type", "text/event-stream")]), 30.0])
+    async with gateway.post("/v1/complete", {"model": "claude-2", "prompt": "x", "stream": True}) as response:
+        assert await asyncio.wait_for(response.content.readexactly(len(body)), 5) == body
+        [row] = gateway.closed()
+        assert (row["result"], row["usage_source"]) == ("completed", "estimated")
+
+
 async def test_usage_is_asked_for_and_hidden_again(gateway: Running) -> None:
     plain = b"".join(sse(*CHAT_CHUNKS)) + b"data: [DONE]\n\n"
     gateway.upstream.answer(chunked(*sse(*CHAT_CHUNKS, CHAT_USAGE), b"data: [DONE]\n\n"))
