@@ -42,24 +42,32 @@ class Afterwards:
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[None]] = set()
+        self._stops = False
 
     def take(self, open_call: OpenCall, result: Result, sent: asyncio.Future[UpstreamAnswer]) -> None:
-        """Close a call as `result`, after reading on if that pays. `sent`: its request, answered or not."""
+        """The client has its answer, or has gone: let go of the request (`sent`, answered or not). A call that is still
+        open is closed as `result`, after reading on if that pays."""
+        if open_call.is_closed:
+            let_go(sent)
+            return
         task = asyncio.create_task(self._finish(open_call, result, sent), name=f"after {open_call.call.call_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         """Stop reading on. Every call that was taken is closed when this returns."""
+        self._stops = True
+        for reading in self._reading:
+            reading.cancel()
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until every call that was taken is closed."""
         while self._tasks:
-            for reading in self._reading:
-                reading.cancel()
             await asyncio.wait(self._tasks)
 
     async def _finish(self, open_call: OpenCall, result: Result, sent: asyncio.Future[UpstreamAnswer]) -> None:
-        answer = open_call.meter.answer
-        may = result == "client_cancelled" and open_call.dialect is not None and open_call.closing is None
-        if may and is_worth_reading_on(open_call.ask, answer) and len(self._reading) < self._settings.read_on_calls:
+        if result == "client_cancelled" and self._may_read_on(open_call):
             # A task of its own, so that to stop reading is not to stop closing.
             reading = asyncio.create_task(self._read_on(open_call, sent))
             self._reading.add(reading)
@@ -67,6 +75,12 @@ class Afterwards:
             self._reading.discard(reading)
         let_go(sent)
         await self._books.close(open_call, result)
+
+    def _may_read_on(self, open_call: OpenCall) -> bool:
+        if self._stops or open_call.dialect is None or open_call.closing is not None:
+            return False
+        pays = is_worth_reading_on(open_call.ask, open_call.meter.answer)
+        return pays and len(self._reading) < self._settings.read_on_calls
 
     async def _read_on(self, open_call: OpenCall, sent: asyncio.Future[UpstreamAnswer]) -> None:
         self._telemetry.read_on.inc()
@@ -80,12 +94,8 @@ class Afterwards:
                     left -= len(piece)
                     if left < 0:
                         return
-                open_call.ended = open_call.meter.is_complete()
+                open_call.came_whole = open_call.meter.is_complete()
         except NotReachedError:
-            open_call.free = True
+            open_call.free_without_usage = True
         except (TimeoutError, UpstreamLost, Refusal):
             return  # what has come by now counts
-        except asyncio.CancelledError:
-            if sent.cancelled():
-                return  # a stream that was given up before its head came
-            raise

@@ -1,5 +1,8 @@
 """What the client gets: the provider's header fields with ours, and refusals in the caller's dialect."""
 
+import re
+from collections.abc import AsyncIterator
+
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -10,6 +13,10 @@ from gateway.dialects import openai_chat
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.upstream import UpstreamAnswer, UpstreamLost
+
+LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
+"""Header fields with addresses that clients follow."""
+ORIGIN = re.compile(r"^https?://[^/]+")
 
 
 def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:
@@ -22,6 +29,25 @@ def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool =
     if call is not None:
         headers.update(own_headers(call))
     return headers
+
+
+def led_back(
+    links: re.Pattern[bytes] | None, headers: CIMultiDict[str], pieces: AsyncIterator[bytes], own: str
+) -> AsyncIterator[bytes]:
+    """The pieces of an answer, with absolute addresses of the upstream led back to the gateway (`own`: its address as
+    the client knows it). SDKs follow them with their key, which is a gateway key. `headers` are changed to fit."""
+    for name in LINK_FIELDS:
+        if name in headers:
+            headers[name] = ORIGIN.sub(own, headers[name], count=1)
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if links is None or kind != "application/json" or "Content-Encoding" in headers:
+        return pieces
+    headers.popall("Content-Length", None)
+    return _replaced(links, pieces, own.encode())
+
+
+async def _replaced(links: re.Pattern[bytes], pieces: AsyncIterator[bytes], own: bytes) -> AsyncIterator[bytes]:
+    yield links.sub(lambda found: found[1] + own, b"".join([piece async for piece in pieces]))
 
 
 def own_headers(call: Call) -> dict[str, str]:
@@ -55,7 +81,7 @@ def not_metered(method: str, path: str, name: str) -> Refusal:
     return Refusal(
         "route_unknown",
         f"Outlay cannot meter {method} {path[:100]}, so it is not forwarded. "
-        f"An administrator can set allow_unmetered_paths = true in [upstreams.{name}].",
+        f"An administrator can set allow_unmetered_paths = true in [upstreams.{name}], for keys that may use all models.",
     )
 
 

@@ -76,6 +76,7 @@ class _One(msgspec.Struct):
 
 class _Start(msgspec.Struct):
     model: str | None = None
+    input_file_id: str | None = None
     requests: list[_One] = []
     batch_requests: list[_One] = []
 
@@ -92,6 +93,8 @@ def models_of(path: str, body: bytes) -> set[str] | None:
     for one in start.batch_requests:  # xAI
         completion = one.batch_request.chat_get_completion if one.batch_request else None
         named.append(completion.model if completion else None)
+    if start.input_file_id is not None:
+        return None  # OpenAI: what stands in the file counts
     if start.model is not None:  # Mistral: for all that name none
         named = [name or start.model for name in named] or [start.model]
     return set(filter(None, named)) if named and all(named) else None

@@ -46,9 +46,9 @@ class OpenCall:
         """Where the upstream computes, as far as settings and address tell."""
         self.meter = Meter(dialect, call.provider or "", {})
         self.is_answered = False
-        self.free = False
-        """Without usage it certainly cost nothing: the provider refused it, or was not reached."""
-        self.ended = False
+        self.free_without_usage = False
+        """When no usage comes it certainly cost nothing: the provider refused it, or was not reached."""
+        self.came_whole = False
         """The answer came whole."""
         self.closing: asyncio.Task[None] | None = None
         """Set while the close record waits for an estimate."""
@@ -58,7 +58,7 @@ class OpenCall:
         """The head of the answer is there. The first time counts."""
         if not self.is_answered:
             self.is_answered = True
-            self.call.status, self.call.first_byte_ms, self.free = status, self.ms(), status >= 400
+            self.call.status, self.call.first_byte_ms, self.free_without_usage = status, self.ms(), status >= 400
             self.meter = Meter(self.dialect, self.call.provider or "", headers)
 
     @property
@@ -114,7 +114,7 @@ class Books:
             answer = open_call.meter.finish()
             whole = _is_whole(open_call, answer, result)
             unknown = result == "upstream_error" and not open_call.is_answered
-            if whole or open_call.free or unknown:
+            if whole or open_call.free_without_usage or unknown:
                 self._record(open_call, result, answer, answer.usage, whole=whole)
             else:
                 open_call.closing = asyncio.create_task(self._close_estimated(open_call, result, answer))
@@ -148,7 +148,7 @@ class Books:
         call.response_model, call.finish_reason = answer.response_model, answer.finish_reason
         call.service_tier, call.upstream_id = answer.service_tier or call.service_tier, answer.upstream_id
         call.provider_cost_nano = answer.provider_cost_nano
-        if not open_call.free and usage.input_tokens is None and usage.output_tokens is None:
+        if not open_call.free_without_usage and usage.input_tokens is None and usage.output_tokens is None:
             # What the request or the answer itself shows: characters spoken, images made.
             shown = {**open_call.ask.units, **answer.units, **(usage.other_units or {})}
             usage = msgspec.structs.replace(usage, other_units=shown or None)
@@ -157,7 +157,7 @@ class Books:
         else:
             call.usage_source = "estimated" if usage.reported() else "none"
         set_usage(call, usage)
-        if open_call.free and call.usage_source == "none":
+        if open_call.free_without_usage and call.usage_source == "none":
             call.list_cost_nano = call.contracted_cost_nano = 0
         else:
             set_cost(call, self.price(call, answer, usage, open_call.region))
@@ -200,7 +200,7 @@ class Books:
         """Record a call that is known whole at once. False when it could not be recorded."""
         return self._write(call) is not None
 
-    async def settle(self, key: str, answer: Answer, region: str | None) -> None:
+    def settle(self, key: str, answer: Answer, region: str | None) -> None:
         """Correct the record of work in the background, now that it has ended and its usage is known. Harmless when
         repeated. Raises `OSError`."""
         expected = self.late.find(key)
@@ -225,7 +225,7 @@ class Books:
             usage.input_tokens = await self._estimator.request_tokens(provider, model, open_call.request)
         if answer.pending and not open_call.ask.stream:
             return usage  # nothing was written yet
-        cut_short = usage.output_tokens is None or not (open_call.ended or answer.finished)
+        cut_short = usage.output_tokens is None or not (open_call.came_whole or answer.finished)
         if call.operation in WRITTEN_BY_A_MODEL and meter.content_bytes and cut_short:
             written = await self._estimator.answer_tokens(provider, model, meter.sample, meter.content_bytes)
             usage.output_tokens = max(written, usage.output_tokens or 0)
@@ -272,7 +272,7 @@ def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
     """True when the provider's numbers are all there is to know."""
     if answer.pending:
         return False
-    ended = answer.finished or (answer.error is None and (open_call.ended or result == "completed"))
+    ended = answer.finished or (answer.error is None and (open_call.came_whole or result == "completed"))
     usage, operation = answer.usage, open_call.call.operation
     lacks_input = operation in READ_BY_A_MODEL and usage.input_tokens is None and not usage.other_units
     return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input

@@ -70,7 +70,7 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     kept: Fields = []
     for key, value in end_to_end(fields):
         name = key.lower()
-        if name in ("host", "content-length", "expect") or name.startswith("x-outlay-"):
+        if name in ("host", "content-length", "expect") or name.startswith(("x-outlay-", "sec-websocket-")):
             continue
         if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in value):
             continue

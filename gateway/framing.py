@@ -340,8 +340,9 @@ def framing_of(content_type: str, start: bytes) -> Framing:
 class Reader:
     """The events of one answer, from its bytes as they come by. Compressed answers are decoded in a copy."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self.framing: Framing | None = None
+    def __init__(self, headers: Mapping[str, str], *, is_lines: bool = False) -> None:
+        """`is_lines`: a part of a file, which may begin inside of a line."""
+        self.framing: Framing | None = Lines() if is_lines else None
         """Known from the first byte that is no blank."""
         self._content_type = headers.get("Content-Type", "")
         self._decode = decoder(headers.get("Content-Encoding", ""))

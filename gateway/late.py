@@ -2,11 +2,11 @@
 another, whoever asks for it and however often.
 
 `late.jsonl` in the data folder remembers what is expected and which results were booked, in lines of the journal's
-format. All gateways of a folder share it: each reads what others wrote before it decides, and decides and writes under
-one lock. Lines older than any provider keeps results are dropped.
+format. All gateways of a folder share it: each reads what others wrote before it decides, and results are booked under
+a lock. Lines older than any provider keeps results are dropped at a start.
 
-A line that says `booked` precedes the journal's records of those calls. Should a crash come between the two, the next
-start finds none of them in the journal, and drops the line.
+`booked` precedes the journal's records of those calls, `recorded` follows them. Should a crash come between, the next
+start looks for the calls in the journal, and forgets the results when they are not there.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from gateway.ledger import decode, encode, now_us
 KEPT_US = 60 * 24 * 3600 * 1_000_000
 """Providers keep results for 29 or 30 days."""
 DIGEST_BYTES = 8
+LOCK_TRIES, LOCK_WAIT_SECONDS = 200, 0.01
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -52,19 +53,32 @@ class Late:
         self._expected: dict[str, Expected] = {}
         self._names: dict[str, str] = {}
         self._booked: set[bytes] = set()
+        self._unsure: dict[str, bytes] = {}
+        """Results that were booked in calls which may not be recorded, by the first call's id."""
         self._fd = self._users_fd = -1
         self._read_to = 0
+        self._is_durable = True
 
     def start(self) -> None:
         """Read what is known. Call before the journal is started. Raises `OSError`."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._users_fd = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(BlockingIOError):  # another gateway uses the file; it has tidied it
+        with contextlib.suppress(BlockingIOError):  # another gateway uses the file
             fcntl.flock(self._users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _tidy(self._path)
+            _drop_old(self._path)
         fcntl.flock(self._users_fd, fcntl.LOCK_SH)
         self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._catch_up()
+        fcntl.flock(self._fd, fcntl.LOCK_EX)  # so nobody is in the midst of booking
+        try:
+            self._catch_up()
+            recorded = _batch_calls(self._path.parent / "journal") if self._unsure else set()
+            for call, results in list(self._unsure.items()):
+                if call in recorded:
+                    self.record(call)
+                else:
+                    self.forget([results])
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def stop(self) -> None:
         for fd in (self._fd, self._users_fd):
@@ -75,15 +89,13 @@ class Late:
     def expect(self, key: str, call: Call, booked_us: int = 0) -> None:
         """Remember that the usage of `call` comes with `key`; when that cannot be written, until a restart."""
         self._expected[key] = Expected(call, booked_us)
-        with self.deciding():
-            self._append("expected", key=key, call=call, booked_us=booked_us)
+        self._append("expected", key=key, call=call, booked_us=booked_us)
 
     def name(self, alias: str, key: str) -> None:
         """Remember another name of what is expected, such as the file that a batch's results are in."""
         if key in self._expected and self._names.get(alias) != key:
             self._names[alias] = key
-            with self.deciding():
-                self._append("named", key=key, alias=alias)
+            self._append("named", key=key, alias=alias)
 
     def find(self, key: str) -> Expected | None:
         self._catch_up()
@@ -91,13 +103,22 @@ class Late:
 
     def settle(self, key: str) -> None:
         """The usage came, and is in the ledger."""
-        with self.deciding():
-            self._append("settled", key=key)
+        self._append("settled", key=key)
 
-    @contextlib.contextmanager
-    def deciding(self) -> Iterator[None]:
-        """While the block runs, which must not wait, no other gateway writes; what others wrote before is known."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+    @contextlib.asynccontextmanager
+    async def deciding(self) -> AsyncIterator[None]:
+        """While the block runs, which must not wait, no other gateway books; what others booked before is known.
+
+        Raises `OSError` when another holds the lock for long.
+        """
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_WAIT_SECONDS)
+        else:
+            raise OSError(errno.EBUSY, "another process holds late.jsonl")
         try:
             self._catch_up()
             yield
@@ -107,26 +128,32 @@ class Late:
     def is_booked(self, result: bytes) -> bool:
         return result in self._booked
 
-    def book(self, results: Iterable[bytes], calls: Iterable[str]) -> None:
-        """Results are about to be recorded, in calls with these ids. Inside of `deciding`."""
-        self._append("booked", results=b64encode(b"".join(results)).decode(), calls=list(calls))
+    def book(self, results: Iterable[bytes], first_call: str) -> None:
+        """Results are about to be recorded, in calls of which the first has this id. Inside of `deciding`."""
+        self._append("booked", results=b64encode(b"".join(results)).decode(), call=first_call)
+
+    def record(self, first_call: str) -> None:
+        """They were recorded."""
+        self._append("recorded", call=first_call)
 
     def forget(self, results: Iterable[bytes]) -> None:
-        """They could not be recorded after all. Inside of `deciding`."""
+        """They could not be recorded after all."""
         self._append("forgotten", results=b64encode(b"".join(results)).decode())
 
     async def durable(self) -> None:
         """Wait until what was written is on the disk."""
-        await asyncio.to_thread(os.fdatasync, self._fd)
+        if not self._is_durable:
+            self._is_durable = True
+            await asyncio.to_thread(os.fdatasync, self._fd)
 
     def __len__(self) -> int:
         return len(self._expected)
 
     def _append(self, kind: str, **fields: Any) -> None:
-        line = encode(kind, now_us(), msgspec.json.encode(fields))
-        size = os.fstat(self._fd).st_size
+        self._is_durable = False
+        # Begun with a line end, so that a torn half of another line swallows nothing.
+        line = b"\n" + encode(kind, now_us(), msgspec.json.encode(fields))
         if os.write(self._fd, line) != len(line):
-            os.ftruncate(self._fd, size)  # a torn half would swallow the next line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._catch_up()
 
@@ -138,7 +165,7 @@ class Late:
         *lines, rest = os.pread(self._fd, size - self._read_to, self._read_to).split(b"\n")
         self._read_to = size - len(rest)
         for line in lines:
-            if (record := decode(line)) is not None:
+            if line and (record := decode(line)) is not None:
                 with contextlib.suppress(KeyError, ValueError, msgspec.ValidationError):  # of another version
                     self._take(record)
 
@@ -152,29 +179,25 @@ class Late:
             case "settled":
                 self._expected.pop(record["key"], None)
             case "booked":
-                self._booked.update(_results(record))
+                self._booked.update(_digests(b64decode(record["results"])))
+                self._unsure[record["call"]] = b64decode(record["results"])
+            case "recorded":
+                self._unsure.pop(record["call"], None)
             case "forgotten":
-                self._booked.difference_update(_results(record))
+                self._booked.difference_update(_digests(b64decode(record["results"])))
 
 
-def _results(record: dict[str, Any]) -> Iterator[bytes]:
-    digests = b64decode(record["results"])
-    return (digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES))
+def _digests(joined: bytes) -> Iterator[bytes]:
+    return (joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
 
 
-def _tidy(path: Path) -> None:
-    """Write the file anew without what is old, and without what a crash kept out of the journal."""
+def _drop_old(path: Path) -> None:
+    """Write the file anew without what is old."""
     if not path.exists():
         return
-    oldest, last, recorded = now_us() - KEPT_US, *_last_segment(path.parent / "journal")
-    kept: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        record = decode(line)
-        if record is None or record["at"] < oldest:
-            continue
-        if record["e"] == "booked" and record["at"] >= last and recorded.isdisjoint(record["calls"]):
-            continue
-        kept.append(line)
+    oldest = now_us() - KEPT_US
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (record := decode(line)) is not None and record["at"] >= oldest]
     aside = path.with_suffix(".new")
     with aside.open("wb") as file:
         file.write(b"".join(kept))
@@ -183,13 +206,12 @@ def _tidy(path: Path) -> None:
     aside.rename(path)
 
 
-def _last_segment(journal: Path) -> tuple[int, set[str]]:
-    """When the journal's last segment was begun, and the batches' calls in it. Earlier ones were ended in order."""
-    segments = sorted(path for path in journal.glob("*.jsonl") if path.stat().st_size and not path.is_symlink())
-    if not segments:
-        return now_us(), set()
-    with segments[-1].open("rb") as lines:
-        begun = decode(lines.readline())
-        found = (decode(line) for line in lines if b'"operation":"batch"' in line)
-        calls = {record["call_id"] for record in found if record is not None and record["e"] == "close"}
-    return (begun["at"] if begun is not None else now_us()), calls
+def _batch_calls(journal: Path) -> set[str]:
+    """The batches' calls in the journal."""
+    found: set[str] = set()
+    for segment in journal.glob("*.jsonl"):
+        with contextlib.suppress(FileNotFoundError), segment.open("rb") as lines:  # removed, being sealed
+            for line in lines:
+                if b'"operation":"batch"' in line and (record := decode(line)) is not None:
+                    found.add(record["call_id"])
+    return found

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, keys, routes, tickets
-from gateway.afterwards import Afterwards, let_go
-from gateway.answers import broke_off, headers_of, no_route, not_metered, refusal_response
+from gateway.afterwards import Afterwards
+from gateway.answers import broke_off, headers_of, led_back, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
@@ -88,9 +88,10 @@ class Proxy:
                 self._idle.set()
 
     async def idle(self) -> None:
-        """Wait until no request is being served."""
+        """Wait until no request is being served, and no answer read on."""
         if self._handling:
             await self._idle.wait()
+        await self._afterwards.idle()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request, from its head to the last byte of its answer.
@@ -115,10 +116,12 @@ class Proxy:
             is_session = headers.get("upgrade", "").lower() == "websocket"
             if is_session and call.operation != "realtime":
                 # At once, and never 404: tools then fall back to POST.
-                return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="Use HTTP POST here.")
+                return web.Response(
+                    status=426, headers={"Upgrade": "HTTP/1.1", "Server": "outlay"}, text="Use HTTP POST here."
+                )
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
-            if dialect is None and not upstream.allow_unmetered_paths:
+            if dialect is None and (principal.models or not upstream.allow_unmetered_paths):
                 raise not_metered(request.method, path, target.upstream)
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
@@ -165,14 +168,13 @@ class Proxy:
         result: Result = "interrupted"
         self._telemetry.in_flight.inc()
         try:
-            # What is not streamed is computed, and billed, also when the client leaves: its answer is read on then.
-            answer = await (sent if ask.stream else asyncio.shield(sent))
+            answer = await asyncio.shield(sent)  # it may be read on when the client has gone
             open_call.answered(answer.status, answer.headers)
             meter, pieces = open_call.meter, answer.pieces()
             start = b""
             if dialect is not None and _may_be_whole(request, answer, ask):
-                start, open_call.ended = await _collect(pieces, meter)
-                if open_call.ended:
+                start, open_call.came_whole = await _collect(pieces, meter)
+                if open_call.came_whole:
                     await self._books.close(open_call, "completed")
                     return web.Response(
                         status=answer.status, reason=answer.reason, body=start, headers=headers_of(answer, call)
@@ -185,26 +187,27 @@ class Proxy:
             await response.prepare(request)
             if start:
                 await response.write(start)
-            hider = UsageHider() if asked_for_usage is not None else None
+            hides = asked_for_usage is not None and "Content-Encoding" not in answer.headers
+            hider = UsageHider() if hides else None
             length = int(answer.headers.get("Content-Length", -1))
             async for piece in pieces:
                 meter.feed(piece)
                 if (meter.answer.finished or meter.bytes_seen == length) and not open_call.is_closed:
                     # The terminal event or the last byte is in this piece: the client may leave when it has seen it.
-                    open_call.ended = meter.bytes_seen == length and meter.is_complete()
+                    open_call.came_whole = meter.bytes_seen == length and meter.is_complete()
                     await self._books.close(open_call, "completed")
                 await response.write(piece if hider is None else hider.feed(piece))
             if hider is not None:
                 await response.write(hider.rest())
             if not open_call.is_closed:
-                open_call.ended = meter.is_complete()
-                if answer.status < 400 and not open_call.ended:
+                open_call.came_whole = meter.is_complete()
+                if answer.status < 400 and not open_call.came_whole:
                     raise UpstreamLost("ended without a terminal event")
                 await self._books.close(open_call, "completed")
             await response.write_eof()
             return response
         except Refusal as refusal:
-            open_call.free = isinstance(refusal, NotReachedError)
+            open_call.free_without_usage = isinstance(refusal, NotReachedError)
             return await self._unanswered(refusal, open_call, "upstream_error")
         except UpstreamLost as lost:
             if response is None:
@@ -222,10 +225,7 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
-            if open_call.is_closed:
-                let_go(sent)
-            else:
-                self._afterwards.take(open_call, result, sent)
+            self._afterwards.take(open_call, result, sent)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -349,16 +349,24 @@ class Proxy:
         response: web.StreamResponse | None = None
         answer: UpstreamAnswer | None = None
         try:
-            answer = await self._forwarder.send(name, self._config.upstreams[name], request.method, path, fields, body)
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers_of(answer, None))
+            upstream, own_address = self._config.upstreams[name], _own_address(request, path)
+            if dialect.links is not None:
+                # Addresses can only be replaced in bytes that can be read.
+                fields = [(key, value) for key, value in fields if key.lower() != "accept-encoding"]
+            answer = await self._forwarder.send(name, upstream, request.method, path, fields, body)
+            headers, pieces = headers_of(answer, None), answer.pieces()
+            pieces = led_back(dialect.links, headers, pieces, own_address)
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
             await response.prepare(request)
             if (route.settles or route.starts) and answer.status in (200, 206):
-                plain_path = path.partition("?")[0]
-                region = region_of(self._config.upstreams[name], plain_path)
-                watch = Watch(call, dialect, plain_path, region, answer.headers, self._books, starts=route.starts)
-                await _relay_watched(answer, response, watch)
+                plain_path, is_part = path.partition("?")[0], answer.status == 206
+                watch = Watch(
+                    call, dialect, plain_path, region_of(upstream, plain_path), answer.headers, self._books,
+                    starts=route.starts, is_part=is_part,
+                )  # fmt: skip
+                await _relay_watched(pieces, response, watch)
             else:
-                async for piece in answer.pieces():
+                async for piece in pieces:
                     await response.write(piece)
             await response.write_eof()
         except Refusal as refusal:
@@ -474,25 +482,33 @@ async def _collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, b
     return b"".join(found), True
 
 
-async def _relay_watched(answer: UpstreamAnswer, response: web.StreamResponse, watch: Watch) -> None:
+async def _relay_watched(pieces: AsyncIterator[bytes], response: web.StreamResponse, watch: Watch) -> None:
     """Pass an answer on so that the client has its end only when what it brought is booked. Raises `OSError`.
 
     An event stream ends with its terminal event. Of anything else one piece is held back until the next has come.
     """
-    is_stream = answer.headers.get("Content-Type", "").lower().startswith("text/event-stream")
+    is_stream = response.headers.get("Content-Type", "").lower().startswith("text/event-stream")
     held = b""
-    async for piece in answer.pieces():
-        watch.feed(piece)
-        if is_stream and not watch.is_finished:
+    try:
+        async for piece in pieces:
+            watch.feed(piece)
+            if not is_stream:
+                held, piece = piece, held
+            elif watch.is_finished:
+                await watch.book()
             await response.write(piece)
-            continue
-        if is_stream:
-            await watch.book()
-        else:
-            held, piece = piece, held
-        await response.write(piece)
+    except (asyncio.CancelledError, ConnectionError, UpstreamLost):
+        await watch.book(whole=False)  # what came by now may never be read again
+        raise
     await watch.book()
     await response.write(held)
+
+
+def _own_address(request: web.Request, path: str) -> str:
+    """Where the client reached what the upstream has at `/`: `http://127.0.0.1:8080/anthropic`."""
+    plain, own = path.partition("?")[0], request.raw_path.partition("?")[0]
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
+    return f"{scheme}://{request.host}{own.removesuffix(plain)}"
 
 
 def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:

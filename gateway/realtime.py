@@ -3,7 +3,7 @@ its own, recorded before its last message goes out."""
 
 import asyncio
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
@@ -23,18 +23,24 @@ BEGUN = re.compile(rb'"type"\s*:\s*"response\.created"|"modelTurn"')
 NOT_SENDABLE = frozenset({None, 1005, 1006, 1015})
 """Close codes that only say that no close frame came (RFC 6455 §7.4.1)."""
 
+By = Literal["client", "upstream", "gateway"]
 Socket = web.WebSocketResponse | ClientWebSocketResponse
 
 
 class _End(NamedTuple):
-    """How one side ended a session."""
+    """How a session ended."""
 
-    code: int | None
-    reason: bytes
+    by: By
+    code: int | None = None
+    reason: bytes = b""
 
     def sendable(self) -> int | None:
         """The code to end the other side with; `None` where this one was lost."""
         return None if self.code in NOT_SENDABLE else self.code
+
+
+RESULTS: dict[By, Result] = {"client": "client_cancelled", "upstream": "upstream_cut", "gateway": "interrupted"}
+"""Of a response that was under way, by who ended the session."""
 
 
 class Session:
@@ -58,7 +64,9 @@ class Session:
         protocols = (upstream.protocol,) if upstream.protocol else ()
         client = web.WebSocketResponse(protocols=protocols, compress=False, max_msg_size=message_bytes_max)
         client.headers.update(own_headers(self._call))
+        client.headers["Server"] = "outlay"
         result: Result = "interrupted"
+        end: _End | None = None
         try:
             await client.prepare(request)
             up = asyncio.create_task(self._up(client, upstream))
@@ -66,18 +74,20 @@ class Session:
             try:
                 await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                ended_by_client = up.done()
+                first = up if up.done() else down
+                if first.done() and first.exception() is None:
+                    end = first.result()
                 up.cancel()
                 down.cancel()
                 await asyncio.gather(up, down, return_exceptions=True)
-            result = "client_cancelled" if ended_by_client else "upstream_cut"
-            end = (up if ended_by_client else down).result()
-            if ended_by_client:
-                await upstream.close(code=end.sendable() or WSCloseCode.GOING_AWAY, message=end.reason)
-            elif (code := end.sendable()) is not None:
-                await client.close(code=code, message=end.reason)
-            elif request.transport is not None:
-                request.transport.abort()  # the provider was lost, and so is it for the client
+            if end is not None:
+                result = RESULTS[end.by]
+            if end is None or end.by != "client":
+                code = None if end is None else end.sendable()
+                if code is not None and end is not None:
+                    await client.close(code=code, message=end.reason)
+                elif request.transport is not None:
+                    request.transport.abort()  # the provider was lost, and so it is for the client
         except asyncio.CancelledError:
             if request.transport is None or request.transport.is_closing():
                 result = "client_cancelled"
@@ -86,25 +96,34 @@ class Session:
             result = "client_cancelled"
         finally:
             if self._open is not None:
-                await self._books.close(self._open, "completed" if self._open.free else result)
+                await self._books.close(self._open, "completed" if self._open.free_without_usage else result)
+            code = end.sendable() if end is not None else None
+            await upstream.close(code=code or WSCloseCode.GOING_AWAY, message=end.reason if end is not None else b"")
         return client
 
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
                 open_call = self._begin()
+                if ASKED.search(_bytes(message)):
+                    open_call.free_without_usage = False
+                await _pass_on(message, upstream)
             except Refusal as refusal:
-                return _End(WSCloseCode.INTERNAL_ERROR, refusal.message.encode()[:120])
-            if ASKED.search(_bytes(message)):
-                open_call.free = False
-            await _pass_on(message, upstream)
-        return _end(message, client)
+                return _refused(refusal)
+            except ConnectionError:
+                return _End("upstream")
+        return _end("client", message, client)
 
     async def _down(self, upstream: ClientWebSocketResponse, client: web.WebSocketResponse) -> _End:
         while (message := await upstream.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            await self._see(_bytes(message))
-            await _pass_on(message, client)
-        return _end(message, upstream)
+            try:
+                await self._see(_bytes(message))
+                await _pass_on(message, client)
+            except Refusal as refusal:
+                return _refused(refusal)
+            except ConnectionError:
+                return _End("client")
+        return _end("upstream", message, upstream)
 
     async def _see(self, event: bytes) -> None:
         """Let the meter see a message of the server; close the call when it was a bill."""
@@ -113,7 +132,7 @@ class Session:
             return
         open_call = self._begin()
         if begins:
-            open_call.free = False
+            open_call.free_without_usage = False
         open_call.meter.see(event)
         answer = open_call.meter.answer
         self._model, self._tool_model = answer.response_model, answer.tool_model
@@ -129,7 +148,7 @@ class Session:
             call.session_id = call.session_id or self._call.call_id
             self._open = self._books.open(call, self._dialect, self._ask, b"", self._region)
             self._open.answered(101, {})
-            self._open.free = True
+            self._open.free_without_usage = True
             answer = self._open.meter.answer
             answer.response_model, answer.tool_model = self._model, self._tool_model
         return self._open
@@ -146,8 +165,12 @@ async def _pass_on(message: WSMessage, to: Socket) -> None:
         await to.send_bytes(message.data)
 
 
-def _end(message: WSMessage, socket: Socket) -> _End:
+def _refused(refusal: Refusal) -> _End:
+    return _End("gateway", WSCloseCode.INTERNAL_ERROR, refusal.message.encode()[:120])
+
+
+def _end(by: By, message: WSMessage, socket: Socket) -> _End:
     """What the last thing that was received says: a close frame, an error, a lost connection."""
     if message.type is WSMsgType.CLOSE:
-        return _End(message.data, (message.extra or "").encode())
-    return _End(socket.close_code, b"")
+        return _End(by, message.data, (message.extra or "").encode())
+    return _End(by, socket.close_code)

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from gateway.call import NANO, Call
 
+MODELS_MAX = 1000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -14,6 +15,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._models: set[str] = set()
         labels = ("provider", "dialect", "result", "usage_source", "price_status")
         self.calls = Counter("outlay_calls", "Calls by how they ended.", labels, registry=self.registry)
         self.cost = Counter(
@@ -51,7 +53,7 @@ class Telemetry:
         self.calls.labels(
             call.provider or "", call.dialect or "", call.result or "", call.usage_source or "", call.price_status or ""
         ).inc()
-        team, model = call.team_id or "", call.response_model or call.request_model or ""
+        team, model = call.team_id or "", self._bounded(call.response_model or call.request_model or "")
         if call.list_cost_nano is None:
             self.unpriced.labels(call.provider or "", model).inc()
         elif call.list_cost_nano:
@@ -59,6 +61,12 @@ class Telemetry:
             self.cost.labels(call.provider or "", model, team).inc(usd)
             if not call.tickets:
                 self.unattributed.labels(team).inc(usd)
+
+    def _bounded(self, model: str) -> str:
+        """Names of models may come from clients: after so many, the rest is `other`."""
+        if len(self._models) < MODELS_MAX:
+            self._models.add(model)
+        return model if model in self._models else "other"
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -92,7 +92,7 @@ class Forwarder:
             async with asyncio.timeout(upstream.connect_seconds):
                 return await self._session.ws_connect(
                     URL(upstream.base_url.rstrip("/") + path, encoded=True),
-                    headers=[(key, value) for key, value in fields if not key.lower().startswith("sec-websocket-")],
+                    headers=list(fields),
                     protocols=tuple(protocols),
                     timeout=aiohttp.ClientWSTimeout(ws_close=upstream.connect_seconds),
                     max_msg_size=message_bytes_max,

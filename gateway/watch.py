@@ -36,14 +36,15 @@ class Watch:
         books: Books,
         *,
         starts: bool,
+        is_part: bool,
     ) -> None:
         """`call` is who asks; it is no call itself and is never recorded. `starts`: the request started what the answer
-        describes."""
+        describes. `is_part`: of a file (status 206)."""
         self._call = call
         self._dialect = dialect
         self._path = path
         self._region = region
-        self._reader = Reader(headers)
+        self._reader = Reader(headers, is_lines=is_part)
         self._books = books
         self._starts = starts
         self._answer = Answer()
@@ -66,9 +67,10 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - as in the meter: a call must not break
             self._give_up(error)
 
-    async def book(self) -> None:
-        """Book what the answer brought. Raises `OSError` when that cannot be written down."""
-        self._see_rest()
+    async def book(self, *, whole: bool = True) -> None:
+        """Book what the answer brought, as far as it came. Raises `OSError` when that cannot be written down."""
+        if whole:
+            self._see_rest()
         known = self._books.late
         if self._batch is not None:
             key = self._key(self._batch.id)
@@ -77,10 +79,10 @@ class Watch:
             for name in self._batch.names:
                 known.name(self._key(name), key)
         if self._results:
-            self._book_results()
+            await self._book_results()
         else:
             name = self._answer.upstream_id or self._path.rpartition("/")[2]
-            await self._books.settle(self._key(name), self._answer, self._region)
+            self._books.settle(self._key(name), self._answer, self._region)
         await self._books.durable()
 
     def _see_rest(self) -> None:
@@ -119,18 +121,21 @@ class Watch:
             digest = late.digest(self._call.upstream or "", id_)
             self._results.append(_Result(digest, result.dialect.name, one, cost))
 
-    def _book_results(self) -> None:
+    async def _book_results(self) -> None:
         known = self._books.late
-        with known.deciding():
+        async with known.deciding():
             fresh = {result.digest: result for result in self._results if not known.is_booked(result.digest)}
             if not fresh:
                 return
             calls = self._calls_of(list(fresh.values()))
-            known.book(fresh, [call.call_id for call, _ in calls])
+            first_call = calls[0][0].call_id
+            known.book(fresh, first_call)
             lost = [each.digest for call, group in calls if not self._books.book(call) for each in group]
             if lost:
                 known.forget(lost)
-                raise OSError("the journal cannot be written")
+            known.record(first_call)
+        if lost:
+            raise OSError("the journal cannot be written")
 
     def _calls_of(self, results: list[_Result]) -> list[tuple[Call, list[_Result]]]:
         """One call per dialect, model and price, and the results that add up to it."""

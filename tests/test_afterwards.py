@@ -127,6 +127,21 @@ async def test_a_gateway_that_stops_closes_what_it_was_reading_on(start_gateway:
     assert gateway.records()[-1]["e"] == "end"
 
 
+async def test_a_short_stream_that_is_left_before_its_head_is_read_on(gateway: Running) -> None:
+    gateway.upstream.answer([0.8, *chunked(*sse(*CHAT_CHUNKS, CHAT_USAGE), b"data: [DONE]\n\n")])
+    await leave(gateway, "/v1/chat/completions", {**CHAT, "stream": True, "max_tokens": 16})
+    row = await closed(gateway)
+    assert (row["result"], row["usage_source"], row["input_tokens"]) == ("client_cancelled", "reported", 1200)
+
+
+async def test_a_gateway_that_stops_first_lets_answers_be_read_on(start_gateway: StartGateway) -> None:
+    async with start_gateway(server=Server(port=0, drain_seconds=5.0)) as gateway:
+        gateway.upstream.answer([0.8, *whole(ANSWER)])
+        await leave(gateway, "/v1/chat/completions", CHAT)
+    [row] = gateway.closed()
+    assert (row["result"], row["usage_source"]) == ("client_cancelled", "reported")
+
+
 async def test_a_provider_that_refuses_after_the_client_left_costs_nothing(gateway: Running) -> None:
     gateway.upstream.answer([0.6, *whole({"error": {"message": "no"}}, 429)])
     await leave(gateway, "/v1/chat/completions", CHAT)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import resource
 import signal
@@ -163,19 +164,6 @@ async def test_results_with_several_models_are_one_row_each(gateway: Running) ->
     assert len({row["request_id"] for row in gateway.closed()}) == 1
 
 
-async def test_results_that_were_cut_are_booked_when_they_are_read_whole(gateway: Running) -> None:
-    first, second = lines({"result": {"message": MESSAGE}}), lines({"result": {"message": {**MESSAGE, "id": "msg_2"}}})
-    gateway.upstream.answer(
-        chunked(first, 0.05, CUT, content_type="application/x-jsonl"),
-        chunked(first, second, content_type="application/x-jsonl"),
-    )
-    with pytest.raises(Exception, match="payload"):
-        await read(gateway, "/anthropic/v1/messages/batches/b/results")
-    assert gateway.closed() == []
-    await read(gateway, "/anthropic/v1/messages/batches/b/results")
-    assert [row["input_tokens"] for row in gateway.closed()] == [2000]
-
-
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -322,37 +310,54 @@ def test_what_is_expected_survives_and_what_is_old_does_not(tmp_path: Path) -> N
         assert known.find("openai/resp_1") is None
 
 
-def test_two_gateways_of_one_folder_book_once(tmp_path: Path) -> None:
+async def test_two_gateways_of_one_folder_book_once(tmp_path: Path) -> None:
     with late(tmp_path) as a, late(tmp_path) as b:
         a.expect("openai/resp_1", CALL, 7)
         assert b.find("openai/resp_1") is not None
-        with a.deciding():
-            a.book([ONE], ["c1"])
-        with b.deciding():
+        async with a.deciding():
+            a.book([ONE], "c1")
+            a.record("c1")
+        async with b.deciding():
             assert b.is_booked(ONE)
             b.forget([ONE])
-            b.book([TWO], ["c2"])
-        with a.deciding():
+            b.book([TWO], "c2")
+        async with a.deciding():
             assert (a.is_booked(ONE), a.is_booked(TWO)) == (False, True)
 
 
-def test_what_a_crash_kept_out_of_the_journal_is_not_booked(tmp_path: Path) -> None:
+async def test_who_holds_the_lock_stops_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.late.LOCK_TRIES", 3)
+    with late(tmp_path) as known, (tmp_path / "late.jsonl").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        known.expect("openai/resp_1", CALL, 7)  # needs no lock
+        with pytest.raises(OSError, match="another process"):
+            async with known.deciding():
+                pass
+        fcntl.flock(other, fcntl.LOCK_UN)
+        async with known.deciding():
+            assert not known.is_booked(ONE)
+
+
+async def test_what_a_crash_kept_out_of_the_journal_is_not_booked(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     journal.mkdir()
-    with late(tmp_path) as known, known.deciding():
-        known.book([digest("openai", "long ago")], ["c0"])
-    start = encode("start", now_us(), b"{}")
-    with late(tmp_path) as known, known.deciding():
-        known.book([ONE], ["c1"])
-        known.book([TWO], ["c2"])
+    long_ago, three = digest("openai", "long ago"), digest("openai", "r3")
+    with late(tmp_path) as known:
+        async with known.deciding():
+            known.book([long_ago], "c0")
+            known.record("c0")  # and sealed since, so that the journal has it no more
+            known.book([ONE], "c1")
+            known.book([TWO, three], "c2")
     record = encode("close", now_us(), b'{"call_id":"c1","operation":"batch","upstream":"openai"}')
-    (journal / "20261125T000000000000-a.jsonl").write_bytes(start + record)
-    with late(tmp_path) as known, known.deciding():
-        booked = [known.is_booked(result) for result in (digest("openai", "long ago"), ONE, TWO)]
-    assert booked == [True, True, False]
+    (journal / "1-a.jsonl").write_bytes(encode("start", now_us(), b"{}") + record)
+    (journal / "2-b.jsonl").write_bytes(encode("start", now_us(), b"{}"))  # another gateway's, or a command's
+    for _ in range(2):
+        with late(tmp_path) as known:
+            booked = [known.is_booked(result) for result in (long_ago, ONE, TWO, three)]
+            assert booked == [True, True, False, False]
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_other_line(tmp_path: Path) -> None:
     with late(tmp_path) as known:
         known.expect("openai/resp_1", CALL)
         size = (tmp_path / "late.jsonl").stat().st_size
@@ -369,3 +374,61 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
         known.expect("openai/resp_3", CALL)
     with late(tmp_path) as known:
         assert [known.find(f"openai/resp_{n}") is not None for n in (1, 2, 3)] == [True, False, True]
+
+
+async def test_results_are_booked_once_across_gateways_and_restarts(start_gateway: StartGateway) -> None:
+    results = chunked(lines({"result": {"message": MESSAGE}}), content_type="application/x-jsonl")
+    path = "/anthropic/v1/messages/batches/b/results"
+    async with start_gateway() as a:
+        async with start_gateway() as b:  # its segment is the younger one
+            a.upstream.answer(results)
+            await read(a, path)
+            await read(b, path)
+    async with start_gateway() as c:
+        await read(c, path)
+        assert len(c.closed()) == 1
+
+
+@pytest.mark.parametrize("how", ["client leaves", "upstream cuts"])
+async def test_results_that_came_are_booked_also_when_the_rest_does_not(gateway: Running, how: str) -> None:
+    several = [lines({"result": {"message": {**MESSAGE, "id": f"m{i}"}}}) for i in range(4)]
+    end = [30.0] if how == "client leaves" else [0.05, CUT]
+    start = (several[0], 0.05, several[1], 0.05, several[2])
+    gateway.upstream.answer(chunked(*start, *end, content_type="application/x-jsonl"))
+    url, headers = gateway.url + "/anthropic/v1/messages/batches/b/results", {"Authorization": f"Bearer {gateway.key}"}
+    async with gateway.session.get(url, headers=headers) as response:
+        await response.content.readany()
+        await asyncio.sleep(0.2)
+        response.close()
+    async with asyncio.timeout(5):
+        while not gateway.closed():
+            await asyncio.sleep(0.01)
+    assert gateway.closed()[0]["other_units"] == {"batch_results": 3.0}
+    gateway.upstream.answer(chunked(*several, content_type="application/x-jsonl"))
+    await read(gateway, "/anthropic/v1/messages/batches/b/results")
+    assert sum(row["other_units"]["batch_results"] for row in gateway.closed()) == 4
+
+
+async def test_a_file_read_in_parts(gateway: Running) -> None:
+    whole_file = lines(*({"id": f"b{i}", "response": {"body": {**CHAT, "id": f"c{i}"}}} for i in range(10)))
+    cut = len(whole_file) // 2 + 20  # inside of a line
+    for part in (whole_file[:cut], whole_file[cut:]):
+        gateway.upstream.answer(chunked(part, content_type="application/octet-stream", status=206))
+        assert await read(gateway, "/v1/files/f/content", Range="bytes=x") == part
+    assert sum(row["other_units"]["batch_results"] for row in gateway.closed()) == 9  # all but the line that was cut
+
+
+async def test_addresses_in_a_batch_lead_back_to_the_gateway(gateway: Running) -> None:
+    batch = {
+        "id": "b",
+        "type": "message_batch",
+        "results_url": "https://api.anthropic.com/v1/messages/batches/b/results",
+    }
+    gateway.upstream.answer(whole(batch))
+    for prefix in ("/anthropic", "", "/t/PAY-1"):
+        found = json.loads(await read(gateway, f"{prefix}/v1/messages/batches/b", **{"Accept-Encoding": "gzip"}))
+        assert found["results_url"] == f"{gateway.url}{prefix}/v1/messages/batches/b/results"
+    assert gateway.upstream.requests[0].header("accept-encoding") is None
+    gateway.upstream.answer(whole({}, headers=[("X-Goog-Upload-URL", "https://g.example/upload/v1beta/files?id=1")]))
+    async with gateway.post("/upload/v1beta/files", {}) as response:
+        assert response.headers["X-Goog-Upload-URL"] == f"{gateway.url}/upload/v1beta/files?id=1"

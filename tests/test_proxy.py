@@ -498,6 +498,13 @@ async def test_health(start_gateway: StartGateway) -> None:
     assert gateway.upstream.requests == []
 
 
+async def test_a_compressed_stream_is_passed_on_at_once(gateway: Running) -> None:
+    packed = gzip.compress(sse(CHAT_CHUNKS[0])[0])
+    gateway.upstream.answer(chunked(packed, 30.0, headers=[("Content-Encoding", "gzip")]))
+    async with gateway.post("/v1/chat/completions", {**CHAT, "stream": True}) as response:
+        assert await asyncio.wait_for(response.content.readany(), 5) == packed
+
+
 async def test_sound_is_passed_on_at_once(gateway: Running) -> None:
     gateway.upstream.answer(chunked(b"ID3", 30.0, content_type="audio/mpeg"))
     async with gateway.post("/v1/audio/speech", {"model": "tts-1", "input": "hello"}) as response:

@@ -47,6 +47,8 @@ class Provider:
     headers: dict[str, str] = field(default_factory=dict)
     cut_at_end: bool = False
     url: str = ""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    close_code: int | None = None
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.headers = {name.lower(): value for name, value in request.headers.items()}
@@ -61,6 +63,8 @@ class Provider:
                 await (socket.send_bytes(answer) if isinstance(answer, bytes) else socket.send_str(json.dumps(answer)))
             if self.cut_at_end and not batches and request.transport is not None:
                 request.transport.abort()
+        self.close_code = socket.close_code
+        self.ended.set()
         return socket
 
 
@@ -206,3 +210,44 @@ async def test_a_gateway_that_stops_ends_its_sessions(start_gateway: StartGatewa
     [row] = gateway.closed()
     assert row["result"] in ("interrupted", "client_cancelled")
     assert gateway.records()[-1]["e"] == "end"
+
+
+async def test_a_provider_that_is_lost_is_no_clean_end(start_gateway: StartGateway, provider: Provider) -> None:
+    provider.batches = [[BEGUN]]
+    provider.cut_at_end = True
+    async with started(start_gateway, provider) as gateway:
+        async with connect(gateway) as socket:
+            await socket.send_str(json.dumps({"type": "response.create"}))
+            with contextlib.suppress(ConnectionError):
+                for _ in range(2000):  # a client that sends all the time
+                    await socket.send_str(json.dumps({"type": "input_audio_buffer.append", "audio": "A" * 100}))
+            while not socket.closed:
+                await socket.receive(5)
+            assert socket.close_code == 1006
+        async with asyncio.timeout(5):
+            while not gateway.closed():
+                await asyncio.sleep(0.01)
+        assert [row["result"] for row in gateway.closed()] == ["upstream_cut"]
+
+
+async def test_each_side_ends_as_the_other(start_gateway: StartGateway, provider: Provider) -> None:
+    provider.batches = [[CREATED]]
+    async with started(start_gateway, provider) as gateway:
+        socket = await connect(gateway)
+        assert socket._response.headers["Server"] == "outlay"
+        await ask(socket, {"type": "session.update"}, 1)
+        await socket.close(code=4000, message=b"bye")
+        await asyncio.wait_for(provider.ended.wait(), 5)
+        assert provider.close_code == 4000
+
+
+async def test_keys_in_subprotocols_open_sessions_and_go_no_further(
+    start_gateway: StartGateway, provider: Provider
+) -> None:
+    provider.batches = [[CREATED]]
+    async with started(start_gateway, provider) as gateway:
+        url, key = gateway.url + "/v1/realtime?model=gpt-realtime", f"openai-insecure-api-key.{gateway.key}"
+        async with gateway.session.ws_connect(url, protocols=("realtime", key)) as socket:
+            assert await ask(socket, {"type": "session.update"}, 1) == [CREATED]
+        assert provider.headers["sec-websocket-protocol"] == "realtime"
+        assert gateway.key not in str(provider.headers)

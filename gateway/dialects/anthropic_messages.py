@@ -95,4 +95,5 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"type"\s*:\s*"(?:message_start|message_delta|message_stop|completion|error)"'),
     fold=fold,
     refuse=refuse,
+    links=re.compile(rb'("results_url"\s*:\s*")https?://[^/"]+'),
 )

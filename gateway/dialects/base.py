@@ -41,6 +41,9 @@ class Dialect(msgspec.Struct, frozen=True):
     The provider matters because servers that speak one wire format mean different things by it."""
     refuse: Callable[[Refusal], tuple[dict[str, str], Any]]
     """Headers and JSON body of a refusal, shaped so that tools of this dialect stop and show its message."""
+    links: re.Pattern[bytes] | None = None
+    """Origins of addresses in unbilled answers that clients follow, with the key that they have for the gateway; group
+    1 stands before the origin."""
     signs_end: bool = True
     """A whole stream of this dialect shows that it is whole: by a terminal event, or by the reason why it stopped."""
     fold_headers: Callable[[Answer, Mapping[str, str]], None] | None = None

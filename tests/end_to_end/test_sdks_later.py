@@ -94,7 +94,7 @@ async def test_openai_realtime(start_gateway: StartGateway, provider: Provider) 
 
 async def test_anthropic_batch(gateway: Running) -> None:
     batch = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "ended",
-             "results_url": f"{gateway.url}/v1/messages/batches/msgbatch_1/results"}  # fmt: skip
+             "results_url": "https://api.anthropic.com/v1/messages/batches/msgbatch_1/results"}  # fmt: skip
     result = {
         "custom_id": "1",
         "result": {"type": "succeeded", "message": {**MESSAGE, "role": "assistant", "content": []}},
