@@ -81,7 +81,8 @@ def not_metered(method: str, path: str, name: str) -> Refusal:
     return Refusal(
         "route_unknown",
         f"Outlay cannot meter {method} {path[:100]}, so it is not forwarded. "
-        f"An administrator can set allow_unmetered_paths = true in [upstreams.{name}], for keys that may use all models.",
+        f"An administrator can set allow_unmetered_paths = true in [upstreams.{name}], for keys that may use all "
+        "models.",
     )
 
 
