@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -128,25 +128,28 @@ class Proxy:
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await _read(request)
             call.request_bytes = len(body)
+            kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
-            billed = route is None or route.operation is not None
-            if dialect is not None and billed:
+            models: Collection[str | None] = ()
+            if dialect is not None and kind == "call":
                 plain = self._decoded(body, headers.get("content-encoding", ""))
                 ask = _read_ask(dialect, target.path if call.operation == "realtime" else path, plain)
-                keys.check_model(principal, ask.model)
-            elif route is not None and route.starts:
-                self._check_batch(principal, upstream.provider, path, headers, body)
+                models = (ask.model,)
+            elif kind == "start":
+                models = self._models_of_batch(principal, path, headers, body)
+            for model in models:
+                keys.check_model(principal, model)
             _set_ask(call, ask)
             attribution = tickets.attribute(
                 self._config.tickets, principal, headers, target.ticket, target.task, ask, call.session_id
             )
-            if attribution.ticket_source == "none" and (route is None or billed or route.starts):
+            if attribution.ticket_source == "none" and kind != "unbilled":
                 tickets.demand(self._config.tickets, call.client)
             _set_attribution(call, attribution)
-            if dialect is not None and route is not None and not billed:
+            for model in models:
+                self._check_price(upstream.provider, model)
+            if dialect is not None and route is not None and kind != "call":
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
-            if dialect is not None:
-                self._check_price(upstream.provider, ask.model)
             if dialect is not None and is_session:
                 own = credential is None
                 return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
@@ -271,12 +274,13 @@ class Proxy:
                 "blocked. An administrator can add one to config/prices.toml.",
             )
 
-    def _check_batch(
-        self, principal: Principal, provider: str, path: str, headers: dict[str, str], body: bytes
-    ) -> None:
-        """What a call must pass, for each model that a batch asks for."""
+    def _models_of_batch(
+        self, principal: Principal, path: str, headers: dict[str, str], body: bytes
+    ) -> Collection[str]:
+        """The models that a new batch asks for; none where any may be asked. Raises the refusal `forbidden` where the
+        request does not show them."""
         if not principal.models and self._config.prices.policy != "block":
-            return
+            return ()
         models = batches.models_of(path, self._decoded(body, headers.get("content-encoding", "")))
         if models is None:
             raise Refusal(
@@ -284,9 +288,7 @@ class Proxy:
                 "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
                 "Use a key that may use all models, or ask without a batch.",
             )
-        for model in models:
-            keys.check_model(principal, model)
-            self._check_price(provider, model)
+        return models
 
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""

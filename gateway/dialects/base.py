@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,11 @@ class Route(msgspec.Struct, frozen=True):
     """An unbilled route whose answer may bring the usage of an earlier request: of background work, of a batch."""
     starts: bool = False
     """An unbilled route that starts what is billed later: a batch."""
+
+    @property
+    def kind(self) -> Literal["call", "start", "unbilled"]:
+        """What its requests are: billed by their answer, billed later (a batch is started), or never."""
+        return "call" if self.operation is not None else "start" if self.starts else "unbilled"
 
 
 class Dialect(msgspec.Struct, frozen=True):
