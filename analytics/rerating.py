@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,9 +40,11 @@ class Rerated(NamedTuple):
     old: Call
     new: Call
     booked_us: int
+    at_us: int
+    """Later than what it overrules, and earlier than whatever came after the call was read."""
 
-    def correction(self) -> tuple[Call, ledger.Cause, int]:
-        return self.new, "price", self.booked_us
+    def correction(self) -> ledger.Correction:
+        return ledger.Correction(self.new, "price", self.booked_us, self.at_us)
 
 
 class Kept(NamedTuple):
@@ -93,8 +95,12 @@ class Span(NamedTuple):
     last: date
     as_of: datetime
 
+    @property
+    def as_of_us(self) -> int:
+        return (self.as_of - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+
     def parameters(self) -> dict[str, Any]:
-        start, end = (datetime.combine(day, datetime.min.time()) for day in (self.first, self.last + timedelta(days=1)))
+        start, end = datetime.combine(self.first, time.min), datetime.combine(self.last, time.max)
         return {"from": start, "to": end, "as_of": self.as_of.replace(tzinfo=None)}
 
 
@@ -109,19 +115,21 @@ def count(data: Path, span: Span) -> int:
 def outcomes(data: Path, span: Span, book: PriceBook, *, guesses: bool) -> Iterator[Rerated | Kept]:
     """Each call of a span, re-rated. `guesses`: prices of guessed models count, as the price policy has it."""
     with analytics.open(data) as db:
-        for call, booked_us in _calls(db, span):
+        for call, booked_us, corrected_us in _calls(db, span):
             found = rerate(call, book, guesses=guesses)
-            yield Rerated(call, found, booked_us) if isinstance(found, Call) else Kept(found)
+            at_us = max(span.as_of_us, (corrected_us or 0) + 1)
+            yield Rerated(call, found, booked_us, at_us) if isinstance(found, Call) else Kept(found)
 
 
-def _calls(db: duckdb.DuckDBPyConnection, span: Span) -> Iterator[tuple[Call, int]]:
+def _calls(db: duckdb.DuckDBPyConnection, span: Span) -> Iterator[tuple[Call, int, int | None]]:
+    """Each with the times at which it was booked and last corrected, microseconds since the epoch."""
     result = db.execute(lake.step("rerate_calls"), span.parameters())
     names = [column[0] for column in result.description or ()]
     while rows := result.fetchmany(BATCH_ROWS):
         for row in rows:
             fields = dict(zip(names, row, strict=True))
-            booked_us = fields.pop("booked_us")
-            yield msgspec.convert(fields, Call), booked_us
+            booked_us, corrected_us = fields.pop("booked_us"), fields.pop("corrected_us")
+            yield msgspec.convert(fields, Call), booked_us, corrected_us
 
 
 # -- one call, pure ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,13 +17,22 @@ from analytics import lake, rerating, verifying
 from analytics.prices_cli import prices_
 from gateway import cli, prices
 from gateway.call import NANO, Call, Cost, Usage
+from gateway.config import LedgerSettings
 from gateway.ids import uuid7
+from gateway.ledger import Correction, Ledger, encode_correction, write_corrections
 from gateway.prices import PriceBook
-from tests.journals import NOON, micros, segment
+from tests.journals import NOON, Segment, micros, segment
 
 Run = Callable[..., tuple[int, str, str]]
 BOOK = PriceBook.load(prices.DEFAULT_BOOK)
 RECENT = datetime.now(UTC) - timedelta(days=2)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    lake.publish(folder)
+    return folder
 
 
 @pytest.fixture
@@ -257,6 +266,52 @@ def test_rerate_shows_then_corrects_and_writes_nothing_the_second_time(run: Run,
     assert verifying.verify(data).wrong == []
 
 
+def test_what_became_known_after_the_read_is_not_overruled(data: Path, dear: PriceBook) -> None:
+    estimated = msgspec.structs.replace(booked(output_tokens=None), usage_source="estimated")
+    known = msgspec.structs.replace(booked(output_tokens=900), call_id=estimated.call_id)
+    settings = LedgerSettings(dir=str(data), reserve_bytes=0)
+    gateway = Ledger(settings, "gw-1")
+    gateway.start()
+    booked_us = gateway.close(estimated)
+    assert booked_us
+
+    def correct(meanwhile: bool) -> int:
+        span = rerating.Span(NOON.date(), NOON.date(), datetime.now(UTC))
+
+        def corrections() -> Iterator[Correction]:
+            for outcome in rerating.outcomes(data, span, dear, guesses=True):
+                if meanwhile:
+                    assert gateway.correct(known, "usage", booked_us)
+                if isinstance(outcome, rerating.Rerated):
+                    yield outcome.correction()
+
+        return write_corrections(settings, corrections(), f"rerate-{meanwhile}")
+
+    assert correct(meanwhile=True) == 1
+    assert spent(data) == {known.call_id: Decimal(known.list_cost_nano or 0) / NANO}
+    assert correct(meanwhile=False) == 1
+    assert spent(data) == {known.call_id: Decimal("0.0112")}  # 1,000 tokens at 4 USD per million, 900 at 8
+    gateway.stop()
+    assert verifying.verify(data).wrong == []
+
+
+def test_a_correction_from_a_clock_that_runs_ahead_is_overruled_once(data: Path, dear: PriceBook) -> None:
+    first, ahead = booked(), datetime.now(UTC) + timedelta(hours=1)
+    segment(data, [first])
+    with Segment(data, ahead, "fix") as written:
+        written.write(encode_correction(first, "price", micros(NOON), micros(ahead)))
+    for corrections in (1, 0):
+        span = rerating.Span(NOON.date(), NOON.date(), datetime.now(UTC))
+        found = [
+            outcome.correction()
+            for outcome in rerating.outcomes(data, span, dear, guesses=True)
+            if isinstance(outcome, rerating.Rerated)
+        ]
+        assert len(found) == corrections
+        write_corrections(LedgerSettings(dir=str(data)), found, "rerate")
+        assert spent(data) == {first.call_id: Decimal("0.008")}
+
+
 def test_rerate_is_for_past_days_in_order_and_needs_a_folder(run: Run) -> None:
     assert run("rerate", "--from", "2026-11-20", "--to", "2026-11-19")[0] == 2
     code, _, errors = run(*SPAN)
@@ -345,7 +400,7 @@ def test_causes_are_told_apart(tmp_path: Path, dear: PriceBook) -> None:
     unknown = priced(old, Cost("unpriced", BOOK.id))
     assert rerating.cause_of(unknown, rerated(unknown)) == "price"
     summary = rerating.Summary()
-    summary.add(rerating.Rerated(unknown, rerated(unknown), 0))
+    summary.add(rerating.Rerated(unknown, rerated(unknown), 0, 0))
     [line] = summary.lines.values()
     assert (line.unpriced_before, line.list_before, line.list_after) == (1, 0, int(0.006 * NANO))
 
