@@ -162,6 +162,7 @@ def test_corrections_that_root_writes_are_the_gateways_and_another_user_is_refus
     with tempfile.TemporaryDirectory() as name:  # below no folder that only root may enter
         data = Path(name)
         os.chown(data, nobody, nobody)
+        data.chmod(0o755)
         settings = LedgerSettings(dir=name, reserve_bytes=0)
 
         def serve() -> None:
