@@ -1,6 +1,9 @@
 """`outlay prices`: what the price book says, what a new one changes, and re-rating past calls with it."""
 
+import contextlib
 import secrets
+import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,6 +28,7 @@ from gateway.config import Config, load
 from gateway.errors import UserError
 from gateway.ledger import write_corrections
 from gateway.prices import listing
+from gateway.prices.overrides import Overrides
 
 SPEND_DAYS = 90
 """A change of price matters where money was spent in so many days."""
@@ -172,19 +176,24 @@ def _is_notable(change: listing.Change) -> bool:
 
 def _snapshot(name: str) -> prices.PriceBook:
     """A snapshot by its file, or a shipped one by its id or the start of it. Without supplement and own prices."""
+    return _bare(_snapshot_file(name))
+
+
+def _snapshot_file(name: str) -> Path:
+    if Path(name).exists():
+        return Path(name)
+    shipped = {_bare(path).id: path for path in prices.DEFAULT_BOOK.parent.glob("*.json.gz")}
+    found = [path for id_, path in shipped.items() if id_.startswith(name) or name.startswith(id_)]
+    if len(found) != 1:
+        raise UserError(f"there is no price snapshot {name}: name a file, or one of {', '.join(shipped)}")
+    return found[0]
+
+
+def _bare(path: Path) -> prices.PriceBook:
     try:
-        if Path(name).exists():
-            return prices.PriceBook.load(Path(name), supplement=None)
-        shipped = [
-            prices.PriceBook.load(path, supplement=None) for path in prices.DEFAULT_BOOK.parent.glob("*.json.gz")
-        ]
+        return prices.PriceBook.load(path, supplement=None)
     except ValueError as error:
         raise UserError(str(error)) from None
-    found = [book for book in shipped if book.id.startswith(name) or name.startswith(book.id)]
-    if len(found) != 1:
-        known = ", ".join(book.id for book in shipped)
-        raise UserError(f"there is no price snapshot {name}: name a file, or one of {known}")
-    return found[0]
 
 
 Spend = dict[tuple[str, str], Decimal]
@@ -248,17 +257,17 @@ def _print_changes(changes: Sequence[listing.Change], spend: Spend, as_json: boo
 @prices_.command()
 @click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), required=True, help="First day, UTC.")
 @click.option("--to", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Last day, UTC.")
-@click.option("--book", "snapshot", type=click.Path(path_type=Path), help="Price snapshot.  [default: the shipped one]")
+@click.option("--book", "snapshot", help="Price snapshot: a file, or the id of a shipped one.  [default: the newest]")
 @click.option("--apply", "apply_", is_flag=True, help="Write the corrections. Without it, nothing is written.")
-@click.option("--data", type=click.Path(path_type=Path), default=DATA, show_default=True, help="Data folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data folder.  [default: [ledger] dir of the settings]")
 @config_option
 @json_option
 def rerate(
     from_: datetime,
     to: datetime,
-    snapshot: Path | None,
+    snapshot: str | None,
     apply_: bool,
-    data: Path,
+    data: Path | None,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -266,29 +275,63 @@ def rerate(
     if from_ > to:
         raise click.UsageError("--from is after --to")
     config = _settings(config_path)
-    book = app.load_prices(config, snapshot or prices.DEFAULT_BOOK)
+    if apply_ and config.file is None:
+        raise UserError(
+            f"there is no {CONFIG} here, so that own prices and discounts would be missing: name the settings file of "
+            "the gateway with --config"
+        )
+    data = data or Path(config.ledger.dir)
+    shipped = app.load_prices(config)
+    book = app.load_prices(config, _snapshot_file(snapshot)) if snapshot else shipped
+    known = {other.id: other for other in (shipped, *(each.with_overrides(Overrides()) for each in (book, shipped)))}
     span = rerating.Span(from_.date(), to.date(), datetime.now(UTC))
     calls, guesses = rerating.count(data, span), config.prices.policy != "allow"
+
+    def outcomes(what: str) -> Iterator[rerating.Rerated | rerating.Kept]:
+        return _watched(rerating.outcomes(data, span, book, guesses=guesses, known=known.values()), calls, what)
+
     summary = rerating.Summary()
-    for outcome in _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Computing"):
+    for outcome in outcomes("Computing"):
         summary.add(outcome)
     if not as_json:
         _print_summary(summary, book)
+        click.echo(f"Own prices and discounts: {_overrides(config, book)}.")
     written = 0
     if apply_ and summary.lines:
         settings = msgspec.structs.replace(config.ledger, dir=str(data), synthetic=(data / MARKER).exists())
-        again = _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Correcting")
-        corrections = (outcome.correction() for outcome in again if isinstance(outcome, rerating.Rerated))
+        found = (each.correction() for each in outcomes("Correcting") if isinstance(each, rerating.Rerated))
         try:
-            written = write_corrections(settings, corrections, f"rerate-{secrets.token_hex(4)}")
+            with _tidy_when_terminated():
+                written = write_corrections(settings, found, f"rerate-{secrets.token_hex(4)}")
         except OSError as error:
-            raise UserError(f"no correction was written: {data} cannot be written: {error.strerror}") from None
+            raise UserError(
+                f"{data} cannot be written: {error.strerror}; some corrections may be missing: the same command, run "
+                "again, writes what is missing"
+            ) from None
     if as_json:
         _print_json({"price_book": book.id, **_summary(summary), "corrections_written": written})
     elif summary.lines:
         click.echo(
             f"{written:,} corrections were written." if apply_ else "Nothing was written; --apply corrects them."
         )
+
+
+def _overrides(config: Config, book: prices.PriceBook) -> str:
+    """Which file of own prices counts."""
+    if config.file is None:
+        return f"none, for there is no {CONFIG} here"
+    path = Path(config.file).parent / (config.prices.overrides or "prices.toml")
+    return str(path) if "+" in book.id else f"none in {path}"
+
+
+@contextlib.contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """SIGTERM ends the process as an error does: what is half written is removed."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(summary: rerating.Summary) -> dict[str, Any]:
@@ -330,7 +373,7 @@ def _print_summary(summary: rerating.Summary, book: prices.PriceBook) -> None:
     changed = sum(row["calls"] for row in rows)
     click.echo(f"{changed:,} calls change, {summary.unchanged:,} cost the same with {book.id}.")
     for reason, calls in summary.left.most_common():
-        click.echo(f"{calls:,} calls stay as they are: {reason}.")
+        click.echo(f"{calls:,} calls stay as they are: {rerating.REASONS[reason]}.")
 
 
 # -- output and input ------------------------------------------------------------------------------------------------
