@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import msgspec
@@ -340,6 +341,24 @@ def test_verify_finds_a_correction_without_its_call_and_a_damaged_file(data: Pat
         db.read_parquet(str(path), hive_partitioning=False).limit(0).write_parquet(str(path))
     wrong = verifying.verify(data).wrong
     assert any("has 0 corrections of 0 USD, but 1 corrections of 0.000000007 USD" in line for line in wrong)
+
+
+def test_verify_looks_again_when_corrections_appear_meanwhile(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = call()
+    segment(data, [first])
+    looks = 0
+    check = verifying._check_files
+
+    def appear(*arguments: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            correct(data, restated(first, 7))
+        check(*arguments)
+
+    monkeypatch.setattr(verifying, "_check_files", appear)
+    assert all_is_well(data)
+    assert looks == 2
 
 
 def test_the_check_of_corrections_finds_a_missing_one(data: Path) -> None:

@@ -156,6 +156,25 @@ def test_show_knows_own_prices_and_asks_back_for_unknown_names(run: Run, tmp_pat
     assert (code, out) == (1, "")
     assert errors.startswith("the price book has no model gpt-4.l; did you mean gpt-4.1, ")
     assert "config/prices.toml" in run("show", "qqqqqqqqq")[2]
+    assert "priced by a guess, which --provider shows" in run("show", "gpt-4.1-my-deployment")[2]
+    code, out, errors = run("show", "gpt-4.1-my-deployment", "--provider", "openai", "--json")
+    assert (code, {q["status"] for q in json.loads(out)}, errors) == (0, {"fallback"}, "")
+    code, _, errors = run("show", "gpt-4.1", "--provider", "opnai")
+    assert (code, errors) == (0, "the price book does not know a provider opnai: these are guesses\n")
+    code, _, errors = run("show", "qqqqqqqqq", "--provider", "opnai")
+    assert (code, "of opnai, a provider that it does not know;" in errors) == (1, True)
+
+
+def test_show_finds_names_as_calls_are_priced(run: Run) -> None:
+    """In other spellings, and with the hosts that sell a vendor's models at his prices."""
+
+    def sold(name: str) -> set[tuple[str, str]]:
+        code, out, _ = run("show", name, "--json")
+        assert code == 0
+        return {(q["provider"], q["status"]) for q in json.loads(out)}
+
+    assert ("openai", "alias") in sold("ft:gpt-4.1-2025-04-14:acme::abc")
+    assert {("openai", "exact"), ("azure.ai.inference", "alias")} <= sold("gpt-4.1")
 
 
 # -- diff and check --------------------------------------------------------------------------------------------------
@@ -190,6 +209,27 @@ def test_check_asks_before_prices_in_use_change(run: Run, tmp_path: Path) -> Non
     code, out, _ = run("check", new, "--yes", "--json")
     assert code == 0
     assert json.loads(out)["to_confirm"] == [{"provider": "openai", "model": "gpt-4.1", "spend_usd": 0.006}]
+
+
+def test_check_asks_before_a_name_is_taken_for_another_model(run: Run, tmp_path: Path) -> None:
+    def swap(data: dict[str, Any]) -> None:
+        one, other = (next(m for m in models(data) if m["id"] == name) for name in ("gpt-4.1", "gpt-4.1-mini"))
+        one["match"], other["match"] = other["match"], one["match"]
+
+    new = str(other_snapshot(tmp_path / "new.json.gz", swap))
+    segment(tmp_path / "data", [booked(at=RECENT), booked(at=RECENT, request_model="gpt-4o")], at=RECENT)
+    code, out, errors = run("check", new)
+    assert (code, "openai/gpt-4.1; look" in errors) == (1, True)
+    assert "openai: gpt-4.1 was taken for openai/gpt-4.1 and is for openai/gpt-4.1-mini." in out
+    code, out, _ = run("check", new, "--yes", "--json")
+    assert (code, [name["model"] for name in json.loads(out)["renamed"]]) == (0, ["gpt-4.1"])
+
+
+def test_check_finds_the_spend_of_a_served_name_that_no_list_has(run: Run, tmp_path: Path) -> None:
+    new = str(other_snapshot(tmp_path / "new.json.gz", dearer))
+    segment(tmp_path / "data", [booked(at=RECENT, response_model="my-own-fine-tune")], at=RECENT)
+    code, _, errors = run("check", new)
+    assert (code, "openai/gpt-4.1; look" in errors) == (1, True)
 
 
 @pytest.mark.parametrize(
