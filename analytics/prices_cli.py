@@ -179,9 +179,8 @@ def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> Non
         confirm = notable | {(name.provider, name.model) for name in renamed}
         names = ", ".join(f"{provider}/{model}" for provider, model in sorted(confirm))
         raise UserError(
-            f"prices change by more than {NOTABLE_PERCENT} %, or the models that names stand for, where money was spent "
-            f"in the last {SPEND_DAYS} days: "
-            f"{names}; look at the changes, then accept them with --yes"
+            f"prices change by more than {NOTABLE_PERCENT} %, or the models that names stand for, where money was "
+            f"spent in the last {SPEND_DAYS} days: {names}; look at the changes, then accept them with --yes"
         )
 
 
