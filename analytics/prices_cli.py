@@ -1,12 +1,15 @@
 """`outlay prices`: what the price book says, what a new one changes, and re-rating past calls with it."""
 
+import contextlib
 import secrets
+import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 import msgspec
@@ -25,6 +28,8 @@ from gateway.config import Config, load
 from gateway.errors import UserError
 from gateway.ledger import write_corrections
 from gateway.prices import listing
+from gateway.prices.overrides import Overrides
+from gateway.prices.rates import RateSet
 
 SPEND_DAYS = 90
 """A change of price matters where money was spent in so many days."""
@@ -61,15 +66,20 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
     book = app.load_prices(_settings(config_path))
     moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
     found: list[listing.Offer] = []
-    for seller in [provider] if provider else book.sellers(model):
+    for seller in [provider] if provider else listing.sellers(book, model, moment):
         offers = listing.offers(book, seller, model, moment)
         same = [[msgspec.structs.replace(offer, provider=other.provider) for offer in offers] for other in found]
         found += [] if any(copy and all(offer in found for offer in copy) for copy in same) else offers
+    is_new = provider and provider.lower() not in book.providers and all(offer.status == "fallback" for offer in found)
     if not found:
         near = listing.near(book, model)
-        at_whom = f" of {provider}" if provider else ""
+        at_whom = f" of {provider}" + (", a provider that it does not know" if is_new else "") if provider else ""
         advice = f"did you mean {', '.join(near)}?" if near else "give it a price in config/prices.toml"
+        if any(book.find(name, model, moment) for name in book.providers):
+            advice += "; calls are priced by a guess, which --provider shows"
         raise UserError(f"the price book has no model {model}{at_whom}; {advice}")
+    if is_new:
+        click.echo(f"the price book does not know a provider {provider}: these are guesses", err=True)
     if as_json:
         _print_json(found)
         return
@@ -123,7 +133,7 @@ def diff(a: str, b: str, data: Path | None, as_json: bool) -> None:
     """What differs between two price snapshots, files or ids of shipped ones, and the spend that it touches."""
     old, new = _snapshot(a), _snapshot(b)
     found = listing.changes(old, new, datetime.now(UTC))
-    _print_changes(found, _spend(_folder(data), old, new), as_json)
+    _print_changes(found, _spend(_spend_by_names(_folder(data)), old, new), as_json)
 
 
 @prices_.command()
@@ -132,13 +142,18 @@ def diff(a: str, b: str, data: Path | None, as_json: bool) -> None:
 @data_option
 @json_option
 def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> None:
-    """Validate a price snapshot: its shape and hash, its rates, and what it changes against the shipped one."""
+    """Validate a price snapshot: its shape and hash, its rates, and what it changes against the shipped one.
+
+    Without FILE, the shipped one is validated.
+    """
     new = _snapshot(str(file or prices.DEFAULT_BOOK))
     old = _snapshot(str(prices.DEFAULT_BOOK))
     found = listing.changes(old, new, datetime.now(UTC))
     folder = _folder(data)
-    spend = _spend(folder, old, new)
+    calls = _spend_by_names(folder)
+    spend = _spend(calls, old, new)
     notable = {(c.provider, c.model) for c in found if _is_notable(c)} & spend.keys()
+    renamed = _renamed(calls, old, new)
     if as_json:
         _print_json(
             {
@@ -147,20 +162,25 @@ def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> Non
                 "models": sum(len(provider.models) for provider in new.lists.values()),
                 "changes": [_with_spend(change, spend) for change in found],
                 "to_confirm": [{"provider": p, "model": m, "spend_usd": spend[p, m]} for p, m in sorted(notable)],
+                "renamed": renamed,
             }
         )
     else:
         if found:
             _print_changes(found, spend, as_json=False)
+        for name in renamed:
+            before, after = (model or "no model" for model in (name.old, name.new))
+            click.echo(f"{name.provider}: {name.model} was taken for {before} and is for {after}.")
         models = sum(len(provider.models) for provider in new.lists.values())
         click.echo(f"{new.id}: {models} models of {len(new.lists)} providers; hash, shape and rates are sound.")
         if folder is None:
             click.echo(f"There is no data folder {DATA}, so past spend was not looked at.")
-    if notable and not yes:
-        names = ", ".join(f"{provider}/{model}" for provider, model in sorted(notable))
+    if (notable or renamed) and not yes:
+        confirm = notable | {(name.provider, name.model) for name in renamed}
+        names = ", ".join(f"{provider}/{model}" for provider, model in sorted(confirm))
         raise UserError(
-            f"prices change by more than {NOTABLE_PERCENT} % where money was spent in the last {SPEND_DAYS} days: "
-            f"{names}; look at the changes, then accept them with --yes"
+            f"prices change by more than {NOTABLE_PERCENT} %, or the models that names stand for, where money was "
+            f"spent in the last {SPEND_DAYS} days: {names}; look at the changes, then accept them with --yes"
         )
 
 
@@ -172,39 +192,85 @@ def _is_notable(change: listing.Change) -> bool:
 
 def _snapshot(name: str) -> prices.PriceBook:
     """A snapshot by its file, or a shipped one by its id or the start of it. Without supplement and own prices."""
+    return _bare(_snapshot_file(name))
+
+
+def _snapshot_file(name: str) -> Path:
+    if Path(name).exists():
+        return Path(name)
+    shipped = {_bare(path).id: path for path in prices.DEFAULT_BOOK.parent.glob("*.json.gz")}
+    found = [path for id_, path in shipped.items() if id_.startswith(name) or name.startswith(id_)]
+    if len(found) != 1:
+        raise UserError(f"there is no price snapshot {name}: name a file, or one of {', '.join(shipped)}")
+    return found[0]
+
+
+def _bare(path: Path) -> prices.PriceBook:
     try:
-        if Path(name).exists():
-            return prices.PriceBook.load(Path(name), supplement=None)
-        shipped = [
-            prices.PriceBook.load(path, supplement=None) for path in prices.DEFAULT_BOOK.parent.glob("*.json.gz")
-        ]
+        return prices.PriceBook.load(path, supplement=None)
     except ValueError as error:
         raise UserError(str(error)) from None
-    found = [book for book in shipped if book.id.startswith(name) or name.startswith(book.id)]
-    if len(found) != 1:
-        known = ", ".join(book.id for book in shipped)
-        raise UserError(f"there is no price snapshot {name}: name a file, or one of {known}")
-    return found[0]
 
 
 Spend = dict[tuple[str, str], Decimal]
 """USD by provider and model, as snapshots call them."""
 
 
-def _spend(data: Path | None, *books: prices.PriceBook) -> Spend:
-    """List cost of the last days, by the model that each book finds for a call."""
+class Spent(NamedTuple):
+    """Spend on the calls of two names."""
+
+    provider: str
+    names: tuple[str, ...]
+    """The served name first, then the requested one, as a call is looked up."""
+    usd: Decimal
+
+    def found(self, book: prices.PriceBook) -> RateSet | None:
+        """Their rates now: by a name that the book knows, rather than by a guess."""
+        rates = [found for name in self.names if (found := book.find(self.provider, name, datetime.now(UTC)))]
+        return next((each for each in rates if not each.guessed_model), rates[0] if rates else None)
+
+
+class Renamed(msgspec.Struct, frozen=True):
+    """A name with spend that two books take for different models."""
+
+    provider: str
+    model: str
+    old: str | None
+    new: str | None
+    spend_usd: Decimal
+
+
+def _spend_by_names(data: Path | None) -> list[Spent]:
+    """List cost of the last days."""
     if data is None:
-        return {}
-    now = datetime.now(UTC)
+        return []
+    since = (datetime.now(UTC) - timedelta(days=SPEND_DAYS)).replace(tzinfo=None)
     with analytics.open(data) as db:
-        since = (now - timedelta(days=SPEND_DAYS)).replace(tzinfo=None)
-        rows = db.execute(lake.step("spend_by_name"), {"since": since}).fetchall()
+        rows = db.execute(lake.step("spend_by_names"), {"since": since}).fetchall()
+    return [Spent(provider, tuple(filter(None, names)), usd) for provider, *names, usd in rows]
+
+
+def _spend(calls: Iterable[Spent], *books: prices.PriceBook) -> Spend:
+    """By the model that each book finds for a call."""
     spend: Spend = {}
-    for provider, model, usd in rows:
-        found = [book.find(provider, model, now) for book in books]
+    for spent in calls:
+        found = [spent.found(book) for book in books]
         for key in {(rates.provider, rates.model) for rates in found if rates}:
-            spend[key] = spend.get(key, Decimal(0)) + usd
+            spend[key] = spend.get(key, Decimal(0)) + spent.usd
     return spend
+
+
+def _renamed(calls: Iterable[Spent], old: prices.PriceBook, new: prices.PriceBook) -> list[Renamed]:
+    found: list[Renamed] = []
+    for spent in calls:
+        before, after = (_called(spent.found(book)) for book in (old, new))
+        if before != after:
+            found.append(Renamed(spent.provider, spent.names[0], before, after, spent.usd))
+    return found
+
+
+def _called(rates: RateSet | None) -> str | None:
+    return None if rates is None else f"{rates.provider}/{rates.model}" + (" (a guess)" if rates.guessed_model else "")
 
 
 def _with_spend(change: listing.Change, spend: Spend) -> dict[str, Any]:
@@ -248,17 +314,17 @@ def _print_changes(changes: Sequence[listing.Change], spend: Spend, as_json: boo
 @prices_.command()
 @click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), required=True, help="First day, UTC.")
 @click.option("--to", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Last day, UTC.")
-@click.option("--book", "snapshot", type=click.Path(path_type=Path), help="Price snapshot.  [default: the shipped one]")
+@click.option("--book", "snapshot", help="Price snapshot: a file, or the id of a shipped one.  [default: the newest]")
 @click.option("--apply", "apply_", is_flag=True, help="Write the corrections. Without it, nothing is written.")
-@click.option("--data", type=click.Path(path_type=Path), default=DATA, show_default=True, help="Data folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data folder.  [default: [ledger] dir of the settings]")
 @config_option
 @json_option
 def rerate(
     from_: datetime,
     to: datetime,
-    snapshot: Path | None,
+    snapshot: str | None,
     apply_: bool,
-    data: Path,
+    data: Path | None,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -266,29 +332,63 @@ def rerate(
     if from_ > to:
         raise click.UsageError("--from is after --to")
     config = _settings(config_path)
-    book = app.load_prices(config, snapshot or prices.DEFAULT_BOOK)
+    if apply_ and config.file is None:
+        raise UserError(
+            f"there is no {CONFIG} here, so that own prices and discounts would be missing: name the settings file of "
+            "the gateway with --config"
+        )
+    data = data or Path(config.ledger.dir)
+    shipped = app.load_prices(config)
+    book = app.load_prices(config, _snapshot_file(snapshot)) if snapshot else shipped
+    known = {other.id: other for other in (shipped, *(each.with_overrides(Overrides()) for each in (book, shipped)))}
     span = rerating.Span(from_.date(), to.date(), datetime.now(UTC))
     calls, guesses = rerating.count(data, span), config.prices.policy != "allow"
+
+    def outcomes(what: str) -> Iterator[rerating.Rerated | rerating.Kept]:
+        return _watched(rerating.outcomes(data, span, book, guesses=guesses, known=known.values()), calls, what)
+
     summary = rerating.Summary()
-    for outcome in _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Computing"):
+    for outcome in outcomes("Computing"):
         summary.add(outcome)
     if not as_json:
         _print_summary(summary, book)
+        click.echo(f"Own prices and discounts: {_overrides(config, book)}.")
     written = 0
     if apply_ and summary.lines:
         settings = msgspec.structs.replace(config.ledger, dir=str(data), synthetic=(data / MARKER).exists())
-        again = _watched(rerating.outcomes(data, span, book, guesses=guesses), calls, "Correcting")
-        corrections = (outcome.correction() for outcome in again if isinstance(outcome, rerating.Rerated))
+        found = (each.correction() for each in outcomes("Correcting") if isinstance(each, rerating.Rerated))
         try:
-            written = write_corrections(settings, corrections, f"rerate-{secrets.token_hex(4)}")
+            with _tidy_when_terminated():
+                written = write_corrections(settings, found, f"rerate-{secrets.token_hex(4)}")
         except OSError as error:
-            raise UserError(f"no correction was written: {data} cannot be written: {error.strerror}") from None
+            raise UserError(
+                f"{data} cannot be written: {error.strerror}; some corrections may be missing: the same command, run "
+                "again, writes what is missing"
+            ) from None
     if as_json:
         _print_json({"price_book": book.id, **_summary(summary), "corrections_written": written})
     elif summary.lines:
         click.echo(
             f"{written:,} corrections were written." if apply_ else "Nothing was written; --apply corrects them."
         )
+
+
+def _overrides(config: Config, book: prices.PriceBook) -> str:
+    """Which file of own prices counts."""
+    if config.file is None:
+        return f"none, for there is no {CONFIG} here"
+    path = Path(config.file).parent / (config.prices.overrides or "prices.toml")
+    return str(path) if "+" in book.id else f"none in {path}"
+
+
+@contextlib.contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """SIGTERM ends the process as an error does: what is half written is removed."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(summary: rerating.Summary) -> dict[str, Any]:
@@ -330,7 +430,7 @@ def _print_summary(summary: rerating.Summary, book: prices.PriceBook) -> None:
     changed = sum(row["calls"] for row in rows)
     click.echo(f"{changed:,} calls change, {summary.unchanged:,} cost the same with {book.id}.")
     for reason, calls in summary.left.most_common():
-        click.echo(f"{calls:,} calls stay as they are: {reason}.")
+        click.echo(f"{calls:,} calls stay as they are: {rerating.REASONS[reason]}.")
 
 
 # -- output and input ------------------------------------------------------------------------------------------------

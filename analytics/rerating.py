@@ -6,9 +6,10 @@ say cannot be computed from it, and such calls are left as they are, with a reas
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,15 +41,34 @@ class Rerated(NamedTuple):
     old: Call
     new: Call
     booked_us: int
+    at_us: int
+    """Later than what it overrules, and earlier than whatever came after the call was read."""
 
-    def correction(self) -> tuple[Call, ledger.Cause, int]:
-        return self.new, "price", self.booked_us
+    def correction(self) -> ledger.Correction:
+        return ledger.Correction(self.new, "price", self.booked_us, self.at_us)
+
+
+Reason = Literal[
+    "not_billed", "usage_unknown", "subpasses", "region_unknown", "no_price", "not_reproducible", "batch_parts",
+    "batch_limit",
+]  # fmt: skip
+REASONS: Mapping[Reason, str] = {
+    "not_billed": "nothing was billed",
+    "usage_unknown": "the usage is not known",
+    "subpasses": "the models of sub-passes are not recorded",
+    "region_unknown": "the region's factor is not known",
+    "no_price": "the book has no price",
+    "not_reproducible": "the book that priced the call gives another amount, so the row does not say all",
+    "batch_parts": "one row of many calls, whose cost is not of plain and cached tokens alone",
+    "batch_limit": "one row of many calls, whose sum is above a context limit",
+}
+"""Why a call cannot be re-rated."""
 
 
 class Kept(NamedTuple):
-    """A call that stays as it is. `reason` is empty where its cost is the same."""
+    """A call that stays as it is: `None` where its cost is the same."""
 
-    reason: str
+    reason: Reason | None
 
 
 class Line(msgspec.Struct):
@@ -67,7 +87,7 @@ class Summary:
     lines: dict[tuple[str, Cause], Line] = field(default_factory=dict)
     """By model and cause."""
     unchanged: int = 0
-    left: Counter[str] = field(default_factory=Counter)
+    left: Counter[Reason] = field(default_factory=Counter)
     """Calls that cannot be re-rated, by reason."""
 
     def add(self, outcome: Rerated | Kept) -> None:
@@ -80,7 +100,7 @@ class Summary:
             line.list_after += new.list_cost_nano or 0
             line.contracted_before += old.contracted_cost_nano or 0
             line.contracted_after += new.contracted_cost_nano or 0
-        elif outcome.reason:
+        elif outcome.reason is not None:
             self.left[outcome.reason] += 1
         else:
             self.unchanged += 1
@@ -93,8 +113,12 @@ class Span(NamedTuple):
     last: date
     as_of: datetime
 
+    @property
+    def as_of_us(self) -> int:
+        return (self.as_of - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+
     def parameters(self) -> dict[str, Any]:
-        start, end = (datetime.combine(day, datetime.min.time()) for day in (self.first, self.last + timedelta(days=1)))
+        start, end = datetime.combine(self.first, time.min), datetime.combine(self.last, time.max)
         return {"from": start, "to": end, "as_of": self.as_of.replace(tzinfo=None)}
 
 
@@ -106,64 +130,109 @@ def count(data: Path, span: Span) -> int:
     return int(row[0])
 
 
-def outcomes(data: Path, span: Span, book: PriceBook, *, guesses: bool) -> Iterator[Rerated | Kept]:
-    """Each call of a span, re-rated. `guesses`: prices of guessed models count, as the price policy has it."""
+def outcomes(
+    data: Path, span: Span, book: PriceBook, *, guesses: bool, known: Collection[PriceBook] = ()
+) -> Iterator[Rerated | Kept]:
+    """Each call of a span, re-rated; see `rerate`."""
     with analytics.open(data) as db:
-        for call, booked_us in _calls(db, span):
-            found = rerate(call, book, guesses=guesses)
-            yield Rerated(call, found, booked_us) if isinstance(found, Call) else Kept(found)
+        for call, booked_us, corrected_us in _calls(db, span):
+            found = rerate(call, book, guesses=guesses, known=known)
+            at_us = max(span.as_of_us, (corrected_us or 0) + 1)
+            yield Rerated(call, found, booked_us, at_us) if isinstance(found, Call) else Kept(found)
 
 
-def _calls(db: duckdb.DuckDBPyConnection, span: Span) -> Iterator[tuple[Call, int]]:
+def _calls(db: duckdb.DuckDBPyConnection, span: Span) -> Iterator[tuple[Call, int, int | None]]:
+    """Each with the times at which it was booked and last corrected, microseconds since the epoch."""
     result = db.execute(lake.step("rerate_calls"), span.parameters())
     names = [column[0] for column in result.description or ()]
     while rows := result.fetchmany(BATCH_ROWS):
         for row in rows:
             fields = dict(zip(names, row, strict=True))
-            booked_us = fields.pop("booked_us")
-            yield msgspec.convert(fields, Call), booked_us
+            booked_us, corrected_us = fields.pop("booked_us"), fields.pop("corrected_us")
+            yield msgspec.convert(fields, Call), booked_us, corrected_us
 
 
 # -- one call, pure ----------------------------------------------------------------------------------------------------
 
 
-def rerate(call: Call, book: PriceBook, *, guesses: bool = True) -> Call | str:
-    """The call at the book's prices; else why it stays: empty when its cost is the same."""
+def rerate(
+    call: Call, book: PriceBook, *, guesses: bool = True, known: Collection[PriceBook] = ()
+) -> Call | Reason | None:
+    """The call at the book's prices; else why it stays: `None` when its cost is the same.
+
+    `guesses`: prices of guessed models count, as the price policy has it. `known` are other books that may have priced
+    the call: the one that did must give the same amount again, or else the row does not say all that was billed.
+    """
     if call.price_status is None or call.result == "refused":
-        return "nothing was billed"
+        return "not_billed"
     if call.usage_source == "none":
-        return "the usage is not known"
-    if any(unit.startswith("subpass_") for unit in call.other_units or {}):
-        return "the models of sub-passes are not recorded"
+        return "usage_unknown"
+    if "+" in (call.price_id or "") or any(unit.startswith("subpass_") for unit in call.other_units or {}):
+        return "subpasses"
     cost = _cost(call, book)
     if cost is None:
-        return "the region's factor is not known"
+        return "region_unknown"
     if cost.list_nano is None or (cost.guessed_model and not guesses):
-        return "" if call.list_cost_nano is None else "the book has no price"
-    new = msgspec.structs.replace(
+        return None if call.list_cost_nano is None else "no_price"
+    new = _costing(call, cost)
+    if _is_same(call, new):
+        return None
+    if call.list_cost_nano is not None:
+        same = (_cost(call, other) for other in (book, *known) if other.id == call.price_book)
+        if any(cost is None or not _amounts_agree(call, _costing(call, cost)) for cost in same):
+            return "not_reproducible"
+    if _results(call) > 1:
+        if not (_is_plain(call) and _is_plain(new)):
+            return "batch_parts"
+        if ">" in (new.price_id or ""):
+            return "batch_limit"
+    return new
+
+
+def _costing(call: Call, cost: Cost) -> Call:
+    return msgspec.structs.replace(
         call,
         price_status=cost.status,
         price_id=cost.price_id,
         price_book=cost.price_book,
         **{theirs: getattr(cost, f"{ours}_nano") for ours, theirs in _COSTS.items()},
     )
-    if call.operation == "batch" and call.list_cost_nano is not None:
-        if _limit(call) != _limit(new):
-            return "one row of many calls, and a context limit between them and their sum"
-        rounding = ROUNDING * (call.other_units or {}).get("batch_results", 1)
-        amounts = ("list_cost_nano", "contracted_cost_nano")
-        if all(abs((getattr(new, name) or 0) - (getattr(call, name) or 0)) <= rounding for name in amounts):
-            return ""
-    same = all(getattr(call, name) == getattr(new, name) for name in (*_COSTS.values(), "price_status"))
-    return "" if same else new
+
+
+def _is_same(old: Call, new: Call) -> bool:
+    if old.operation == "batch" and old.list_cost_nano is not None:
+        return _amounts_agree(old, new)
+    return all(getattr(old, name) == getattr(new, name) for name in (*_COSTS.values(), "price_status"))
+
+
+def _amounts_agree(old: Call, new: Call) -> bool:
+    """The same, but for the rounding of the results of a batch."""
+    rounding = ROUNDING * _results(old) if old.operation == "batch" else 0
+    amounts = ((getattr(call, f"{name}_cost_nano") or 0 for call in (old, new)) for name in ("list", "contracted"))
+    return all(abs(one - other) <= rounding for one, other in amounts)
+
+
+def _results(call: Call) -> float:
+    """Number of calls that the row sums."""
+    return (call.other_units or {}).get("batch_results", 1) if call.operation == "batch" else 1
+
+
+def _is_plain(call: Call) -> bool:
+    """What many calls cost can be told from their sum: fees may be for each, and parts were cut to what can be."""
+    odd = (
+        "web_search_requests",
+        *(f"{kind}_{way}_tokens" for kind in ("audio", "image") for way in ("input", "output")),
+    )
+    units = (call.other_units or {}).keys() - {"batch_results"}
+    return not (units or call.other_cost_nano or any(getattr(call, name) for name in odd))
 
 
 def _cost(call: Call, book: PriceBook) -> Cost | None:
-    """`None` when the region that the call was priced for cannot be told: the row has only its factor."""
+    """`None` when the region that the call was priced for cannot be told: the row has only its factor. An own price is
+    the same in all regions, and where the row has one, it says none."""
     usage = Usage(**{name: getattr(call, name) for name in Usage.__struct_fields__})
-    factors = _FACTOR.findall(call.price_id or "")
-    first: Cost | None = None
-    for region in (None, *book.regions) if factors else (None,):
+    wanted = _region_factor(call.price_id, book)
+    for region in (None, *book.regions):
         cost = book.price(
             call.provider or "",
             (call.response_model, call.request_model),
@@ -174,16 +243,17 @@ def _cost(call: Call, book: PriceBook) -> Cost | None:
             region=region,
             reported_nano=call.provider_cost_nano,
         )
-        if _FACTOR.findall(cost.price_id or "") == factors:
+        if (cost.price_id or "").startswith("own:") or _region_factor(cost.price_id, book) == wanted:
             return cost
-        first = first or cost
-    # A lone factor after a tier is most likely the tier's, which the new book states outright or otherwise.
-    lone = len(factors) == 1 and re.search(r"#[^#*&>+]+\*[\d.]+(>\d+)?$", call.price_id or "")
-    return first if not factors or lone else None
+    return None
 
 
-def _limit(call: Call) -> str:
-    return (call.price_id or "").partition(">")[2]
+def _region_factor(price_id: str | None, book: PriceBook) -> Decimal | None:
+    """A lone factor after a tier is the tier's only where it is one of the book's: the list may state the tier."""
+    factors = [Decimal(found[1:]) for found in _FACTOR.findall(price_id or "")]
+    if "#" in (price_id or "") and factors and (len(factors) > 1 or factors[0] in book.tier_factors):
+        factors = factors[1:]
+    return factors[0] if factors else None
 
 
 def cause_of(old: Call, new: Call) -> Cause:

@@ -26,13 +26,13 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
 from gateway.call import Call
 from gateway.config import LedgerSettings
-from gateway.errors import Refusal
+from gateway.errors import Refusal, UserError
 
 FORMAT_VERSION = 1
 Cause = Literal["usage", "price", "attribution"]
@@ -359,33 +359,53 @@ class Ledger:
 # -- corrections by a command ---------------------------------------------------------------------------------------
 
 
-def write_corrections(settings: LedgerSettings, corrections: Iterable[tuple[Call, Cause, int]], writer_id: str) -> int:
-    """Restate calls (each with the time, in microseconds, at which it was booked), beside running gateways.
+class Correction(NamedTuple):
+    """A call restated. Times are in microseconds since the epoch."""
+
+    call: Call
+    cause: Cause
+    booked_us: int
+    """When the call was booked."""
+    at_us: int
+    """When what the correction is made of was known: of several corrections of a call, the one with the latest counts.
+    The time of writing would overrule what came between reading and writing."""
+
+
+def write_corrections(settings: LedgerSettings, corrections: Iterable[Correction], writer_id: str) -> int:
+    """Restate calls, beside running gateways.
 
     They go into segments of their own, which come under their names only when all of them are whole and on the disk:
     until then a crash leaves no correction, and only between the renames a part of them. Then the same corrections may
-    be written again. Returns how many there were. Raises `OSError`, and whatever `corrections` raises; then nothing was
-    written.
+    be written again. The segments are the gateway's, like the journal, also when root writes them. Returns how many
+    corrections there were. Raises `UserError` when the journal is another user's, `OSError`, and whatever `corrections`
+    raises.
     """
     journal = Path(settings.dir) / "journal"
+    owner = journal.stat()
+    if os.geteuid() not in (0, owner.st_uid):
+        raise UserError(
+            f"{journal} belongs to the user with the id {owner.st_uid}: run this as that user, whose gateway has to "
+            "read what is written, or as root"
+        )
     written = 0
     with contextlib.ExitStack() as segments:
         unborn: list[tuple[Path, Path]] = []
         file: BinaryIO | None = None
-        at_us = 0
-        for call, cause, booked_us in corrections:
-            at_us = max(now_us(), at_us + 1)
+        for correction in corrections:
             if file is None or file.tell() >= settings.segment_bytes:
-                _finish(file, at_us)
-                path = _segment_path(journal, at_us, writer_id)
-                unborn.append((path.with_suffix(".new"), path))
-                file = segments.enter_context(path.with_suffix(".new").open("xb"))
-                segments.callback(path.with_suffix(".new").unlink, missing_ok=True)
+                _finish(file)
+                start_us = now_us()
+                path = _segment_path(journal, start_us, writer_id)
+                aside = path.with_suffix(".new")
+                unborn.append((aside, path))
+                segments.callback(aside.unlink, missing_ok=True)
+                file = segments.enter_context(open(aside, "xb", opener=_private))
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 fcntl.flock(file, fcntl.LOCK_EX)  # says to a starting gateway that no crash left this
-                file.write(_start_line(at_us, writer_id, synthetic=settings.synthetic))
-            file.write(encode_correction(call, cause, booked_us, at_us))
+                file.write(_start_line(start_us, writer_id, synthetic=settings.synthetic))
+            file.write(encode_correction(*correction))
             written += 1
-        _finish(file, at_us)
+        _finish(file)
         for aside, path in unborn:
             aside.rename(path)
     if written:
@@ -397,9 +417,13 @@ def write_corrections(settings: LedgerSettings, corrections: Iterable[tuple[Call
     return written
 
 
-def _finish(file: BinaryIO | None, at_us: int) -> None:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _finish(file: BinaryIO | None) -> None:
     if file is not None:
-        file.write(encode("end", at_us, b"{}"))
+        file.write(encode("end", now_us(), b"{}"))
         file.flush()
         os.fsync(file.fileno())
 

@@ -1,13 +1,16 @@
 """Corrections: the latest one counts, at every step and for every reader, and what was booked stays."""
 
+import contextlib
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import msgspec
@@ -17,7 +20,8 @@ import analytics
 from analytics import build, lake, verifying
 from gateway.call import NANO, Call
 from gateway.config import LedgerSettings
-from gateway.ledger import Ledger, encode_correction, records, write_corrections
+from gateway.errors import UserError
+from gateway.ledger import Correction, Ledger, encode_correction, now_us, records, write_corrections
 from tests.journals import NOON, Segment, call, micros, segment
 from tests.test_lake import DAY, NEXT_DAY, Today, _keep_moving, _process
 
@@ -119,25 +123,66 @@ def test_a_command_writes_all_corrections_or_none_beside_a_gateway(data: Path, d
     for each in calls:
         gateway.close(each)
 
-    def corrections(stop_after: int) -> Iterator[tuple[Call, str, int]]:
+    def corrections(stop_after: int) -> Iterator[Correction]:
         for number, each in enumerate(calls):
             if number == stop_after:
                 assert set(nano(db).values()) == {1000}
                 Ledger(settings, "gw-2").start()  # takes nothing of it for what a crash left
                 raise KeyboardInterrupt
-            yield restated(each, 5), "price", micros(NOON)
+            yield Correction(restated(each, 5), "price", micros(NOON), now_us())
 
     before = set((data / "journal").iterdir())
     with pytest.raises(KeyboardInterrupt):
-        write_corrections(settings, corrections(15), "fix-1")  # type: ignore[arg-type]
+        write_corrections(settings, corrections(15), "fix-1")
     assert {path.name for path in set((data / "journal").iterdir()) - before if "fix" in path.name} == set()
     assert set(nano(db).values()) == {1000}
-    assert write_corrections(settings, corrections(99), "fix-2") == 20  # type: ignore[arg-type]
-    assert len(list((data / "journal").glob("*-fix-2.jsonl"))) > 1
+    assert write_corrections(settings, corrections(99), "fix-2") == 20
+    written = list((data / "journal").glob("*-fix-2.jsonl"))
+    assert len(written) > 1
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
     assert set(nano(db).values()) == {5}
     assert write_corrections(settings, [], "fix-3") == 0
     assert all_is_well(data)
     gateway.stop()
+
+
+@contextlib.contextmanager
+def _user(id_: int) -> Iterator[None]:
+    os.setegid(id_)
+    os.seteuid(id_)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+def test_corrections_that_root_writes_are_the_gateways_and_another_user_is_refused() -> None:
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as name:  # below no folder that only root may enter
+        data = Path(name)
+        os.chown(data, nobody, nobody)
+        data.chmod(0o755)
+        settings = LedgerSettings(dir=name, reserve_bytes=0)
+
+        def serve() -> None:
+            gateway = Ledger(settings, "gw-1")
+            gateway.start()
+            gateway.close(call())
+            gateway.stop()
+
+        def write() -> None:
+            write_corrections(settings, [Correction(call(), "price", micros(NOON), micros(LATER))], "fix")
+
+        with _user(nobody):
+            serve()
+        write()
+        assert {path.stat().st_uid for path in (data / "journal").iterdir()} == {nobody}
+        with _user(nobody):
+            serve()
+        with _user(1), pytest.raises(UserError, match="belongs to the user with the id 65534"):
+            write()
 
 
 # -- the lake ------------------------------------------------------------------------------------------------------
@@ -296,6 +341,24 @@ def test_verify_finds_a_correction_without_its_call_and_a_damaged_file(data: Pat
         db.read_parquet(str(path), hive_partitioning=False).limit(0).write_parquet(str(path))
     wrong = verifying.verify(data).wrong
     assert any("has 0 corrections of 0 USD, but 1 corrections of 0.000000007 USD" in line for line in wrong)
+
+
+def test_verify_looks_again_when_corrections_appear_meanwhile(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = call()
+    segment(data, [first])
+    looks = 0
+    check = verifying._check_files
+
+    def appear(*arguments: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            correct(data, restated(first, 7))
+        check(*arguments)
+
+    monkeypatch.setattr(verifying, "_check_files", appear)
+    assert all_is_well(data)
+    assert looks == 2
 
 
 def test_the_check_of_corrections_finds_a_missing_one(data: Path) -> None:

@@ -278,6 +278,11 @@ class PriceBook:
         """One region of each kind that has a factor of its own."""
         return tuple(sorted({glob.replace("*", "x") for factor in self._supplement.factors for glob in factor.regions}))
 
+    @property
+    def tier_factors(self) -> frozenset[Decimal]:
+        """Multipliers of service tiers."""
+        return frozenset(factor.multiplier for factor in self._supplement.factors if factor.service_tiers)
+
     def _as_reported(self, nano: int, percent: Decimal | None) -> Cost:
         """Where no list is certain the provider's own figure is the list price. It does not say which part is what."""
         return Cost("exact", self.id, "reported", nano, 0, 0, 0, 0, nano, _discounted(nano, percent))

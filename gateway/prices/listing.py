@@ -87,6 +87,13 @@ def _per_million(nano: Decimal | None) -> Decimal | None:
     return None if nano is None else nano * 1_000_000 / NANO
 
 
+def sellers(book: PriceBook, model: str, at: datetime) -> list[str]:
+    """Providers that have a price for the name: on their lists, at any time; or, at the moment (UTC), by another
+    spelling of it or as a host of a vendor's models at his prices. Not those where it could only be guessed."""
+    known = (name for name in book.providers if (rates := book.find(name, model, at)) and not rates.guessed_model)
+    return sorted({*book.sellers(model), *known})
+
+
 def near(book: PriceBook, model: str) -> list[str]:
     """Names in the book that a person may have meant."""
     names = {model.id for provider in book.lists.values() for model in provider.models}
