@@ -103,7 +103,8 @@ class Proxy:
         headers = _readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
-        dialect, route = dialects.find(request.method, path) or (None, None)
+        provider = self._config.upstreams[target.upstream].provider if target else ""
+        dialect, route = dialects.find(request.method, path, provider) or (None, None)
         call = _new_call(started_us, self._gateway_id, clients.recognise(headers), headers)
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:

@@ -300,6 +300,24 @@ def test_vertex_counts_embeddings_per_text() -> None:
     assert counts(answer) == {"input": 3, "other_units": {"characters": 20.0}}
 
 
+def test_mistrals_conversations_answer_where_others_only_keep() -> None:
+    path, usage = "/v1/conversations/c/restart", {**TWO_TO_ONE, "connectors": {"web_search": 1}}
+    found = dialects.find("POST", path, "mistral_ai")
+    assert found is not None
+    assert (found[0].name, found[1].operation) == ("openai_chat", "chat")
+    for provider in ("openai", "azure.ai.openai"):
+        other = dialects.find("POST", path, provider)
+        assert other is not None
+        assert other[1].operation is None
+    whole = {"object": "conversation.response", "outputs": [{"model": "mistral-medium-latest"}], "usage": usage}
+    delta = {"type": "message.output.delta", "model": "mistral-medium-latest", "content": "a"}
+    for body in [[whole], [delta, {"type": "conversation.response.done", "usage": usage}]]:
+        answer = metered(CHAT, *body, provider="mistral_ai")
+        assert counts(answer) == {"input": 20, "output": 10, "web_search_requests": 1}
+        assert answer.response_model == "mistral-medium-latest"
+    assert answer.finished
+
+
 def test_interactions() -> None:
     usage = {
         "total_input_tokens": 53,

@@ -53,13 +53,13 @@ PATH_MAX = 2048
 
 
 @lru_cache(maxsize=1024)
-def find(method: str, path: str) -> tuple[Dialect, Route] | None:
+def find(method: str, path: str, provider: str = "") -> tuple[Dialect, Route] | None:
     """The dialect and route of a request (path without query), or `None` for a path that no dialect knows."""
     if len(path) > PATH_MAX:
         return None
     plain = path.replace("%3A", ":").replace("%3a", ":")
     for dialect in DIALECTS:
         for entry in dialect.routes:
-            if entry.method == method and entry.path.search(plain):
+            if entry.method == method and entry.provider in (None, provider) and entry.path.search(plain):
                 return dialect, entry
     return None

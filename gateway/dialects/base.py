@@ -24,6 +24,8 @@ class Route(msgspec.Struct, frozen=True):
     """An unbilled route whose answer may bring the usage of an earlier request: of background work, of a batch."""
     starts: bool = False
     """An unbilled route that starts what is billed later: a batch."""
+    provider: str | None = None
+    """Only this provider means that by the path."""
 
     @property
     def kind(self) -> Literal["call", "start", "unbilled"]:
@@ -55,8 +57,16 @@ class Dialect(msgspec.Struct, frozen=True):
     """Takes what only the answer's header fields (case-insensitive) have, after the body."""
 
 
-def route(method: str, path: str, operation: str | None, *, settles: bool = False, starts: bool = False) -> Route:
-    return Route(method, re.compile(path), operation, settles, starts)
+def route(
+    method: str,
+    path: str,
+    operation: str | None,
+    *,
+    settles: bool = False,
+    starts: bool = False,
+    provider: str | None = None,
+) -> Route:
+    return Route(method, re.compile(path), operation, settles, starts, provider)
 
 
 def last_wins(usage: Usage, name: str, value: Any) -> None:

@@ -70,6 +70,9 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     add_units(answer.usage, nano_aiu=child(data, "copilot_usage").get("total_nano_aiu"))
     if "search-preview" in (answer.response_model or "") and answer.usage.output_tokens is not None:
         answer.usage.web_search_requests = 1  # each call of such a model searches
+    for output in items(data.get("outputs")):  # of Mistral's conversations
+        answer.response_model = text(child(output).get("model")) or answer.response_model
+    answer.finished = answer.finished or data.get("type") == "conversation.response.done"
     fold_error(answer, data)
 
 
@@ -113,6 +116,8 @@ def is_usage_only(event: bytes) -> bool:
     return isinstance(chunk, dict) and chunk.get("choices") == []
 
 
+CONVERSATIONS = r"/v1/conversations(/[^/]+(/\w+(/[^/]+)?)?)?$"
+
 DIALECT = Dialect(
     name="openai_chat",
     routes=(
@@ -120,6 +125,8 @@ DIALECT = Dialect(
         route("POST", r"/completions$", "text_completion"),
         route("POST", r"/ml/v1/text/chat(_stream)?$", "chat"),  # watsonx
         route("POST", r"/publishers/(?!anthropic/|google/)[^/]+/models/[^/]+:(rawPredict|streamRawPredict)$", "chat"),
+        route("POST", CONVERSATIONS, "chat", provider="mistral_ai"),  # where others keep what was said, Mistral answers
+        *(route(method, CONVERSATIONS, None) for method in ("GET", "POST", "DELETE")),
         route("GET", r"/models(/.{1,512})?$", None),
         route("DELETE", r"/models/[^/]+$", None),
         route("GET", r"/chat/completions(/[^/]+(/messages)?)?$", None),

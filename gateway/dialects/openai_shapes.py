@@ -102,6 +102,7 @@ def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
     for tool_use in (child(data, "server_tool_use"), child(data, "server_tool_use_details")):
         last_wins(usage, "web_search_requests", tool_use.get("web_search_requests"))
     last_wins(usage, "web_search_requests", data.get("num_search_queries"))
+    last_wins(usage, "web_search_requests", child(data, "connectors").get("web_search"))  # Mistral
     add_units(
         usage,
         video_input_tokens=child(data, "prompt_tokens_details").get("video_tokens"),
