@@ -88,3 +88,9 @@ def not_metered(method: str, path: str, name: str) -> Refusal:
 
 def broke_off(lost: UpstreamLost) -> Refusal:
     return Refusal("upstream_unreachable", f"Outlay: the provider's answer broke off ({lost}).")
+
+
+def cut_off(request: web.Request) -> None:
+    """Cut the client off, so that it takes what it has for no whole answer."""
+    if request.transport is not None:
+        request.transport.abort()

@@ -25,7 +25,6 @@ READ_BY_A_MODEL = frozenset({"chat", "generate_content", "text_completion", "inv
 """Operations whose input can be estimated from the request's text."""
 WRITTEN_BY_A_MODEL = READ_BY_A_MODEL - {"embeddings", "rerank"}
 
-
 LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
 """One of so many reported calls of a model is estimated too, if its request is no larger."""
 MODELS_MAX = 1000

@@ -78,6 +78,11 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     return kept if credential is None else [*kept, credential]
 
 
+def without_encoding(fields: Fields) -> Fields:
+    """For an answer that is read or changed on its way: the provider then sends it plain."""
+    return [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
+
+
 def without_gateway_key(path: str, *, any_key: bool) -> str:
     """The raw path without each `key=` that is ours, or without any when the upstream's credential replaces it."""
     plain, question, query = path.partition("?")

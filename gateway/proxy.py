@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, keys, routes, tickets
 from gateway.afterwards import Afterwards
-from gateway.answers import broke_off, headers_of, led_back, no_route, not_metered, refusal_response
+from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
@@ -157,7 +157,7 @@ class Proxy:
             asked_for_usage = _with_usage(dialect, upstream, ask, headers, body)
             if asked_for_usage is not None:
                 # The extra chunk can only be taken out again of bytes that can be read.
-                fields = [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
+                fields = credentials.without_encoding(fields)
             open_call = self._books.open(call, dialect, ask, plain, region_of(upstream, path))
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
@@ -218,8 +218,7 @@ class Proxy:
                 return await self._unanswered(broke_off(lost), open_call, "upstream_cut")
             await self._books.close(open_call, "upstream_cut")
             # Never a clean end without the dialect's terminal event: tools take that for an answer, or ask for ever.
-            if request.transport is not None:
-                request.transport.abort()
+            cut_off(request)
             return response
         except asyncio.CancelledError:
             result = "interrupted" if self.ends else "client_cancelled"
@@ -355,7 +354,7 @@ class Proxy:
             upstream, own_address = self._config.upstreams[name], _own_address(request, path)
             if dialect.links is not None:
                 # Addresses can only be replaced in bytes that can be read.
-                fields = [(key, value) for key, value in fields if key.lower() != "accept-encoding"]
+                fields = credentials.without_encoding(fields)
             answer = await self._forwarder.send(name, upstream, request.method, path, fields, body)
             headers, pieces = headers_of(answer, None), answer.pieces()
             pieces = led_back(dialect.links, headers, pieces, own_address)
@@ -377,15 +376,13 @@ class Proxy:
         except UpstreamLost as lost:
             if response is None:
                 return refusal_response(broke_off(lost), dialect, None)
-            if request.transport is not None:
-                request.transport.abort()
+            cut_off(request)
         except ConnectionError:
             pass  # the client left
         except OSError as error:
             # What it brought could not be booked: the client does not get it whole, so that it is read once more.
             log.critical("results could not be recorded: %s", error)
-            if request.transport is not None:
-                request.transport.abort()
+            cut_off(request)
         finally:
             if answer is not None:
                 answer.close()

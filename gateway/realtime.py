@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
 
-from gateway.answers import own_headers
+from gateway.answers import cut_off, own_headers
 from gateway.books import Books, OpenCall
 from gateway.call import Ask, Call, Result
 from gateway.dialects.base import Dialect
@@ -66,7 +66,7 @@ class Session:
         client.headers.update(own_headers(self._call))
         client.headers["Server"] = "outlay"
         result: Result = "interrupted"
-        end: _End | None = None
+        end = _End("gateway")
         try:
             await client.prepare(request)
             up = asyncio.create_task(self._up(client, upstream))
@@ -80,14 +80,12 @@ class Session:
                 up.cancel()
                 down.cancel()
                 await asyncio.gather(up, down, return_exceptions=True)
-            if end is not None:
-                result = RESULTS[end.by]
-            if end is None or end.by != "client":
-                code = None if end is None else end.sendable()
-                if code is not None and end is not None:
+            result = RESULTS[end.by]
+            if end.by != "client":
+                if (code := end.sendable()) is not None:
                     await client.close(code=code, message=end.reason)
-                elif request.transport is not None:
-                    request.transport.abort()  # the provider was lost, and so it is for the client
+                else:
+                    cut_off(request)  # the provider was lost, and so it is for the client
         except asyncio.CancelledError:
             if request.transport is None or request.transport.is_closing():
                 result = "client_cancelled"
@@ -97,8 +95,7 @@ class Session:
         finally:
             if self._open is not None:
                 await self._books.close(self._open, "completed" if self._open.free_without_usage else result)
-            code = end.sendable() if end is not None else None
-            await upstream.close(code=code or WSCloseCode.GOING_AWAY, message=end.reason if end is not None else b"")
+            await upstream.close(code=end.sendable() or WSCloseCode.GOING_AWAY, message=end.reason)
         return client
 
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:

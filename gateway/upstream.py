@@ -104,10 +104,7 @@ class Forwarder:
                 "upstream_timeout", f"Outlay: the provider behind the upstream {name} opened no session in time."
             ) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise NotReachedError(
-                "upstream_unreachable",
-                f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
-            ) from None
+            raise _not_reached(name, error) from None
 
     async def send(
         self, name: str, upstream: Upstream, method: str, path: str, fields: Iterable[tuple[str, str]], body: bytes
@@ -132,10 +129,7 @@ class Forwarder:
                 "upstream_timeout", f"Outlay: no connection to the provider behind the upstream {name} in time."
             ) from None
         except aiohttp.ClientConnectorError as error:
-            raise NotReachedError(
-                "upstream_unreachable",
-                f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
-            ) from None
+            raise _not_reached(name, error) from None
         except TimeoutError:
             raise Refusal(
                 "upstream_timeout", f"Outlay: the provider behind the upstream {name} did not answer in time."
@@ -146,3 +140,10 @@ class Forwarder:
                 f"Outlay: the provider behind the upstream {name} broke the connection ({type(error).__name__}).",
             ) from None
         return UpstreamAnswer(response, upstream.idle_seconds)
+
+
+def _not_reached(name: str, error: Exception) -> NotReachedError:
+    return NotReachedError(
+        "upstream_unreachable",
+        f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
+    )

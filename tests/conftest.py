@@ -1,22 +1,26 @@
-"""Fixtures: a fake provider and a gateway in front of it, both on real sockets of this machine."""
+"""Fixtures: a fake provider and a gateway in front of it, both on real sockets of this machine; an empty lake."""
 
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import duckdb
 import msgspec
 import pytest
 from yarl import URL
 
+import analytics
+from analytics import lake
 from gateway import app, ledger
 from gateway.config import Auth, Config, LedgerSettings, Server, Upstream
 from gateway.keys import Keys
 from tests.fakes.upstream import FakeUpstream, fake_upstream
+from tests.journals import Today
 
 PROVIDER_KEY = "sk-the-providers-own"
 
@@ -93,3 +97,29 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
 async def open_gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
     async with start_gateway(auth=Auth(mode="open")) as running:
         yield running
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder without a call."""
+    folder = tmp_path / "data"
+    lake.publish(folder)
+    return folder
+
+
+@pytest.fixture
+def today() -> Today:
+    return Today()
+
+
+@pytest.fixture
+def moving(data: Path, today: Today) -> lake.Lake:
+    """A lake that does not wait: what it does in one step, queries are between the steps."""
+    return lake.Lake(data, settle=0, grace=0, today=today)
+
+
+@pytest.fixture
+def db(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection held open through the whole test."""
+    with analytics.open(data) as connection:
+        yield connection

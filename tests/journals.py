@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,17 @@ from gateway.ids import uuid7
 from gateway.ledger import encode
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DAY, NEXT_DAY = date(2026, 11, 20), date(2026, 11, 21)
+
+
+class Today:
+    """A clock of days that a test sets."""
+
+    def __init__(self) -> None:
+        self.day = DAY
+
+    def __call__(self) -> date:
+        return self.day
 
 
 def micros(at: datetime) -> int:

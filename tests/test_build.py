@@ -26,12 +26,6 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def db(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with analytics.open(data) as connection:
-        yield connection
-
-
 def model(name: str, sql: str) -> build.Model:
     return build.Model(name, "", {}, sql)
 

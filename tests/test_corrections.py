@@ -22,33 +22,10 @@ from gateway.call import NANO, Call
 from gateway.config import LedgerSettings
 from gateway.errors import UserError
 from gateway.ledger import Correction, Ledger, encode_correction, now_us, records, write_corrections
-from tests.journals import NOON, Segment, call, micros, segment
-from tests.test_lake import DAY, NEXT_DAY, Today, _keep_moving, _process
+from tests.journals import DAY, NEXT_DAY, NOON, Segment, Today, call, micros, segment
+from tests.test_lake import _keep_moving, _process
 
 LATER = NOON + timedelta(minutes=10)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    lake.publish(folder)
-    return folder
-
-
-@pytest.fixture
-def today() -> Today:
-    return Today()
-
-
-@pytest.fixture
-def moving(data: Path, today: Today) -> lake.Lake:
-    return lake.Lake(data, settle=0, grace=0, today=today)
-
-
-@pytest.fixture
-def db(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with analytics.open(data) as connection:
-        yield connection
 
 
 def restated(of: Call, nano: int, **fields: object) -> Call:

@@ -20,43 +20,9 @@ import pytest
 import analytics
 from analytics import lake
 from gateway.errors import UserError
-from tests.journals import NOON, Segment, call, line, segment
+from tests.journals import DAY, NEXT_DAY, NOON, Segment, Today, call, line, segment
 
 SPAWN = multiprocessing.get_context("spawn")
-DAY, NEXT_DAY = date(2026, 11, 20), date(2026, 11, 21)
-
-
-class Today:
-    def __init__(self) -> None:
-        self.day = DAY
-
-    def __call__(self) -> date:
-        return self.day
-
-
-@pytest.fixture
-def today() -> Today:
-    return Today()
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    lake.publish(folder)
-    return folder
-
-
-@pytest.fixture
-def moving(data: Path, today: Today) -> lake.Lake:
-    """A lake that does not wait: what it does in one step, queries are between the steps."""
-    return lake.Lake(data, settle=0, grace=0, today=today)
-
-
-@pytest.fixture
-def db(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection held open through the whole test."""
-    with analytics.open(data) as connection:
-        yield connection
 
 
 def counted(db: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:

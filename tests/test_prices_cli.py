@@ -16,7 +16,6 @@ import pytest
 
 import analytics
 from analytics import lake, prices_cli, rerating, verifying
-from analytics.prices_cli import prices_
 from gateway import cli, prices
 from gateway.call import NANO, Call, Cost, Usage
 from gateway.config import LedgerSettings
@@ -32,18 +31,9 @@ RECENT = datetime.now(UTC) - timedelta(days=2)
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    lake.publish(folder)
-    return folder
-
-
-@pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    # Entry points are there only once the package is installed anew.
-    monkeypatch.setitem(cli.outlay.commands, "prices", prices_)
 
     def runs(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as exit_:

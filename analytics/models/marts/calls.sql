@@ -35,13 +35,7 @@ FROM (
   SELECT CAST(recorded_at AS DATE) AS day, 'correction' AS place, * EXCLUDE (day, correction, corrected_at)
   FROM restated
   QUALIFY row_number() OVER (PARTITION BY call_id ORDER BY corrected_at DESC, segment DESC) = 1
-), (
-  SELECT
-    coalesce(max(day) FILTER (WHERE state = 'closed'), DATE '0001-01-01') AS closed_through,
-    coalesce(list(DISTINCT segment) FILTER (WHERE state = 'pending'), []) AS pending,
-    coalesce(list(DISTINCT segment) FILTER (WHERE state = 'sealed'), []) AS sealed
-  FROM lake_state
-)
+), lake_marks
 WHERE CASE place
   WHEN 'day' THEN day <= closed_through
   WHEN 'part' THEN day > closed_through AND segment NOT IN pending

@@ -10,13 +10,7 @@ FROM (
   SELECT day, 'journal' AS place, * EXCLUDE (day)
   FROM journal_entries
   WHERE correction IS NOT NULL
-), (
-  SELECT
-    coalesce(max(day) FILTER (WHERE state = 'closed'), DATE '0001-01-01') AS closed_through,
-    coalesce(list(DISTINCT segment) FILTER (WHERE state = 'pending'), []) AS pending,
-    coalesce(list(DISTINCT segment) FILTER (WHERE state = 'sealed'), []) AS sealed
-  FROM lake_state
-)
+), lake_marks
 WHERE CASE place
   WHEN 'day' THEN day <= closed_through
   WHEN 'part' THEN day > closed_through AND segment NOT IN pending
