@@ -81,6 +81,9 @@ def _differences(case: dict[str, Any], row: dict[str, Any]) -> list[str]:
     wrong = [f"{name} {found[name]} not {right[name]}" for name in scored if found[name] != right[name]]
     if expected.get("model") and row.get("response_model") != expected["model"]:
         wrong.append(f"model {row.get('response_model')} not {expected['model']}")
+    reasons = {*(expected.get("finish_reasons") or ()), expected.get("incomplete_reason")} - {None}
+    if reasons and row.get("finish_reason") not in reasons:
+        wrong.append(f"finish reason {row.get('finish_reason')} not {' or '.join(reasons)}")
     return wrong
 
 

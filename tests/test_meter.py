@@ -426,6 +426,26 @@ def test_converse_details() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            b'{"inputTextTokenCount":9,"results":[{"tokenCount":17,"outputText":"x","completionReason":"FINISH"}]}',
+            "FINISH",
+        ),
+        (b'{"choices":[{"index":0,"text":"x","finish_reason":"length"}],"usage":{"prompt_tokens":6}}', "length"),
+        (b'{"outputs":[{"text":"x","stop_reason":"stop"}]}', "stop"),
+        (b'{"generations":[{"text":"x","finish_reason":"COMPLETE"}]}', "COMPLETE"),
+        (b'{"messageStop":{"stopReason":"max_tokens"}}', "max_tokens"),
+        (b'{"generation":"x","prompt_token_count":1,"stop_reason":"length"}', "length"),
+    ],
+)
+def test_each_model_of_bedrock_says_elsewhere_why_it_stopped(body: bytes, reason: str) -> None:
+    meter = Meter(bedrock_invoke.DIALECT, "aws.bedrock", {})
+    meter.feed(body)
+    assert meter.finish().finish_reason == reason
+
+
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_a_damaged_aws_frame_stops_the_meter_not_the_call_and_keeps_what_came_before(size: int) -> None:
     damaged = bytearray(INVOKE_CLAUDE)

@@ -17,6 +17,8 @@ from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
 from gateway.reading import child, count, items, text
 
 METRICS = "amazon-bedrock-invocationMetrics"
+PARTS = ("results", "choices", "outputs", "generations")
+"""Where Titan, OpenAI-like models, Mistral and Cohere say why they stopped; Nova's streams say it in `messageStop`."""
 HEADER = "x-amzn-bedrock-{}-token-count"
 
 
@@ -47,8 +49,10 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     written = [count(child(item).get("tokenCount")) for item in items(data.get("results"))]
     if any(number is not None for number in written):
         last_wins(usage, "output_tokens", sum(number or 0 for number in written))
-    for key in ("stop_reason", "stopReason", "completionReason", "finish_reason"):
-        answer.finish_reason = text(data.get(key)) or answer.finish_reason
+    parts = (child(part) for name in PARTS for part in items(data.get(name)))
+    for said in (data, child(data, "messageStop"), *parts):
+        for key in ("stop_reason", "stopReason", "completionReason", "finish_reason"):
+            answer.finish_reason = text(said.get(key)) or answer.finish_reason
     if data.get("amazon-bedrock-guardrailAction") == "INTERVENED":
         answer.finished = True  # no metrics follow
     if METRICS in data:
