@@ -246,12 +246,44 @@ def _prepare(data: Path) -> None:
             raise UserError(f"{state_file(data)} is missing, which says which files count: restore it from a backup")
         write_state(data, [])
     for kind in KINDS:
-        path = anchor_file(data, kind)
-        if not path.exists():
-            with duckdb.connect() as db, _put(path) as aside:
-                _read_segment(db, anchor, DAY_ZERO)
-                db.execute(step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
-                db.execute(step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(aside)})
+        if not anchor_file(data, kind).exists():
+            with _put(anchor_file(data, kind)) as aside:
+                _write_anchor(data, kind, aside)
+
+
+def _write_anchor(data: Path, kind: str, file: Path) -> None:
+    with duckdb.connect() as db:
+        _read_segment(db, data / "journal" / f"{ANCHOR_SEGMENT}.jsonl", DAY_ZERO)
+        db.execute(step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
+        db.execute(step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(file)})
+
+
+def add_columns(data: Path) -> None:
+    """Give the files of an earlier version the columns that were added since, empty. The keeper does it at its start.
+
+    DuckDB wants the columns of a listing's first file, the anchor, in all of them, and passes over others. So the
+    anchor comes last: before that each file may have the new columns, after that each has them. A crash repeats it.
+    """
+    for kind in KINDS:
+        anchor = anchor_file(data, kind)
+        if not anchor.exists():
+            continue
+        with _put(anchor) as new_anchor:
+            _write_anchor(data, kind, new_anchor)
+            files = sorted((data / kind).glob("day=*/*.parquet")) if _columns(anchor) != _columns(new_anchor) else []
+            for file in files:
+                if file.is_symlink() or file == anchor or _columns(file) == _columns(new_anchor):
+                    continue
+                with duckdb.connect(config={"threads": 1}) as db, _put(file) as aside:
+                    names = {"like": build.glob_of(new_anchor), "from": build.glob_of(file), "file": str(aside)}
+                    db.execute(step("add_columns"), names)
+                    _check_sums(db, aside, file_sums(db, file))
+
+
+def _columns(file: Path) -> list[tuple[str, str]]:
+    """Names and types of a Parquet file's columns."""
+    with duckdb.connect() as db:
+        return db.execute(step("file_columns"), {"file": build.glob_of(file)}).fetchall()
 
 
 def _read_segment(db: duckdb.DuckDBPyConnection, path: Path, first_open_day: date) -> None:
@@ -499,6 +531,7 @@ def _keep_rounds(data: Path, stop: threading.Event) -> None:
         last = stop.is_set()
         try:
             if lake is None:
+                add_columns(data)
                 publish(data)
                 lake = Lake(data)
             lake.round()

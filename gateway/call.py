@@ -237,3 +237,4 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     response_bytes: int | None = None
     upstream_id: str | None = None
     gateway_id: str | None = None
+    commit_sha: str | None = None

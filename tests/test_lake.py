@@ -398,3 +398,37 @@ def test_a_failed_round_is_logged_in_one_line_and_tried_again(
     assert caplog.text.count("trying again") == 1
     with analytics.open(data) as db:
         assert counted(db) == (1, 1, 1000)
+
+
+# -- another version -------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_version_with_fewer_columns_are_given_the_others(
+    data: Path, today: Today, moving: lake.Lake
+) -> None:
+    segment(data, [call(commit_sha="86977fc")])
+    moving.round()
+    segment(data, [call(commit_sha="86977fc")], NOON + timedelta(days=1))
+    today.day = NEXT_DAY
+    for _ in range(3):
+        moving.round()
+    for kind in lake.KINDS:  # as a version wrote them that did not know the commit
+        for file in (data / kind).glob("day=*/*.parquet"):
+            old = duckdb.sql(f"SELECT * EXCLUDE (commit_sha) FROM read_parquet('{file}', hive_partitioning = false)")
+            old.write_parquet(f"{file}.old")
+            Path(f"{file}.old").rename(file)
+    before = {file: file.stat().st_ino for file in (data / "calls").glob("day=2*/*.parquet")}
+    assert len(before) == 2
+    lake.add_columns(data)
+    assert all(file.stat().st_ino != inode for file, inode in before.items())
+    lake.publish(data)
+    segment(data, [call(commit_sha="90abc")], NOON + timedelta(days=1, hours=1))
+    with analytics.open(data) as db:
+        assert counted(db) == (3, 3, 3000)
+        assert db.execute("SELECT commit_sha FROM calls ORDER BY recorded_at").fetchall() == [
+            (None,), (None,), ("90abc",),
+        ]  # fmt: skip
+    moving.round()
+    inodes = {file: file.stat().st_ino for file in (data / "calls").glob("day=2*/*.parquet")}
+    lake.add_columns(data)
+    assert {file: file.stat().st_ino for file in inodes} == inodes, "nothing is written that has all columns"

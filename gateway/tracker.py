@@ -1,0 +1,98 @@
+"""What the tracker knows of tickets, as far as attribution needs it: `work/tracker.json` in the data folder.
+
+The control plane writes it anew, by rename, after each import of tickets and pull requests; the gateway reads it again
+within `ROUND_SECONDS`, in a thread. Without the file nothing is known and each ticket is `unchecked`.
+"""
+
+import asyncio
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gateway.call import TicketState
+
+ROUND_SECONDS = 1.0
+
+log = logging.getLogger("outlay")
+
+
+class Snapshot(msgspec.Struct, dict=True):
+    """Tickets and what leads to them. Ticket ids as in the ledger: `PAY-123`, `acme/shop#45`."""
+
+    synced_us: int = 0
+    """When the tickets were last synced, microseconds since the epoch, UTC; 0 = never."""
+    tickets: dict[str, Literal["open", "closed"]] = {}
+    aliases: dict[str, str] = {}
+    """Former id of a ticket that was moved → its present one."""
+    pulls: dict[str, tuple[str, ...]] = {}
+    """`acme/shop#46` of a pull request, where it shares its numbers with tickets → its tickets."""
+    branches: dict[str, dict[str, tuple[str, ...]]] = {}
+    """Repository → head branch of an open pull request → its tickets."""
+    commits: dict[str, tuple[str, ...]] = {}
+    """Commit of an open pull request → its tickets."""
+
+    @cached_property
+    def newest(self) -> dict[str, int]:
+        """Highest ticket number by project: `PAY`, `acme/shop`."""
+        newest: dict[str, int] = {}
+        for ticket in self.tickets:
+            project, number = split(ticket)
+            newest[project] = max(number, newest.get(project, 0))
+        return newest
+
+    def state(self, ticket: str) -> TicketState:
+        """What is known of a ticket. One with a number above all others of its project may have been made since the
+        last sync: `unchecked`, like all tickets before the first one."""
+        found = self.tickets.get(ticket)
+        if found is not None:
+            return "known" if found == "open" else "closed"
+        project, number = split(ticket)
+        newer = project in self.newest and number > self.newest[project]
+        return "unchecked" if newer or not self.tickets else "unknown"
+
+
+def split(ticket: str) -> tuple[str, int]:
+    """Project and number of a ticket: `PAY-123` → (`PAY`, 123). A ticket of another form is its own project."""
+    for separator in "#", "-":
+        project, found, number = ticket.rpartition(separator)
+        if found and number.isdecimal():
+            return project, int(number)
+    return ticket, 0
+
+
+class Tracker:
+    """The snapshot of one data folder, kept current."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.now = Snapshot()
+        """Replaced whole."""
+        self._file = data_dir / "work" / "tracker.json"
+        self._seen: tuple[int, int] | None = None
+
+    def refresh(self) -> None:
+        """Read the file again when it changed. A file that cannot be read leaves what was known."""
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            self.now, self._seen = Snapshot(), None
+            return
+        seen = (stat.st_ino, stat.st_mtime_ns)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            snapshot = msgspec.json.decode(self._file.read_bytes(), type=Snapshot)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.error("%s cannot be read, what was known of tickets stays: %s", self._file, type(error).__name__)
+            return
+        _ = snapshot.newest  # now, not in a request
+        self.now = snapshot
+
+    async def keep(self) -> None:
+        """Run beside the server."""
+        while True:
+            await asyncio.to_thread(self.refresh)
+            await asyncio.sleep(ROUND_SECONDS)
