@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from gateway import app, keys, tickets
+from gateway import app, hook_cli, keys, run_cli, tickets
 from gateway.call import PURPOSES
 from gateway.config import Config, LedgerSettings, load, secret
 from gateway.errors import UserError
@@ -51,6 +51,10 @@ def _registered() -> Any:
 @click.version_option(package_name="outlay")
 def outlay() -> None:
     """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
+
+
+for _command in (run_cli.run, run_cli.env_, hook_cli.hook):
+    outlay.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
