@@ -95,6 +95,7 @@ class Keys:
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:
         """Public half and team of a claim key that is in force."""
+        self.refresh()
         key = self._by_id.get(key_id)
         if key is None or key.created.public_key is None or key.state(time.time()) != "active":
             return None
