@@ -35,6 +35,10 @@ same for each branch and nothing stands in the list of processes."""
 EVIDENCE = tuple(CODEX_VARIABLES)
 
 
+ISSUE = re.compile(r"^([^/#,]+)/([^/#,]+)#([0-9]+)$")
+"""One of a tracker that shares a host with the code. In a path `/` and `#` of it are written `~`."""
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Where a tool's calls go, and what they say they are for."""
 
@@ -56,10 +60,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         return {name: value for name, value in zip(EVIDENCE, values, strict=True) if value}
 
     def base(self) -> str:
-        """The gateway's address with ticket and task in its path (`#` and `/` of a ticket are written `~`)."""
+        """The gateway's address with ticket and task in its path."""
         if self.path_ticket is None:
             return self.url
-        ticket = quote(re.sub(r"[/#]", "~", self.path_ticket), safe="~,")
+        ticket = quote(ISSUE.sub(r"\1~\2~\3", self.path_ticket), safe="~")
         return f"{self.url}/t/{ticket}" + (f"/task/{quote(self.task, safe='')}" if self.task else "")
 
 

@@ -7,6 +7,8 @@ guessed here. `launch` decides, this module reads and writes.
 import contextlib
 import http.client
 import os
+import re
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +18,14 @@ from urllib.parse import urlencode, urlsplit
 import click
 import msgspec
 
-from gateway import launch, tickets, worktrees
-from gateway.config import TicketSettings
+from gateway import claims, launch, tickets, worktrees
 from gateway.errors import UserError
+from gateway.repositories import branch_name, repo_name
 
 URL = "http://127.0.0.1:8080"
 ASK_SECONDS = 5.0
+TICKET = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,400}[\x21-\x7e])?")
+"""What may be one: which it is, the gateway judges."""
 HOW_TO_GET_A_KEY = "set OUTLAY_KEY to a gateway key (olk_…); `outlay keys create --team TEAM` makes one"
 
 
@@ -96,8 +100,7 @@ def env_(ticket: str | None, task: str | None, url: str, shell: str) -> None:
 
 def session_of(url: str, ticket: str | None, task: str | None) -> launch.Session:
     """The session of this folder, as far as it is known here."""
-    named = ",".join(tickets.parse(ticket, TicketSettings()))
-    if ticket and not named:
+    if ticket and not TICKET.fullmatch(ticket):
         raise click.BadParameter("write a ticket like PAY-123 or acme/shop#45", param_hint="--ticket")
     if task and not tickets.TASK.fullmatch(task):
         raise click.BadParameter("at most 128 letters, digits and any of . _ : @ / -", param_hint="--task")
@@ -106,17 +109,34 @@ def session_of(url: str, ticket: str | None, task: str | None) -> launch.Session
     return launch.Session(
         url=_checked_url(url),
         key=os.environ.get("OUTLAY_KEY") or None,
-        ticket=named or None,
+        ticket=ticket or None,
         task=task,
-        repo=tickets.plain(repo),
-        branch=tickets.plain(branch),
+        repo=repo_name(repo),
+        branch=branch_name(branch),
     )
 
 
 def told_by(me: Me | None, session: launch.Session) -> launch.Session:
-    """The session with what the gateway reads in its branch."""
+    """The session with what the gateway reads in its branch; signed, where there is a claim key."""
     of_branch = ",".join(found.ticket_id for found in me.branch_tickets) if me else ""
-    return msgspec.structs.replace(session, path_ticket=session.ticket or of_branch or None)
+    ticket = session.ticket or of_branch or None
+    claim_key = os.environ.get("OUTLAY_CLAIM_KEY")
+    return msgspec.structs.replace(
+        session, path_ticket=ticket, claim=_signed(claim_key, session, ticket) if claim_key else None
+    )
+
+
+def _signed(claim_key: str, session: launch.Session, ticket: str | None) -> str:
+    now = int(time.time())
+    claim = claims.Claim(
+        tickets=tuple(part.strip() for part in ticket.split(",")) if ticket else (),
+        issued_at=now,
+        expires_at=now + claims.LIFETIME_SECONDS,
+        repo=session.repo,
+        branch=session.branch,
+        key=claims.fingerprint(session.key) if session.key else None,
+    )
+    return claims.sign(claim_key, claim)
 
 
 def _checked_url(url: str) -> str:

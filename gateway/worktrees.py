@@ -5,18 +5,21 @@ Small bounded reads; what is not there or not as git writes it is `None`, never 
 
 import re
 import stat
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import msgspec
+
+from gateway.repositories import repo_name
 
 READ_MAX = 16_777_216
 """Of any one file. `packed-refs` of the largest repositories has some megabytes."""
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 REF = re.compile(r"refs(?:/(?!\.)[^\x00-\x20\x7f~^:?*\[\\/]+)+")
 """A reference name. No part starts with a dot: `refs/heads/.invalid` stands where references are kept elsewhere."""
-SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?:\[[^\]]*\]|[^:/\[]+):(?!//)(.+)")
-REPO = re.compile(r"[\w.+~-]+(?:/[\w.+~-]+)*", re.ASCII)
+FRESH_SECONDS = 2.0
+SEEN_MAX = 10_000
 REBASING = ("rebase-merge/head-name", "rebase-apply/head-name")
 
 
@@ -54,7 +57,7 @@ def _read_checkout(root: Path, git_dir: Path) -> Checkout:
     else:
         ref = next((name for path in REBASING if (name := _read(git_dir / path).strip())), None)
     url = origin_in(_read(common / "config"))
-    return Checkout(root, git_dir, repo_name(url) if url else None, branch_of(ref) if ref else None, commit)
+    return Checkout(root, git_dir, repo_name(url), branch_of(ref) if ref else None, commit)
 
 
 def _read(path: Path) -> str:
@@ -105,16 +108,31 @@ def origin_in(config: str) -> str | None:
     return None
 
 
-def repo_name(url: str) -> str | None:
-    """`acme/billing-core` of a remote's URL: ssh or https, groups of any depth, credentials left out. `None` for a
-    path on this machine."""
-    if "://" not in url:
-        path = scp[1] if (scp := SCP_LIKE.fullmatch(url)) else ""
-    else:
-        try:
-            parts = urlsplit(url)
-        except ValueError:
+class Worktrees:
+    """Checkouts below some folders of this machine. A look costs a few small reads, at most once in `FRESH_SECONDS`."""
+
+    def __init__(self, roots: Iterable[str]) -> None:
+        self._roots = [Path(root).expanduser().resolve() for root in roots]
+        self._seen: dict[str, tuple[float, Checkout | None]] = {}
+
+    def look(self, folder: str) -> Checkout | None:
+        """The checkout at a folder, if it is below one of the roots."""
+        if not self._roots:
             return None
-        path = unquote(parts.path) if parts.netloc else ""
-    path = path.strip("/").removesuffix(".git")
-    return path if len(path) <= 255 and REPO.fullmatch(path) else None
+        now = time.monotonic()
+        at, checkout = self._seen.get(folder, (-FRESH_SECONDS, None))
+        if now - at >= FRESH_SECONDS:
+            checkout = self._read(folder)
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            self._seen[folder] = now, checkout
+        return checkout
+
+    def _read(self, folder: str) -> Checkout | None:
+        try:
+            path = Path(folder).resolve()
+        except (OSError, RuntimeError, ValueError):
+            return None
+        if not any(path.is_relative_to(root) for root in self._roots):
+            return None
+        return checkout_of(path)
