@@ -53,9 +53,9 @@ ticket_option = click.option(
 @url_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...], ticket: str | None, task: str | None, url: str) -> None:
-    """Run a developer tool through the gateway: outlay run -- claude
+    """Run a tool through the gateway: outlay run -- claude
 
-    Its base URL, key (of OUTLAY_KEY) and headers are set for it; the ticket is the one of the git branch.
+    Its base URL, its key (OUTLAY_KEY) and its headers are set for it. The ticket is that of the git branch.
     """
     tool = launch.tool_of(command[0])
     if task is None and tool in launch.WITHOUT_SESSION:
@@ -64,6 +64,7 @@ def run(command: tuple[str, ...], ticket: str | None, task: str | None, url: str
     me = ask(session)
     session = told_by(me, session)
     settings = launch.environment(tool, session, os.environ)
+    settings["OUTLAY_CLAIM_KEY"] = None  # whoever has it can claim any ticket: not the tool
     if tool == "gemini" and (home := _gemini_home(os.environ)):
         settings["GEMINI_CLI_HOME"] = str(home)
     environ = {name: value for name, value in {**os.environ, **settings}.items() if value is not None}
@@ -87,7 +88,7 @@ def _become(command: list[str], environ: Mapping[str, str]) -> NoReturn:
     "--shell", type=click.Choice(launch.SHELLS), default="bash", show_default=True, help="bash serves zsh too."
 )
 def env_(ticket: str | None, task: str | None, url: str, shell: str) -> None:
-    """Print the settings of `outlay run`, of all tools at once, for eval or direnv."""
+    """Print what `outlay run` sets, for all tools at once."""
     session = session_of(url, ticket, task)
     me = ask(session)
     session = told_by(me, session)

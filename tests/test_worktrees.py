@@ -11,30 +11,7 @@ from hypothesis import strategies as st
 from gateway import worktrees
 from gateway.repositories import repo_name
 from gateway.worktrees import checkout_of
-
-ORIGIN = "git@github.com:acme/billing-core.git"
-BRANCH = "feature/PAY-123-fix-rounding"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = {"GIT_AUTHOR_NAME": "Dev", "GIT_AUTHOR_EMAIL": "dev@example.com"}
-    identity |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in identity.items()}
-    alone = {"PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1", **identity}
-    done = subprocess.run(
-        ["git", "-c", "protocol.file.allow=always", *arguments],
-        cwd=folder, env=alone, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout.strip()
-
-
-def make_repository(folder: Path, branch: str = BRANCH) -> Path:
-    folder.mkdir()
-    git(folder, "init", "--quiet", "--initial-branch", branch)
-    git(folder, "remote", "add", "origin", ORIGIN)
-    (folder / "code.py").write_text("print(1)\n")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "--message", "PAY-100 initial")
-    return folder
+from tests.checkouts import BRANCH, ORIGIN, git, make_repository
 
 
 @pytest.fixture
