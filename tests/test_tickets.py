@@ -1,5 +1,8 @@
 """Which ticket and task a call belongs to: keys in what people write, the weighing of evidence, what is remembered."""
 
+import csv
+import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,7 @@ from gateway.tickets import Tickets
 from gateway.tracker import Snapshot, Tracker, split
 from gateway.worktrees import Checkout
 
+WORK_DATA = os.environ.get("OUTLAY_WORK_DATA")
 NOW = 1_795_653_349_000_000
 SYNCED = Snapshot(
     synced_us=NOW,
@@ -169,6 +173,26 @@ def test_an_installations_own_patterns() -> None:
     assert keys.in_branch("fix/INC0012345-x").tickets == ("INC0012345",)
     assert keys.in_branch("fix/XINC0012345-x").tickets == ()
     assert keys.in_text("CHG0000001 and PAY-2") == ("CHG0000001", "PAY-2")
+
+
+@pytest.mark.skipif(WORK_DATA is None, reason="OUTLAY_WORK_DATA does not name the folder of recorded tracker payloads")
+def test_recorded_branches_titles_and_commits_name_no_wrong_ticket() -> None:
+    """None of those projects has keys like these: whatever is found is wrong."""
+    csv.field_size_limit(2**31)
+    branches, texts = set(), []
+    of = "github_api_pull_requests", "github_api_pull_request_commits", "gitlab_api_merge_requests"
+    for name in (*of, "gitlab_api_merge_request_commits"):
+        with (Path(WORK_DATA or "") / "devlake" / f"_raw_{name}.csv").open(newline="", encoding="utf-8") as rows:
+            for row in csv.DictReader(rows):
+                data = json.loads(row["data"])
+                branches.add(data.get("source_branch") or data.get("head", {}).get("ref") or "")
+                texts += [data.get(key) or "" for key in ("title", "description", "body", "message")]
+                texts.append(data.get("commit", {}).get("message", ""))
+    assert len(branches) > 30
+    assert len(texts) > 500
+    for keys in (ANY, KNOWN, TicketKeys(["PAY", "OPS", "K5", "EE"])):
+        assert not [found for name in branches if (found := keys.in_branch(name, "acme/other").tickets)]
+        assert not [found for text in texts if (found := keys.in_text(text))]
 
 
 @given(st.text(max_size=300))
