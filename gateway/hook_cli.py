@@ -19,7 +19,7 @@ ASK_SECONDS = 0.5
 HOOK_SECONDS = 2.0
 """A checkout waits no longer for the hook."""
 SETTINGS = "outlay.env"
-SHELL_LINE = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-S\s+)?)?(?:\S*/)?(?:sh|bash|dash|ksh|zsh)(?:\s.*)?\n")
+SHELL_LINE = re.compile(r"#![ \t]*(?:\S*/)?(?:env\s+(?:-S\s+)?)?(?:\S*/)?(?:sh|bash|dash|ksh|zsh)(?:[ \t\r].*)?\n")
 BEGIN, END = "# >>> outlay: the settings of the branch", "# <<< outlay"
 BLOCK = re.compile(rf"^{re.escape(BEGIN)}\n.*?^{re.escape(END)}\n", re.MULTILINE | re.DOTALL)
 

@@ -87,25 +87,24 @@ def tool_of(command: str) -> str | None:
 
 def environment(tool: str | None, session: Session, environ: Mapping[str, str]) -> Environment:
     """The variables of one tool, or those of all for a command that we do not know."""
+    where: Environment = {"OUTLAY_URL": session.url}  # for what asks the gateway from inside: status lines, `outlay`
     match tool:
         case "claude":
             for direct in ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"):
                 if environ.get(direct):
                     raise UserError(f"{direct} is set, so Claude Code would not call through the gateway: unset it")
-            return _claude(session, environ)
+            return where | _claude(session, environ)
         case "codex":
-            return _codex(session)
+            return where | _codex(session)
         case "gemini":
-            return _gemini(session, environ)
+            return where | _gemini(session, environ)
         case "opencode":
-            return _opencode(session, environ)
+            return where | _opencode(session, environ)
         case "aider":
-            return _sdks(session, environ)
+            return where | _sdks(session, environ)
         case _:
-            every = (_claude(session, environ), _codex(session), _gemini(session, environ))
-            return {
-                k: v for part in (*every, _opencode(session, environ), _sdks(session, environ)) for k, v in part.items()
-            }
+            codex, gemini, opencode = _codex(session), _gemini(session, environ), _opencode(session, environ)
+            return where | _claude(session, environ) | codex | gemini | opencode | _sdks(session, environ)
 
 
 def arguments(tool: str | None, session: Session) -> list[str]:

@@ -32,6 +32,7 @@ def test_tools_are_known_by_name(command: str, tool: str | None) -> None:
 
 def test_claude_code() -> None:
     assert launch.environment("claude", ON_BRANCH, {}) == {
+        "OUTLAY_URL": URL,
         "ANTHROPIC_BASE_URL": URL,
         "ANTHROPIC_AUTH_TOKEN": "olk_k",
         "ANTHROPIC_API_KEY": None,
@@ -84,6 +85,7 @@ def test_codex() -> None:
         },
     }
     assert launch.environment("codex", NAMED, {}) == {
+        "OUTLAY_URL": URL,
         "OUTLAY_KEY": "olk_k",
         "OUTLAY_TICKET": "PAY-1,PAY-2",
         "OUTLAY_TASK": "t:1",
@@ -108,6 +110,7 @@ def test_codex_without_a_gateway_key_has_its_own() -> None:
 def test_gemini() -> None:
     before = {"GEMINI_CLI_CUSTOM_HEADERS": "x-mine: a,b, x-outlay-branch: old"}
     assert launch.environment("gemini", ON_BRANCH, before) == {
+        "OUTLAY_URL": URL,
         "GOOGLE_GEMINI_BASE_URL": URL,
         "GEMINI_API_KEY": "olk_k",
         "GEMINI_CLI_CUSTOM_HEADERS": f"x-mine: a,b, x-outlay-repo: acme/shop, x-outlay-branch: {BRANCH}",
@@ -167,6 +170,7 @@ def test_aider_carries_the_ticket_in_the_path() -> None:
     settings = launch.environment("aider", ON_BRANCH, {})
     base = f"{URL}/t/PAY-123"
     assert settings == {
+        "OUTLAY_URL": URL,
         "OPENAI_BASE_URL": f"{base}/v1",
         "OPENAI_API_BASE": f"{base}/v1",
         "ANTHROPIC_BASE_URL": base,
