@@ -140,7 +140,7 @@ class Keys:
         secret, public = claims.new_key(name)
         return self._created(name, public_key=public, **grant), secret
 
-    def _created(self, name: str, **grant: Any) -> KeyEvent:
+    def _created(self, name: str, /, **grant: Any) -> KeyEvent:
         event = KeyEvent(event="create", key_id=f"key_{name}", at=int(time.time()), **grant)
         self._append(event)
         return event
