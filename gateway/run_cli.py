@@ -60,15 +60,13 @@ def run(command: tuple[str, ...], ticket: str | None, task: str | None, url: str
     tool = launch.tool_of(command[0])
     if task is None and tool in launch.WITHOUT_SESSION:
         task = f"run-{uuid.uuid4()}"
-    session = session_of(url, ticket, task)
-    me = ask(session)
-    session = told_by(me, session)
+    session, line = _asked(url, ticket, task)
     settings = launch.environment(tool, session, os.environ)
     settings["OUTLAY_CLAIM_KEY"] = None  # whoever has it can claim any ticket: not the tool
     if tool == "gemini" and (home := _gemini_home(os.environ)):
         settings["GEMINI_CLI_HOME"] = str(home)
     environ = {name: value for name, value in {**os.environ, **settings}.items() if value is not None}
-    click.echo(said(session, me), err=True)
+    click.echo(line, err=True)
     _become([command[0], *launch.arguments(tool, session), *command[1:]], environ)
 
 
@@ -89,14 +87,20 @@ def _become(command: list[str], environ: Mapping[str, str]) -> NoReturn:
 )
 def env_(ticket: str | None, task: str | None, url: str, shell: str) -> None:
     """Print what `outlay run` sets, for all tools at once."""
-    session = session_of(url, ticket, task)
-    me = ask(session)
-    session = told_by(me, session)
+    session, line = _asked(url, ticket, task)
     click.echo(launch.printed(shell, launch.environment(None, session, os.environ), session))
-    click.echo(said(session, me), err=True)
+    click.echo(line, err=True)
 
 
 # -- what a session is made of --------------------------------------------------------------------------------------
+
+
+def _asked(url: str, ticket: str | None, task: str | None) -> tuple[launch.Session, str]:
+    """The session, and the line that says which ticket its calls go to."""
+    session = session_of(url, ticket, task)
+    me = ask(session)
+    session = told_by(me, session)
+    return session, said(session, me)
 
 
 def session_of(url: str, ticket: str | None, task: str | None) -> launch.Session:
@@ -202,29 +206,24 @@ def said(session: launch.Session, me: Me | None) -> str:
 
 def _gemini_home(environ: Mapping[str, str]) -> Path | None:
     """A home for Gemini CLI that accepts the key, beside the user's own one and with links to all that is in that.
-    `None` when the user's own one accepts it."""
+    `None` when the user's own one accepts it, or cannot be told."""
     own = Path(environ.get("GEMINI_CLI_HOME") or Path.home()) / ".gemini"
-    try:
-        before = (own / "settings.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        before = ""
-    try:
-        settings = launch.gemini_settings(before)
-    except ValueError:
-        raise UserError(
-            f"{own / 'settings.json'} is not plain JSON: choose the API key in Gemini CLI with /auth, "
-            "then run it through Outlay"
-        ) from None
-    if settings is None:
-        return None
     home = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outlay" / "gemini"
-    ours = home / ".gemini"
-    ours.mkdir(parents=True, exist_ok=True)
-    for entry in own.iterdir() if own.is_dir() else ():
-        link = ours / entry.name
-        if entry.name != "settings.json" and not os.path.lexists(link):
-            link.symlink_to(entry)
-    write_private(ours / "settings.json", settings)
+    file = own / "settings.json"
+    try:
+        settings = launch.gemini_settings(file.read_text(encoding="utf-8") if file.exists() else "")
+        if settings is None:
+            return None
+        ours = home / ".gemini"
+        ours.mkdir(parents=True, exist_ok=True)
+        for entry in own.iterdir() if own.is_dir() else ():
+            if entry != file and not os.path.lexists(ours / entry.name):
+                (ours / entry.name).symlink_to(entry)
+        write_private(ours / file.name, settings)
+    except ValueError:  # JSON with comments: left to Gemini CLI
+        return None
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be used: {error.strerror}") from None
     return home
 
 

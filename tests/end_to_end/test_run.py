@@ -304,18 +304,19 @@ async def test_gemini_gets_a_home_that_accepts_the_key(upstream: FakeUpstream, t
     assert '"x"' in (own / "settings.json").read_text()
 
 
-async def test_gemini_keeps_a_home_that_accepts_the_key(upstream: FakeUpstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", ['{"security": {"auth": {"selectedType": "gemini-api-key"}}}', "{} // mine"])
+async def test_gemini_keeps_a_home_that_accepts_the_key_or_cannot_be_told(
+    upstream: FakeUpstream, tmp_path: Path, settings: str
+) -> None:
     upstream.answer(whole(ME))
     (tmp_path / ".gemini").mkdir()
-    (tmp_path / ".gemini/settings.json").write_text('{"security": {"auth": {"selectedType": "gemini-api-key"}}}')
+    (tmp_path / ".gemini/settings.json").write_text(settings)
     code, out, err = await gemini_home(tmp_path, tmp_path, upstream.url)
     assert (code, out) == (0, "\n"), err
 
 
-async def test_gemini_settings_that_are_not_plain_json(upstream: FakeUpstream, tmp_path: Path) -> None:
+async def test_gemini_where_no_home_can_be_made(upstream: FakeUpstream, tmp_path: Path) -> None:
     upstream.answer(whole(ME))
-    (tmp_path / ".gemini").mkdir()
-    (tmp_path / ".gemini/settings.json").write_text("{} // mine")
+    (tmp_path / ".cache").write_text("a file")
     code, _, err = await gemini_home(tmp_path, tmp_path, upstream.url)
-    assert code == 1
-    assert err.startswith(f"{tmp_path}/.gemini/settings.json is not plain JSON: choose the API key in Gemini CLI")
+    assert (code, err) == (1, f"{tmp_path}/.cache/outlay/gemini/.gemini cannot be used: Not a directory\n")
