@@ -304,7 +304,11 @@ def test_the_branch_that_is_believed() -> None:
     found = weigh(here)
     assert (found.branch, found.repo, found.commit_sha) == ("fix/PAY-2-now", "acme/shop", "b16e3137")
     assert weigh(msgspec.structs.replace(here, is_branch_old=False)).branch == "fix/PAY-1-old"
-    assert weigh(here, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",)
+    moved = weigh(here, x_outlay_branch="fix/PAY-3")
+    assert (moved.tickets, moved.candidates) == (("PAY-2",), ("branch:PAY-3",)), (
+        "the tool was started before a checkout"
+    )
+    assert weigh(started, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",)
     assert weigh(Client(folder="/src/elsewhere")).branch is None
 
 
