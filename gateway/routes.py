@@ -61,10 +61,13 @@ def region_of(upstream: Upstream, path: str) -> str | None:
 
 
 def _ticket(part: str) -> str:
-    """`acme~shop~45` is `acme/shop#45`; anything else is taken as it is."""
-    plain = unquote(part)
-    pieces = plain.split("~")
-    return f"{pieces[0]}/{pieces[1]}#{pieces[2]}" if len(pieces) == 3 else plain
+    """`acme~shop~45` is `acme/shop#45`, also of several with commas; anything else is taken as it is."""
+    return ",".join(_written_out(each) for each in unquote(part).split(","))
+
+
+def _written_out(ticket: str) -> str:
+    *repo, number = ticket.split("~")
+    return f"{'/'.join(repo)}#{number}" if len(repo) > 1 else ticket
 
 
 GEMINI = re.compile(r"/(?:(?:upload|download)/)?v1(?:alpha|beta)/|/ws/google\.")
