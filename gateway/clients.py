@@ -151,16 +151,9 @@ def _gemini_cli(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Clie
     agent: Agent = "side" if is_side else "main"
     if len(parts) < 2 or not parts[0].startswith(GEMINI_CONTEXT):
         return msgspec.structs.replace(client, agent=agent)
-    # It has no session of its own: what it says of itself, and the first prompt, stay the same through one.
-    session_id, folder = keyed("\n".join(parts)), _folder(_line_after(GEMINI_FOLDER, parts[:1]))
-    return msgspec.structs.replace(
-        client,
-        agent=agent,
-        session_id=session_id,
-        conversation_id=session_id,
-        is_session_derived=True,
-        folder=folder,
-    )
+    # It names no session. What it says of itself, and the first prompt, stay the same through one.
+    folder = _folder(_line_after(GEMINI_FOLDER, parts[:1]))
+    return msgspec.structs.replace(client, agent=agent, derived_task=keyed("\n".join(parts)), folder=folder)
 
 
 def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:

@@ -100,8 +100,8 @@ class Tickets:
             tickets=tickets,
             ticket_source=source,
             ticket_state=state_of(tickets, keys),
-            candidates=_candidates(evidence, tickets),
-            task_id=task_id or self._sessions.task(who, tickets, now_us),
+            candidates=_candidates(evidence, tickets, ignored),
+            task_id=task_id or client.derived_task or self._sessions.task(who, tickets, now_us),
             task_source=task_source,
             repo=place.repo,
             branch=place.branch,
@@ -217,23 +217,26 @@ def _named_task(
 
 def _sessions_of(client: Client, task_id: str | None, task_source: TaskSource) -> tuple[str, ...]:
     """By what its calls are known to belong together: a task that was named to us, else the client's session, and what
-    that is a part of. A derived session may be that of two people, and passes nothing on."""
-    if task_id is None or client.is_session_derived:
+    that is a part of."""
+    if task_id is None:
         return ()
     if task_source in ("header", "path"):
         return (task_id,)
     return tuple(dict.fromkeys(filter(None, (client.session_id, task_id))))
 
 
-def _candidates(evidence: Mapping[TicketSource, Found], tickets: tuple[str, ...]) -> tuple[str, ...]:
-    """What else was named, as `source:ticket`, strongest first."""
-    others = (
+def _candidates(
+    evidence: Mapping[TicketSource, Found], tickets: tuple[str, ...], ignored: list[str]
+) -> tuple[str, ...]:
+    """What else was named, as `source:ticket`, strongest first; then what was no evidence, as `source:(reason)`."""
+    others = [
         f"{source}:{ticket}"
         for source, found in evidence.items()
         for ticket in (*found.tickets, *found.candidates)
         if ticket not in tickets
-    )
-    return tuple(dict.fromkeys(others))[:CANDIDATES_MAX]
+    ]
+    wrong = (f"{source}:({reason})" for source, _, reason in (each.partition(":") for each in ignored))
+    return tuple(dict.fromkeys((*others[:CANDIDATES_MAX], *wrong)))
 
 
 # -- what a refusal says ----------------------------------------------------------------------------------------------

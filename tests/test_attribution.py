@@ -71,7 +71,7 @@ async def test_real_tools_are_attributed_by_the_branch_that_they_work_on(
                     assert (row["ticket_id"], row["ticket_source"], row["branch"]) == ("PAY-123", "branch", BRANCH)
                 assert (row["client"], row["task_source"]) in (
                     (client, "session"),
-                    ("gemini-cli", "conversation"),
+                    ("gemini-cli", "none"),
                 ), kind
         by_client: dict[str, set[str]] = {}
         for row in gateway.closed():

@@ -318,6 +318,7 @@ def test_what_is_no_evidence_is_ignored_and_counted() -> None:
     found = Weighing()(x_outlay_ticket="nonsense", path="PAY-9", x_outlay_repo="a b", x_outlay_branch="a b")
     assert (found.tickets, found.ticket_source) == (("PAY-9",), "path")
     assert found.ignored == ("repo:malformed", "branch:malformed", "header:malformed")
+    assert found.candidates == ("repo:(malformed)", "branch:(malformed)", "header:(malformed)")
 
 
 def test_the_branch_that_is_believed() -> None:
@@ -521,12 +522,12 @@ def test_a_subagent_inherits_from_its_parent() -> None:
     assert (found.tickets, found.task_id) == (("PAY-1",), "root")
 
 
-def test_a_derived_session_passes_nothing_on() -> None:
+def test_a_derived_task_passes_nothing_on() -> None:
     weigh = Weighing()
-    derived = Client("gemini-cli", session_id="d", conversation_id="d", is_session_derived=True)
+    derived = Client("gemini-cli", derived_task="d")
     weigh(derived, x_outlay_ticket="PAY-1")
     found = weigh(derived)
-    assert (found.task_id, found.tickets) == ("d", ())
+    assert (found.task_id, found.task_source, found.tickets) == ("d", "none", ())
 
 
 def test_a_named_task_carries_its_ticket_and_no_other_does() -> None:
