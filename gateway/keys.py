@@ -90,7 +90,7 @@ class Keys:
         made = key.created
         return Principal(
             made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
-            ticket_policy=made.ticket_policy, fingerprint=claims.fingerprint(secret),
+            ticket_policy=made.ticket_policy, fingerprint=claims.fingerprint(secret), expires_at=made.expires_at,
         )  # fmt: skip
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:

@@ -35,7 +35,7 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
         return None
     raw = ABSOLUTE_FORM.sub("", raw, count=1)  # RFC 9112 §3.2.2: servers must accept it
     if prefix := TICKET_PREFIX.match(raw):
-        ticket = _ticket(prefix[1])
+        ticket = ticket_of(prefix[1])
         task = None if prefix[2] is None else unquote(prefix[2])
         raw = raw[prefix.end() :]
     name, _, rest = raw[1:].partition("/")
@@ -60,8 +60,8 @@ def region_of(upstream: Upstream, path: str) -> str | None:
     return found[1] if found and found[1] != "global" else None
 
 
-def _ticket(part: str) -> str:
-    """`acme~shop~45` is `acme/shop#45`; anything else is taken as it is."""
+def ticket_of(part: str) -> str:
+    """The ticket in a raw part of a path: `acme~shop~45` is `acme/shop#45`; anything else is taken as it is."""
     plain = unquote(part)
     pieces = plain.split("~")
     return f"{pieces[0]}/{pieces[1]}#{pieces[2]}" if len(pieces) == 3 else plain
