@@ -188,6 +188,7 @@ class Part(msgspec.Struct):
 
     calls: int
     list_cost_usd: Decimal
+    unpriced_calls: int = 0
     model: str | None = None
     ticket_source: str | None = None
 
@@ -270,7 +271,7 @@ class Gateway:
 def render(tickets: Sequence[Spend]) -> str:
     """The comment, in the Markdown of both forges."""
     rows = [
-        f"| {code(spend.ticket_id)} | {amount(spend.list_cost_usd)} | {spend.calls:,} | {spend.unpriced_calls:,} "
+        f"| {code(spend.ticket_id)} | {_cost(spend)} | {spend.calls:,} | {spend.unpriced_calls:,} "
         f"| {spend.tasks:,} | {_sources(spend)} | {_models(spend)} |"
         for spend in tickets
     ]
@@ -297,9 +298,13 @@ def _sources(spend: Spend) -> str:
 
 
 def _models(spend: Spend) -> str:
-    shown = [f"{code(part.model)} {amount(part.list_cost_usd)}" for part in spend.models[:MODELS_MAX]]
+    shown = [f"{code(part.model)} {_cost(part)}" for part in spend.models[:MODELS_MAX]]
     more = len(spend.models) - MODELS_MAX
     return ", ".join([*shown, f"{more} more"] if more > 0 else shown) or "–"
+
+
+def _cost(of: Spend | Part) -> str:
+    return "unpriced" if of.calls and of.unpriced_calls == of.calls else amount(of.list_cost_usd)
 
 
 def amount(usd: Decimal) -> str:
