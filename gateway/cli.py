@@ -4,7 +4,7 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,11 +17,12 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from gateway import app, keys
+from gateway import app, hook_cli, keys, run_cli
 from gateway.call import PURPOSES, TicketPolicy
 from gateway.config import Config, LedgerSettings, load, secret
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
+from gateway.tracker import Tracker
 
 CONFIG = Path("config/outlay.toml")
 
@@ -52,6 +53,10 @@ def _registered() -> Any:
 @click.version_option(package_name="outlay")
 def outlay() -> None:
     """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
+
+
+for _command in (run_cli.run, run_cli.env_, hook_cli.hook):
+    outlay.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -173,7 +178,10 @@ def list_keys(config_path: Path | None, data: Path | None, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(rows))
         return
-    columns = ("key_id", "kind", "state", "team_id", "user_id", "name", "ticket", "purpose", "models", "upstreams")
+    columns = (
+        "key_id", "kind", "state", "team_id", "user_id", "name", "ticket", "ticket_policy", "purpose", "models",
+        "upstreams",
+    )  # fmt: skip
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v := row.get(name) or "", list) else str(v) for name in columns))
@@ -209,6 +217,7 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     book = app.load_prices(config)
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
+    findings += _check_tickets(config)
     for name, upstream in config.upstreams.items():
         if upstream.credential is None:
             findings.append(("note", name, "has no credential: clients bring their own"))
@@ -223,6 +232,19 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
             click.echo(f"{state:<6} {what}: {detail}")
     if any(state == "wrong" for state, _, _ in findings):
         raise click.exceptions.Exit(1)
+
+
+def _check_tickets(config: Config) -> Iterator[tuple[str, str, str]]:
+    rules, tracker = config.tickets, Tracker(Path(config.ledger.dir))
+    tracker.refresh()
+    synced = tracker.now.synced_us
+    when = f"synced {datetime.fromtimestamp(synced / 1e6, UTC):%Y-%m-%d %H:%M} UTC" if synced else "none is synced yet"
+    yield "ok", "tickets", f"policy {rules.policy}; {len(tracker.now.tickets):,} known, {when}"
+    if not synced and "known" in (rules.policy, *rules.teams.values()):
+        yield "note", "tickets", 'policy "known" refuses none until tickets are imported: outlay import work'
+    for folder in rules.worktrees:
+        if not Path(folder).expanduser().is_dir():
+            yield "note", "tickets", f"worktrees: there is no folder {folder}"
 
 
 def _check_data(settings: LedgerSettings) -> tuple[str, str, str]:

@@ -46,13 +46,13 @@ SYSTEM_MAX = 2**18
 """A longer part of a request is not looked into, bytes."""
 FOLDER_MAX = 1024
 
-CURRENT_BRANCH = re.compile(r"^Current branch: (\S+)$", re.MULTILINE)
-CLAUDE_FOLDER = re.compile(r"^ - Primary working directory: (/.+)$|^Working directory: (/.+)$", re.MULTILINE)
+CURRENT_BRANCH = "\nCurrent branch: "
+CLAUDE_FOLDERS = ("\n - Primary working directory: ", "\nWorking directory: ")
 CLAUDE_COMPACTS = "CRITICAL: Respond with TEXT ONLY. Do NOT call any tools."
-OPENCODE_FOLDER = re.compile(r"<env>\n  Working directory: (/.+)$", re.MULTILINE)
+OPENCODE_FOLDER = "<env>\n  Working directory: "
 OPENCODE_TITLES = "You are a title generator."
 GEMINI_CONTEXT = "<session_context>\nThis is the Gemini CLI."
-GEMINI_FOLDER = re.compile(r"^- \*\*Workspace Directories:\*\*\n  - (/.+)$", re.MULTILINE)
+GEMINI_FOLDER = "\n- **Workspace Directories:**\n  - "
 AIDER_OPENINGS = (
     "Act as an expert software developer",
     "Act as an expert code analyst.",
@@ -89,8 +89,7 @@ def _claude_code(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Cli
     # The status of the session's start: a block of its own in the first message, once a part of the system prompt.
     status = [part for part in opening if part.startswith("<system-reminder>") and "# gitStatus\n" in part]
     status += [part[part.index("gitStatus:") :] for part in system if "gitStatus:" in part]
-    branch = next((found[1] for part in status if (found := CURRENT_BRANCH.search(part))), None)
-    folder = next((found[1] or found[2] for part in (*opening, *system) if (found := CLAUDE_FOLDER.search(part))), None)
+    branch = _line_after(CURRENT_BRANCH, status)
     # In auto mode it sends the present state.
     state: Mapping[str, Any] = {}
     for safeguard in items(value_of(excerpts.metadata)):
@@ -104,7 +103,8 @@ def _claude_code(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Cli
         repo=repo_name(text(child(state, "visibility", "origin").get("remote"))),
         branch=now or branch_name(branch),
         is_branch_old=now is None,
-        folder=_folder(text(state.get("root"), FOLDER_MAX) or folder),
+        folder=_folder(text(state.get("root"), FOLDER_MAX))
+        or next((found for mark in CLAUDE_FOLDERS if (found := _folder(_line_after(mark, [*opening, *system])))), None),
     )
 
 
@@ -144,9 +144,9 @@ def _gemini_cli(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Clie
     if len(parts) < 2 or not parts[0].startswith(GEMINI_CONTEXT):
         return msgspec.structs.replace(client, agent=agent)
     # It has no session of its own: what it says of itself, and the first prompt, stay the same through one.
-    found, session_id = GEMINI_FOLDER.search(parts[0]), keyed("\n".join(parts))
+    session_id, folder = keyed("\n".join(parts)), _folder(_line_after(GEMINI_FOLDER, parts[:1]))
     return msgspec.structs.replace(
-        client, agent=agent, session_id=session_id, conversation_id=session_id, folder=_folder(found and found[1])
+        client, agent=agent, session_id=session_id, conversation_id=session_id, folder=folder
     )
 
 
@@ -154,12 +154,11 @@ def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client
     system = _system(ask)
     parent = text(headers.get("x-parent-session-id"), 128)
     is_side = any(part.startswith(OPENCODE_TITLES) for part in system)
-    found = next((found for part in system if (found := OPENCODE_FOLDER.search(part))), None)
     return msgspec.structs.replace(
         client,
         agent="subagent" if parent else "side" if is_side else "main",
         conversation_id=parent,
-        folder=_folder(found and found[1]),
+        folder=_folder(_line_after(OPENCODE_FOLDER, system)),
     )
 
 
@@ -207,6 +206,14 @@ def _strings(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, Mapping) and depth < 3:
         for name in ("text", "content", "parts"):
             yield from _strings(value.get(name), depth + 1)
+
+
+def _line_after(mark: str, parts: list[str]) -> str | None:
+    """The rest of the line behind the first such mark."""
+    for part in parts:
+        if (at := part.find(mark)) >= 0:
+            return part[at + len(mark) :].partition("\n")[0]
+    return None
 
 
 def _folder(value: str | None) -> str | None:

@@ -235,6 +235,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         else:
             if is_too_wide:
                 yield ("tickets", "patterns"), f"[tickets] patterns: {pattern!r} matches nothing at all: narrow it"
+    if config.tickets.worktrees and not is_loopback(config.server.host):
+        yield (
+            ("tickets", "worktrees"),
+            '[tickets] worktrees needs [server] host = "127.0.0.1": else folders of other machines are looked up here',
+        )
     for folder in config.tickets.worktrees:
         if not Path(folder).expanduser().is_absolute():
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"

@@ -95,6 +95,7 @@ class Keys:
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:
         """Public half and team of a claim key that is in force."""
+        self.refresh()
         key = self._by_id.get(key_id)
         if key is None or key.created.public_key is None or key.state(time.time()) != "active":
             return None
@@ -139,7 +140,7 @@ class Keys:
         secret, public = claims.new_key(name)
         return self._created(name, public_key=public, **grant), secret
 
-    def _created(self, name: str, **grant: Any) -> KeyEvent:
+    def _created(self, name: str, /, **grant: Any) -> KeyEvent:
         event = KeyEvent(event="create", key_id=f"key_{name}", at=int(time.time()), **grant)
         self._append(event)
         return event

@@ -3,7 +3,7 @@
 import re
 
 REMOTE = re.compile(
-    r"(?:(?:https?|ssh|git)://(?:[^@/\s]*@)?[^/\s]+/|[^@/\s]+@[^:/\s]+:)(?P<name>[^\s?#]+?)(?:\.git)?/?", re.ASCII
+    r"(?:(?:https?|ssh|git)://(?:[^@/\s]*@)?[^/\s]+/|(?:[^@/\s]+@)?[^:/\s]+:)(?P<name>[^\s?#]+?)(?:\.git)?/?", re.ASCII
 )
 NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+){1,9}", re.ASCII)
 BRANCH = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)

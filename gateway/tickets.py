@@ -32,6 +32,8 @@ class Place(NamedTuple):
     repo: str | None
     branch: str | None
     commit_sha: str | None
+    branch_before: str | None = None
+    """What was said when the tool was started, where the work has moved on to another branch."""
 
 
 class Tickets:
@@ -67,7 +69,7 @@ class Tickets:
         place = self._place(headers, client, ignored)
         claim = self._claim(headers, principal, place, ignored)
         if claim is not None:
-            place = Place(place.repo or claim.repo, place.branch or claim.branch, place.commit_sha)
+            place = place._replace(repo=place.repo or claim.repo, branch=place.branch or claim.branch)
         keys = self.keys()
         evidence: dict[TicketSource, Found] = {
             "claim": keys.named(",".join(claim.tickets) if claim else None, place.repo),
@@ -75,7 +77,7 @@ class Tickets:
             "header": keys.named(headers.get("x-outlay-ticket"), place.repo),
             "path": keys.named(path_ticket, place.repo),
             "metadata": keys.named(ask.ticket, place.repo),
-            "branch": keys.in_branch(place.branch, place.repo) if place.branch else keys.of_commit(place.commit_sha),
+            "branch": self._of_place(place, keys),
         }
         ignored += (f"{source}:{found.ignored}" for source, found in evidence.items() if found.ignored)
         source: TicketSource = next((source for source, found in evidence.items() if found.tickets), "none")
@@ -87,7 +89,7 @@ class Tickets:
         if session is not None:
             earlier = self._sessions.recall(who, session, now_us)
             if earlier is not None and place.branch in (None, earlier.branch):
-                place = Place(place.repo or earlier.repo, earlier.branch, place.commit_sha)
+                place = place._replace(repo=place.repo or earlier.repo, branch=earlier.branch)
                 if not tickets and earlier.tickets:
                     tickets, source = earlier.tickets, "task"
             if (tickets and source not in ("key", "task")) or place.branch:
@@ -140,20 +142,29 @@ class Tickets:
         return TicketKeys(settings.projects, settings.patterns, settings.deny, self._tracker.now)
 
     def _place(self, headers: Headers, client: Client, ignored: list[str]) -> Place:
-        """The header outranks what the client tells, and its folder, as it is now, what it saw when it began."""
+        """What is so now outranks what a header said when the tool started, and that what its session began with."""
         repo, branch = headers.get("x-outlay-repo"), headers.get("x-outlay-branch")
         if repo and not repo_name(repo):
             ignored.append("repo:malformed")
         if branch and not branch_name(branch):
             ignored.append("branch:malformed")
-        told = repo_name(repo), branch_name(branch)
-        checkout = self._look(client.folder) if client.folder and not told[1] else None
-        now = None if client.is_branch_old else client.branch
+        checkout = self._look(client.folder) if client.folder else None
+        now = (None if client.is_branch_old else client.branch) or (checkout.branch if checkout else None)
+        started = branch_name(branch) or client.branch
         return Place(
-            told[0] or client.repo or (checkout.repo if checkout else None),
-            told[1] or now or (checkout.branch if checkout else None) or client.branch,
+            repo_name(repo) or client.repo or (checkout.repo if checkout else None),
+            now or started,
             client.commit_sha or (checkout.commit if checkout else None),
+            started if now else None,
         )
+
+    @staticmethod
+    def _of_place(place: Place, keys: TicketKeys) -> Found:
+        if place.branch is None:
+            return keys.of_commit(place.commit_sha)
+        found = keys.in_branch(place.branch, place.repo)
+        before = keys.in_branch(place.branch_before, place.repo).tickets
+        return Found(found.tickets, (*found.candidates, *before), found.ignored)
 
     def _claim(self, headers: Headers, principal: Principal, place: Place, ignored: list[str]) -> Claim | None:
         sent = headers.get("x-outlay-claim")

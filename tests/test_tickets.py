@@ -1,5 +1,8 @@
 """Which ticket and task a call belongs to: keys in what people write, the weighing of evidence, what is remembered."""
 
+import csv
+import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,7 @@ from gateway.tickets import Tickets
 from gateway.tracker import Snapshot, Tracker, split
 from gateway.worktrees import Checkout
 
+WORK_DATA = os.environ.get("OUTLAY_WORK_DATA")
 NOW = 1_795_653_349_000_000
 SYNCED = Snapshot(
     synced_us=NOW,
@@ -171,6 +175,26 @@ def test_an_installations_own_patterns() -> None:
     assert keys.in_text("CHG0000001 and PAY-2") == ("CHG0000001", "PAY-2")
 
 
+@pytest.mark.skipif(WORK_DATA is None, reason="OUTLAY_WORK_DATA does not name the folder of recorded tracker payloads")
+def test_recorded_branches_titles_and_commits_name_no_wrong_ticket() -> None:
+    """None of those projects has keys like these: whatever is found is wrong."""
+    csv.field_size_limit(2**31)
+    branches, texts = set(), []
+    of = "github_api_pull_requests", "github_api_pull_request_commits", "gitlab_api_merge_requests"
+    for name in (*of, "gitlab_api_merge_request_commits"):
+        with (Path(WORK_DATA or "") / "devlake" / f"_raw_{name}.csv").open(newline="", encoding="utf-8") as rows:
+            for row in csv.DictReader(rows):
+                data = json.loads(row["data"])
+                branches.add(data.get("source_branch") or data.get("head", {}).get("ref") or "")
+                texts += [data.get(key) or "" for key in ("title", "description", "body", "message")]
+                texts.append(data.get("commit", {}).get("message", ""))
+    assert len(branches) > 30
+    assert len(texts) > 500
+    for keys in (ANY, KNOWN, TicketKeys(["PAY", "OPS", "K5", "EE"])):
+        assert not [found for name in branches if (found := keys.in_branch(name, "acme/other").tickets)]
+        assert not [found for text in texts if (found := keys.in_text(text))]
+
+
 @given(st.text(max_size=300))
 def test_only_what_is_written_there_is_found(text: str) -> None:
     for ticket in (*LISTED.in_branch(text, "acme/shop").tickets, *LISTED.in_text(text), *LISTED.named(text).tickets):
@@ -280,7 +304,11 @@ def test_the_branch_that_is_believed() -> None:
     found = weigh(here)
     assert (found.branch, found.repo, found.commit_sha) == ("fix/PAY-2-now", "acme/shop", "b16e3137")
     assert weigh(msgspec.structs.replace(here, is_branch_old=False)).branch == "fix/PAY-1-old"
-    assert weigh(here, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",)
+    moved = weigh(here, x_outlay_branch="fix/PAY-3")
+    assert (moved.tickets, moved.candidates) == (("PAY-2",), ("branch:PAY-3",)), (
+        "the tool was started before a checkout"
+    )
+    assert weigh(started, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",)
     assert weigh(Client(folder="/src/elsewhere")).branch is None
 
 
