@@ -45,8 +45,9 @@ class Control:
         await self._session.close()
         os.close(self._folder)
 
-    async def ask(self, kind: Kind, name: str, seconds: float = ANSWER_SECONDS) -> bytes:
+    async def ask(self, kind: Kind, name: str, seconds: float | None = None) -> bytes:
         """What a key, task or ticket has cost, as JSON. Raises `AwayError`."""
+        seconds = seconds or ANSWER_SECONDS
         limit = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._session.get(f"/{kind}/{quote(name, safe='')}", timeout=limit) as response:

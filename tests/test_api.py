@@ -38,7 +38,7 @@ class Got:
         return exact(self.text.encode())
 
     @property
-    def error(self) -> str:
+    def error(self) -> Any:
         return self.json["error"]["code"]
 
 
@@ -253,13 +253,16 @@ async def answering(folder: Path, answer: bytes | None) -> AsyncIterator[None]:
 
 
 async def test_it_is_not_waited_for_long(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "OWN_SPEND_SECONDS", 0.1)
-    monkeypatch.setattr(control.Control.ask, "__defaults__", (0.2,))
+    monkeypatch.setattr(api, "OWN_SPEND_SECONDS", 0.2)
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.2)
     async with answering(gateway.dir, None):
         found = await get(gateway, "tickets/PAY-1")
         assert (found.status, found.error) == (503, "control_plane_away")
         assert "took longer than 0.2 s" in found.json["error"]["message"]
         assert (await get(gateway, "me")).json["spend"] is None
+        monkeypatch.setattr(api, "OWN_SPEND_SECONDS", 60.0)
+        async with asyncio.timeout(5):
+            assert (await get(gateway, "me?branch=PAY-1-x&repo=acme/shop")).json["spend"] is None
 
 
 @pytest.mark.parametrize(
