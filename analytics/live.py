@@ -28,6 +28,8 @@ from analytics import build
 from gateway.control import ASKING_MAX, ID, SOCKET, Kind, socket_path
 
 FRESH_SECONDS = 3.0
+GATHER_SECONDS = 0.01
+"""Before a query, so that questions of one moment are answered together."""
 ANSWERS_MAX = 1000
 """Answers kept."""
 TASK_DAYS = 35
@@ -72,6 +74,7 @@ class Live:
                 while any(self._waiting.values()):
                     for kind in self._waiting:
                         if self._waiting[kind]:
+                            await asyncio.sleep(GATHER_SECONDS)
                             await self._answer_some(kind)
         finally:
             self._interrupt()

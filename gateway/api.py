@@ -60,7 +60,7 @@ class Api:
         try:
             principal = self._authenticate(request)
         except Refusal as refusal:
-            return _error(refusal.status, refusal.code, refusal.message)
+            return _refused(refusal)
         spend = await self._spend_of(principal, BRANCH_SECONDS if "branch" in request.query else OWN_SPEND_SECONDS)
         return _json(msgspec.json.encode({**_grant(principal), "spend": spend, "budgets": []}))
 
@@ -99,7 +99,7 @@ class Api:
                 return _json(spend)
             return web.Response(text=await self._line(kind, name, spend) + "\n", headers=NO_STORE)
         except Refusal as refusal:
-            return _error(refusal.status, refusal.code, refusal.message)
+            return _refused(refusal)
         except AwayError as away:
             return _error(503, "control_plane_away", str(away))
 
@@ -160,7 +160,11 @@ def _json(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="application/json", headers=NO_STORE)
 
 
+def _refused(refusal: Refusal) -> web.Response:
+    response = _error(refusal.status, refusal.code, refusal.message)
+    response.headers["x-outlay-refusal"] = refusal.code
+    return response
+
+
 def _error(status: int, code: str, message: str) -> web.Response:
-    return web.json_response(
-        {"error": {"code": code, "message": message}}, status=status, headers={**NO_STORE, "x-outlay-refusal": code}
-    )
+    return web.json_response({"error": {"code": code, "message": message}}, status=status, headers=NO_STORE)

@@ -199,6 +199,15 @@ def test_it_is_found_on_any_page(forge: FakeForge, run: Run) -> None:
     assert len(forge.own(MARKER)) == 1
 
 
+def test_pages_without_end(forge: FakeForge, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forges, "PAGES_MAX", 2)
+    for number in range(7):
+        forge.add(f"Comment {number}", by=SOMEBODY)
+    ran = run("--ticket", "PAY-7")
+    assert (ran.code, "has no end of comments on acme/shop" in ran.err) == (1, True)
+    assert forge.written() == []
+
+
 def test_what_others_wrote_is_left_alone(forge: FakeForge, run: Run) -> None:
     """Anybody can write a marker, and quote a comment."""
     forge.add(f"{MARKER}\nOutlay says this was free", by=SOMEBODY)
@@ -364,6 +373,15 @@ def test_a_wrong_token(forge: FakeForge, run: Run, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
     ran = run("--ticket", "PAY-7")
     assert re.fullmatch(r"set GIT(HUB|LAB)_TOKEN to a token of Git(Hub|Lab); it needs the .*\n", ran.err)
+
+
+def test_another_host_does_not_get_the_token(forge: FakeForge, run: Run) -> None:
+    with fake_forge(forge.kind) as other:
+        other.add(f"{MARKER}\nnot ours")
+        forge.failures.append(("GET", 307, {"Location": f"{other.api}/user"}))
+        ran = run("--ticket", "PAY-7")
+    assert other.requests[0][0] == "GET"
+    assert (ran.code, "does not take the token" in ran.err) == (1, True)  # it came without one
 
 
 @pytest.mark.parametrize("where", ["nobody", "a page"])
