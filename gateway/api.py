@@ -6,7 +6,6 @@ Nothing here is by person, and nothing lists tasks or tickets: they are asked fo
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
-from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
@@ -16,7 +15,7 @@ from gateway.call import Principal
 from gateway.control import ID, AwayError, Control
 from gateway.errors import Refusal
 from gateway.keys import Keys
-from gateway.routes import ticket_of
+from gateway.routes import written_out
 
 TICKETS_IN_LINE = 3
 OWN_SPEND_SECONDS, BRANCH_SECONDS = 2.0, 0.3
@@ -66,10 +65,10 @@ class Api:
 
     async def task(self, request: web.Request) -> web.Response:
         """A task, or a session of a tool."""
-        return await self._spend_on(request, "tasks", unquote(_raw_name(request)))
+        return await self._spend_on(request, "tasks", request.match_info["id"])
 
     async def ticket(self, request: web.Request) -> web.Response:
-        return await self._spend_on(request, "tickets", ticket_of(_raw_name(request)))
+        return await self._spend_on(request, "tickets", written_out(request.match_info["id"]))
 
     # -- the parts ----------------------------------------------------------------------------------------------------
 
@@ -143,11 +142,6 @@ def _grant(principal: Principal) -> dict[str, Any]:
         "upstreams": principal.upstreams,
         "expires_at": None if ends is None else datetime.fromtimestamp(ends, UTC),
     }
-
-
-def _raw_name(request: web.Request) -> str:
-    """What stands behind `/-/api/v1/tasks/`, as it was sent."""
-    return request.rel_url.raw_path.split("/", 5)[5]
 
 
 def _wants_line(format_: str) -> bool:

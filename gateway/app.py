@@ -76,8 +76,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     late = Late(ledger.dir)
     try:
         late.start()
-        interrupted = ledger.start()
         hash_key = hashing.load_key(ledger.dir)
+        interrupted = ledger.start()
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
@@ -91,8 +91,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir), Tracker(ledger.dir)
     tracker.refresh()
-    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker, Worktrees(config.tickets.worktrees).look)
-    proxy = Proxy(config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, hash_key)
+    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
+    worktrees = Worktrees(config.tickets.worktrees)
+    proxy = Proxy(
+        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
+    )
 
     control = Control(ledger.dir)
     api = Api(config.auth.mode, key_ring, control)
@@ -138,10 +141,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await forwarder.close()
         await control.close()
         estimator.close()
+        worktrees.stop()
         for keeper in keepers:
             keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+        await asyncio.gather(*keepers, return_exceptions=True)
         ledger.stop()
         late.stop()
 

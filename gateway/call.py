@@ -183,6 +183,8 @@ class Client(msgspec.Struct, frozen=True):
     session_id: str | None = None
     conversation_id: str | None = None
     """What is one task inside of a session, or over several: a prompt, the session of the parent agent."""
+    is_session_derived: bool = False
+    """The client names no session; this one is derived from what its calls have in common."""
     repo: str | None = None
     branch: str | None = None
     is_branch_old: bool = False

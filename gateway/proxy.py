@@ -24,12 +24,14 @@ from gateway.ledger import Ledger, now_us
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
+from gateway.repositories import branch_name, repo_name
 from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
 from gateway.watch import Watch
+from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
 
@@ -54,11 +56,13 @@ class Proxy:
         estimator: Estimator,
         gateway_id: str,
         tickets: Tickets,
+        worktrees: Worktrees,
         hash_key: bytes,
     ) -> None:
         self._config = config
         self._keys = key_ring
         self._tickets = tickets
+        self._worktrees = worktrees
         self._hash = functools.partial(hashing.keyed, hash_key)
         self._prices = prices
         self._ledger = ledger
@@ -149,8 +153,9 @@ class Proxy:
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
+            checkout = await self._worktrees.look(client.folder)
             attribution = self._tickets.attribute(
-                principal, headers, target.ticket, target.task, ask, client, started_us
+                principal, headers, target.ticket, target.task, ask, client, checkout, started_us
             )
             _set_attribution(call, client, attribution)
             self._telemetry.ignored(attribution.ignored)
@@ -404,6 +409,9 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         gateway_id=gateway_id,
         client=client.name,
         client_version=client.version,
+        session_id=client.session_id,
+        repo=repo_name(headers.get("x-outlay-repo")),
+        branch=branch_name(headers.get("x-outlay-branch")),
         purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
     )
 

@@ -35,7 +35,7 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
         return None
     raw = ABSOLUTE_FORM.sub("", raw, count=1)  # RFC 9112 §3.2.2: servers must accept it
     if prefix := TICKET_PREFIX.match(raw):
-        ticket = ticket_of(prefix[1])
+        ticket = _ticket(prefix[1])
         task = None if prefix[2] is None else unquote(prefix[2])
         raw = raw[prefix.end() :]
     name, _, rest = raw[1:].partition("/")
@@ -60,11 +60,15 @@ def region_of(upstream: Upstream, path: str) -> str | None:
     return found[1] if found and found[1] != "global" else None
 
 
-def ticket_of(part: str) -> str:
-    """The ticket in a raw part of a path: `acme~shop~45` is `acme/shop#45`; anything else is taken as it is."""
-    plain = unquote(part)
-    pieces = plain.split("~")
-    return f"{pieces[0]}/{pieces[1]}#{pieces[2]}" if len(pieces) == 3 else plain
+def _ticket(part: str) -> str:
+    """`acme~shop~45` is `acme/shop#45`, also of several with commas; anything else is taken as it is."""
+    return ",".join(written_out(each) for each in unquote(part).split(","))
+
+
+def written_out(ticket: str) -> str:
+    """The name of one ticket that stood in a path."""
+    *repo, number = ticket.split("~")
+    return f"{'/'.join(repo)}#{number}" if len(repo) > 1 else ticket
 
 
 GEMINI = re.compile(r"/(?:(?:upload|download)/)?v1(?:alpha|beta)/|/ws/google\.")

@@ -96,6 +96,8 @@ async def test_a_ticket_may_be_written_as_in_base_urls(told: Running) -> None:
     for name in ("acme%2Fshop%2345", "acme~shop~45", "acme%7Eshop%7E45", "acme/shop%2345"):
         found = (await get(told, f"tickets/{name}")).json
         assert (found["ticket_id"], found["calls"]) == ("acme/shop#45", 1)
+    for name, read in {"a~b~c~4": "a/b/c#4", "PAY-1%2CPAY-2": "PAY-1,PAY-2", "%2541": "%41", "a~b": "a~b"}.items():
+        assert (await get(told, f"tickets/{name}")).json["ticket_id"] == read
 
 
 async def test_nobody_called_for_it_yet(told: Running) -> None:

@@ -21,6 +21,8 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from yarl import URL
 
 import analytics
@@ -286,6 +288,13 @@ async def test_one_query_answers_all_that_wait(served: Path) -> None:
     found = [msgspec.json.decode(answer) for answer in answers]
     assert [answer["ticket_id"] for answer in found] == [f"PAY-{number}" for number in range(1, 101)]
     assert len({answer["as_of"] for answer in found}) < 10
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.from_regex(ID, fullmatch=True), min_size=1, max_size=50, unique=True))
+async def test_every_name_has_its_answer(data: Path, names: list[str]) -> None:
+    found = await answered(live.Live(data), *(("tickets", name) for name in names))
+    assert [answer["ticket_id"] for answer in found] == names
 
 
 async def test_what_is_kept_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
