@@ -17,8 +17,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import hashing, prices
 from gateway.admin import Admin
+from gateway.api import Api
 from gateway.claims import Claims
 from gateway.config import Config
+from gateway.control import Control
 from gateway.errors import UserError
 from gateway.keys import Keys
 from gateway.late import Late
@@ -95,8 +97,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
     )
 
+    control = Control(ledger.dir)
+    api = Api(config.auth.mode, key_ring, control)
+
     app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
+    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
 
     async def drain(_: web.Application) -> None:
         """Runs when no connection is taken any more: running calls may finish."""
@@ -134,6 +139,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await runner.cleanup()
         await proxy.stop()
         await forwarder.close()
+        await control.close()
         estimator.close()
         worktrees.stop()
         for keeper in keepers:

@@ -153,6 +153,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Outranks that of the team."""
     fingerprint: str | None = None
     """Of the gateway key; see `claims`."""
+    expires_at: int | None = None
+    """When the gateway key ends, seconds since the epoch, UTC."""
 
 
 class Attribution(msgspec.Struct, frozen=True):

@@ -86,6 +86,7 @@ class Keys:
         return Principal(
             made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
             ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
+            expires_at=made.expires_at,
         )  # fmt: skip
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:

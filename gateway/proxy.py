@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -110,7 +110,7 @@ class Proxy:
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
         started_us = now_us()
-        headers = _readable(request.headers)
+        headers = credentials.readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
         provider = self._config.upstreams[target.upstream].provider if target else ""
@@ -120,7 +120,7 @@ class Proxy:
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            principal = self._authenticate(headers, request.raw_path)
+            principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
             _set_principal(call, principal)
             if target is None:
                 raise no_route(self._config)
@@ -245,12 +245,6 @@ class Proxy:
             self._afterwards.take(open_call, result, sent)
 
     # -- the stages -----------------------------------------------------------------------------------------------
-
-    def _authenticate(self, headers: dict[str, str], raw_path: str) -> Principal:
-        presented = credentials.presented(headers, raw_path)
-        if self._config.auth.mode == "open" and presented is None:
-            return Principal()
-        return self._keys.authenticate(presented)
 
     def _credential(self, name: str, headers: dict[str, str], raw_path: str) -> tuple[str, str] | None:
         """The credential that replaces the client's; `None` where the client's own one is passed through."""
@@ -454,16 +448,6 @@ async def _read(request: web.Request) -> bytes:
         raise Refusal(
             "request_too_large", "Outlay: the request body is larger than this gateway takes (body_bytes_max)."
         ) from None
-
-
-def _readable(fields: Mapping[str, str]) -> dict[str, str]:
-    """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable. Of a field
-    that comes twice the last one counts; tickets are a list, which may come in parts (RFC 9110 §5.3)."""
-    found: dict[str, str] = {}
-    for name, value in fields.items():
-        name, value = name.lower(), value.encode("utf-8", "replace").decode()
-        found[name] = f"{found[name]},{value}" if name == "x-outlay-ticket" and name in found else value
-    return found
 
 
 def _with_usage(

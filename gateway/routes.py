@@ -62,10 +62,11 @@ def region_of(upstream: Upstream, path: str) -> str | None:
 
 def _ticket(part: str) -> str:
     """`acme~shop~45` is `acme/shop#45`, also of several with commas; anything else is taken as it is."""
-    return ",".join(_written_out(each) for each in unquote(part).split(","))
+    return ",".join(written_out(each) for each in unquote(part).split(","))
 
 
-def _written_out(ticket: str) -> str:
+def written_out(ticket: str) -> str:
+    """The name of one ticket that stood in a path."""
     *repo, number = ticket.split("~")
     return f"{'/'.join(repo)}#{number}" if len(repo) > 1 else ticket
 
