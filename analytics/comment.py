@@ -211,7 +211,7 @@ class _Ticket(msgspec.Struct):
 
 
 class _Me(msgspec.Struct):
-    branch_tickets: list[_Ticket] | None = None
+    branch_tickets: list[_Ticket]
 
 
 class _Problem(msgspec.Struct):
@@ -242,8 +242,6 @@ class Gateway:
     def tickets_of(self, branch: str, repo: str) -> list[str]:
         """The tickets that the gateway reads in a branch."""
         me = self.read(self._get("me", params={"branch": branch, "repo": repo}), _Me)
-        if me.branch_tickets is None:
-            raise UserError(f"the gateway at {self._url} reads no branches: name the ticket with --ticket")
         return [ticket.ticket_id for ticket in me.branch_tickets]
 
     def spend_on(self, ticket: str) -> bytes:

@@ -16,6 +16,7 @@ from gateway.control import ID, AwayError, Control
 from gateway.errors import Refusal
 from gateway.keys import Keys
 from gateway.routes import written_out
+from gateway.tickets import Tickets
 
 TICKETS_IN_LINE = 3
 OWN_SPEND_SECONDS, BRANCH_SECONDS = 2.0, 0.3
@@ -42,8 +43,9 @@ class KeySpend(msgspec.Struct):
 class Api:
     """The endpoints for holders of gateway keys."""
 
-    def __init__(self, mode: Literal["keys", "open"], key_ring: Keys, control: Control) -> None:
+    def __init__(self, mode: Literal["keys", "open"], key_ring: Keys, tickets: Tickets, control: Control) -> None:
         self._mode = mode
+        self._tickets = tickets
         self._keys = key_ring
         self._control = control
 
@@ -55,13 +57,18 @@ class Api:
         ]
 
     async def me(self, request: web.Request) -> web.Response:
-        """The key that asks: whose it is, what it may do, what it has spent."""
+        """The key that asks: whose it is, what it may do, what it has spent; and the tickets of a branch, if asked."""
         try:
             principal = self._authenticate(request)
         except Refusal as refusal:
             return _refused(refusal)
-        spend = await self._spend_of(principal, BRANCH_SECONDS if "branch" in request.query else OWN_SPEND_SECONDS)
-        return _json(msgspec.json.encode({**_grant(principal), "spend": spend, "budgets": []}))
+        branch = request.query.get("branch")
+        spend = await self._spend_of(principal, OWN_SPEND_SECONDS if branch is None else BRANCH_SECONDS)
+        told = {**_grant(principal), "ticket_policy": self._tickets.policy_of(principal), "spend": spend, "budgets": []}
+        if branch is not None:
+            of_branch = self._tickets.of_branch(branch, request.query.get("repo"))
+            told["branch_tickets"] = [{"ticket_id": ticket, "ticket_state": state} for ticket, state in of_branch]
+        return _json(msgspec.json.encode(told))
 
     async def task(self, request: web.Request) -> web.Response:
         """A task, or a session of a tool."""

@@ -96,9 +96,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
     )
-
     control = Control(ledger.dir)
-    api = Api(config.auth.mode, key_ring, control)
+    api = Api(config.auth.mode, key_ring, tickets, control)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])

@@ -127,6 +127,12 @@ class Tickets:
         of_team = self._settings.teams.get(principal.team_id or "")
         return principal.ticket_policy or of_team or self._settings.policy
 
+    def of_branch(self, branch: str, repo: str | None) -> list[tuple[str, TicketState]]:
+        """The tickets that a call from this branch would be for, and what is known of them."""
+        keys = self.keys()
+        found = keys.in_branch(branch_name(branch) or DETACHED, repo_name(repo)).tickets
+        return [(ticket, keys.tracker.state(ticket)) for ticket in found]
+
     def keys(self) -> TicketKeys:
         """The rules for keys, with what the tracker knows now."""
         if self._made.tracker is not self._tracker.now:

@@ -15,8 +15,9 @@ from yarl import URL
 from analytics import live
 from gateway import api, control
 from gateway.api import Spend, line
+from gateway.config import TicketSettings
 from gateway.keys import Keys
-from tests.conftest import Running
+from tests.conftest import Running, StartGateway
 from tests.end_to_end.serving import served, write_config
 from tests.fakes.upstream import FakeUpstream, whole
 from tests.journals import call, segment
@@ -158,9 +159,19 @@ async def test_a_key_sees_itself(told: Running) -> None:
         "models": ["gpt-*"],
         "upstreams": ["openai"],
         "expires_at": "2100-01-01T00:00:00Z",
+        "ticket_policy": "optional",
         "spend": {"today_usd": 0, "month_usd": 0, "unpriced_calls": 0},
         "budgets": [],
     }
+
+
+async def test_a_key_asks_for_the_tickets_of_a_branch(start_gateway: StartGateway) -> None:
+    async with start_gateway(tickets=TicketSettings(policy="optional", teams={"payments": "required"})) as gateway:
+        found = (await get(gateway, "me?branch=feature%2FPAY-7-x&repo=acme%2Fshop")).json
+        assert found["branch_tickets"] == [{"ticket_id": "PAY-7", "ticket_state": "unchecked"}]
+        assert found["ticket_policy"] == "required"
+        for branch in ("main", "fix%2Frounding", "a%20b", ""):
+            assert (await get(gateway, f"me?branch={branch}")).json["branch_tickets"] == []
 
 
 async def test_a_key_is_known_without_the_control_plane(gateway: Running) -> None:

@@ -287,14 +287,6 @@ def test_they_are_those_that_the_gateway_reads_in_it(
         assert forge.written() == []
 
 
-def test_a_gateway_that_reads_no_branches(
-    github: FakeForge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with a_gateway({"key_id": "key_1"}, []) as url:
-        job(monkeypatch, github, url, "olk_x")
-        assert once(capsys) == (1, "", f"the gateway at {url} reads no branches: name the ticket with --ticket\n")
-
-
 # -- forges that are busy, broken, or say no ---------------------------------------------------------------------------
 
 NO_ROOM = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}
