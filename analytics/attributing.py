@@ -4,11 +4,11 @@ Each rule is one step in SQL, `steps/attribute_*.sql`, over a table of the calls
 changed is written as corrections, the whole call restated. Run again, they find nothing: to stop at any moment is safe.
 """
 
+import contextlib
 import logging
 import secrets
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
@@ -33,6 +33,8 @@ RULES = (
 """Steps, in their order."""
 BATCH_ROWS = 10_000
 """Read at once: what writing corrections needs of memory."""
+PART = timedelta(days=31)
+"""Looked at in one go: another bound of memory."""
 LOOK_SECONDS = 60.0
 LOOK_BACK = timedelta(days=2)
 
@@ -55,20 +57,14 @@ class Line(msgspec.Struct, frozen=True):
     list_cost_usd: Decimal
 
 
-class Result(NamedTuple):
-    lines: list[Line]
-    written: int
-    """Number of corrections."""
-
-
 class StoppedError(Exception):
-    """The process is to end. Nothing was written."""
+    """Another run has to go on: the process is to end, or another process writes corrections."""
 
 
 def find(data: Path, span: Span, projects: Sequence[str]) -> list[Line]:
-    """What late evidence changes, by rule. Writes nothing."""
+    """What late evidence changes, by rule. `projects` are those that tickets may be of, whatever the tracker knows."""
     with _open(data) as db:
-        return _find(db, span, projects, _now(), threading.Event())
+        return _summed(line for part in _parts(db, span) for line in _find(db, part, projects, _now(), lambda: False))
 
 
 def correct(
@@ -76,31 +72,62 @@ def correct(
     span: Span,
     projects: Sequence[str],
     settings: LedgerSettings,
-    stop: threading.Event | None = None,
     *,
+    is_stopped: Callable[[], bool] = lambda: False,
     wait: bool = True,
-) -> Result | None:
-    """Find and correct what late evidence changes. `projects` are those that tickets may be of, whatever the tracker
-    knows. `None` when somebody else writes corrections and we are not to wait.
+    threads: int | None = None,
+) -> list[Line]:
+    """Find and correct what late evidence changes, until it changes nothing more: a call at the end of one part of the
+    span may have its evidence in the next. Returns what was changed, by rule.
 
-    Raises `StoppedError` when `stop` is set, `UserError`, `OSError`.
+    Raises `StoppedError` as soon as `is_stopped` says so, or without `wait` when somebody else writes corrections;
+    `UserError`, `OSError`.
     """
-    stop = stop or threading.Event()
-    with disk.correcting(data, wait=wait) as mine:
-        if not mine:
-            return None
-        with _open(data) as db:
-            as_of = _now()
-            lines = _find(db, span, projects, as_of, stop)
-            if not lines:
-                return Result([], 0)
-            found = _corrections(db, as_of, stop)
-            return Result(lines, write_corrections(settings, found, f"attribute-{secrets.token_hex(4)}"))
+    lines: list[Line] = []
+    with disk.correcting(data, wait=wait) as mine, _open(data, threads) as db:
+        _go_on(lambda: not mine)
+        parts = _parts(db, span)
+        while True:
+            before = len(lines)
+            for part in parts:
+                as_of = _now()
+                lines += (found := _find(db, part, projects, as_of, is_stopped))
+                if found:
+                    changed = _corrections(db, as_of, is_stopped)
+                    write_corrections(settings, changed, f"attribute-{secrets.token_hex(4)}")
+            if len(parts) < 2 or len(lines) == before:
+                return _summed(lines)
 
 
-def _open(data: Path) -> duckdb.DuckDBPyConnection:
-    lake.publish(data)
-    return analytics.open(data)
+def _open(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    db = analytics.open(data)
+    db.execute(build.step("attribute_session"))
+    if threads is not None:
+        db.execute("SET threads = $threads", {"threads": threads})
+    return db
+
+
+def _parts(db: duckdb.DuckDBPyConnection, span: Span) -> list[Span]:
+    """What is looked at in one go, so that memory is bounded."""
+    parts: list[Span] = []
+    first, last = db.execute(build.step("attribute_range"), span._asdict()).fetchone() or (None, None)
+    while first is not None and first <= last:
+        parts.append(Span(first, min(first + PART - timedelta(microseconds=1), last)))
+        first += PART
+    return parts
+
+
+def _summed(lines: Iterable[Line]) -> list[Line]:
+    sums: dict[str, Line] = {}
+    for line in lines:
+        before = sums.get(line.rule, Line(line.rule, 0, 0, Decimal(0)))
+        sums[line.rule] = Line(
+            line.rule,
+            before.calls + line.calls,
+            before.unpriced_calls + line.unpriced_calls,
+            before.list_cost_usd + line.list_cost_usd,
+        )
+    return [sums[rule] for rule in sorted(sums)]
 
 
 def _now() -> datetime:
@@ -108,26 +135,31 @@ def _now() -> datetime:
 
 
 def _find(
-    db: duckdb.DuckDBPyConnection, span: Span, projects: Sequence[str], as_of: datetime, stop: threading.Event
+    db: duckdb.DuckDBPyConnection, span: Span, projects: Sequence[str], as_of: datetime, is_stopped: Callable[[], bool]
 ) -> list[Line]:
     """Makes the table `changes`."""
-    for name, value in {"first": span.first, "last": span.last, "as_of": as_of, "projects": list(projects)}.items():
+    for name, value in {**span._asdict(), "as_of": as_of, "projects": list(projects)}.items():
         db.execute(f"SET VARIABLE {name} = $value", {"value": value})
     for step in (*PREPARATION, *RULES):
-        if stop.is_set():
-            raise StoppedError
+        _go_on(is_stopped)
         db.execute(build.step(f"attribute_{step}"))
     return [Line(*row) for row in db.execute(build.step("attribute_sums")).fetchall()]
 
 
-def _corrections(db: duckdb.DuckDBPyConnection, as_of: datetime, stop: threading.Event) -> Iterator[Correction]:
+def _go_on(is_stopped: Callable[[], bool]) -> None:
+    if is_stopped():
+        raise StoppedError
+
+
+def _corrections(
+    db: duckdb.DuckDBPyConnection, as_of: datetime, is_stopped: Callable[[], bool]
+) -> Iterator[Correction]:
     """Calls restated. One that changed after it was found is left to the next run."""
     as_of_us = _micros(as_of)
     result = db.execute(build.step("attribute_rows"))
     names = [column[0] for column in result.description or ()]
     while rows := result.fetchmany(BATCH_ROWS):
-        if stop.is_set():
-            raise StoppedError
+        _go_on(is_stopped)
         for row in rows:
             fields = dict(zip(names, row, strict=True))
             booked_us, corrected_us = fields.pop("booked_us"), fields.pop("corrected_us")
@@ -160,11 +192,13 @@ class Looks:
     """Called between the keeper's rounds: now and then looks at the calls of the last days, if there is anything new,
     and at all calls when the tracker's extract is another one."""
 
-    def __init__(self, data: Path, projects: Sequence[str], settings: LedgerSettings, stop: threading.Event) -> None:
+    def __init__(
+        self, data: Path, projects: Sequence[str], settings: LedgerSettings, is_stopped: Callable[[], bool]
+    ) -> None:
         self._data = data
         self._projects = projects
         self._settings = settings
-        self._stop = stop
+        self._is_stopped = is_stopped
         self._next = 0.0
         self._seen: tuple[Any, Any] = (None, None)
         """The journal and the tracker's extract, as they were before the last look."""
@@ -177,14 +211,13 @@ class Looks:
         if (journal, tracker) == self._seen:
             return
         span = Span(_now() - LOOK_BACK) if tracker == self._seen[1] else Span()
-        try:
-            result = correct(self._data, span, self._projects, self._settings, self._stop, wait=False)
-        except StoppedError:
-            return
-        if result is not None:
+        with contextlib.suppress(StoppedError):
+            lines = correct(
+                self._data, span, self._projects, self._settings, is_stopped=self._is_stopped, wait=False, threads=1
+            )
             self._seen = journal, tracker
-            if result.written:
-                log.info("late evidence: the attribution of %d calls was corrected", result.written)
+            if lines:
+                log.info("late evidence changed the attribution of %d calls", sum(line.calls for line in lines))
 
 
 def _journal_mark(data: Path) -> list[tuple[str, Any]]:

@@ -55,6 +55,6 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
             yield True
 
 
-def correcting(data: Path, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
+def correcting(data: Path, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
     """Held from reading calls until their corrections are written, so that no correction is lost under another one."""
     return alone(data / "corrections.lock", wait=wait)
