@@ -15,8 +15,9 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import prices
+from gateway import hashing, prices
 from gateway.admin import Admin
+from gateway.claims import Claims
 from gateway.config import Config
 from gateway.errors import UserError
 from gateway.keys import Keys
@@ -24,8 +25,11 @@ from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.proxy import Proxy
 from gateway.telemetry import Telemetry
+from gateway.tickets import Tickets
 from gateway.tokens import Estimator
+from gateway.tracker import Tracker
 from gateway.upstream import Forwarder
+from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
 
@@ -71,6 +75,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     try:
         late.start()
         interrupted = ledger.start()
+        hash_key = hashing.load_key(ledger.dir)
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
@@ -82,7 +87,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     telemetry = Telemetry()
     admin = Admin(ledger, telemetry)
     forwarder = Forwarder(config.server)
-    proxy = Proxy(config, Keys(ledger.dir), book, ledger, late, forwarder, telemetry, estimator, gateway_id)
+    key_ring, tracker = Keys(ledger.dir), Tracker(ledger.dir)
+    tracker.refresh()
+    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker, Worktrees(config.tickets.worktrees).look)
+    proxy = Proxy(config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, hash_key)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
@@ -107,7 +115,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
-    keeper = asyncio.create_task(ledger.keep(), name="ledger")
+    keepers = [asyncio.create_task(ledger.keep(), name="ledger"), asyncio.create_task(tracker.keep(), name="tracker")]
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
         try:
@@ -124,9 +132,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await proxy.stop()
         await forwarder.close()
         estimator.close()
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        for keeper in keepers:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
         ledger.stop()
         late.stop()
 

@@ -19,6 +19,7 @@ UsageSource = Literal["reported", "estimated", "partial", "none"]
 PriceStatus = Literal["exact", "alias", "fallback", "unpriced"]
 TicketSource = Literal["claim", "key", "header", "path", "metadata", "branch", "task", "none"]
 TicketState = Literal["known", "unknown", "closed", "unchecked"]
+TicketPolicy = Literal["optional", "required", "known"]
 TaskSource = Literal["header", "path", "session", "conversation", "none"]
 PURPOSES = ("ci", "eval", "batch", "research", "support")
 """Declared overhead; a call without one is normal work."""
@@ -50,8 +51,25 @@ class Usage(msgspec.Struct, omit_defaults=True):
         return any(getattr(self, name) is not None for name in self.__struct_fields__)
 
 
+class Excerpts(msgspec.Struct, frozen=True):
+    """Raw JSON of those parts of a request in which clients say where they run and what a call is for.
+
+    Views of the body, not decoded unless the client is one that says something there (`clients.observe`), and never
+    recorded. Empty where the request has no such part.
+    """
+
+    system: msgspec.Raw = msgspec.Raw()
+    first: tuple[msgspec.Raw, ...] = ()
+    """The first two messages."""
+    last: msgspec.Raw = msgspec.Raw()
+    metadata: msgspec.Raw = msgspec.Raw()
+    """What the client tells beside the conversation: Codex' turn, Claude Code's safeguards."""
+    output_format: msgspec.Raw = msgspec.Raw()
+    """The shape that the answer has to have."""
+
+
 class Ask(msgspec.Struct, frozen=True):
-    """What a request asks for, as far as metering and budgets need it. Never its text."""
+    """What a request asks for, as far as metering, attribution and budgets need it."""
 
     model: str | None = None
     stream: bool = False
@@ -63,6 +81,7 @@ class Ask(msgspec.Struct, frozen=True):
     """A session or conversation id that the body carries (`metadata`, `prompt_cache_key`, …)."""
     ticket: str | None = None
     """A ticket that the body's own metadata names."""
+    excerpts: Excerpts = Excerpts()
     units: dict[str, float] = {}
     """Billed units that the request alone decides (`characters` to speak, `images` wanted): they count where the answer
     reports nothing."""
@@ -130,6 +149,10 @@ class Principal(msgspec.Struct, frozen=True):
     """Globs of the models the key may use; empty = all."""
     upstreams: tuple[str, ...] = ()
     """Names of the upstreams the key may use; empty = all."""
+    ticket_policy: TicketPolicy | None = None
+    """Outranks that of the team."""
+    fingerprint: str | None = None
+    """Of the gateway key; see `claims`."""
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -139,18 +162,32 @@ class Attribution(msgspec.Struct, frozen=True):
     ticket_source: TicketSource = "none"
     ticket_state: TicketState | None = None
     candidates: tuple[str, ...] = ()
-    """Weaker evidence that named another ticket, as `source:ticket`."""
+    """Weaker evidence that named another ticket, and what may be meant, as `source:ticket`."""
     task_id: str | None = None
     task_source: TaskSource = "none"
+    repo: str | None = None
+    branch: str | None = None
+    commit_sha: str | None = None
+    ignored: tuple[str, ...] = ()
+    """What was no evidence, as `source:reason`."""
 
 
 class Client(msgspec.Struct, frozen=True):
-    """The calling tool, as its own requests tell."""
+    """The calling tool and the place it works in, as its own requests tell."""
 
     name: str | None = None
     version: str | None = None
     agent: Agent | None = None
     session_id: str | None = None
+    conversation_id: str | None = None
+    """What is one task inside of a session, or over several: a prompt, the session of the parent agent."""
+    repo: str | None = None
+    branch: str | None = None
+    is_branch_old: bool = False
+    """The branch was told when the session began, and may have changed since."""
+    commit_sha: str | None = None
+    folder: str | None = None
+    """Working directory, on the client's machine."""
 
 
 class Call(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -4,11 +4,11 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 from urllib.parse import urlsplit
 
 import click
@@ -17,10 +17,12 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from gateway import app, keys, tickets
-from gateway.call import PURPOSES
+from gateway import app, hook_cli, keys, run_cli
+from gateway.call import PURPOSES, TicketPolicy
 from gateway.config import Config, LedgerSettings, load, secret
 from gateway.errors import UserError
+from gateway.ticket_keys import TicketKeys
+from gateway.tracker import Tracker
 
 CONFIG = Path("config/outlay.toml")
 
@@ -51,6 +53,10 @@ def _registered() -> Any:
 @click.version_option(package_name="outlay")
 def outlay() -> None:
     """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
+
+
+for _command in (run_cli.run, run_cli.env_, hook_cli.hook):
+    outlay.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -118,27 +124,47 @@ def _key_ring(config_path: Path | None, data: Path | None) -> keys.Keys:
 @click.option("--user", "user_id", help="Person or service that holds it.")
 @click.option("--name", help="What it is for.")
 @click.option("--ticket", help="Ticket that all its calls belong to (PAY-123, acme/shop#45).")
+@click.option("--ticket-policy", type=click.Choice(get_args(TicketPolicy)), help="Outranks that of team and settings.")
 @click.option("--purpose", type=click.Choice(PURPOSES), help="Declares its calls as overhead.")
 @click.option("--model", "models", multiple=True, help="Only this model (a glob); may be repeated.")
 @click.option("--upstream", "upstreams", multiple=True, help="Only this upstream; may be repeated.")
 @click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Last moment, UTC.")
+@click.option(
+    "--claims", "for_claims", is_flag=True, help="A claim key: signs tickets (of --team's calls), opens nothing."
+)
 @config_option
 @data_option
 @json_option
 def create_key(
-    config_path: Path | None, data: Path | None, as_json: bool, expires: datetime | None, **grant: Any
+    config_path: Path | None,
+    data: Path | None,
+    as_json: bool,
+    expires: datetime | None,
+    for_claims: bool,
+    **grant: Any,
 ) -> None:
     """Make a key. Its secret is shown now and kept nowhere."""
-    if grant["ticket"] and not tickets.parse(grant["ticket"], _settings(config_path).tickets):
-        raise click.BadParameter(
-            "write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket"
-        )
+    settings = _settings(config_path)
+    if grant["ticket"]:
+        rules = settings.tickets
+        if not TicketKeys(rules.projects, rules.patterns, rules.deny).named(grant["ticket"]).tickets:
+            raise click.BadParameter(
+                "write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket"
+            )
+    if for_claims and any(value for name, value in grant.items() if name not in ("team_id", "user_id", "name")):
+        raise click.UsageError("a claim key opens nothing: it takes only --team, --user, --name and --expires")
     expires_at = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
-    event, key = _key_ring(config_path, data).create(expires_at=expires_at, **grant)
+    ring = keys.Keys(data or Path(settings.ledger.dir))
+    event, key = (ring.create_claim_key if for_claims else ring.create)(expires_at=expires_at, **grant)
     if as_json:
         click.echo(json.dumps({**_public(event), "secret": key}))
-    else:
-        click.echo(f"{event.key_id}\n{key}\nThis is shown once. Use it wherever the tool asks for an API key.")
+        return
+    use = (
+        "Set it as OUTLAY_CLAIM_KEY where `outlay run` or a CI job signs."
+        if for_claims
+        else ("Use it wherever the tool asks for an API key.")
+    )
+    click.echo(f"{event.key_id}\n{key}\nThis is shown once. {use}")
 
 
 @keys_.command(name="list")
@@ -152,7 +178,10 @@ def list_keys(config_path: Path | None, data: Path | None, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(rows))
         return
-    columns = ("key_id", "state", "team_id", "user_id", "name", "ticket", "purpose", "models", "upstreams")
+    columns = (
+        "key_id", "kind", "state", "team_id", "user_id", "name", "ticket", "ticket_policy", "purpose", "models",
+        "upstreams",
+    )  # fmt: skip
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v := row.get(name) or "", list) else str(v) for name in columns))
@@ -172,7 +201,9 @@ def revoke_key(key_id: str, config_path: Path | None, data: Path | None, as_json
 
 def _public(event: keys.KeyEvent) -> dict[str, Any]:
     """A key's record without its digest."""
-    return {name: value for name, value in msgspec.to_builtins(event).items() if name not in ("digest", "event")}
+    fields = msgspec.to_builtins(event)
+    kind = "claims" if event.public_key else "calls"
+    return {"kind": kind} | {name: fields[name] for name in fields if name not in ("digest", "public_key", "event")}
 
 
 @outlay.command()
@@ -186,6 +217,7 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     book = app.load_prices(config)
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
+    findings += _check_tickets(config)
     for name, upstream in config.upstreams.items():
         if upstream.credential is None:
             findings.append(("note", name, "has no credential: clients bring their own"))
@@ -200,6 +232,19 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
             click.echo(f"{state:<6} {what}: {detail}")
     if any(state == "wrong" for state, _, _ in findings):
         raise click.exceptions.Exit(1)
+
+
+def _check_tickets(config: Config) -> Iterator[tuple[str, str, str]]:
+    rules, tracker = config.tickets, Tracker(Path(config.ledger.dir))
+    tracker.refresh()
+    synced = tracker.now.synced_us
+    when = f"synced {datetime.fromtimestamp(synced / 1e6, UTC):%Y-%m-%d %H:%M} UTC" if synced else "none is synced yet"
+    yield "ok", "tickets", f"policy {rules.policy}; {len(tracker.now.tickets):,} known, {when}"
+    if not synced and "known" in (rules.policy, *rules.teams.values()):
+        yield "note", "tickets", 'policy "known" refuses none until tickets are imported: outlay import work'
+    for folder in rules.worktrees:
+        if not Path(folder).expanduser().is_dir():
+            yield "note", "tickets", f"worktrees: there is no folder {folder}"
 
 
 def _check_data(settings: LedgerSettings) -> tuple[str, str, str]:

@@ -1,12 +1,22 @@
-"""What a client's own requests tell: its name, version, session and the kind of agent. Measured on the real tools."""
+"""What a client's own requests tell: its name, version, session, the kind of agent, and where it works.
+
+Measured on the real tools, whose requests are replayed in tests/test_clients.py. Only the places named here are read,
+each bounded, and no prompt is searched for anything: what a person or a tool wrote is no evidence.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from gateway.call import Agent, Client
-from gateway.reading import text
+import msgspec
+
+from gateway.call import Agent, Ask, Client
+from gateway.reading import child, items, text, value_of
+from gateway.repositories import branch_name, repo_name
 
 Headers = Mapping[str, str]
+Hash = Callable[[str], str]
+"""A keyed hash: the same text gives the same identifier, which tells nothing about the text."""
 
 USER_AGENTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("claude-code", re.compile(r"claude-cli/([\w.-]+)")),
@@ -32,28 +42,186 @@ REQUEST_CLASSES: dict[str, Agent] = {
     "auxiliary": "side",
     "side_reply": "side",
 }
+SYSTEM_MAX = 2**18
+"""A longer part of a request is not looked into, bytes."""
+FOLDER_MAX = 1024
+
+CURRENT_BRANCH = "\nCurrent branch: "
+CLAUDE_FOLDERS = ("\n - Primary working directory: ", "\nWorking directory: ")
+CLAUDE_COMPACTS = "CRITICAL: Respond with TEXT ONLY. Do NOT call any tools."
+OPENCODE_FOLDER = "<env>\n  Working directory: "
+OPENCODE_TITLES = "You are a title generator."
+GEMINI_CONTEXT = "<session_context>\nThis is the Gemini CLI."
+GEMINI_FOLDER = "\n- **Workspace Directories:**\n  - "
+AIDER_OPENINGS = (
+    "Act as an expert software developer",
+    "Act as an expert code analyst.",
+    "Act as an expert architect engineer",
+)
+AIDER_COMMITS = "You are an expert software engineer that generates concise, one-line Git commit messages"
+AIDER_SUMMARIZES = "*Briefly* summarize this partial conversation about programming."
 
 
 def recognise(headers: Headers) -> Client:
-    """The client behind a request (header names in lower case)."""
+    """The client behind a request (header names in lower case), as far as its header fields tell."""
     agent_string = headers.get("user-agent", "")[:512]
+    session_id = next((found for name in SESSION_HEADERS if (found := text(headers.get(name), 128))), None)
     for name, pattern in USER_AGENTS:
-        if found := pattern.search(agent_string):
-            return Client(name, found[1], _agent(name, headers), _session(headers))
-    return Client(session_id=_session(headers))
+        if version := pattern.search(agent_string):
+            return Client(name, version[1], session_id=session_id)
+    return Client(session_id=session_id)
 
 
-def _session(headers: Headers) -> str | None:
-    return next((found for name in SESSION_HEADERS if (found := text(headers.get(name), 128))), None)
+def observe(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
+    """The same client, with what this request's header fields and body tell. Never raises, whatever the body holds."""
+    look = OBSERVERS.get(client.name or "")
+    known = msgspec.structs.replace(client, session_id=client.session_id or ask.session_id)
+    return known if look is None else look(known, headers, ask, keyed)
 
 
-def _agent(name: str, headers: Headers) -> Agent | None:
-    if name == "claude-code":
-        hinted = REQUEST_CLASSES.get(headers.get("x-claude-code-request-class", ""))
-        return hinted or ("subagent" if "x-claude-code-agent-id" in headers else None)
-    if name == "codex":
-        kind = headers.get("x-openai-subagent")
-        return "compaction" if kind == "compact" else "subagent" if kind else "main"
-    if name == "opencode":
-        return "subagent" if "x-parent-session-id" in headers else None
+# -- each client -----------------------------------------------------------------------------------------------------
+
+
+def _claude_code(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
+    excerpts = ask.excerpts
+    system = _texts(excerpts.system)
+    opening = [part for message in excerpts.first for part in _texts(message)]
+    # The status of the session's start: a block of its own in the first message, once a part of the system prompt.
+    status = [part for part in opening if part.startswith("<system-reminder>") and "# gitStatus\n" in part]
+    status += [part[part.index("gitStatus:") :] for part in system if "gitStatus:" in part]
+    branch = _line_after(CURRENT_BRANCH, status)
+    # In auto mode it sends the present state.
+    state: Mapping[str, Any] = {}
+    for safeguard in items(value_of(excerpts.metadata)):
+        state = child(safeguard, "classifier_context", "git_state") or state
+    now = branch_name(text(state.get("branch")))
+    return msgspec.structs.replace(
+        client,
+        agent=REQUEST_CLASSES.get(headers.get("x-claude-code-request-class", ""))
+        or _claude_agent(headers, ask, system),
+        conversation_id=text(headers.get("x-claude-code-prompt-id"), 128),
+        repo=repo_name(text(child(state, "visibility", "origin").get("remote"))),
+        branch=now or branch_name(branch),
+        is_branch_old=now is None,
+        folder=_folder(text(state.get("root"), FOLDER_MAX))
+        or next((found for mark in CLAUDE_FOLDERS if (found := _folder(_line_after(mark, [*opening, *system])))), None),
+    )
+
+
+def _claude_agent(headers: Headers, ask: Ask, system: list[str]) -> Agent:
+    if "x-claude-code-agent-id" in headers or any("cc_is_subagent=true" in part for part in system[:1]):
+        return "subagent"
+    asks_title = "title" in child(value_of(ask.excerpts.output_format), "format", "schema", "properties")
+    if (asks_title and not ask.tool_count) or ask.max_output_tokens == 1:
+        return "side"  # names the session; looks whether a model is there
+    if any(part.startswith(CLAUDE_COMPACTS) and "<summary>" in part for part in _texts(ask.excerpts.last)):
+        return "compaction"
+    return "main"
+
+
+def _codex(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
+    told = child(value_of(ask.excerpts.metadata))
+    turn = headers.get("x-codex-turn-metadata") or text(told.get("x-codex-turn-metadata"), SYSTEM_MAX) or ""
+    metadata = child(value_of(msgspec.Raw(turn)))
+    workspaces = child(metadata, "workspaces")
+    folder = next(iter(workspaces), None)
+    workspace = child(workspaces, folder or "")
+    kind = headers.get("x-openai-subagent") or text(metadata.get("subagent_kind"))
+    return msgspec.structs.replace(
+        client,
+        agent="compaction" if kind == "compact" else "subagent" if kind else "main",
+        session_id=text(metadata.get("session_id"), 128) or client.session_id,
+        repo=repo_name(text(child(workspace, "associated_remote_urls").get("origin"), 1024)),
+        commit_sha=_commit(workspace.get("latest_git_commit_hash")),
+        folder=_folder(folder),
+    )
+
+
+def _gemini_cli(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
+    is_side = "complexity_score" in child(value_of(ask.excerpts.output_format), "properties")
+    parts = [part for message in ask.excerpts.first for part in _texts(message)][:2]
+    agent: Agent = "side" if is_side else "main"
+    if len(parts) < 2 or not parts[0].startswith(GEMINI_CONTEXT):
+        return msgspec.structs.replace(client, agent=agent)
+    # It has no session of its own: what it says of itself, and the first prompt, stay the same through one.
+    session_id, folder = keyed("\n".join(parts)), _folder(_line_after(GEMINI_FOLDER, parts[:1]))
+    return msgspec.structs.replace(
+        client, agent=agent, session_id=session_id, conversation_id=session_id, folder=folder
+    )
+
+
+def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
+    system = _system(ask)
+    parent = text(headers.get("x-parent-session-id"), 128)
+    is_side = any(part.startswith(OPENCODE_TITLES) for part in system)
+    return msgspec.structs.replace(
+        client,
+        agent="subagent" if parent else "side" if is_side else "main",
+        conversation_id=parent,
+        folder=_folder(_line_after(OPENCODE_FOLDER, system)),
+    )
+
+
+def _sdk(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
+    """aider speaks through SDKs, under their name."""
+    opening = next(iter(_system(ask)), "")
+    if opening.startswith(AIDER_COMMITS):
+        return msgspec.structs.replace(client, name="aider", version=None, agent="side")
+    if opening.startswith(AIDER_SUMMARIZES):
+        return msgspec.structs.replace(client, name="aider", version=None, agent="compaction")
+    if opening.startswith(AIDER_OPENINGS):
+        return msgspec.structs.replace(client, name="aider", version=None, agent="main")
+    return client
+
+
+OBSERVERS: Mapping[str, Callable[[Client, Headers, Ask, Hash], Client]] = {
+    "claude-code": _claude_code,
+    "codex": _codex,
+    "gemini-cli": _gemini_cli,
+    "opencode": _opencode,
+    "litellm": _sdk,
+    "openai-python": _sdk,
+}
+
+
+# -- parts of a request ----------------------------------------------------------------------------------------------
+
+
+def _system(ask: Ask) -> list[str]:
+    """The system prompt, wherever the dialect puts it: a field of its own, or the first message."""
+    return list(_texts(ask.excerpts.system)) or [part for one in ask.excerpts.first[:1] for part in _texts(one)]
+
+
+def _texts(raw: msgspec.Raw) -> list[str]:
+    """The texts of a message or a system prompt, whatever the dialect."""
+    return list(_strings(value_of(raw, SYSTEM_MAX)))
+
+
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part, depth)
+    elif isinstance(value, Mapping) and depth < 3:
+        for name in ("text", "content", "parts"):
+            yield from _strings(value.get(name), depth + 1)
+
+
+def _line_after(mark: str, parts: list[str]) -> str | None:
+    """The rest of the line behind the first such mark."""
+    for part in parts:
+        if (at := part.find(mark)) >= 0:
+            return part[at + len(mark) :].partition("\n")[0]
     return None
+
+
+def _folder(value: str | None) -> str | None:
+    return value if value and value.startswith("/") and value.isprintable() and len(value) <= FOLDER_MAX else None
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+
+def _commit(value: Any) -> str | None:
+    return value if isinstance(value, str) and COMMIT.fullmatch(value) else None

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from gateway.call import TicketPolicy
 from gateway.errors import UserError
 
 
@@ -95,11 +96,29 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which work items calls belong to."""
 
-    policy: Annotated[Literal["optional", "required"], _help('"required" refuses calls that name no ticket.')] = (
-        "optional"
-    )
+    policy: Annotated[
+        TicketPolicy,
+        _help('"required" refuses calls that name no ticket, "known" also tickets that the tracker does not know.'),
+    ] = "optional"
+    teams: Annotated[
+        dict[str, TicketPolicy], _help("The same for single teams; a key may have a policy of its own, too.")
+    ] = {}
     projects: Annotated[
-        list[str], _help("Project keys (PAY) and repositories (acme/shop) that count; empty = any.")
+        list[str],
+        _help("Project keys (PAY) and repositories (acme/shop) that count; empty = any that the tracker knows."),
+    ] = []
+    patterns: Annotated[
+        list[str], _help("Regular expressions of other ticket ids, like 'INC[0-9]{7}'; the whole match is the id.")
+    ] = []
+    deny: Annotated[
+        list[str], _help("What looks like a project key and is none, beside the built-in list (UTF, SHA, CVE, …).")
+    ] = []
+    worktrees: Annotated[
+        list[str],
+        _help(
+            "Folders of this machine below which clients work: the branch of the checkout that they name is looked up. "
+            "For a gateway beside its clients; empty = never."
+        ),
     ] = []
 
 
@@ -208,6 +227,22 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             ("auth", "mode"),
             '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" or use mode = "keys"',
         )
+    for pattern in config.tickets.patterns:
+        try:
+            is_too_wide = re.compile(pattern).fullmatch("") is not None
+        except re.error as error:
+            yield ("tickets", "patterns"), f"[tickets] patterns: {pattern!r} is no regular expression: {error}"
+        else:
+            if is_too_wide:
+                yield ("tickets", "patterns"), f"[tickets] patterns: {pattern!r} matches nothing at all: narrow it"
+    if config.tickets.worktrees and not is_loopback(config.server.host):
+        yield (
+            ("tickets", "worktrees"),
+            '[tickets] worktrees needs [server] host = "127.0.0.1": else folders of other machines are looked up here',
+        )
+    for folder in config.tickets.worktrees:
+        if not Path(folder).expanduser().is_absolute():
+            yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:

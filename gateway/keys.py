@@ -1,7 +1,8 @@
 """Gateway keys. Only SHA-256 digests are stored, in `keys.jsonl`: an append-only list of creations and revocations
 that is also the audit trail. Another process's change is in force with the next call.
 
-A key is 256 random bits, so a plain digest is safe; it is looked up by digest and compared in constant time.
+A key is 256 random bits, so a plain digest is safe; it is looked up by digest and compared in constant time. Claim
+keys are in the same list: of them only the public half is stored.
 """
 
 import fnmatch
@@ -15,7 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.call import Principal
+from gateway import claims
+from gateway.call import Principal, TicketPolicy
 from gateway.errors import Refusal, UserError
 
 PREFIX = "olk_"
@@ -28,10 +30,13 @@ class KeyEvent(msgspec.Struct, omit_defaults=True):
     key_id: str
     at: int
     digest: str | None = None
+    public_key: str | None = None
+    """Of a claim key, which signs claims and opens nothing."""
     name: str | None = None
     user_id: str | None = None
     team_id: str | None = None
     ticket: str | None = None
+    ticket_policy: TicketPolicy | None = None
     purpose: str | None = None
     models: tuple[str, ...] = ()
     upstreams: tuple[str, ...] = ()
@@ -84,8 +89,17 @@ class Keys:
             )
         made = key.created
         return Principal(
-            made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams
-        )
+            made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
+            ticket_policy=made.ticket_policy, fingerprint=claims.fingerprint(secret),
+        )  # fmt: skip
+
+    def claim_key(self, key_id: str) -> tuple[str, str | None] | None:
+        """Public half and team of a claim key that is in force."""
+        self.refresh()
+        key = self._by_id.get(key_id)
+        if key is None or key.created.public_key is None or key.state(time.time()) != "active":
+            return None
+        return key.created.public_key, key.created.team_id
 
     def refresh(self) -> None:
         """Read the file again when it changed. One `stat` when it did not."""
@@ -118,11 +132,18 @@ class Keys:
     def create(self, **grant: Any) -> tuple[KeyEvent, str]:
         """Make a key with the given fields of `KeyEvent`. Returns its record and the secret, which is kept nowhere."""
         secret = PREFIX + secrets.token_urlsafe(32)
-        event = KeyEvent(
-            event="create", key_id=f"key_{secrets.token_hex(6)}", at=int(time.time()), digest=digest(secret), **grant
-        )
+        return self._created(secrets.token_hex(6), digest=digest(secret), **grant), secret
+
+    def create_claim_key(self, **grant: Any) -> tuple[KeyEvent, str]:
+        """The same for a key that signs claims."""
+        name = secrets.token_hex(6)
+        secret, public = claims.new_key(name)
+        return self._created(name, public_key=public, **grant), secret
+
+    def _created(self, name: str, /, **grant: Any) -> KeyEvent:
+        event = KeyEvent(event="create", key_id=f"key_{name}", at=int(time.time()), **grant)
         self._append(event)
-        return event, secret
+        return event
 
     def revoke(self, key_id: str) -> KeyEvent:
         """Revoke a key. Raises `UserError` when there is no such active key."""

@@ -1,13 +1,14 @@
 """The life of a request, top to bottom: `Proxy.handle`."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, keys, routes, tickets
+from gateway import batches, clients, credentials, dialects, hashing, keys, routes
 from gateway.afterwards import Afterwards
 from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
@@ -25,6 +26,7 @@ from gateway.prices import PriceBook
 from gateway.realtime import Session
 from gateway.routes import region_of
 from gateway.telemetry import Telemetry
+from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
 from gateway.watch import Watch
@@ -51,9 +53,13 @@ class Proxy:
         telemetry: Telemetry,
         estimator: Estimator,
         gateway_id: str,
+        tickets: Tickets,
+        hash_key: bytes,
     ) -> None:
         self._config = config
         self._keys = key_ring
+        self._tickets = tickets
+        self._hash = functools.partial(hashing.keyed, hash_key)
         self._prices = prices
         self._ledger = ledger
         self._forwarder = forwarder
@@ -105,7 +111,8 @@ class Proxy:
         path = target.path.partition("?")[0] if target else ""
         provider = self._config.upstreams[target.upstream].provider if target else ""
         dialect, route = dialects.find(request.method, path, provider) or (None, None)
-        call = _new_call(started_us, self._gateway_id, clients.recognise(headers), headers)
+        client = clients.recognise(headers)
+        call = _new_call(started_us, self._gateway_id, client, headers)
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
@@ -141,12 +148,14 @@ class Proxy:
             for model in models:
                 keys.check_model(principal, model)
             _set_ask(call, ask)
-            attribution = tickets.attribute(
-                self._config.tickets, principal, headers, target.ticket, target.task, ask, call.session_id
+            client = clients.observe(client, headers, ask, self._hash)
+            attribution = self._tickets.attribute(
+                principal, headers, target.ticket, target.task, ask, client, started_us
             )
-            if attribution.ticket_source == "none" and kind != "unbilled":
-                tickets.demand(self._config.tickets, call.client)
-            _set_attribution(call, attribution)
+            _set_attribution(call, client, attribution)
+            self._telemetry.ignored(attribution.ignored)
+            if kind != "unbilled":
+                self._tickets.demand(principal, client, attribution)
             for model in models:
                 self._check_price(upstream.provider, model)
             if dialect is not None and route is not None and kind != "call":
@@ -401,10 +410,6 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         gateway_id=gateway_id,
         client=client.name,
         client_version=client.version,
-        agent=client.agent,
-        session_id=client.session_id,
-        repo=tickets.plain(headers.get("x-outlay-repo")),
-        branch=tickets.plain(headers.get("x-outlay-branch")),
         purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
     )
 
@@ -419,10 +424,12 @@ def _set_ask(call: Call, ask: Ask) -> None:
     call.max_output_tokens, call.message_count, call.tool_count = (
         ask.max_output_tokens, ask.message_count, ask.tool_count,
     )  # fmt: skip
-    call.session_id = call.session_id or ask.session_id
 
 
-def _set_attribution(call: Call, attribution: Attribution) -> None:
+def _set_attribution(call: Call, client: Client, attribution: Attribution) -> None:
+    call.client, call.client_version, call.agent = client.name, client.version, client.agent
+    call.session_id = client.session_id
+    call.repo, call.branch, call.commit_sha = attribution.repo, attribution.branch, attribution.commit_sha
     call.tickets, call.ticket_candidates = attribution.tickets, attribution.candidates
     call.ticket_id = attribution.tickets[0] if attribution.tickets else None
     call.ticket_source, call.ticket_state = attribution.ticket_source, attribution.ticket_state
@@ -442,8 +449,13 @@ async def _read(request: web.Request) -> bytes:
 
 
 def _readable(fields: Mapping[str, str]) -> dict[str, str]:
-    """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable."""
-    return {name.lower(): value.encode("utf-8", "replace").decode() for name, value in fields.items()}
+    """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable. Of a field
+    that comes twice the last one counts; tickets are a list, which may come in parts (RFC 9110 §5.3)."""
+    found: dict[str, str] = {}
+    for name, value in fields.items():
+        name, value = name.lower(), value.encode("utf-8", "replace").decode()
+        found[name] = f"{found[name]},{value}" if name == "x-outlay-ticket" and name in found else value
+    return found
 
 
 def _with_usage(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from gateway.call import NANO
 
 TOKENS_MAX = 2**53
@@ -48,6 +50,17 @@ def child(value: Any, *path: str) -> Mapping[str, Any]:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) else {}
+
+
+def value_of(raw: msgspec.Raw, limit: int = 2**18) -> Any:
+    """What a part of a JSON document holds; `None` where there is none, or more than `limit` bytes of it."""
+    data = bytes(raw)
+    if not 0 < len(data) <= limit:
+        return None
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def items(value: Any) -> list[Any]:

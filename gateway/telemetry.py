@@ -2,6 +2,8 @@
 key is a label, and the money here is for reading only: the ledger holds the exact sums.
 """
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from gateway.call import NANO, Call
@@ -30,6 +32,10 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
+        self.ignored_evidence = Counter(
+            "outlay_ignored_evidence", "Values that should name a ticket or its place, and were none.",
+            ("source", "reason"), registry=self.registry,
+        )  # fmt: skip
         self.unmetered = Counter(
             "outlay_unmetered_requests", "Requests that providers do not bill: counting, listing, reading again.",
             ("upstream",), registry=self.registry,
@@ -47,6 +53,11 @@ class Telemetry:
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
         )
+
+    def ignored(self, evidence: Iterable[str]) -> None:
+        """Count what was no evidence, each as `source:reason`."""
+        for each in evidence:
+            self.ignored_evidence.labels(*each.split(":")).inc()
 
     def finished(self, call: Call) -> None:
         """Count one closed call."""

@@ -52,6 +52,14 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\ncredential = 'sk-123'",
             "4: [upstreams.a] credential must be env:NAME or file:PATH",
         ),
+        ("[tickets]\npatterns = ['(']", "2: [tickets] patterns: '(' is no regular expression"),
+        ("[tickets]\npatterns = ['[0-9]*']", "2: [tickets] patterns: '[0-9]*' matches nothing at all"),
+        ("[tickets]\nworktrees = ['src']", "2: [tickets] worktrees: 'src' must be an absolute path"),
+        (
+            "[server]\nhost = '0.0.0.0'\n[tickets]\nworktrees = ['/src']",
+            "4: [tickets] worktrees needs [server] host",
+        ),
+        ("[tickets.teams]\npayments = 'always'", "1: [tickets] teams: Invalid enum value 'always'"),
         ("[server", " is not valid TOML: "),
     ],
 )

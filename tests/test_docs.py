@@ -1,11 +1,15 @@
 """Docs under test: what they name is there."""
 
+import json
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from gateway import launch
 from gateway.cli import outlay
 from gateway.errors import STATUS
 from gateway.telemetry import Telemetry
@@ -38,3 +42,42 @@ def test_commands_in_the_readme_exist(command: str) -> None:
 def test_make_targets_in_the_readme_exist() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"make (\w+) ", README)) <= set(targets)
+
+
+TOOLS = (ROOT / "docs/tools.md").read_text(encoding="utf-8")
+SESSION = launch.Session(url="http://127.0.0.1:8080", key="olk_k", ticket="PAY-1", path_ticket="PAY-1")
+
+
+def test_what_is_set_for_tools_is_documented() -> None:
+    settings = launch.environment(None, SESSION, {})
+    documented = set(re.findall(r"\b[A-Z_]{6,}\b", TOOLS))
+    assert settings.keys() <= documented
+
+
+def test_the_codex_configuration_in_the_docs_is_that_of_outlay_run() -> None:
+    [block] = re.findall(r"```toml\n(.*?)```", TOOLS, re.DOTALL)
+    assert tomllib.loads(block) == tomllib.loads("\n".join(launch.codex_settings(SESSION)))
+
+
+def test_the_gemini_settings_in_the_docs_are_enough() -> None:
+    [line] = re.findall(r"^\{\"security.*$", TOOLS, re.MULTILINE)
+    assert launch.gemini_settings(line) is None
+
+
+def test_the_status_line_in_the_docs_asks_for_the_session(tmp_path: Path) -> None:
+    [line] = re.findall(r"^\{\"statusLine.*$", TOOLS, re.MULTILINE)
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\necho "$@"\n')
+    curl.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "OUTLAY_URL": "http://gateway", "OUTLAY_KEY": "olk_k"}
+    told = json.dumps({"hook_event_name": "Status", "session_id": "9f7a3e37-20c9", "cwd": "/src"})
+    command = json.loads(line)["statusLine"]["command"]
+    out = subprocess.run(["sh", "-c", command], env=environ, input=told, capture_output=True, text=True, check=True)
+    assert out.stdout == "-fsm 1 -H x-outlay-key: olk_k http://gateway/-/api/v1/tasks/9f7a3e37-20c9?format=line\n"
+
+
+def test_a_ticket_in_a_base_url_is_written_as_in_the_docs() -> None:
+    task = launch.Session(url=SESSION.url, path_ticket="PAY-123", task="nightly")
+    assert "`http://127.0.0.1:8080/t/PAY-123/v1`" in TOOLS
+    assert f"`…{task.base().removeprefix(SESSION.url)}/v1`" in TOOLS
+    assert launch.Session(url="", path_ticket="acme/shop#45").base() == "/t/acme~shop~45"

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import fold_message
-from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.base import NO_VALUE, Dialect, excerpts, read_request, route
 from gateway.dialects.openai_shapes import fold_own_cost
 from gateway.errors import Refusal
 from gateway.reading import child, count, text
@@ -33,6 +33,9 @@ class _Request(msgspec.Struct):
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
+    system: msgspec.Raw = NO_VALUE
+    safeguards: msgspec.Raw = NO_VALUE
+    output_config: msgspec.Raw = NO_VALUE
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -45,6 +48,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=_session(child(request.metadata).get("user_id")),
+        excerpts=excerpts(request.messages, request.system, request.safeguards, request.output_config),
     )
 
 

@@ -6,11 +6,12 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from gateway.call import Answer, Ask, SubPass, Usage
+from gateway.call import Answer, Ask, Excerpts, SubPass, Usage
 from gateway.errors import Refusal
 from gateway.reading import amount, count, tidied
 
 T = TypeVar("T")
+NO_VALUE = msgspec.Raw()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -109,6 +110,16 @@ def length_of(value: msgspec.Raw) -> int | None:
     if given in (b"", b"null"):
         return None
     return len(msgspec.json.decode(given, type=list[msgspec.Raw])) if given.startswith(b"[") else 1
+
+
+def excerpts(
+    messages: list[msgspec.Raw] | None,
+    system: msgspec.Raw = NO_VALUE,
+    metadata: msgspec.Raw = NO_VALUE,
+    output_format: msgspec.Raw = NO_VALUE,
+) -> Excerpts:
+    """Of a request with these messages."""
+    return Excerpts(system, tuple(messages[:2]), messages[-1], metadata, output_format) if messages else Excerpts()
 
 
 FIELD_NAME = re.compile(rb'name="(\w{1,40})"')

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import fold_message
-from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.dialects.base import NO_VALUE, Dialect, excerpts, last_wins, read_request, route
 from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
 from gateway.reading import child, count, items, text
 
@@ -24,16 +24,21 @@ HEADER = "x-amzn-bedrock-{}-token-count"
 
 class _Request(msgspec.Struct):
     max_tokens: Any = None
-    messages: Any = None
+    messages: msgspec.Raw = NO_VALUE
+    system: msgspec.Raw = NO_VALUE
+    output_config: msgspec.Raw = NO_VALUE
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
+    given = bytes(request.messages)
+    messages = msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
     return Ask(
         model=model_of(path),
         stream=path.endswith("-stream"),
         max_output_tokens=count(request.max_tokens),
-        message_count=len(request.messages) if isinstance(request.messages, list) else None,
+        message_count=None if messages is None else len(messages),
+        excerpts=excerpts(messages, request.system, output_format=request.output_config),
     )
 
 

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, length_of, read_request, route
+from gateway.call import Answer, Ask, Excerpts
+from gateway.dialects.base import NO_VALUE, Dialect, add_units, excerpts, length_of, read_request, route
 from gateway.dialects.gemini_shapes import fold_metadata, refuse
+from gateway.dialects.openai_shapes import TICKET_KEYS, named
 from gateway.reading import child, count, items, largest, text
 
 CODE_ASSIST = "v1internal"
@@ -22,6 +23,7 @@ CODE_ASSIST = "v1internal"
 
 class _Config(msgspec.Struct, rename="camel"):
     max_output_tokens: Any = None
+    response_json_schema: msgspec.Raw = NO_VALUE
 
 
 class _SnakeConfig(msgspec.Struct):
@@ -37,6 +39,8 @@ class _Request(msgspec.Struct, rename="camel"):
     parameters: _Parameters | None = None
     contents: msgspec.Raw = msgspec.Raw(b"")
     tools: msgspec.Raw = msgspec.Raw(b"")
+    system_instruction: msgspec.Raw = NO_VALUE
+    labels: Any = None
     generation_config: _Config | None = None
     snake_config: _SnakeConfig | None = msgspec.field(name="generation_config", default=None)
     model: str | None = None
@@ -55,7 +59,16 @@ def read_ask(path: str, body: bytes) -> Ask:
         max_output_tokens=count(config.max_output_tokens) if config else None,
         message_count=length_of(request.contents),
         tool_count=length_of(request.tools),
+        ticket=named(request.labels, TICKET_KEYS),
+        excerpts=_excerpts(request),
     )
+
+
+def _excerpts(request: _Request) -> Excerpts:
+    given = bytes(request.contents)
+    messages = msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
+    schema = request.generation_config.response_json_schema if request.generation_config else NO_VALUE
+    return excerpts(messages, request.system_instruction, output_format=schema)
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

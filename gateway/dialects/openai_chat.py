@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, read_request, route
+from gateway.dialects.base import Dialect, add_units, excerpts, read_request, route
 from gateway.dialects.openai_shapes import (
     SESSION_KEYS,
     TICKET_KEYS,
@@ -50,6 +50,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         tool_count=None if request.tools is None else len(request.tools),
         session_id=named(request.metadata, SESSION_KEYS) or text(request.prompt_cache_key),
         ticket=named(request.metadata, TICKET_KEYS),
+        excerpts=excerpts(request.messages),
     )
 
 

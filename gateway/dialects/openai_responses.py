@@ -11,9 +11,18 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, SubPass
-from gateway.dialects.base import Dialect, add_subpasses, add_units, last_wins, read_request, route
+from gateway.dialects.base import (
+    NO_VALUE,
+    Dialect,
+    add_subpasses,
+    add_units,
+    excerpts,
+    last_wins,
+    read_request,
+    route,
+)
 from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
-from gateway.reading import child, count, items, text
+from gateway.reading import child, count, items, text, value_of
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
@@ -30,24 +39,27 @@ class _Request(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"null")
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
-    client_metadata: Any = None
+    client_metadata: msgspec.Raw = NO_VALUE
+    instructions: msgspec.Raw = NO_VALUE
     prompt_cache_key: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     given = bytes(request.input)
+    messages = msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
     return Ask(
         model=text(request.model),
         stream=bool(request.stream),
         max_output_tokens=count(request.max_output_tokens),
         service_tier=text(request.service_tier),
-        message_count=len(msgspec.json.decode(given, type=list[msgspec.Raw])) if given.startswith(b"[") else 1,
+        message_count=1 if messages is None else len(messages),
         tool_count=None if request.tools is None else len(request.tools),
-        session_id=named(request.client_metadata, SESSION_KEYS)
+        session_id=named(value_of(request.client_metadata), SESSION_KEYS)
         or named(request.metadata, SESSION_KEYS)
         or text(request.prompt_cache_key),
         ticket=named(request.metadata, TICKET_KEYS),
+        excerpts=excerpts(messages, request.instructions, request.client_metadata),
     )
 
 

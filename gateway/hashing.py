@@ -1,0 +1,37 @@
+"""Keyed hashes: the same text gives the same identifier in one installation, which tells nothing without its key."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+KEY_BYTES = 32
+
+
+def load_key(data_dir: Path) -> bytes:
+    """The installation's key, `hash.key` in the data folder, made when it is missing. Raises `OSError`."""
+    file = data_dir / "hash.key"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if len(key := file.read_bytes()) == KEY_BYTES:
+            return key
+    aside = file.with_name(f"hash.key.{os.getpid()}")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, secrets.token_bytes(KEY_BYTES))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    with contextlib.suppress(FileExistsError):  # another gateway was first
+        os.link(aside, file)
+    aside.unlink()
+    if len(key := file.read_bytes()) != KEY_BYTES:
+        raise OSError(errno.EINVAL, f"{file} is damaged: remove it, and what it was used for begins anew")
+    return key
+
+
+def keyed(key: bytes, text: str) -> str:
+    """32 hex digits."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), key=key, digest_size=16).hexdigest()

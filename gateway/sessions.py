@@ -1,0 +1,83 @@
+"""What is remembered between the calls of a session: the ticket it was for, and the task of calls that name none.
+
+In memory, bounded, by the gateway key: nobody inherits from another's session. What is lost with the process, late
+evidence finds in the ledger (`outlay attribute`).
+"""
+
+from collections import OrderedDict
+
+import msgspec
+
+from gateway.ids import uuid7
+
+REMEMBERED_US = 24 * 3600 * 1_000_000
+"""A session without a call for so long is forgotten; nor does a task last longer that only silence would end."""
+GAP_US = 30 * 60 * 1_000_000
+"""A silence that ends a task of calls that name none."""
+SESSIONS_MAX = 50_000
+TASKS_AT_ONCE = 16
+"""Tasks of one key and client that go on side by side."""
+
+Who = tuple[str | None, str | None]
+"""Gateway key and client."""
+
+
+class Remembered(msgspec.Struct):
+    """What a session's calls said last."""
+
+    tickets: tuple[str, ...]
+    repo: str | None
+    branch: str | None
+    at_us: int
+
+
+class Task(msgspec.Struct):
+    """A task that the gateway found: calls of one key and client, without a long silence between them."""
+
+    task_id: str
+    tickets: tuple[str, ...]
+    """Those that its calls named; empty until one does."""
+    since_us: int
+    last_us: int
+
+    def goes_on(self, now_us: int) -> bool:
+        return now_us - self.last_us <= GAP_US and now_us - self.since_us <= REMEMBERED_US
+
+
+class Sessions:
+    """Times are microseconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[tuple[Who, str], Remembered] = OrderedDict()
+        self._tasks: OrderedDict[Who, list[Task]] = OrderedDict()
+
+    def recall(self, who: Who, session: str, now_us: int) -> Remembered | None:
+        """What the session's calls said, if that is not too long ago."""
+        found = self._sessions.get((who, session))
+        if found is None or now_us - found.at_us > REMEMBERED_US:
+            return None
+        found.at_us = now_us
+        self._sessions.move_to_end((who, session))
+        return found
+
+    def remember(self, who: Who, session: str, said: Remembered) -> None:
+        self._sessions[who, session] = said
+        self._sessions.move_to_end((who, session))
+        if len(self._sessions) > SESSIONS_MAX:
+            self._sessions.popitem(last=False)
+
+    def task(self, who: Who, tickets: tuple[str, ...], now_us: int) -> str:
+        """The task of a call that names none: the last one that is for the same tickets or has none yet; of a call
+        without tickets, the last one. It is a guess: several people may share a key, so it carries no ticket."""
+        tasks = [task for task in self._tasks.get(who, ()) if task.goes_on(now_us)]
+        fits = [task for task in tasks if not tickets or task.tickets in ((), tickets)]
+        if fits:
+            found = max(fits, key=lambda task: (bool(tickets) and task.tickets == tickets, task.last_us))
+        else:
+            tasks.append(found := Task(uuid7(now_us), tickets, now_us, now_us))
+        found.tickets, found.last_us = found.tickets or tickets, now_us
+        self._tasks[who] = sorted(tasks, key=lambda task: task.last_us)[-TASKS_AT_ONCE:]
+        self._tasks.move_to_end(who)
+        if len(self._tasks) > SESSIONS_MAX:
+            self._tasks.popitem(last=False)
+        return found.task_id

@@ -1,0 +1,203 @@
+"""The real tools behind `outlay run`: what of their calls is in the ledger.
+
+Needs npm, and its registry once: pinned versions are kept in the user's cache folder. Skipped, with the reason, where
+they cannot be installed. The tools have a home of their own, no real key, and reach nothing but the gateway.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.checkouts import BRANCH, make_repository
+from tests.conftest import Running
+from tests.fakes.upstream import chunked, sse, whole
+
+TOOLS = {
+    "claude": "@anthropic-ai/claude-code@2.1.332",
+    "codex": "@openai/codex@0.169.0",
+    "gemini": "@google/gemini-cli@0.61.0",
+}
+INSTALL_SECONDS = 240
+RUN_SECONDS = 60
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 3 * RUN_SECONDS)
+
+CLAUDE_ANSWER = chunked(
+    *sse(
+        {
+            "type": "message_start",
+            "message": {
+                "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": [],
+                "stop_reason": None, "usage": {"input_tokens": 9000, "output_tokens": 1},
+            },
+        },
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+        names=True,
+    )
+)  # fmt: skip
+CODEX_MESSAGE = {
+    "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+    "content": [{"type": "output_text", "text": "Hello.", "annotations": []}],
+}  # fmt: skip
+CODEX_ANSWER = chunked(
+    *sse(
+        {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-6.1-sol", "status": "in_progress"}},
+        {"type": "response.output_item.done", "output_index": 0, "item": CODEX_MESSAGE},
+        {
+            "type": "response.completed",
+            "response": {
+                "id": "resp_1", "model": "gpt-6.1-sol", "status": "completed", "output": [CODEX_MESSAGE],
+                "usage": {"input_tokens": 9000, "output_tokens": 5, "total_tokens": 9005},
+            },
+        },
+        names=True,
+    )
+)  # fmt: skip
+
+
+def gemini(text: str) -> dict[str, Any]:
+    return {
+        "candidates": [
+            {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+        ],
+        "usageMetadata": {"promptTokenCount": 9000, "candidatesTokenCount": 5, "totalTokenCount": 9005},
+    }  # fmt: skip
+
+
+GEMINI_ANSWERS = (
+    whole(gemini('{"complexity_reasoning": "easy", "complexity_score": 5}')),
+    chunked(*sse(gemini("Hello."))),
+)
+"""Of the classifier that chooses a model, and of that model."""
+
+
+def installed(tool: str) -> Path:
+    """The folder with the tool's command. Skips the test where it cannot be had."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outlay-tests"
+    folder = cache / TOOLS[tool].replace("/", "-")
+    if folder.exists():
+        return folder / "node_modules/.bin"
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not there")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as beside:
+            install = [
+                "npm",
+                "install",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--fetch-retries=0",
+                TOOLS[tool],
+            ]
+            run = {"cwd": beside, "check": True, "capture_output": True, "timeout": INSTALL_SECONDS}
+            subprocess.run([*install, "--prefix", ".", TOOLS[tool]], **run)
+            if tool == "claude":
+                subprocess.run(["node", "node_modules/@anthropic-ai/claude-code/install.cjs"], **run)
+            Path(beside).rename(folder)  # whole or not at all
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"{TOOLS[tool]} cannot be installed: {error}")
+    return folder / "node_modules/.bin"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return make_repository(tmp_path / "repository")
+
+
+async def use(gateway: Running, repository: Path, command: list[str], *options: str) -> None:
+    """Run a tool on the branch of the repository, as `outlay run … -- COMMAND`."""
+    closed = "http://127.0.0.1:9"
+    environ = {
+        "PATH": f"{installed(command[0])}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(repository.parent / "home"),
+        "TERM": "dumb",
+        "OUTLAY_URL": gateway.url,
+        "OUTLAY_KEY": gateway.key,
+        "HTTPS_PROXY": closed,
+        "NO_PROXY": "127.0.0.1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "DISABLE_TELEMETRY": "1",
+        "GEMINI_CLI_TRUST_WORKSPACE": "true",
+        "GEMINI_TELEMETRY_ENABLED": "false",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "gateway", "run", *options, "--", *command,
+        cwd=repository, env=environ, stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode == 0, err.decode()
+    assert "Hello." in out.decode()
+
+
+def check(rows: list[dict[str, Any]], same: str, **expected: Any) -> None:
+    """Each row has what is expected, and all of them have the same task or session."""
+    assert [{name: row.get(name) for name in expected} for row in rows] == [expected] * len(rows)
+    [value] = {row[same] for row in rows}
+    assert value
+
+
+ON_BRANCH = {
+    "ticket_id": "PAY-123",
+    "ticket_source": "branch",
+    "repo": "acme/billing-core",
+    "branch": BRANCH,
+    "agent": "main",
+    "team_id": "payments",
+    "status": 200,
+    "result": "completed",
+}
+
+
+async def test_claude_code(gateway: Running, repository: Path) -> None:
+    gateway.upstream.answer(CLAUDE_ANSWER)
+    await use(gateway, repository, ["claude", "-p", "Say hello"])
+    await use(gateway, repository, ["claude", "-c", "-p", "Say it again"])
+    rows = gateway.closed()
+    assert len(rows) == 2
+    # Each prompt of a session is a task, as the hints that `outlay run` asks for tell.
+    check(rows, "session_id", client="claude-code", client_version="2.1.332", task_source="conversation", **ON_BRANCH)
+    await use(gateway, repository, ["claude", "-c", "-p", "And again"], "--ticket", "PAY-7,PAY-8", "--task", "nightly")
+    assert gateway.closed()[2]["session_id"] == rows[0]["session_id"]
+    named = {"ticket_source": "header", "tickets": ["PAY-7", "PAY-8"], "task_id": "nightly", "branch": BRANCH}
+    check(gateway.closed()[2:], "task_id", **named)
+
+
+async def test_codex(gateway: Running, repository: Path) -> None:
+    gateway.upstream.answer(CODEX_ANSWER)
+    await use(gateway, repository, ["codex", "exec", "Say hello"])
+    await use(gateway, repository, ["codex", "exec", "resume", "--last", "Say it again"])
+    rows = gateway.closed()
+    assert len(rows) == 2
+    check(rows, "task_id", client="codex", client_version="0.169.0", task_source="session", **ON_BRANCH)
+    await use(gateway, repository, ["codex", "exec", "Say hello"], "--ticket", "PAY-7", "--task", "nightly")
+    check(gateway.closed()[2:], "task_id", ticket_source="header", ticket_id="PAY-7", task_id="nightly", branch=BRANCH)
+
+
+async def test_gemini_cli(gateway: Running, repository: Path) -> None:
+    gateway.upstream.answer(*GEMINI_ANSWERS)
+    await use(gateway, repository, ["gemini", "-p", "Say hello"])
+    rows = gateway.closed()
+    assert [row["request_model"] for row in rows] == ["gemini-3.5-flash-lite", "gemini-3.8-flash"]
+    check(rows[:1], "task_id", client="gemini-cli", task_source="header", **ON_BRANCH | {"agent": "side"})
+    check(rows[1:], "task_id", client="gemini-cli", client_version="0.61.0", task_source="header", **ON_BRANCH)
+    assert rows[0]["task_id"] == rows[1]["task_id"]
