@@ -6,9 +6,10 @@ changed is written as corrections, the whole call restated. Run again, they find
 
 import contextlib
 import logging
+import re
 import secrets
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
@@ -21,14 +22,15 @@ import msgspec
 import analytics
 from analytics import build, disk, lake, work
 from gateway.call import Call
-from gateway.config import LedgerSettings
+from gateway.config import LedgerSettings, TicketSettings
+from gateway.errors import UserError
 from gateway.ledger import Correction, write_corrections
 
 PREPARATION = ("span", "calls", "links", "evidence", "strange")
 RULES = (
     "taken_back", "taken_back_task", "task", "branch", "commit", "candidates",
     "task",  # once more: the evidence of a task may have come with a branch
-    "judge", "changes",
+    "present", "judge", "changes",
 )  # fmt: skip
 """Steps, in their order."""
 BATCH_ROWS = 10_000
@@ -61,17 +63,17 @@ class StoppedError(Exception):
     """Another run has to go on: the process is to end, or another process writes corrections."""
 
 
-def find(data: Path, span: Span, projects: Sequence[str]) -> list[Line]:
-    """What late evidence changes, by rule. `projects` are those that tickets may be of, whatever the tracker knows."""
+def find(data: Path, span: Span, tickets: TicketSettings | None) -> list[Line]:
+    """What late evidence changes, by rule. Without settings, no ticket is taken back: it may be of their projects."""
     with _open(data) as db:
-        return _summed(line for part in _parts(db, span) for line in _find(db, part, projects, _now(), lambda: False))
+        return _summed(line for part in _parts(db, span) for line in _find(db, part, tickets, _now(), lambda: False))
 
 
 def correct(
     data: Path,
     span: Span,
-    projects: Sequence[str],
-    settings: LedgerSettings,
+    tickets: TicketSettings | None,
+    ledger: LedgerSettings,
     *,
     is_stopped: Callable[[], bool] = lambda: False,
     wait: bool = True,
@@ -91,10 +93,10 @@ def correct(
             before = len(lines)
             for part in parts:
                 as_of = _now()
-                lines += (found := _find(db, part, projects, as_of, is_stopped))
+                lines += (found := _find(db, part, tickets, as_of, is_stopped))
                 if found:
                     changed = _corrections(db, as_of, is_stopped)
-                    write_corrections(settings, changed, f"attribute-{secrets.token_hex(4)}")
+                    write_corrections(ledger, changed, f"attribute-{secrets.token_hex(4)}")
             if len(parts) < 2 or len(lines) == before:
                 return _summed(lines)
 
@@ -135,15 +137,31 @@ def _now() -> datetime:
 
 
 def _find(
-    db: duckdb.DuckDBPyConnection, span: Span, projects: Sequence[str], as_of: datetime, is_stopped: Callable[[], bool]
+    db: duckdb.DuckDBPyConnection,
+    span: Span,
+    tickets: TicketSettings | None,
+    as_of: datetime,
+    is_stopped: Callable[[], bool],
 ) -> list[Line]:
     """Makes the table `changes`."""
-    for name, value in {**span._asdict(), "as_of": as_of, "projects": list(projects)}.items():
+    for name, value in {**span._asdict(), "as_of": as_of, "projects": tickets.projects if tickets else []}.items():
         db.execute(f"SET VARIABLE {name} = $value", {"value": value})
-    for step in (*PREPARATION, *RULES):
-        _go_on(is_stopped)
-        db.execute(build.step(f"attribute_{step}"))
+
+    def run(*steps: str) -> None:
+        for step in steps:
+            _go_on(is_stopped)
+            db.execute(build.step(f"attribute_{step}"))
+
+    run(*PREPARATION)
+    strange = [ticket for (ticket,) in db.execute("FROM strange").fetchall()]
+    own = [ticket for ticket in strange if tickets is None or _is_own(ticket, tickets)]
+    db.execute(build.step("attribute_own"), {"own": own})
+    run(*RULES)
     return [Line(*row) for row in db.execute(build.step("attribute_sums")).fetchall()]
+
+
+def _is_own(ticket: str, tickets: TicketSettings) -> bool:
+    return any(re.fullmatch(pattern, ticket) for pattern in tickets.patterns)
 
 
 def _go_on(is_stopped: Callable[[], bool]) -> None:
@@ -189,35 +207,63 @@ def _micros(at: datetime) -> int:
 
 
 class Looks:
-    """Called between the keeper's rounds: now and then looks at the calls of the last days, if there is anything new,
-    and at all calls when the tracker's extract is another one."""
+    """Looks at the calls of the last days if the journal is another one, at all calls if the tracker's extract is."""
 
     def __init__(
-        self, data: Path, projects: Sequence[str], settings: LedgerSettings, is_stopped: Callable[[], bool]
+        self,
+        data: Path,
+        tickets: TicketSettings,
+        ledger: LedgerSettings,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._data = data
-        self._projects = projects
-        self._settings = settings
+        self._tickets = tickets
+        self._ledger = ledger
         self._is_stopped = is_stopped
-        self._next = 0.0
         self._seen: tuple[Any, Any] = (None, None)
         """The journal and the tracker's extract, as they were before the last look."""
 
-    def __call__(self) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + LOOK_SECONDS
+    def look(self) -> None:
+        """Raises `UserError`, `OSError`, `duckdb.Error`; the next look tries again."""
         journal, tracker = _journal_mark(self._data), _mark(work.tracker_file(self._data))
         if (journal, tracker) == self._seen:
             return
         span = Span(_now() - LOOK_BACK) if tracker == self._seen[1] else Span()
         with contextlib.suppress(StoppedError):
             lines = correct(
-                self._data, span, self._projects, self._settings, is_stopped=self._is_stopped, wait=False, threads=1
+                self._data, span, self._tickets, self._ledger, is_stopped=self._is_stopped, wait=False, threads=1
             )
             self._seen = journal, tracker
             if lines:
                 log.info("late evidence changed the attribution of %d calls", sum(line.calls for line in lines))
+
+
+@contextlib.contextmanager
+def looking(data: Path, tickets: TicketSettings, ledger: LedgerSettings) -> Iterator[None]:
+    """Looks beside the keeper's rounds, in a thread of their own, so that sealing does not wait for them. A failure is
+    logged in one line, once."""
+    stop = threading.Event()
+    looks = Looks(data, tickets, ledger, stop.is_set)
+
+    def run() -> None:
+        failure = ""
+        while not stop.wait(LOOK_SECONDS):
+            try:
+                looks.look()
+                failure = ""
+            except (OSError, duckdb.Error, UserError) as error:
+                line = str(error).splitlines()[0] if str(error) else type(error).__name__
+                if line != failure:
+                    log.error("late evidence could not be looked for, trying again: %s", line)
+                failure = line
+
+    thread = threading.Thread(target=run, name="late evidence")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _journal_mark(data: Path) -> list[tuple[str, Any]]:

@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+MARKER = "SYNTHETIC"
+"""A file that says of a data folder that all in it was made up."""
+
 
 @contextlib.contextmanager
 def put(path: Path) -> Iterator[Path]:

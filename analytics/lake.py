@@ -467,16 +467,23 @@ def _check_sums(db: duckdb.DuckDBPyConnection, file: Path, expected: tuple[int, 
         raise OSError(f"{file} has {found}, not {expected} rows and nano-USD: written again in the next round")
 
 
-def keep(data: Path, stop: threading.Event, *, wait: bool = False) -> None:
+def keep(
+    data: Path,
+    stop: threading.Event,
+    *,
+    wait: bool = False,
+    beside: Callable[[Path], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> None:
     """Keep a data folder until `stop` is set: publish the views, then rounds, one last of them after `stop`.
 
-    Raises `UserError` when another process keeps the folder; with `wait`, waits for it to end instead.
-    A failure is logged in one line, once, and tried again.
+    `beside` is entered meanwhile, in the one process that keeps the folder. Raises `UserError` when another one does;
+    with `wait`, waits for it to end instead. A failure is logged in one line, once, and tried again.
     """
     while True:
         with disk.alone(data / "keeper.lock") as mine:
             if mine:
-                _keep_rounds(data, stop)
+                with beside(data):
+                    _keep_rounds(data, stop)
                 return
         if not wait:
             raise UserError(f"another process keeps {data} already")

@@ -7,7 +7,7 @@ Whoever brings rows (`outlay import work`, or a tracker's sync) holds `alone` an
 import contextlib
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -173,9 +173,15 @@ def tracker_file(data: Path) -> Path:
     return folder(data) / "tracker.json"
 
 
-def alone(data: Path) -> contextlib.AbstractContextManager[bool]:
-    """Held while tables are brought up to date; waits for who holds it."""
-    return disk.alone(folder(data) / "work.lock", wait=True)
+@contextlib.contextmanager
+def alone(data: Path) -> Iterator[None]:
+    """Held while tables are brought up to date; waits for who holds it. What was put aside and not stored is gone."""
+    with disk.alone(folder(data) / "work.lock", wait=True):
+        try:
+            yield
+        finally:
+            for left in folder(data).glob("*.incoming"):
+                left.unlink()
 
 
 def prepare(data: Path) -> None:
@@ -197,13 +203,11 @@ def prepare(data: Path) -> None:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def spool(data: Path, table: str, rows: Iterable[Row]) -> int:
-    """Put rows aside, so that all of them are known to be sound before any is stored. Returns their number."""
-    encoder, number = msgspec.json.Encoder(), 0
+def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
+    """Put rows aside, so that all of them are known to be sound before any is stored."""
+    encoder = msgspec.json.Encoder()
     with _spool_file(data, table).open("wb") as lines:
-        for number, row in enumerate(rows, 1):  # noqa: B007 - counts
-            lines.write(encoder.encode(row) + b"\n")
-    return number
+        lines.writelines(encoder.encode(row) + b"\n" for row in rows)
 
 
 def store(data: Path, table: str) -> Counts:
@@ -220,6 +224,12 @@ def store(data: Path, table: str) -> Counts:
                 db.execute(build.step("write_work"), {"file": str(aside)})
     spooled.unlink()
     return counts
+
+
+def mark_synced(data: Path, projects: Iterable[str], at: datetime | None) -> None:
+    """Note that all tickets of these projects were read; with `None`, that some of them were."""
+    spool(data, "projects", [Project(project=project, synced_at=at) for project in sorted(projects)])
+    store(data, "projects")
 
 
 def _spool_file(data: Path, table: str) -> Path:

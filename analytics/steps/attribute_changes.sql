@@ -2,7 +2,7 @@
 CREATE OR REPLACE TEMP TABLE changes AS
 SELECT
   call_id, started_at, list_cost_usd,
-  coalesce(rule, CASE WHEN tickets IS DISTINCT FROM was_tickets THEN 'moved' ELSE 'state' END) AS rule,
+  coalesce(rule, 'state') AS rule,
   tickets AS now_tickets, source AS now_source, CASE WHEN len(tickets) > 0 THEN state END AS now_state,
   candidates AS now_candidates, was_tickets, was_source, was_state, was_candidates
 FROM looked

@@ -2,7 +2,7 @@
 -- @pr_id: Repository and number: acme/shop!46
 -- @repo: Repository
 -- @number: Its number there
--- @branch: Branch with its commits; NULL where that branch says nothing: main, master, develop, trunk, or the one that it is to be merged into
+-- @branch: Branch with its commits; NULL where that branch says nothing: main, develop and the like, or the one that it is to be merged into
 -- @created_at: When it was opened, UTC
 -- @ended_at: When it was merged or closed, UTC; NULL while it is open
 -- @reference: What #46 means, where issues and pull requests share their numbers: acme/shop#46; NULL elsewhere
@@ -22,7 +22,8 @@ SELECT
   repo,
   number,
   CASE
-    WHEN head_branch <> coalesce(base_branch, '') AND lower(head_branch) NOT IN ('main', 'master', 'develop', 'trunk')
+    WHEN head_branch <> coalesce(base_branch, '')
+      AND lower(head_branch) NOT IN ('main', 'master', 'develop', 'development', 'trunk', 'head')
     THEN head_branch
   END AS branch,
   created_at,
