@@ -18,14 +18,14 @@ FROM (
   known AS (
     SELECT
       call_id, named.source,
-      list_distinct(flatten(list(
+      flatten(list(
         CASE WHEN names.ticket_id IS NOT NULL THEN [names.ticket_id] ELSE coalesce(prs.tickets, []) END ORDER BY position
-      ))) AS tickets
+      )) AS tickets
     FROM named
       LEFT JOIN ticket_names AS names USING (name)
       LEFT JOIN pr_evidence AS prs ON prs.reference = name
     GROUP BY ALL
-    HAVING bool_and(names.ticket_id IS NOT NULL OR len(prs.tickets) > 0)
+    HAVING bool_and(names.ticket_id IS NOT NULL OR len(coalesce(prs.tickets, [])) > 0)
   )
   SELECT call_id, arg_min(source, trust) AS source, arg_min(tickets, trust) AS tickets
   FROM (SELECT *, list_position(['claim', 'key', 'header', 'path', 'metadata', 'branch'], source) AS trust FROM known)
