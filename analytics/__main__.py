@@ -1,23 +1,31 @@
-"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`) and answers the gateway (`live`), beside it."""
+"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), beside it looks for late evidence (`attributing`)
+and answers the gateway (`live`)."""
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from analytics import lake, live
+from analytics import attributing, commands, lake, live
+from gateway.config import Config, load
 from gateway.errors import UserError
+
+log = logging.getLogger("outlay.analytics")
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), default="data", show_default=True)
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file of the gateway.")
 @click.option("--until-stdin-closes", is_flag=True, help="End with the process that holds the other end of stdin.")
-def main(data: Path, until_stdin_closes: bool) -> None:
-    """Seal the journal of a data folder to Parquet, keep its views and answer the gateway, until SIGTERM."""
+def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
+    """Seal the journal of a data folder to Parquet, keep its views, look for late evidence, answer the gateway, until
+    SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -25,9 +33,24 @@ def main(data: Path, until_stdin_closes: bool) -> None:
     if until_stdin_closes:
         threading.Thread(target=_read_to_end, args=(stop,), daemon=True).start()
     try:
-        lake.keep(data, stop, wait=until_stdin_closes, beside=live.serving)
+        lake.keep(data, stop, wait=until_stdin_closes, beside=lambda folder: _beside(folder, config))
     except UserError as error:
         raise click.ClickException(str(error)) from None
+
+
+@contextlib.contextmanager
+def _beside(data: Path, config: Path | None) -> Iterator[None]:
+    with live.serving(data), _late_evidence(data, config):
+        yield
+
+
+def _late_evidence(data: Path, config: Path | None) -> contextlib.AbstractContextManager[None]:
+    try:
+        settings = load(config) if config else Config()
+    except UserError as error:  # it was edited since the gateway's start; sealing goes on
+        log.error("late evidence is not looked for: %s", str(error).splitlines()[0])
+        return contextlib.nullcontext()
+    return attributing.looking(data, settings.tickets, commands.journal_settings(settings, data))
 
 
 def _read_to_end(stop: threading.Event) -> None:

@@ -43,6 +43,11 @@ def read_model(path: Path) -> Model:
     return Model(path.stem, first.removeprefix("--").strip(), columns, sql)
 
 
+def step(name: str) -> str:
+    """The SQL of one step of a program."""
+    return (FOLDER / "steps" / f"{name}.sql").read_text(encoding="utf-8")
+
+
 def references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """Names of the relations that a query reads, as DuckDB's own parser sees them, its own CTEs included."""
     row = db.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()

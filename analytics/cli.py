@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import click
 import duckdb
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import analytics
-from analytics import build, verifying
+from analytics import build, commands, verifying
 from gateway.errors import UserError
 
 QUERIES = build.FOLDER / "queries"
@@ -120,17 +119,52 @@ def report() -> None:
     """Tables of spend and what came of it."""
 
 
+def _report_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        (
+            click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC."),
+            click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC."),
+            click.option("--team", help="Only calls of this team's keys."),
+            data_option,
+            click.option(
+                "--format",
+                "format_",
+                type=click.Choice(["table", "json", "csv", "parquet"]),
+                default="table",
+                show_default=True,
+            ),
+            click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write."),
+            json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _print_query(
+    db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], format_: str, out: Path | None
+) -> None:
+    query = (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
+    if out is not None:
+        db.sql(query, params=parameters).write_parquet(str(out), compression="zstd")
+    else:
+        FORMATS[format_](db.execute(query, parameters))
+
+
+def _parameters(from_: datetime | None, to: datetime | None, team: str | None) -> dict[str, Any]:
+    if from_ and to and from_ > to:
+        raise click.UsageError("--from is after --to")
+    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, "team": team}
+
+
+def _check_out(format_: str, out: Path | None) -> None:
+    if (format_ == "parquet") != (out is not None):
+        raise click.UsageError("write --format parquet and --out FILE together")
+
+
 @report.command()
 @click.option("--by", type=click.Choice(_dimensions()), default="team", show_default=True)
-@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
-@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC.")
-@click.option("--team", help="Only calls of this team's keys.")
-@data_option
-@click.option(
-    "--format", "format_", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
-)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write.")
-@json_option
+@_report_options
 def spend(
     by: str,
     from_: datetime | None,
@@ -142,17 +176,51 @@ def spend(
     as_json_: bool,
 ) -> None:
     """What calls cost at list price."""
-    if (format_ == "parquet") != (out is not None):
-        raise click.UsageError("write --format parquet and --out FILE together")
-    if from_ and to and from_ > to:
-        raise click.UsageError("--from is after --to")
-    query = (QUERIES / f"spend_by_{by}.sql").read_text(encoding="utf-8")
-    parameters = {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, "team": team}
+    _check_out(format_, out)
+    parameters = _parameters(from_, to, team)
     with analytics.open(data) as db, _errors_in_one_line():
-        if out is not None:
-            db.sql(query, params=parameters).write_parquet(str(out), compression="zstd")
+        _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
+
+
+SECTIONS = {
+    "sources": "How tickets are known, and what is known of them",
+    "conflicts": "Where weaker evidence named other tickets",
+    "untagged": "For no ticket and no declared purpose",
+    "late": "What late evidence moved",
+}
+"""Of `report coverage`; each is a query `coverage_…`."""
+
+
+@report.command()
+@click.option("--section", type=click.Choice(list(SECTIONS)), help="Only this one.")
+@_report_options
+def coverage(
+    section: str | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """How well founded it is what calls are for, and where to name more tickets."""
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    if section is None and format_ in ("csv", "parquet"):
+        raise click.UsageError(f"one table has one section: name it with --section {'|'.join(SECTIONS)}")
+    parameters = _parameters(from_, to, team)
+    with analytics.open(data) as db, _errors_in_one_line():
+        if section is not None:
+            _print_query(db, f"coverage_{section}", parameters, format_, out)
+        elif format_ == "json":
+            queries = {name: (QUERIES / f"coverage_{name}.sql").read_text(encoding="utf-8") for name in SECTIONS}
+            commands.print_json({name: _rows(db.execute(query, parameters)) for name, query in queries.items()})
         else:
-            FORMATS["json" if as_json_ else format_](db.execute(query, parameters))
+            for name, title in SECTIONS.items():
+                click.echo(f"{title}:")
+                _print_query(db, f"coverage_{name}", parameters, format_, out)
+                click.echo()
 
 
 # -- verify --------------------------------------------------------------------------------------------------------
@@ -220,11 +288,13 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _json(result: duckdb.DuckDBPyConnection) -> None:
+def _rows(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     names = _names(result)
-    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-    # Amounts as exact JSON numbers.
-    click.echo(msgspec.json.format(msgspec.json.Encoder(decimal_format="number").encode(rows), indent=2))
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def _json(result: duckdb.DuckDBPyConnection) -> None:
+    commands.print_json(_rows(result))
 
 
 def _csv(result: duckdb.DuckDBPyConnection) -> None:

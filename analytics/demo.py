@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from analytics.disk import MARKER as MARKER
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, SimulatedProviders
 from gateway.errors import UserError
 from gateway.keys import Keys
 
-MARKER = "SYNTHETIC"
 MARKER_TEXT = "All data in this folder was made up by `outlay demo`, which replaces the folder when it is run again.\n"
 OTEL_PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
 ERROR_RATE = 0.04

@@ -27,7 +27,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -35,7 +35,8 @@ from typing import NamedTuple
 
 import duckdb
 
-from analytics import build, journal
+from analytics import build, disk, journal, work
+from analytics.build import step as step
 from gateway import ledger
 from gateway.errors import UserError
 
@@ -100,7 +101,7 @@ def read_state(data: Path) -> list[Row]:
 
 
 def write_state(data: Path, rows: list[Row]) -> None:
-    with _put(state_file(data)) as aside, aside.open("w", newline="", encoding="utf-8") as lines:
+    with disk.put(state_file(data)) as aside, aside.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(Row._fields)
         writer.writerows(rows)
@@ -133,31 +134,6 @@ def segments(data: Path) -> list[Path]:
     return [path for path in found if path.stem != ANCHOR_SEGMENT and not path.is_symlink()]
 
 
-@contextlib.contextmanager
-def _put(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written there appears at `path` whole, and on the disk, or not at all."""
-    aside = path.with_name(path.name + ".tmp")
-    if not path.parent.exists():
-        path.parent.mkdir()
-        _sync(path.parent.parent)
-    try:
-        yield aside
-        _sync(aside)
-        aside.rename(path)
-        _sync(path.parent)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def is_held(path: Path) -> bool:
     """True while a gateway writes the segment."""
     with path.open("rb") as segment:
@@ -169,23 +145,6 @@ def is_held(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Hold a lock file while the block runs. Gives False, and no lock, when another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def step(name: str) -> str:
-    return (build.FOLDER / "steps" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 # -- views -----------------------------------------------------------------------------------------------------------
@@ -214,9 +173,9 @@ def publish(data: Path) -> bool:
         if published.exists() and made_of.read() == made:
             aside.unlink()
             return False
-        _sync(aside)
+        disk.sync(aside)
         aside.rename(published)
-        _sync(data)
+        disk.sync(data)
         made_of.truncate(0)
         made_of.write(made)
         return True
@@ -239,7 +198,7 @@ def _prepare(data: Path) -> None:
         (data / folder).mkdir(exist_ok=True)
     anchor = data / "journal" / f"{ANCHOR_SEGMENT}.jsonl"
     if not anchor.exists():
-        with _put(anchor) as aside:  # an ended segment, so that a gateway's recovery passes it over
+        with disk.put(anchor) as aside:  # an ended segment, so that a gateway's recovery passes it over
             aside.write_bytes(ledger.encode("end", 0, b"{}"))
     if not state_file(data).exists():
         if any(path for kind in KINDS for path in (data / kind).glob("day=*/*.parquet")):
@@ -247,8 +206,9 @@ def _prepare(data: Path) -> None:
         write_state(data, [])
     for kind in KINDS:
         if not anchor_file(data, kind).exists():
-            with _put(anchor_file(data, kind)) as aside:
+            with disk.put(anchor_file(data, kind)) as aside:
                 _write_anchor(data, kind, aside)
+    work.prepare(data)
 
 
 def _write_anchor(data: Path, kind: str, file: Path) -> None:
@@ -267,14 +227,14 @@ def add_columns(data: Path) -> None:
     for kind in KINDS:
         if not anchor_file(data, kind).exists():
             continue
-        with duckdb.connect(config={"threads": 1}) as db, _put(anchor_file(data, kind)) as anchor:
+        with duckdb.connect(config={"threads": 1}) as db, disk.put(anchor_file(data, kind)) as anchor:
             _write_anchor(data, kind, anchor)
             wanted = _columns(db, anchor)
             for file in sorted((data / kind).glob("day=*/*.parquet")):
                 try:
                     if file.is_symlink() or file.stem == "anchor" or wanted <= _columns(db, file):
                         continue
-                    with _put(file) as aside:
+                    with disk.put(file) as aside:
                         names = {"like": build.glob_of(anchor), "from": build.glob_of(file), "file": str(aside)}
                         db.execute(step("add_columns"), names)
                         _check_sums(db, aside, file_sums(db, file))
@@ -368,7 +328,7 @@ class Lake:
                     if not stray.is_symlink() and stray not in files:
                         self._retire(stray)
                 for file, (row, kind) in files.items():
-                    with _put(file) as aside:
+                    with disk.put(file) as aside:
                         db.execute(step(f"write_{kind}"), {"day": row.day, "file": str(aside)})
                         _check_sums(db, aside, row.file_sums(kind))
             self._sealing[path.stem] = time.monotonic()
@@ -413,7 +373,7 @@ class Lake:
                 file = day_file(self.data, day, kind)
                 _check_nothing_is_lost(file, whole.count(kind))
                 if parts:
-                    with scratch(self.data, threads=1) as db, _put(file) as aside:
+                    with scratch(self.data, threads=1) as db, disk.put(file) as aside:
                         db.execute(step("write_day"), {"parts": [*map(build.glob_of, parts)], "file": str(aside)})
                         _check_sums(db, aside, whole.file_sums(kind))
             self._closing[day] = (time.monotonic(), whole)
@@ -521,7 +481,7 @@ def keep(
     with `wait`, waits for it to end instead. A failure is logged in one line, once, and tried again.
     """
     while True:
-        with _alone(data / "keeper.lock") as mine:
+        with disk.alone(data / "keeper.lock") as mine:
             if mine:
                 with beside(data):
                     _keep_rounds(data, stop)

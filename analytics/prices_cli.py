@@ -1,9 +1,6 @@
 """`outlay prices`: what the price book says, what a new one changes, and re-rating past calls with it."""
 
-import contextlib
 import secrets
-import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,16 +12,13 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 import analytics
-from analytics import lake, rerating
-from analytics.demo import MARKER
+from analytics import commands, disk, lake, rerating
 from gateway import app, prices
 from gateway.call import NANO
 from gateway.cli import CONFIG, config_option, json_option
-from gateway.config import Config, load
+from gateway.config import Config
 from gateway.errors import UserError
 from gateway.ledger import write_corrections
 from gateway.prices import listing
@@ -63,7 +57,7 @@ def prices_() -> None:
 @json_option
 def show(model: str, provider: str | None, at: datetime | None, config_path: Path | None, as_json: bool) -> None:
     """All rates of MODEL: by provider, service tier, time and context length. USD per million tokens."""
-    book = app.load_prices(_settings(config_path))
+    book = app.load_prices(commands.settings(config_path))
     moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
     found: list[listing.Offer] = []
     for seller in [provider] if provider else listing.sellers(book, model, moment):
@@ -81,7 +75,7 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
     if is_new:
         click.echo(f"the price book does not know a provider {provider}: these are guesses", err=True)
     if as_json:
-        _print_json(found)
+        commands.print_json(found)
         return
     main = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
     rows = [
@@ -96,12 +90,12 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
             ", ".join(
                 [
                     *(
-                        f"{k} {_usd(v)}"
+                        f"{k} {commands.usd(v)}"
                         for k, v in offer.usd_per_million.items()
                         if k not in main and _differs(offer, k)
                     ),
-                    *(f"{k} {_usd(v)} each" for k, v in offer.usd_each.items()),
-                    *(f"{k} {_usd(v)} once" for k, v in offer.usd_once.items()),
+                    *(f"{k} {commands.usd(v)} each" for k, v in offer.usd_each.items()),
+                    *(f"{k} {commands.usd(v)} once" for k, v in offer.usd_once.items()),
                 ]
             ),
             offer.status,
@@ -110,7 +104,7 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
         for offer in found
     ]
     columns = ("", "provider", "model", "tier", "since", "input tokens", *main, "others", "status", "price_id")
-    _print(columns, rows)
+    commands.print_table(columns, rows)
     click.echo(f"USD per million tokens. → counts at {moment:%Y-%m-%d %H:%M} UTC. {book.id}")
 
 
@@ -155,7 +149,7 @@ def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> Non
     notable = {(c.provider, c.model) for c in found if _is_notable(c)} & spend.keys()
     renamed = _renamed(calls, old, new)
     if as_json:
-        _print_json(
+        commands.print_json(
             {
                 "price_book": new.id,
                 "providers": len(new.lists),
@@ -282,12 +276,12 @@ def _with_spend(change: listing.Change, spend: Spend) -> dict[str, Any]:
 def _print_changes(changes: Sequence[listing.Change], spend: Spend, as_json: bool) -> None:
     rows = [_with_spend(change, spend) for change in changes]
     if as_json:
-        _print_json(rows)
+        commands.print_json(rows)
     elif not rows:
         click.echo("The two say the same.")
     else:
         columns = ("what", "provider", "model", "tier", "input tokens", "rates", "since", "old", "new", "%")
-        _print(
+        commands.print_table(
             (*columns, f"USD spent, {SPEND_DAYS} days"),
             [
                 [
@@ -331,7 +325,7 @@ def rerate(
     """What past calls would cost with today's prices; with --apply, correct them. What was recorded stays."""
     if from_ > to:
         raise click.UsageError("--from is after --to")
-    config = _settings(config_path)
+    config = commands.settings(config_path)
     if apply_ and config.file is None:
         raise UserError(
             f"there is no {CONFIG} here, so that own prices and discounts would be missing: name the settings file of "
@@ -355,10 +349,10 @@ def rerate(
         click.echo(f"Own prices and discounts: {_overrides(config, book)}.")
     written = 0
     if apply_ and summary.lines:
-        settings = msgspec.structs.replace(config.ledger, dir=str(data), synthetic=(data / MARKER).exists())
+        settings = commands.journal_settings(config, data)
         found = (each.correction() for each in outcomes("Correcting") if isinstance(each, rerating.Rerated))
         try:
-            with _tidy_when_terminated():
+            with commands.tidy_when_terminated(), disk.correcting(data):
                 written = write_corrections(settings, found, f"rerate-{secrets.token_hex(4)}")
         except OSError as error:
             raise UserError(
@@ -366,7 +360,7 @@ def rerate(
                 "again, writes what is missing"
             ) from None
     if as_json:
-        _print_json({"price_book": book.id, **_summary(summary), "corrections_written": written})
+        commands.print_json({"price_book": book.id, **_summary(summary), "corrections_written": written})
     elif summary.lines:
         click.echo(
             f"{written:,} corrections were written." if apply_ else "Nothing was written; --apply corrects them."
@@ -379,16 +373,6 @@ def _overrides(config: Config, book: prices.PriceBook) -> str:
         return f"none, for there is no {CONFIG} here"
     path = Path(config.file).parent / (config.prices.overrides or "prices.toml")
     return str(path) if "+" in book.id else f"none in {path}"
-
-
-@contextlib.contextmanager
-def _tidy_when_terminated() -> Iterator[None]:
-    """SIGTERM ends the process as an error does: what is half written is removed."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(summary: rerating.Summary) -> dict[str, Any]:
@@ -426,7 +410,7 @@ def _print_summary(summary: rerating.Summary, book: prices.PriceBook) -> None:
             ]
             for row in rows
         ]
-        _print((*names, "contracted before", "contracted after"), amounts)
+        commands.print_table((*names, "contracted before", "contracted after"), amounts)
     changed = sum(row["calls"] for row in rows)
     click.echo(f"{changed:,} calls change, {summary.unchanged:,} cost the same with {book.id}.")
     for reason, calls in summary.left.most_common():
@@ -434,12 +418,6 @@ def _print_summary(summary: rerating.Summary, book: prices.PriceBook) -> None:
 
 
 # -- output and input ------------------------------------------------------------------------------------------------
-
-
-def _settings(path: Path | None) -> Config:
-    if path is not None:
-        return load(path)
-    return load(CONFIG) if CONFIG.exists() else Config()
 
 
 def _folder(data: Path | None) -> Path | None:
@@ -464,28 +442,6 @@ def _watched(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     finally:
         if shown:
             progress.stop()
-
-
-def _print(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table(box=None, header_style="bold")
-    for number, name in enumerate(columns):
-        amount = any(isinstance(row[number], Decimal | int) for row in rows)
-        table.add_column(name, justify="right" if amount else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_usd(v) if isinstance(v, Decimal) else "" if v is None else str(v)) for v in row))
-    console = Console()
-    # A file or pipe has no width, and must not lose columns to one.
-    console.width = console.width if console.is_terminal else max(console.width, 20 * len(columns), 200)
-    console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode(value), indent=2))
-
-
-def _usd(amount: Decimal) -> str:
-    """Without the zeroes that say nothing."""
-    return f"{amount.normalize():,f}"
 
 
 def _nine(amount: Decimal) -> Decimal:

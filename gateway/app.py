@@ -171,6 +171,7 @@ async def _control_plane(config: Config) -> AsyncIterator[None]:
     async def run() -> None:
         nonlocal process
         command = [sys.executable, "-m", "analytics", "--data", config.ledger.dir, "--until-stdin-closes"]
+        command += ["--config", config.file] if config.file else []
         while True:
             process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
             code = await process.wait()

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 import analytics
-from analytics import lake, prices_cli, rerating, verifying
+from analytics import commands, lake, rerating, verifying
 from gateway import cli, prices
 from gateway.call import NANO, Call, Cost, Usage
 from gateway.config import LedgerSettings
@@ -388,7 +388,7 @@ def test_a_terminated_command_leaves_nothing_behind(data: Path) -> None:
         yield Correction(booked(), "price", micros(NOON), micros(NOON))
 
     before = set((data / "journal").iterdir())
-    with pytest.raises(SystemExit) as ended, prices_cli._tidy_when_terminated():
+    with pytest.raises(SystemExit) as ended, commands.tidy_when_terminated():
         write_corrections(LedgerSettings(dir=str(data)), corrections(), "fix")
     assert ended.value.code == 143
     assert set((data / "journal").iterdir()) == before

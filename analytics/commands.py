@@ -1,0 +1,62 @@
+"""What the control plane's commands have in common."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analytics import disk
+from gateway.cli import CONFIG
+from gateway.config import Config, LedgerSettings, load
+
+
+def settings(path: Path | None) -> Config:
+    if path is not None:
+        return load(path)
+    return load(CONFIG) if CONFIG.exists() else Config()
+
+
+def journal_settings(config: Config, data: Path) -> LedgerSettings:
+    """To write to the journal of a data folder."""
+    return msgspec.structs.replace(config.ledger, dir=str(data), synthetic=(data / disk.MARKER).exists())
+
+
+@contextlib.contextmanager
+def tidy_when_terminated() -> Iterator[None]:
+    """SIGTERM ends the process as an error does: what is half written is removed."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(box=None, header_style="bold")
+    for number, name in enumerate(columns):
+        amount = any(isinstance(row[number], Decimal | int) for row in rows)
+        table.add_column(name, justify="right" if amount else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(usd(v) if isinstance(v, Decimal) else "" if v is None else str(v)) for v in row))
+    console = Console()
+    # A file or pipe has no width, and must not lose columns to one.
+    console.width = console.width if console.is_terminal else max(console.width, 20 * len(columns), 200)
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode(value), indent=2))
+
+
+def usd(amount: Decimal) -> str:
+    """Without the zeroes that say nothing."""
+    return f"{amount.normalize():,f}"

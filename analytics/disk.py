@@ -1,0 +1,63 @@
+"""Files that appear whole or not at all, and locks between processes that write the same things."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+MARKER = "SYNTHETIC"
+"""A file that says of a data folder that all in it was made up."""
+
+
+@contextlib.contextmanager
+def put(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written there appears at `path` whole, and on the disk, or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    if not path.parent.exists():
+        path.parent.mkdir()
+        give(path.parent)
+        sync(path.parent.parent)
+    try:
+        yield aside
+        give(aside)
+        sync(aside)
+        aside.rename(path)
+        sync(path.parent)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def give(path: Path) -> None:
+    """What root makes in a data folder is the folder's owner's, whose gateway and keeper work on with it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@contextlib.contextmanager
+def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock file while the block runs. When another process holds it: gives False, and no lock, or waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as lock:
+        give(path)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def correcting(data: Path, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+    """Held from reading calls until their corrections are written, so that no correction is lost under another one."""
+    return alone(data / "corrections.lock", wait=wait)

@@ -1,0 +1,28 @@
+-- What tickets are called: by their present key, and by keys that they had before. One row per name.
+-- @name: Present or earlier key
+-- @ticket_id: Present key
+-- @status_category: What the ticket's status means: todo, in_progress, done
+-- @done_at: When the ticket was done, UTC
+-- A ticket that was moved may still be stored under the key it had before: of what is said about a name, the latest
+-- counts. It is followed from key to key, as tickets may move more than once.
+WITH RECURSIVE said AS (
+  SELECT name, ticket_id
+  FROM (
+    SELECT ticket_id AS name, ticket_id, updated_at FROM tickets
+    UNION ALL
+    SELECT unnest(aliases) AS name, ticket_id, updated_at FROM tickets
+  )
+  QUALIFY row_number() OVER (
+    PARTITION BY name ORDER BY updated_at DESC NULLS LAST, name = ticket_id, ticket_id
+  ) = 1
+),
+moves AS (
+  SELECT name, ticket_id, 1 AS steps FROM said
+  UNION ALL
+  SELECT moves.name, said.ticket_id, moves.steps + 1
+  FROM moves JOIN said ON said.name = moves.ticket_id
+  WHERE said.ticket_id <> moves.ticket_id AND moves.steps < 10
+)
+SELECT moves.name, tickets.ticket_id, tickets.status_category, tickets.done_at
+FROM moves JOIN tickets USING (ticket_id)
+QUALIFY row_number() OVER (PARTITION BY moves.name ORDER BY moves.steps DESC) = 1

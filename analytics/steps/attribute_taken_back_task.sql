@@ -1,0 +1,11 @@
+-- So the calls of the same task have no ticket that was carried over from there.
+UPDATE looked
+SET rule = 'taken_back', tickets = [], source = 'none'
+WHERE source = 'task' AND call_id IN (
+  SELECT carried.call_id
+  FROM (SELECT call_id, kind, key, id, unnest(tickets) AS ticket FROM links WHERE source = 'task') AS carried
+    SEMI JOIN strange USING (ticket)
+    SEMI JOIN (
+      SELECT kind, key, id, replace(unnest(candidates), 'branch:', '') AS ticket FROM links WHERE len(candidates) > 0
+    ) AS taken USING (kind, key, id, ticket)
+)

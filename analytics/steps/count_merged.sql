@@ -1,0 +1,7 @@
+-- What became of the rows that came in.
+SELECT
+  count(*) FILTER (WHERE what = 'new') AS new_rows,
+  count(*) FILTER (WHERE what = 'changed') AS changed_rows,
+  count(*) FILTER (WHERE what = 'same') AS same_rows,
+  count(*) FILTER (WHERE what = 'older') AS older_rows
+FROM merged

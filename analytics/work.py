@@ -1,0 +1,250 @@
+"""Work tables: what trackers and forges know, one Parquet file each below `work/`, kept up to date by primary key.
+
+Whoever brings rows (`outlay import work`, or a tracker's sync) holds `alone` and calls `store` for each table, then
+`write_tracker`, which tells the gateway. A file is replaced by rename, so no reader meets a lock or half a table.
+"""
+
+import contextlib
+import os
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import duckdb
+import msgspec
+
+from analytics import build, disk
+from gateway.tracker import Snapshot
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f]+( [^\x00-\x20\x7f]+)*$")]
+"""A part of a primary key: printable, without blanks around it."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+SQL_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", datetime: "TIMESTAMP"}
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """A row of a work table. Times are UTC, without a zone."""
+
+
+class Ticket(Row):
+    ticket_id: Name
+    source: str | None = None
+    project: str | None = None
+    type: str | None = None
+    title: str | None = None
+    status: str | None = None
+    status_category: Literal["todo", "in_progress", "done"] | None = None
+    resolution: str | None = None
+    estimate: float | None = None
+    parent_id: str | None = None
+    labels: list[str] = []
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    done_at: datetime | None = None
+    reopened_count: Count | None = None
+    creator: str | None = None
+    assignee: str | None = None
+    closer: str | None = None
+    updated_at: datetime | None = None
+    url: str | None = None
+    aliases: list[str] = []
+
+
+class PullRequest(Row):
+    pr_id: Name
+    repo: Name
+    number: Count
+    author: str | None = None
+    author_is_bot: bool | None = None
+    title: str | None = None
+    head_branch: str | None = None
+    base_branch: str | None = None
+    created_at: datetime | None = None
+    merged_at: datetime | None = None
+    closed_at: datetime | None = None
+    additions: Count | None = None
+    deletions: Count | None = None
+    files: list[str] = []
+    approvals_by_others: Count | None = None
+    merge_commit: str | None = None
+    reverted_at: datetime | None = None
+    reverted_by: str | None = None
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pr_id != f"{self.repo}!{self.number}":
+            raise ValueError(f"pr_id is repository and number, here {self.repo}!{self.number}")
+
+
+class PrTicket(Row):
+    pr_id: Name
+    ticket_id: Name
+    source: Literal["tracker", "title", "branch", "body_close", "commit", "body_mention"]
+
+
+class Commit(Row):
+    sha: Name
+    repo: Name
+    author: str | None = None
+    committed_at: datetime | None = None
+    message_subject: str | None = None
+    tickets: list[str] = []
+    pr_id: str | None = None
+
+
+class Project(Row):
+    """Not from a file: each import of tickets says which projects it was of."""
+
+    project: Name
+    synced_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    row: type[Row]
+    key: tuple[str, ...]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """SQL types by name."""
+        return {name: _sql_type(_kind(hint)) for name, hint in get_type_hints(self.row).items()}
+
+    @property
+    def required(self) -> list[str]:
+        """Columns that each row has."""
+        return [field.encode_name for field in msgspec.structs.fields(self.row) if field.required]
+
+    def choices(self, column: str) -> tuple[str, ...]:
+        """All values that a column can have, where there are but some."""
+        kind = _kind(get_type_hints(self.row)[column])
+        return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _kind(hint: Any) -> Any:
+    """What a column holds unless it is empty."""
+    return get_args(hint)[0] if types.NoneType in get_args(hint) else hint
+
+
+def _sql_type(kind: Any) -> str:
+    if get_origin(kind) is list:
+        return _sql_type(get_args(kind)[0]) + "[]"
+    return "VARCHAR" if get_origin(kind) is Literal else SQL_TYPES[kind]
+
+
+TABLES: Mapping[str, Table] = {
+    "tickets": Table(Ticket, ("ticket_id",)),
+    "pull_requests": Table(PullRequest, ("pr_id",)),
+    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source")),
+    "commits": Table(Commit, ("sha", "repo")),
+    "projects": Table(Project, ("project",)),
+}
+
+
+class Counts(NamedTuple):
+    """What became of the rows that came in, by primary key."""
+
+    new: int
+    changed: int
+    same: int
+    older: int
+    """Left as they were stored, which is from a later `updated_at`."""
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def folder(data: Path) -> Path:
+    return data / "work"
+
+
+def table_file(data: Path, table: str) -> Path:
+    return folder(data) / f"{table}.parquet"
+
+
+def anchor_file(data: Path, table: str) -> Path:
+    """A table without rows: it gives views all columns, also where there is no file, or one of an earlier version."""
+    return folder(data) / "anchor" / f"{table}.parquet"
+
+
+def tracker_file(data: Path) -> Path:
+    return folder(data) / "tracker.json"
+
+
+@contextlib.contextmanager
+def alone(data: Path) -> Iterator[None]:
+    """Held while tables are brought up to date; waits for who holds it. What was put aside and not stored is gone."""
+    with disk.alone(folder(data) / "work.lock", wait=True):
+        try:
+            yield
+        finally:
+            for left in folder(data).glob("*.incoming"):
+                left.unlink()
+
+
+def prepare(data: Path) -> None:
+    """Make what the views of work tables need to be there."""
+    for path in (folder(data), folder(data) / "anchor"):
+        if not path.exists():
+            path.mkdir(exist_ok=True)
+            disk.give(path)
+    with duckdb.connect() as db:
+        for name, table in TABLES.items():
+            path = anchor_file(data, name)
+            there = {"file": build.glob_of(path)}
+            if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != table.columns:
+                with disk.put(path) as aside:
+                    parameters = {"incoming": os.devnull, "columns": table.columns, "file": str(aside)}
+                    db.execute(build.step("write_work_anchor"), parameters)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
+    """Put rows aside, so that all of them are known to be sound before any is stored."""
+    encoder = msgspec.json.Encoder()
+    with _spool_file(data, table).open("wb") as lines:
+        lines.writelines(encoder.encode(row) + b"\n" for row in rows)
+
+
+def store(data: Path, table: str) -> Counts:
+    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new."""
+    path, spooled = table_file(data, table), _spool_file(data, table)
+    stored = [anchor_file(data, table), *([path] if path.exists() else [])]
+    with duckdb.connect() as db:
+        db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
+        parameters = {"stored": [*map(build.glob_of, stored)], "incoming": build.glob_of(spooled)}
+        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
+        counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0)))
+        if counts.new or counts.changed:
+            with disk.put(path) as aside:
+                db.execute(build.step("write_work"), {"file": str(aside)})
+    spooled.unlink()
+    return counts
+
+
+def mark_synced(data: Path, projects: Iterable[str], at: datetime | None) -> None:
+    """Note that all tickets of these projects were read; with `None`, that some of them were."""
+    spool(data, "projects", [Project(project=project, synced_at=at) for project in sorted(projects)])
+    store(data, "projects")
+
+
+def _spool_file(data: Path, table: str) -> Path:
+    return folder(data) / f"{table}.incoming"
+
+
+# -- what the gateway knows --------------------------------------------------------------------------------------------
+
+
+def write_tracker(data: Path) -> None:
+    """Tell the gateway: it reads no Parquet."""
+    with duckdb.connect() as db:
+        build.create_views(db, data, build.load(build.MODELS / "work"))
+        result = db.execute(build.step("tracker"))
+        names = [column[0] for column in result.description or ()]
+        snapshot = msgspec.convert(dict(zip(names, result.fetchone() or (), strict=True)), Snapshot)
+    with disk.put(tracker_file(data)) as aside:
+        aside.write_bytes(msgspec.json.encode(snapshot))

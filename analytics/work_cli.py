@@ -1,0 +1,187 @@
+"""`outlay import work` and `outlay attribute`: what trackers know, and what it says of calls that were made before."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from analytics import attributing, commands, lake, work
+from analytics.attributing import Line, Span
+from analytics.sources import files
+from gateway.cli import config_option, data_option, json_option
+from gateway.config import Config, TicketSettings
+from gateway.errors import UserError
+from gateway.tracker import split
+
+RULES = {
+    "task": "as another call of its task",
+    "branch": "as the pull request of its branch",
+    "commit": "as the pull request of its commit",
+    "candidate": "what may have been meant is known now",
+    "moved": "its ticket has another key, or was a pull request",
+    "state": "more is known of its ticket",
+    "taken_back": "its branch named no ticket of a known project",
+}
+"""What late evidence says of a call, by rule of `attributing`."""
+
+
+# -- import ------------------------------------------------------------------------------------------------------------
+
+
+@click.group(name="import")
+def import_() -> None:
+    """Bring in what other programs know."""
+
+
+class Imported(NamedTuple):
+    table: str
+    path: Path
+    counts: work.Counts
+    problems: files.Problems
+
+
+@import_.command(name="work")
+@click.argument("paths", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--skip-bad", is_flag=True, help="Leave out rows that are wrong, and columns that the table has not.")
+@config_option
+@data_option
+@json_option
+def import_work(
+    paths: Sequence[Path], skip_bad: bool, config_path: Path | None, data: Path | None, as_json: bool
+) -> None:
+    """Tickets, pull requests, their links and commits, from CSV, JSONL or Parquet.
+
+    One file per table, named like it: tickets.csv, pull_requests.jsonl, pr_tickets.parquet, commits.csv. A row replaces
+    the one with the same key, unless that is of a later updated_at. Nothing is imported if anything is wrong. Then the
+    attribution of calls is corrected where it is known better now.
+    """
+    tables = [files.table_of(path) for path in paths]
+    if twice := next((table for table in tables if tables.count(table) > 1), None):
+        raise click.UsageError(f"there are two files for {twice}: import one after the other")
+    config = commands.settings(config_path)
+    folder = _folder(config, data)
+    try:
+        with work.alone(folder):
+            imported = _import(folder, dict(zip(tables, paths, strict=True)), skip_bad=skip_bad)
+    except OSError as error:
+        raise UserError(f"{error.filename or work.folder(folder)} cannot be written: {error.strerror}") from None
+    if not as_json:
+        for each in imported:
+            click.echo(_told(each))
+    lines = _correct(config, folder, Span())
+    if not as_json:
+        _print_lines(lines, applied=True)
+        return
+    rows = [
+        {
+            "table": each.table,
+            "file": str(each.path),
+            **each.counts._asdict(),
+            "left_out_rows": dict(each.problems.rows),
+            "left_out_columns": each.problems.columns,
+        }
+        for each in imported
+    ]
+    commands.print_json({"tables": rows, "attribution": lines})
+
+
+def _import(folder: Path, paths: dict[str, Path], *, skip_bad: bool) -> list[Imported]:
+    """Raises `UserError`, and changes nothing, when anything is wrong."""
+    problems = {table: files.Problems(path) for table, path in paths.items()}
+    projects: set[str] = set()
+    for table, path in paths.items():
+        work.spool(folder, table, _noting(files.read(path, table, problems[table]), projects))
+    if not skip_bad and (total := sum(map(len, problems.values()))):
+        lines = [line for each in problems.values() for line in each.lines]
+        more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
+        raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
+    imported = [Imported(table, path, work.store(folder, table), problems[table]) for table, path in paths.items()]
+    if "tickets" in paths:
+        is_whole = not problems["tickets"].rows
+        work.mark_synced(folder, projects, datetime.now(UTC).replace(tzinfo=None) if is_whole else None)
+    work.write_tracker(folder)
+    return imported
+
+
+def _noting(rows: Iterable[work.Row], projects: set[str]) -> Iterator[work.Row]:
+    for row in rows:
+        if isinstance(row, work.Ticket):
+            project, number = split(row.ticket_id)
+            projects |= {project} if number else set()
+        yield row
+
+
+def _told(imported: Imported) -> str:
+    counts, problems = imported.counts, imported.problems
+    parts = [f"{number:,} {what}" for what, number in counts._asdict().items() if number or what != "older"]
+    line = f"{imported.table}: {', '.join(parts)}"
+    left = [f"{number:,} rows ({reason})" for reason, number in problems.rows.most_common()]
+    left += [f"the column {name}" for name in problems.columns]
+    return f"{line}; left out: {', '.join(left)}" if left else line
+
+
+# -- attribute ---------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC.")
+@click.option("--apply", "apply_", is_flag=True, help="Write the corrections. Without it, nothing is written.")
+@config_option
+@data_option
+@json_option
+def attribute(
+    from_: datetime | None,
+    to: datetime | None,
+    apply_: bool,
+    config_path: Path | None,
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    """What is known of past calls' tickets by now; with --apply, correct them. What was recorded stays."""
+    if from_ and to and from_ > to:
+        raise click.UsageError("--from is after --to")
+    config = commands.settings(config_path)
+    folder = _folder(config, data)
+    span = Span(from_ or Span().first, datetime.combine(to, time.max) if to else Span().last)
+    lines = _correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
+    if as_json:
+        commands.print_json({"changes": lines, "applied": apply_})
+    else:
+        _print_lines(lines, applied=apply_)
+
+
+def _folder(config: Config, data: Path | None) -> Path:
+    folder = data or Path(config.ledger.dir)
+    if not folder.is_dir():
+        raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
+    lake.publish(folder)
+    return folder
+
+
+def _correct(config: Config, folder: Path, span: Span) -> list[Line]:
+    try:
+        with commands.tidy_when_terminated():
+            settings = commands.journal_settings(config, folder)
+            return attributing.correct(folder, span, _ticket_settings(config), settings)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror}; some corrections may be missing: outlay attribute --apply "
+            "writes what is missing"
+        ) from None
+
+
+def _ticket_settings(config: Config) -> TicketSettings | None:
+    return config.tickets if config.file else None
+
+
+def _print_lines(lines: Sequence[Line], *, applied: bool) -> None:
+    if not lines:
+        click.echo("Nothing is known better of any call's ticket.")
+        return
+    rows = [[line.rule, RULES[line.rule], line.calls, line.unpriced_calls or "", line.list_cost_usd] for line in lines]
+    commands.print_table(("rule", "what is known of the call by now", "calls", "unpriced", "list cost, USD"), rows)
+    calls = sum(line.calls for line in lines)
+    click.echo(f"{calls:,} calls were corrected." if applied else "Nothing was written; --apply corrects them.")
