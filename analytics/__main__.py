@@ -1,5 +1,5 @@
-"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), beside it looks for late evidence (`attributing`)
-and answers the gateway (`live`)."""
+"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), looks for late evidence (`attributing`) and
+answers the gateway (`live`)."""
 
 import contextlib
 import logging
