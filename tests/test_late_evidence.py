@@ -25,6 +25,7 @@ from analytics import attributing, build, disk, lake, verifying, work
 from analytics.attributing import Span, StoppedError
 from gateway import cli
 from gateway.call import NANO, Call
+from gateway.config import LedgerSettings
 from gateway.ledger import Ledger, now_us, records
 from tests.journals import NOON, call, segment
 from tests.test_attributing import ANYTHING, HERE, later, ledger, named, seen, settle
