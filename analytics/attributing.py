@@ -207,7 +207,8 @@ def _micros(at: datetime) -> int:
 
 
 class Looks:
-    """Looks at the calls of the last days if the journal is another one, at all calls if the tracker's extract is."""
+    """Looks at all calls first, and when the tracker's extract is another one; else at those of the last days, when the
+    journal is another one."""
 
     def __init__(
         self,
@@ -220,7 +221,7 @@ class Looks:
         self._tickets = tickets
         self._ledger = ledger
         self._is_stopped = is_stopped
-        self._seen: tuple[Any, Any] = (None, None)
+        self._seen: tuple[Any, Any] | None = None
         """The journal and the tracker's extract, as they were before the last look."""
 
     def look(self) -> None:
@@ -228,7 +229,8 @@ class Looks:
         journal, tracker = _journal_mark(self._data), _mark(work.tracker_file(self._data))
         if (journal, tracker) == self._seen:
             return
-        span = Span(_now() - LOOK_BACK) if tracker == self._seen[1] else Span()
+        is_tracker_new = self._seen is None or tracker != self._seen[1]
+        span = Span() if is_tracker_new else Span(_now() - LOOK_BACK)
         with contextlib.suppress(StoppedError):
             lines = correct(
                 self._data, span, self._tickets, self._ledger, is_stopped=self._is_stopped, wait=False, threads=1

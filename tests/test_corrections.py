@@ -21,7 +21,7 @@ from analytics import build, lake, verifying
 from gateway.call import NANO, Call
 from gateway.config import LedgerSettings
 from gateway.errors import UserError
-from gateway.ledger import Correction, Ledger, encode_correction, now_us, records, write_corrections
+from gateway.ledger import Cause, Correction, Ledger, encode_correction, now_us, records, write_corrections
 from tests.journals import DAY, NEXT_DAY, NOON, Segment, Today, call, micros, segment
 from tests.test_lake import _keep_moving, _process
 
@@ -34,11 +34,18 @@ def restated(of: Call, nano: int, **fields: object) -> Call:
     )
 
 
-def correct(data: Path, *calls: Call, booked: datetime = NOON, at: datetime = LATER, writer: str = "fix") -> Path:
+def correct(
+    data: Path,
+    *calls: Call,
+    booked: datetime = NOON,
+    at: datetime = LATER,
+    writer: str = "fix",
+    cause: Cause = "price",
+) -> Path:
     """A segment of corrections that a command wrote at a moment."""
     with Segment(data, at, writer) as written:
         for number, each in enumerate(calls):
-            written.write(encode_correction(each, "price", micros(booked), micros(at) + number))
+            written.write(encode_correction(each, cause, micros(booked), micros(at) + number))
     return written.path
 
 
