@@ -109,6 +109,16 @@ CARRIED: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"branch": "a"}, {"branch": "b"}, False),
     ({"branch": "a"}, {}, True),
     ({}, {"branch": "b"}, True),
+    ({"repo": "acme/a"}, {"repo": "acme/b"}, False),
+    ({"repo": "acme/a"}, {"repo": "Acme/A"}, True),
+    ({"repo": "acme/a"}, {}, True),
+    ({}, {"ticket_candidates": ("header:(malformed)",)}, False),
+    ({}, {"ticket_candidates": ("header:acme/x#9",)}, False),
+    (
+        {"session_id": "s", "task_id": "t", "task_source": "header"},
+        {"session_id": "s", "task_id": "t-2", "task_source": "header"},
+        False,
+    ),
 ]
 
 

@@ -8,5 +8,5 @@ SELECT
   round(100 * sum(list_cost_usd) / nullif(sum(sum(list_cost_usd)) OVER (), 0), 1) AS percent
 FROM ticket_coverage
 WHERE day >= CAST($from AS DATE) AND day < CAST($to AS DATE) AND ($team IS NULL OR team_id = $team)
-GROUP BY ALL
+GROUP BY ticket_source, ticket_state
 ORDER BY list_position(['claim', 'key', 'header', 'path', 'metadata', 'branch', 'task', 'none'], ticket_source), ticket_state
