@@ -174,7 +174,9 @@ def _place(headers: Headers, client: Client, checkout: Checkout | None, ignored:
     if branch and not branch_name(branch):
         ignored.append("branch:malformed")
     started = branch_name(branch)
-    now = (None if client.is_branch_old else client.branch) or (checkout.branch or DETACHED if checkout else None)
+    now = (None if client.is_branch_old else client.branch) or (checkout.branch if checkout else None)
+    if checkout is not None and now is None and started is None:
+        now = DETACHED  # whatever it was on when the session began
     return Place(
         repo_name(repo) or client.repo or (checkout.repo if checkout else None),
         now or started or client.branch,

@@ -338,6 +338,7 @@ def test_the_branch_that_is_believed() -> None:
     assert weigh(Client(folder="/src/elsewhere")).branch is None
     weigh.checkouts["/src/shop"] = Checkout(Path("/src/shop"), Path("/src/shop/.git"), "acme/shop", None)
     assert (weigh(here).branch, weigh(here).tickets) == ("HEAD", ()), "a checkout on no branch"
+    assert weigh(here, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",), "as CI systems leave it"
 
 
 def test_a_commit_of_an_open_pull_request() -> None:
