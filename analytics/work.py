@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -107,12 +108,12 @@ class Table:
     row: type[Row]
     key: tuple[str, ...]
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, str]:
         """SQL types by name."""
         return {name: _sql_type(_kind(hint)) for name, hint in get_type_hints(self.row).items()}
 
-    @property
+    @cached_property
     def required(self) -> list[str]:
         """Columns that each row has."""
         return [field.encode_name for field in msgspec.structs.fields(self.row) if field.required]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import duckdb
 
 from analytics import attributing, commands, lake, work
 from analytics.attributing import Line, Span
@@ -67,6 +68,8 @@ def import_work(
             imported = _import(folder, dict(zip(tables, paths, strict=True)), skip_bad=skip_bad)
     except OSError as error:
         raise UserError(f"{error.filename or work.folder(folder)} cannot be written: {error.strerror}") from None
+    except duckdb.Error as error:
+        raise UserError(f"{work.folder(folder)} cannot be brought up to date: {str(error).splitlines()[0]}") from None
     if not as_json:
         for each in imported:
             click.echo(_told(each))

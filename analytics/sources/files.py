@@ -4,6 +4,7 @@ A row that is wrong is told to `Problems` and left out; what makes a whole file 
 counted as an editor or a spreadsheet shows them: the header of a CSV file is row 1.
 """
 
+import contextlib
 import csv
 import difflib
 from collections import Counter
@@ -134,7 +135,9 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Numbered]:
 def _read_parquet(path: Path, problems: Problems) -> Iterator[Numbered]:
     path.open("rb").close()  # a missing file is told as for the other formats
     number = 0
-    with duckdb.connect(config={"TimeZone": "UTC"}) as db:
+    with duckdb.connect() as db:
+        with contextlib.suppress(duckdb.Error):  # where DuckDB knows no other zones
+            db.execute("SET TimeZone = 'UTC'")
         try:
             names = db.execute(build.step("file_columns"), {"file": build.glob_of(path)}).fetchall()
             _check_header(path, [name for name, _ in names])
@@ -145,9 +148,7 @@ def _read_parquet(path: Path, problems: Problems) -> Iterator[Numbered]:
                     values = msgspec.json.decode(text, type=dict[str, Any])
                     yield number, {name: value for name, value in values.items() if value is not None}
         except (duckdb.Error, msgspec.MsgspecError) as error:
-            if number == 0:
-                raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-            problems.row(number + 1, "unreadable", f"cannot be read, nor what follows: {str(error).splitlines()[0]}")
+            raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
