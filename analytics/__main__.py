@@ -46,11 +46,12 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
 
 def _late_evidence(data: Path, config: Path | None) -> contextlib.AbstractContextManager[None]:
     try:
-        settings = load(config) if config else Config()
+        settings = load(config) if config else None
     except UserError as error:  # it was edited since the gateway's start; sealing goes on
         log.error("late evidence is not looked for: %s", str(error).splitlines()[0])
         return contextlib.nullcontext()
-    return attributing.looking(data, settings.tickets, commands.journal_settings(settings, data))
+    tickets = settings.tickets if settings else None
+    return attributing.looking(data, tickets, commands.journal_settings(settings or Config(), data))
 
 
 def _read_to_end(stop: threading.Event) -> None:

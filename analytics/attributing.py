@@ -5,6 +5,7 @@ changed is written as corrections, the whole call restated. Run again, they find
 """
 
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
@@ -25,14 +26,12 @@ from gateway.call import Call
 from gateway.config import LedgerSettings, TicketSettings
 from gateway.errors import UserError
 from gateway.ledger import Correction, write_corrections
+from gateway.ticket_keys import TicketKeys
+from gateway.tracker import Snapshot, Tracker
 
 PREPARATION = ("span", "calls", "links", "evidence", "strange")
-RULES = (
-    "taken_back", "taken_back_task", "task", "branch", "commit", "candidates",
-    "task",  # once more: the evidence of a task may have come with a branch
-    "present", "judge", "changes",
-)  # fmt: skip
-"""Steps, in their order."""
+RULES = ("branch", "commit", "task", "present", "judge", "changes")
+"""Steps, in the order of trust."""
 BATCH_ROWS = 10_000
 """Read at once: what writing corrections needs of memory."""
 PART = timedelta(days=31)
@@ -66,7 +65,9 @@ class StoppedError(Exception):
 def find(data: Path, span: Span, tickets: TicketSettings | None) -> list[Line]:
     """What late evidence changes, by rule. Without settings, no ticket is taken back: it may be of their projects."""
     with _open(data) as db:
-        return _summed(line for part in _parts(db, span) for line in _find(db, part, tickets, _now(), lambda: False))
+        tracker = _tracker(data)
+        found = (_find(db, part, tickets, tracker, _now(), lambda: False) for part in _parts(db, span))
+        return _summed(line for lines in found for line in lines)
 
 
 def correct(
@@ -88,17 +89,23 @@ def correct(
     lines: list[Line] = []
     with disk.correcting(data, wait=wait) as mine, _open(data, threads) as db:
         _go_on(lambda: not mine)
-        parts = _parts(db, span)
+        parts, tracker = _parts(db, span), _tracker(data)
         while True:
             before = len(lines)
             for part in parts:
                 as_of = _now()
-                lines += (found := _find(db, part, tickets, as_of, is_stopped))
+                lines += (found := _find(db, part, tickets, tracker, as_of, is_stopped))
                 if found:
                     changed = _corrections(db, as_of, is_stopped)
                     write_corrections(ledger, changed, f"attribute-{secrets.token_hex(4)}")
             if len(parts) < 2 or len(lines) == before:
                 return _summed(lines)
+
+
+def _tracker(data: Path) -> Snapshot:
+    tracker = Tracker(data)
+    tracker.refresh()
+    return tracker.now
 
 
 def _open(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -140,6 +147,7 @@ def _find(
     db: duckdb.DuckDBPyConnection,
     span: Span,
     tickets: TicketSettings | None,
+    tracker: Snapshot,
     as_of: datetime,
     is_stopped: Callable[[], bool],
 ) -> list[Line]:
@@ -156,8 +164,20 @@ def _find(
     strange = [ticket for (ticket,) in db.execute("FROM strange").fetchall()]
     own = [ticket for ticket in strange if tickets is None or _is_own(ticket, tickets)]
     db.execute(build.step("attribute_own"), {"own": own})
+    run("taken_back", "taken_back_task", "candidates")
+    if tickets is not None:
+        db.execute(build.step("attribute_names"), {"names": _names(db, tickets, tracker)})
     run(*RULES)
     return [Line(*row) for row in db.execute(build.step("attribute_sums")).fetchall()]
+
+
+def _names(db: duckdb.DuckDBPyConnection, tickets: TicketSettings, tracker: Snapshot) -> str:
+    """What the gateway would read in the branches of calls without a ticket, by their names alone, as JSON."""
+    keys = TicketKeys(tickets.projects, tickets.patterns, tickets.deny, msgspec.structs.replace(tracker, branches={}))
+    (branches,) = db.execute(build.step("attribute_branches")).fetchone() or ("[]",)
+    places = msgspec.json.decode(branches)
+    found = [{**place, "tickets": keys.in_branch(place["branch"], place["repo"]).tickets} for place in places]
+    return msgspec.json.encode([each for each in found if each["tickets"]]).decode()
 
 
 def _is_own(ticket: str, tickets: TicketSettings) -> bool:
@@ -213,7 +233,7 @@ class Looks:
     def __init__(
         self,
         data: Path,
-        tickets: TicketSettings,
+        tickets: TicketSettings | None,
         ledger: LedgerSettings,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -226,7 +246,7 @@ class Looks:
 
     def look(self) -> None:
         """Raises `UserError`, `OSError`, `duckdb.Error`; the next look tries again."""
-        journal, tracker = _journal_mark(self._data), _mark(work.tracker_file(self._data))
+        journal, tracker = _journal_mark(self._data), _tracker_mark(self._data)
         if (journal, tracker) == self._seen:
             return
         is_tracker_new = self._seen is None or tracker != self._seen[1]
@@ -241,7 +261,7 @@ class Looks:
 
 
 @contextlib.contextmanager
-def looking(data: Path, tickets: TicketSettings, ledger: LedgerSettings) -> Iterator[None]:
+def looking(data: Path, tickets: TicketSettings | None, ledger: LedgerSettings) -> Iterator[None]:
     """Looks beside the keeper's rounds, in a thread of their own, so that sealing does not wait for them. A failure is
     logged in one line, once."""
     stop = threading.Event()
@@ -270,6 +290,14 @@ def looking(data: Path, tickets: TicketSettings, ledger: LedgerSettings) -> Iter
 
 def _journal_mark(data: Path) -> list[tuple[str, Any]]:
     return [(path.name, _mark(path)) for path in lake.segments(data)]
+
+
+def _tracker_mark(data: Path) -> str:
+    """Another one when something else is known: the first line says only when it was synced."""
+    with contextlib.suppress(FileNotFoundError), work.tracker_file(data).open("rb") as lines:
+        next(lines, b"")
+        return hashlib.file_digest(lines, "sha256").hexdigest()
+    return ""
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

@@ -5,6 +5,7 @@ Whoever brings rows (`outlay import work`, or a tracker's sync) holds `alone` an
 """
 
 import contextlib
+import itertools
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +19,14 @@ import duckdb
 import msgspec
 
 from analytics import build, disk
-from gateway.tracker import Snapshot
+from gateway.ticket_keys import KEY
+from gateway.tracker import MAPPINGS, Snapshot
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f]+( [^\x00-\x20\x7f]+)*$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x20\x7f]+( [^\x00-\x20\x7f]+)*\Z")]
 """A part of a primary key: printable, without blanks around it."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+LINE_ENTRIES = 5000
+"""In one line of the tracker's extract."""
 SQL_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", datetime: "TIMESTAMP"}
 
 
@@ -52,6 +56,11 @@ class Ticket(Row):
     updated_at: datetime | None = None
     url: str | None = None
     aliases: list[str] = []
+
+    def __post_init__(self) -> None:
+        key = KEY.fullmatch(self.ticket_id)
+        if self.ticket_id.isdecimal() or (key and not key[1].isupper()):
+            raise ValueError(f"a ticket is PAY-7 or acme/shop#45, not {self.ticket_id}")
 
 
 class PullRequest(Row):
@@ -247,5 +256,11 @@ def write_tracker(data: Path) -> None:
         result = db.execute(build.step("tracker"))
         names = [column[0] for column in result.description or ()]
         snapshot = msgspec.convert(dict(zip(names, result.fetchone() or (), strict=True)), Snapshot)
-    with disk.put(tracker_file(data)) as aside:
-        aside.write_bytes(msgspec.json.encode(snapshot))
+    encoder = msgspec.json.Encoder()
+    with disk.put(tracker_file(data)) as aside, aside.open("wb") as lines:
+        lines.write(encoder.encode({"synced_us": snapshot.synced_us}) + b"\n")
+        lines.write(encoder.encode({"partial": snapshot.partial}) + b"\n")
+        for name in MAPPINGS:
+            entries = iter(getattr(snapshot, name).items())
+            while part := dict(itertools.islice(entries, LINE_ENTRIES)):
+                lines.write(encoder.encode({name: part}) + b"\n")

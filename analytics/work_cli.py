@@ -18,6 +18,7 @@ from gateway.tracker import split
 
 RULES = {
     "task": "as another call of its task",
+    "name": "its branch is named after a ticket that is known now",
     "branch": "as the pull request of its branch",
     "commit": "as the pull request of its commit",
     "candidate": "what may have been meant is known now",
@@ -45,18 +46,20 @@ class Imported(NamedTuple):
 
 @import_.command(name="work")
 @click.argument("paths", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--complete", is_flag=True, help="The tickets are all that there are: others are unknown.")
 @click.option("--skip-bad", is_flag=True, help="Leave out rows that are wrong, and columns that the table has not.")
 @config_option
 @data_option
 @json_option
 def import_work(
-    paths: Sequence[Path], skip_bad: bool, config_path: Path | None, data: Path | None, as_json: bool
+    paths: Sequence[Path], complete: bool, skip_bad: bool, config_path: Path | None, data: Path | None, as_json: bool
 ) -> None:
     """Tickets, pull requests, their links and commits, from CSV, JSONL or Parquet.
 
     One file per table, named like it: tickets.csv, pull_requests.jsonl, pr_tickets.parquet, commits.csv. A row replaces
     the one with the same key, unless that is of a later updated_at. Nothing is imported if anything is wrong. Then the
-    attribution of calls is corrected where it is known better now.
+    attribution of calls is corrected where it is known better now. Without --complete, a ticket that is not in the file
+    is unchecked, not unknown, and calls keep the tickets of other projects.
     """
     tables = [files.table_of(path) for path in paths]
     if twice := next((table for table in tables if tables.count(table) > 1), None):
@@ -65,7 +68,7 @@ def import_work(
     folder = _folder(config, data)
     try:
         with work.alone(folder):
-            imported = _import(folder, dict(zip(tables, paths, strict=True)), skip_bad=skip_bad)
+            imported = _import(folder, dict(zip(tables, paths, strict=True)), complete=complete, skip_bad=skip_bad)
     except OSError as error:
         raise UserError(f"{error.filename or work.folder(folder)} cannot be written: {error.strerror}") from None
     except duckdb.Error as error:
@@ -90,7 +93,7 @@ def import_work(
     commands.print_json({"tables": rows, "attribution": lines})
 
 
-def _import(folder: Path, paths: dict[str, Path], *, skip_bad: bool) -> list[Imported]:
+def _import(folder: Path, paths: dict[str, Path], *, complete: bool, skip_bad: bool) -> list[Imported]:
     """Raises `UserError`, and changes nothing, when anything is wrong."""
     problems = {table: files.Problems(path) for table, path in paths.items()}
     projects: set[str] = set()
@@ -102,7 +105,7 @@ def _import(folder: Path, paths: dict[str, Path], *, skip_bad: bool) -> list[Imp
         raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
     imported = [Imported(table, path, work.store(folder, table), problems[table]) for table, path in paths.items()]
     if "tickets" in paths:
-        is_whole = not problems["tickets"].rows
+        is_whole = complete and not problems["tickets"].rows
         work.mark_synced(folder, projects, datetime.now(UTC).replace(tzinfo=None) if is_whole else None)
     work.write_tracker(folder)
     return imported

@@ -76,10 +76,11 @@ class TicketKeys:
     ) -> None:
         self.tracker = Snapshot() if tracker is None else tracker
         self._projects = frozenset(projects)
-        known = self._projects or {*self.tracker.newest, *(split(alias)[0] for alias in self.tracker.aliases)}
-        self._known = frozenset(name for name in known if "/" not in name)
+        listed = self._projects or self.tracker.projects
+        moved = {split(alias)[0] for alias in self.tracker.aliases} if listed and not self._projects else set()
+        self._known = frozenset(name for name in {*listed, *moved} if "/" not in name)
         """The allow-list of keys; empty = none."""
-        self._repos = {name.lower(): name for name in known if "/" in name}
+        self._repos = {name.lower(): name for name in self._projects or self.tracker.newest if "/" in name}
         """Known repositories by their name in lower case: forges take any."""
         self._denied = DENIED | {name.upper() for name in deny}
         self._own = [re.compile(pattern, re.ASCII) for pattern in patterns]

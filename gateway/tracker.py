@@ -16,6 +16,8 @@ import msgspec
 from gateway.call import TicketState
 
 ROUND_SECONDS = 1.0
+MAPPINGS = ("tickets", "aliases", "pulls", "branches", "commits")
+"""Fields of `Snapshot` that may stand in several lines."""
 
 log = logging.getLogger("outlay")
 
@@ -26,6 +28,8 @@ class Snapshot(msgspec.Struct, dict=True):
     synced_us: int = 0
     """When the tickets were last synced, microseconds since the epoch, UTC; 0 = never."""
     tickets: dict[str, Literal["open", "closed"]] = {}
+    partial: list[str] = []
+    """Projects of which not all tickets are here: one that is missing may be there."""
     aliases: dict[str, str] = {}
     """Former id of a ticket that was moved → its present one."""
     pulls: dict[str, tuple[str, ...]] = {}
@@ -45,19 +49,25 @@ class Snapshot(msgspec.Struct, dict=True):
         return newest
 
     @cached_property
+    def projects(self) -> frozenset[str]:
+        """Projects of which all tickets are here."""
+        return frozenset(self.newest) - frozenset(self.partial)
+
+    @cached_property
     def kinds(self) -> frozenset[bool]:
         """Kinds of trackers that were synced: those with keys (False), those with repositories (True)."""
-        return frozenset("/" in project for project in self.newest)
+        return frozenset("/" in project for project in self.projects)
 
     def state(self, ticket: str) -> TicketState:
         """What is known of a ticket. One with a number above all others of its project may have been made since the
-        last sync: `unchecked`, like all tickets before the first one, and those of a kind that is not synced."""
+        last sync: `unchecked`, like all tickets before the first one, and those of what is not or partly synced."""
         found = self.tickets.get(ticket)
         if found is not None:
             return "known" if found == "open" else "closed"
         project, number = split(ticket)
         newer = project in self.newest and number > self.newest[project]
-        return "unchecked" if newer or ("/" in project) not in self.kinds else "unknown"
+        is_whole = ("/" in project) in self.kinds and project not in self.partial
+        return "unknown" if is_whole and not newer else "unchecked"
 
 
 def split(ticket: str) -> tuple[str, int]:
@@ -104,7 +114,8 @@ def _read(file: Path) -> Snapshot:
         for line in lines:
             part = decoder.decode(line)
             whole.synced_us = max(whole.synced_us, part.synced_us)
-            for name in ("tickets", "aliases", "pulls", "branches", "commits"):
+            whole.partial += part.partial
+            for name in MAPPINGS:
                 getattr(whole, name).update(getattr(part, name))
     _ = whole.newest, whole.kinds  # now, not in a request
     return whole

@@ -13,6 +13,7 @@ from analytics import attributing, work
 from analytics.attributing import Span
 from gateway.call import Call
 from gateway.config import LedgerSettings, TicketSettings
+from gateway.ticket_keys import SHARED_BRANCHES
 from tests.journals import NOON, call, segment
 from tests.trackers import hours, know, pull
 
@@ -108,7 +109,10 @@ CARRIED: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"branch": "a"}, {"branch": "a"}, True),
     ({"branch": "a"}, {"branch": "b"}, False),
     ({"branch": "a"}, {}, True),
-    ({}, {"branch": "b"}, True),
+    ({}, {"branch": "b"}, False),
+    ({"client": "codex"}, {"client": "codex"}, True),
+    ({"client": "codex"}, {"client": "aider"}, False),
+    ({}, {"repo": "acme/b"}, False),
     ({"repo": "acme/a"}, {"repo": "acme/b"}, False),
     ({"repo": "acme/a"}, {"repo": "Acme/A"}, True),
     ({"repo": "acme/a"}, {}, True),
@@ -183,12 +187,15 @@ BRANCHES: list[tuple[list[work.PullRequest], dict[str, list[str]], dict[str, Any
     ([pull(46)], {"acme/shop!46": ["PAY-1"]}, {"repo": "Acme/Shop"}, "PAY-1"),
     ([pull(46)], {"acme/shop!46": ["PAY-1"]}, {"repo": "acme/other"}, ""),
     ([pull(46)], {"acme/shop!46": ["PAY-1"]}, {"branch": "Fix"}, ""),
-    # Without a repository.
-    ([pull(46)], {"acme/shop!46": ["PAY-1"]}, {"repo": None}, "PAY-1"),
-    ([pull(46), pull(5, repo="acme/app")], {"acme/shop!46": ["PAY-1"]}, {"repo": None}, ""),
+    # Without a repository: others have branches of that name, too.
+    ([pull(46)], {"acme/shop!46": ["PAY-1"]}, {"repo": None}, ""),
+    # Opened much later.
+    ([pull(46, created_at=hours(29 * 24))], {"acme/shop!46": ["PAY-1"]}, {}, "PAY-1"),
+    ([pull(46, created_at=hours(31 * 24))], {"acme/shop!46": ["PAY-1"]}, {}, ""),
     # Branches that belong to nobody.
     ([pull(46, "main", base_branch="release")], {"acme/shop!46": ["PAY-1"]}, {"branch": "main"}, ""),
     ([pull(46, "Develop")], {"acme/shop!46": ["PAY-1"]}, {"branch": "Develop"}, ""),
+    *(([pull(46, name)], {"acme/shop!46": ["PAY-1"]}, {"branch": name}, "") for name in sorted(SHARED_BRANCHES)),
     ([pull(46, "next", base_branch="next")], {"acme/shop!46": ["PAY-1"]}, {"branch": "next"}, ""),
     ([pull(46, None)], {"acme/shop!46": ["PAY-1"]}, {"branch": None}, ""),
 ]  # fmt: skip
@@ -269,9 +276,7 @@ CANDIDATES: list[tuple[tuple[str, ...], tuple[str, str, str | None], tuple[str, 
     (("header:PAY-2", "header:acme/shop#9"), NOTHING, ("header:PAY-2", "header:acme/shop#9")),
     (("branch:acme/shop#45",), NOTHING, ("branch:acme/shop#45",)),
     (("header:acme/shop#47",), NOTHING, ("header:acme/shop#47",)),
-    # Its branch says so.
-    (("branch:PAY-1",), ("PAY-1", "branch", "known"), ()),
-    (("branch:PAY-2",), NOTHING, ("branch:PAY-2",)),
+    (("branch:PAY-1",), NOTHING, ("branch:PAY-1",)),
     # GitLab numbers merge requests apart.
     (("header:group/app#7",), NOTHING, ("header:group/app#7",)),
     (("header:OLD-5",), ("PAY-2", "header", "known"), ()),
@@ -283,10 +288,20 @@ def test_a_candidate_that_the_tracker_knows_by_now_is_the_ticket(data: Path) -> 
     moved = work.Ticket(ticket_id="PAY-2", aliases=["OLD-5"])
     pulls = OF_PULL | {"group/app!7": ["PAY-1"]}
     know(data, "PAY-1", moved, "acme/shop#45", prs=[pull(46), pull(47), gitlab], pulls=pulls)
-    place = {"branch": "me/PAY-1-fix", "repo": "acme/else"}
+    place = {"branch": "me/fix", "repo": "acme/else"}
     segment(data, [later(n / 60, ticket_candidates=each, **place) for n, (each, _, _) in enumerate(CANDIDATES)])
     settle(data)
     assert seen(data) == [(*found, left) for _, found, left in CANDIDATES]
+
+
+def test_the_name_of_a_branch_is_read_again_when_more_is_known(data: Path) -> None:
+    segment(data, [later(n / 60, branch=b) for n, b in enumerate(["fix/pay-1", "fix/pay-9", "fix/OPS-7", "main"])])
+    settle(data)
+    know(data, "PAY-1", "PAY-20")
+    settle(data, tickets=TicketSettings())
+    assert [each[:3] for each in seen(data)] == [("PAY-1", "branch", "known"), NOTHING, NOTHING, NOTHING]
+    settle(data, tickets=TicketSettings(projects=["PAY", "OPS"]))
+    assert [each[:2] for each in seen(data)] == [("PAY-1", "branch"), ("", "none"), ("OPS-7", "branch"), ("", "none")]
 
 
 # -- what is known of a ticket -----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ SELECT
     ELSE 'send x-outlay-ticket, or put /t/PAY-123 before the path of the base URL; a service: a key with --ticket or --purpose'
   END AS advice
 FROM calls
-WHERE len(tickets) = 0 AND purpose IS NULL
+WHERE len(tickets) = 0 AND purpose IS NULL AND result IS DISTINCT FROM 'refused'
   AND started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
   AND ($team IS NULL OR team_id = $team)
 GROUP BY ALL

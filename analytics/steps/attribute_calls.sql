@@ -5,7 +5,7 @@ WITH moved AS MATERIALIZED (
   SELECT name FROM ticket_names WHERE name <> ticket_id
 )
 SELECT
-  call_id, started_at, coalesce(key_id, '') AS key, repo, branch, commit_sha, list_cost_usd,
+  call_id, started_at, concat(key_id, chr(31), client) AS who, repo, branch, commit_sha, list_cost_usd,
   CASE WHEN task_source <> 'none' THEN task_id END AS task_id, -- else it is a guess
   CASE WHEN task_source NOT IN ('header', 'path') THEN session_id END AS session_id, -- else the task was named to us
   true AS in_span, CAST(NULL AS VARCHAR) AS rule,

@@ -1,6 +1,5 @@
 -- A call without a ticket whose candidates the tracker knows by now, as a ticket or as a pull request with tickets: all
--- that the most trusted source named, if all of that is known. Of a branch, only a key that is in its name: a number
--- may be none, and what else is a candidate was another branch's.
+-- that the most trusted source stated, if all of that is known. What is a candidate of a branch is none of a statement.
 UPDATE looked
 SET rule = 'candidate', tickets = found.tickets, source = found.source,
   candidates = list_filter(candidates, lambda candidate: NOT starts_with(candidate, found.source || ':'))
@@ -9,11 +8,10 @@ FROM (
     SELECT
       call_id, split_part(candidate, ':', 1) AS source, substr(candidate, strpos(candidate, ':') + 1) AS name, position
     FROM (
-      SELECT call_id, branch, unnest(candidates) AS candidate, generate_subscripts(candidates, 1) AS position
+      SELECT call_id, unnest(candidates) AS candidate, generate_subscripts(candidates, 1) AS position
       FROM looked WHERE len(tickets) = 0
     )
     WHERE source IN ('claim', 'key', 'header', 'path', 'metadata')
-      OR source = 'branch' AND NOT contains(name, '#') AND contains(branch, name)
   ),
   known AS (
     SELECT
@@ -28,7 +26,7 @@ FROM (
     HAVING bool_and(names.ticket_id IS NOT NULL OR len(coalesce(prs.tickets, [])) > 0)
   )
   SELECT call_id, arg_min(source, trust) AS source, arg_min(tickets, trust) AS tickets
-  FROM (SELECT *, list_position(['claim', 'key', 'header', 'path', 'metadata', 'branch'], source) AS trust FROM known)
+  FROM (SELECT *, list_position(['claim', 'key', 'header', 'path', 'metadata'], source) AS trust FROM known)
   GROUP BY call_id
 ) AS found
 WHERE looked.call_id = found.call_id

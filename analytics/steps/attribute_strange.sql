@@ -1,5 +1,5 @@
 -- Tickets that were taken from branches, of projects that neither the tracker nor the settings know, and that no pull
--- request names. None before any project is known.
+-- request names. None before all tickets of a project were read.
 CREATE OR REPLACE TEMP TABLE strange AS
 WITH named AS (
   SELECT DISTINCT unnest(tickets) AS ticket FROM looked WHERE source IN ('branch', 'task')
@@ -12,6 +12,6 @@ known AS (
   SELECT unnest(getvariable('projects'))
 )
 FROM named
-WHERE EXISTS (FROM projects)
+WHERE EXISTS (FROM projects WHERE synced_at IS NOT NULL)
   AND regexp_extract(ticket, '^(.+)[-#][0-9]+$', 1) NOT IN (FROM known)
   AND ticket NOT IN (SELECT unnest(tickets) FROM pr_evidence)

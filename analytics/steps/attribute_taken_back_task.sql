@@ -3,9 +3,9 @@ UPDATE looked
 SET rule = 'taken_back', tickets = [], source = 'none'
 WHERE source = 'task' AND call_id IN (
   SELECT carried.call_id
-  FROM (SELECT call_id, kind, key, id, unnest(tickets) AS ticket FROM links WHERE source = 'task') AS carried
+  FROM (SELECT call_id, kind, who, id, unnest(tickets) AS ticket FROM links WHERE source = 'task') AS carried
     SEMI JOIN strange USING (ticket)
     SEMI JOIN (
-      SELECT kind, key, id, replace(unnest(candidates), 'branch:', '') AS ticket FROM links WHERE len(candidates) > 0
-    ) AS taken USING (kind, key, id, ticket)
+      SELECT kind, who, id, replace(unnest(candidates), 'branch:', '') AS ticket FROM links WHERE len(candidates) > 0
+    ) AS taken USING (kind, who, id, ticket)
 )

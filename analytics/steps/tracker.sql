@@ -22,8 +22,9 @@ SELECT
   coalesce((SELECT epoch_us(max(synced_at)) FROM projects), 0) AS synced_us,
   (SELECT coalesce(map_from_entries(list((name, CASE status_category WHEN 'done' THEN 'closed' ELSE 'open' END))), MAP {})
     FROM ticket_names WHERE name = ticket_id) AS tickets,
+  (SELECT coalesce(list(project ORDER BY project), []) FROM projects WHERE synced_at IS NULL) AS partial,
   (SELECT coalesce(map_from_entries(list((name, ticket_id))), MAP {}) FROM ticket_names WHERE name <> ticket_id) AS aliases,
   (SELECT coalesce(map_from_entries(list((reference, tickets))), MAP {})
-    FROM pr_evidence WHERE reference IS NOT NULL AND len(tickets) > 0) AS pulls,
+    FROM pr_evidence WHERE reference IS NOT NULL) AS pulls,
   (SELECT coalesce(map_from_entries(list((repo, branches))), MAP {}) FROM repos) AS branches,
   (SELECT coalesce(map_from_entries(list((sha, tickets))), MAP {}) FROM shas WHERE len(tickets) > 0) AS commits

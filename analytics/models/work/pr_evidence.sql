@@ -23,7 +23,7 @@ SELECT
   number,
   CASE
     WHEN head_branch <> coalesce(base_branch, '')
-      AND lower(head_branch) NOT IN ('main', 'master', 'develop', 'development', 'trunk', 'head')
+      AND lower(head_branch) NOT IN ('main', 'master', 'dev', 'develop', 'development', 'staging', 'trunk', 'head')
     THEN head_branch
   END AS branch,
   created_at,
