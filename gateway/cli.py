@@ -237,10 +237,10 @@ def _check_tickets(config: Config) -> Iterator[tuple[str, str, str]]:
     rules, tracker = config.tickets, Tracker(Path(config.ledger.dir))
     tracker.refresh()
     synced = tracker.now.synced_us
-    when = f"synced {datetime.fromtimestamp(synced / 1e6, UTC):%Y-%m-%d %H:%M} UTC" if synced else "none is synced yet"
+    when = f"read {datetime.fromtimestamp(synced / 1e6, UTC):%Y-%m-%d %H:%M} UTC" if synced else "not all were read yet"
     yield "ok", "tickets", f"policy {rules.policy}; {len(tracker.now.tickets):,} known, {when}"
     if not synced and "known" in (rules.policy, *rules.teams.values()):
-        yield "note", "tickets", 'policy "known" refuses none until tickets are imported: outlay import work'
+        yield "note", "tickets", 'policy "known" refuses none until all are read: outlay import work --complete'
     for folder in rules.worktrees:
         if not Path(folder).expanduser().is_dir():
             yield "note", "tickets", f"worktrees: there is no folder {folder}"

@@ -106,6 +106,15 @@ def test_a_tracker_of_another_kind_changes_nothing_for_keys() -> None:
     assert synced.state("acme/other#1") == "unknown"
 
 
+def test_projects_that_are_partly_known() -> None:
+    partly = Snapshot(tickets={"PAY-123": "open", "OPS-2": "closed"}, partial=["PAY"])
+    states = [partly.state(ticket) for ticket in ("PAY-123", "PAY-7", "OPS-1", "NEW-1")]
+    assert states == ["known", "unchecked", "unknown", "unknown"]
+    only = Snapshot(tickets={"PAY-123": "open"}, partial=["PAY"])
+    assert [only.state(ticket) for ticket in ("PAY-123", "PAY-7", "NEW-1")] == ["known", "unchecked", "unchecked"]
+    assert TicketKeys(tracker=only).in_branch("fix/NEW-1").tickets == ("NEW-1",), "no allow-list of a part"
+
+
 @pytest.mark.parametrize(
     ("ticket", "state"),
     [
