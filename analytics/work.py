@@ -82,6 +82,7 @@ class PullRequest(Row):
     merge_commit: str | None = None
     reverted_at: datetime | None = None
     reverted_by: str | None = None
+    updated_at: datetime | None = None
     url: str | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +117,8 @@ class Project(Row):
 class Table:
     row: type[Row]
     key: tuple[str, ...]
+    part_of: str | None = None
+    """Rows with one value of this column are replaced together: what links a pull request has no more."""
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -147,7 +150,7 @@ def _sql_type(kind: Any) -> str:
 TABLES: Mapping[str, Table] = {
     "tickets": Table(Ticket, ("ticket_id",)),
     "pull_requests": Table(PullRequest, ("pr_id",)),
-    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source")),
+    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id"),
     "commits": Table(Commit, ("sha", "repo")),
     "projects": Table(Project, ("project",)),
 }
@@ -161,6 +164,8 @@ class Counts(NamedTuple):
     same: int
     older: int
     """Left as they were stored, which is from a later `updated_at`."""
+    gone: int
+    """Stored, and not among those that came in of the same group."""
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -226,10 +231,11 @@ def store(data: Path, table: str) -> Counts:
     stored = [anchor_file(data, table), *([path] if path.exists() else [])]
     with duckdb.connect() as db:
         db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
+        db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
         parameters = {"stored": [*map(build.glob_of, stored)], "incoming": build.glob_of(spooled)}
         db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
-        counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0)))
-        if counts.new or counts.changed:
+        counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
+        if counts.new or counts.changed or counts.gone:
             with disk.put(path) as aside:
                 db.execute(build.step("write_work"), {"file": str(aside)})
     spooled.unlink()

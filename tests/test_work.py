@@ -214,6 +214,26 @@ def test_rows_are_new_changed_the_same_or_older(run: Run, data: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_links_of_a_pull_request_are_replaced_together(run: Run) -> None:
+    def imported(*links: tuple[str, str]) -> str:
+        rows = [{"pr_id": pr, "ticket_id": ticket, "source": "title"} for pr, ticket in links]
+        return run(str(write(Path("pr_tickets.jsonl"), rows)))[1].splitlines()[0]
+
+    imported(("r!1", "PAY-1"), ("r!1", "PAY-2"), ("r!2", "PAY-3"))
+    assert imported(("r!1", "PAY-2"), ("r!1", "PAY-4")) == "pr_tickets: 1 new, 0 changed, 1 same, 1 gone"
+    assert [(row["pr_id"], row["ticket_id"]) for row in rows_of("pr_tickets")] == [
+        ("r!1", "PAY-2"), ("r!1", "PAY-4"), ("r!2", "PAY-3"),
+    ]  # fmt: skip
+
+
+def test_an_older_pull_request_does_not_replace_a_newer_one(run: Run) -> None:
+    merged = {"pr_id": "r!1", "repo": "r", "number": 1, "merged_at": hours(3), "updated_at": hours(3)}
+    run(str(write(Path("pull_requests.jsonl"), [merged])))
+    older = {"pr_id": "r!1", "repo": "r", "number": 1, "updated_at": hours(1)}
+    assert "1 older" in run(str(write(Path("pull_requests.jsonl"), [older])))[1]
+    assert rows_of("pull_requests")[0]["merged_at"] is not None
+
+
 def test_each_table_has_its_key(run: Run) -> None:
     rows: dict[str, list[dict[str, Any]]] = {
         "pull_requests.jsonl": [{"pr_id": "r!1", "repo": "r", "number": 1}],

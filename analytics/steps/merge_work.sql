@@ -1,5 +1,6 @@
 -- A work table with the rows that come in, by primary key (the variable key): a row replaces the stored one whole,
--- unless that is of a later time; one without a time is of no later time than one that has it.
+-- unless that is of a later time; one without a time is of no later time than one that has it. Stored rows of a group
+-- (the column that the variable part_of names) of which others come in are gone.
 CREATE OR REPLACE TEMP TABLE merged AS
 WITH stored AS (
   SELECT row(*COLUMNS(getvariable('key'))) AS row_key, fields, to_json(fields) AS texts
@@ -11,13 +12,14 @@ incoming AS (
 ),
 pairs AS (
   SELECT
-    row_key, stored.fields AS old, incoming.fields AS new,
+    row_key, stored.fields AS old, incoming.fields AS new, stored.texts ->> getvariable('part_of') AS old_group,
     CAST(coalesce(stored.texts ->> 'updated_at', stored.texts ->> 'synced_at') AS TIMESTAMP) AS old_time,
     CAST(coalesce(incoming.texts ->> 'updated_at', incoming.texts ->> 'synced_at') AS TIMESTAMP) AS new_time
   FROM stored FULL JOIN incoming USING (row_key)
 ),
 judged AS (
   SELECT *, CASE
+    WHEN new IS NULL AND old_group IN (SELECT texts ->> getvariable('part_of') FROM incoming) THEN 'gone'
     WHEN new IS NULL THEN 'kept'
     WHEN old IS NULL THEN 'new'
     WHEN old_time > coalesce(new_time, TIMESTAMP '-infinity') THEN 'older'

@@ -1,2 +1,2 @@
 -- A work table as it is now.
-COPY (SELECT unnest(fields) FROM merged ORDER BY row_key) TO $file (FORMAT parquet, COMPRESSION zstd)
+COPY (SELECT unnest(fields) FROM merged WHERE what <> 'gone' ORDER BY row_key) TO $file (FORMAT parquet, COMPRESSION zstd)
