@@ -94,7 +94,7 @@ def checked_out(refs: tuple[str, ...]) -> None:
 def write_settings(checkout: worktrees.Checkout, seconds: float) -> str | None:
     """Write the settings of the branch. Returns the line about its ticket; `None` when the gateway does not tell.
 
-    Those of the branch before go first: whatever fails then, no call is for its ticket. There is no claim in them, which
+    Those of the branch before go first: whatever fails then, no call is for its ticket. There is no claim in them: it
     would end before the branch does.
     """
     _unlink_settings(checkout.git_dir)
