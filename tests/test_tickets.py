@@ -344,11 +344,11 @@ def test_the_branch_that_is_believed() -> None:
 @pytest.mark.parametrize(
     ("header", "branch"),
     [
-        ("PAY-3-%E6%97%A5%E6%9C%AC", "PAY-3-日本"),
-        ("PAY-3-日本", "PAY-3-日本"),  # of a client that encodes nothing
-        ("PAY-3-日本%25", "PAY-3-日本%25"),
-        ("PAY-3-100%", "PAY-3-100%"),
-        ("PAY-3-%2541", "PAY-3-%41"),
+        ("PAY-3/%E6%97%A5%E6%9C%AC", "PAY-3/日本"),
+        ("PAY-3/日本", "PAY-3/日本"),  # of a client that encodes nothing
+        ("PAY-3/日本%25", "PAY-3/日本%25"),
+        ("PAY-3/100%", "PAY-3/100%"),
+        ("PAY-3/%2541", "PAY-3/%41"),
         ("PAY-3%0Ax-outlay-ticket:%20PAY-4", None),
         ("PAY-3%20x", None),
         ("%00", None),
