@@ -12,13 +12,14 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import click
 import httpx
 import msgspec
 
 from analytics.forges import FORGES, Pull, send
+from gateway.addresses import is_address
 from gateway.cli import json_option
 from gateway.errors import UserError
 
@@ -170,14 +171,6 @@ def secret(environ: Environment, name: str) -> str | None:
     if value and not SECRET.fullmatch(value):
         raise UserError(f"{name} holds what no token and no key can: spaces, or letters beyond ASCII")
     return value or None
-
-
-def is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 # -- what the gateway says ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from gateway import claims, launch, tickets, worktrees
+from gateway.addresses import is_address
 from gateway.errors import UserError
 from gateway.repositories import branch_name, repo_name
 
@@ -145,8 +146,7 @@ def _signed(session: launch.Session) -> launch.Session:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_address(url):
         raise click.BadParameter(f"write an address like {URL}", param_hint="--url or OUTLAY_URL")
     return url.rstrip("/")
 
