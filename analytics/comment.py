@@ -12,13 +12,14 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import click
 import httpx
 import msgspec
 
 from analytics.forges import FORGES, Pull, send
+from gateway.addresses import is_address
 from gateway.cli import json_option
 from gateway.errors import UserError
 
@@ -41,7 +42,13 @@ T = TypeVar("T")
 @click.option(
     "--pr", type=click.IntRange(1), help="Number of the pull or merge request.  [default: as the CI job tells]"
 )
-@click.option("--ticket", "tickets", multiple=True, help="Ticket; may be repeated.  [default: those of its branch]")
+@click.option(
+    "--ticket",
+    "tickets",
+    multiple=True,
+    callback=lambda _context, _option, values: _split(values),
+    help="Ticket, or several with commas; may be repeated.  [default: those of its branch]",
+)
 @click.option("--url", envvar="OUTLAY_URL", default=URL, show_default=True, help="The gateway's address.")
 @click.option("--api", help="Address of the forge's API.  [default: as the CI job tells, else the public one]")
 @click.option("--dry-run", is_flag=True, help="Show the comment, write nothing.")
@@ -67,7 +74,7 @@ def comment(
             place = place_of(os.environ, forge, repo, pr, api)
             pull = stack.enter_context(pull_at(place, os.environ))
             tickets = tickets or gateway.tickets_of(pull.head_branch(), place.repo)
-        answers = [gateway.spend_on(ticket) for ticket in dict.fromkeys(tickets)]
+        answers = [gateway.spend_on(ticket) for ticket in tickets]
         body = render([gateway.read(answer, Spend) for answer in answers]) if answers else None
         did: Did = "nothing to say" if body is None else "dry run"
         if pull is not None and body is not None and not dry_run:
@@ -82,13 +89,21 @@ def comment(
         click.echo(body if dry_run else f"{name}: {did}")
 
 
+def _split(values: Sequence[str]) -> list[str]:
+    tickets = [ticket.strip() for value in values for ticket in value.split(",")]
+    if not all(tickets):
+        raise click.BadParameter("write tickets like PAY-123 or PAY-123,acme/shop#45")
+    return list(dict.fromkeys(tickets))
+
+
 def write(pull: Pull, body: str) -> Did:
     """Leave one comment of ours, the oldest, with this body. Raises `UserError`."""
     did: Did = "unchanged"
     own = pull.own_comments(MARKER)
     if not own:
         posted, did = pull.post(body), "created"
-        # Somebody else may have written one at the same time. Whoever looks last sees all of them.
+        # Somebody else may have written one at the same time, or we before knowing who we are. Whoever looks last sees
+        # all of them.
         own = pull.own_comments(MARKER) or [posted]
     first, *others = own
     if _without_time(first.body or "") != _without_time(body):
@@ -161,7 +176,8 @@ def pull_at(place: Place, environ: Environment) -> Pull:
     token = next((found for name in forge.token_names if (found := secret(environ, name))), None)
     if token is None:
         raise UserError(f"set {forge.token_names[0]} to a token of {forge.name}; it needs {forge.needs}")
-    return Pull(forge, place.api, token, place.repo, place.number)
+    in_workflow = environ.get("GITHUB_ACTIONS") == "true"
+    return Pull(forge, place.api, token, place.repo, place.number, in_workflow=in_workflow)
 
 
 def secret(environ: Environment, name: str) -> str | None:
@@ -170,14 +186,6 @@ def secret(environ: Environment, name: str) -> str | None:
     if value and not SECRET.fullmatch(value):
         raise UserError(f"{name} holds what no token and no key can: spaces, or letters beyond ASCII")
     return value or None
-
-
-def is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 # -- what the gateway says ---------------------------------------------------------------------------------------------

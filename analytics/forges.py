@@ -73,9 +73,13 @@ FORGES = {
 }
 
 
+WORKFLOW = "github-actions[bot]"
+"""Who writes with the token of a GitHub Actions job."""
+
+
 class _Person(msgspec.Struct):
     id: int
-    type: str = ""
+    login: str = ""
 
 
 class Comment(msgspec.Struct):
@@ -86,10 +90,9 @@ class Comment(msgspec.Struct):
     user: _Person | None = None
     author: _Person | None = None
 
-    def is_by(self, me: _Person | None) -> bool:
-        """`None`: by an app, whichever; which one we are cannot be asked."""
-        by = self.user or self.author
-        return by is not None and (by.type == "Bot" if me is None else by.id == me.id)
+    @property
+    def writer(self) -> _Person | None:
+        return self.user or self.author
 
 
 class _Head(msgspec.Struct):
@@ -104,10 +107,13 @@ class _Pull(msgspec.Struct):
 class Pull:
     """One pull request and its comments. To be used as a context manager. All methods raise `UserError`."""
 
-    def __init__(self, forge: Forge, api: str, token: str, repo: str, number: int) -> None:
+    def __init__(self, forge: Forge, api: str, token: str, repo: str, number: int, *, in_workflow: bool) -> None:
         self.name = f"{repo}{forge.sign}{number}"
         self._forge = forge
         self._api = api
+        self._in_workflow = in_workflow
+        self._me: _Person | None = None
+        """Known once we have asked, or written."""
         self._place = {"repo": quote(repo, safe="/" if forge.name == "GitHub" else ""), "number": number}
         self._http = httpx.Client(
             base_url=api.rstrip("/") + "/",
@@ -131,12 +137,15 @@ class Pull:
         marked = [comment for comment in self._comments() if (comment.body or "").startswith(marker)]
         if not marked:
             return []
-        answer = self._send("GET", "user", allowed=(403,) if self._forge.has_tokens_of_apps else ())
-        me = None if answer.status_code == 403 else self._read(answer, _Person)
-        return sorted((comment for comment in marked if comment.is_by(me)), key=lambda comment: comment.id)
+        if self._me is None:
+            answer = self._send("GET", "user", allowed=(403,) if self._forge.has_tokens_of_apps else ())
+            self._me = None if answer.status_code == 403 else self._read(answer, _Person)
+        return sorted((comment for comment in marked if self._is_own(comment)), key=lambda comment: comment.id)
 
     def post(self, body: str) -> Comment:
-        return self._read(self._send("POST", self._forge.comments, json={"body": body}), Comment)
+        comment = self._read(self._send("POST", self._forge.comments, json={"body": body}), Comment)
+        self._me = comment.writer
+        return comment
 
     def edit(self, comment: Comment, body: str) -> None:
         self._send(self._forge.edit, self._forge.comment, comment.id, json={"body": body})
@@ -145,6 +154,14 @@ class Pull:
         self._send("DELETE", self._forge.comment, comment.id, allowed=(404,))  # another run was faster
 
     # -- the parts ----------------------------------------------------------------------------------------------------
+
+    def _is_own(self, comment: Comment) -> bool:
+        """An app that may not ask who it is knows its comments in a workflow by their writer's name, elsewhere only
+        when it has written one: another app's are not for it to change."""
+        writer = comment.writer
+        if writer is None:
+            return False
+        return writer.id == self._me.id if self._me else self._in_workflow and writer.login == WORKFLOW
 
     def _comments(self) -> Iterator[Comment]:
         """All, page by page. Of a link to the next page only its query is followed, so never one to another host."""

@@ -18,7 +18,7 @@ from gateway.errors import UserError
 ASK_SECONDS = 0.5
 HOOK_SECONDS = 2.0
 """A checkout waits no longer for the hook."""
-SETTINGS = "outlay.env"
+SETTINGS, UNFINISHED = "outlay.env", "outlay.env.new"
 SHELL_LINE = re.compile(r"#![ \t]*(?:\S*/)?(?:env\s+(?:-S\s+)?)?(?:\S*/)?(?:sh|bash|dash|ksh|zsh)(?:[ \t\r].*)?\n")
 BEGIN, END = "# >>> outlay: the settings of the branch", "# <<< outlay"
 BLOCK = re.compile(rf"^{re.escape(BEGIN)}\n.*?^{re.escape(END)}\n", re.MULTILINE | re.DOTALL)
@@ -66,7 +66,7 @@ def remove() -> None:
         else:
             file.write_bytes(after.encode("utf-8", "surrogateescape"))
         for git_dir in (common, *common.glob("worktrees/*")):
-            (git_dir / SETTINGS).unlink(missing_ok=True)
+            _unlink_settings(git_dir)
     except OSError as error:
         raise UserError(f"{file} cannot be changed: {error.strerror}") from None
     if after != before:
@@ -75,6 +75,8 @@ def remove() -> None:
 
 COMMAND = ("-P", "-m", "gateway.hook_cli", "checked-out")
 """`-P`: nothing is imported from the folder that was checked out."""
+FAILED = f'rm -f "$(git rev-parse --git-dir)/{SETTINGS}" || :'
+"""Also where Python or Outlay is gone, the settings of the branch before do not stay."""
 
 
 @hook.command(name="checked-out", hidden=True)
@@ -90,7 +92,12 @@ def checked_out(refs: tuple[str, ...]) -> None:
 
 
 def write_settings(checkout: worktrees.Checkout, seconds: float) -> str | None:
-    """Write the settings of the branch. Returns the line about its ticket; `None` when the gateway does not tell."""
+    """Write the settings of the branch. Returns the line about its ticket; `None` when the gateway does not tell.
+
+    Those of the branch before go first: whatever fails then, no call is for its ticket. There is no claim in them: it
+    would end before the branch does.
+    """
+    _unlink_settings(checkout.git_dir)
     session = run_cli.session_of(os.environ.get("OUTLAY_URL") or run_cli.URL, None, None)
     try:
         me = run_cli.ask(session, seconds)
@@ -99,7 +106,7 @@ def write_settings(checkout: worktrees.Checkout, seconds: float) -> str | None:
         me = told = None
     session = run_cli.told_by(me, session)
     text = launch.printed("bash", launch.environment(None, session, os.environ), session)
-    run_cli.write_private(checkout.git_dir / SETTINGS, text + "\n")
+    run_cli.write_private(checkout.git_dir / SETTINGS, checkout.git_dir / UNFINISHED, text + "\n")
     return told
 
 
@@ -109,8 +116,13 @@ def with_block(before: str, python: str) -> str | None:
     first = SHELL_LINE.match(plain)
     if first is None:
         return None
-    command = f'{shlex.join([python, *COMMAND])} "$@" 2>/dev/null || :'
+    command = f'{shlex.join([python, *COMMAND])} "$@" 2>/dev/null || {FAILED}'
     return f"{first[0]}{BEGIN}\n{command}\n{END}\n{plain[first.end() :]}"
+
+
+def _unlink_settings(git_dir: Path) -> None:
+    for name in (SETTINGS, UNFINISHED):
+        (git_dir / name).unlink(missing_ok=True)
 
 
 def _checkout() -> worktrees.Checkout:

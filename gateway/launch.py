@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.errors import UserError
+from gateway.repositories import branch_header
 
 TOOLS = ("claude", "codex", "gemini", "opencode", "aider")
 WITHOUT_SESSION = ("gemini", "aider")
@@ -54,7 +55,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     claim: str | None = None
 
     def headers(self) -> dict[str, str]:
-        values = (self.ticket, self.task, self.repo, self.branch, self.claim)
+        branch = branch_header(self.branch) if self.branch else None
+        values = (self.ticket, self.task, self.repo, branch, self.claim)
         return {name: value for name, value in zip(EVIDENCE, values, strict=True) if value}
 
     def base(self) -> str:

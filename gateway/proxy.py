@@ -24,7 +24,7 @@ from gateway.ledger import Ledger, now_us
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
-from gateway.repositories import branch_name, repo_name
+from gateway.repositories import header_branch, repo_name
 from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
@@ -411,7 +411,7 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         client_version=client.version,
         session_id=client.session_id,
         repo=repo_name(headers.get("x-outlay-repo")),
-        branch=branch_name(headers.get("x-outlay-branch")),
+        branch=header_branch(headers.get("x-outlay-branch")),
         purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
     )
 

@@ -1,12 +1,15 @@
 """Names of repositories and branches, as clients and git write them."""
 
 import re
+import string
+from urllib.parse import quote, unquote
 
 REMOTE = re.compile(
     r"(?:(?:https?|ssh|git)://(?:[^@/\s]*@)?[^/\s]+/|(?:[^@/\s]+@)?[^:/\s]+:)(?P<name>[^\s?#]+?)(?:\.git)?/?", re.ASCII
 )
 NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+){1,9}", re.ASCII)
 NAME_MAX = 255
+PLAIN = string.punctuation.replace("%", "")
 
 
 def repo_name(value: str | None) -> str | None:
@@ -23,3 +26,14 @@ def branch_name(value: str | None) -> str | None:
     """A branch, without `refs/heads/`: printable, without spaces, bounded. Else `None`."""
     name = (value or "").removeprefix("refs/heads/")
     return name if name.isprintable() and " " not in name and 0 < len(name) <= NAME_MAX else None
+
+
+def branch_header(branch: str) -> str:
+    """A branch as the header `x-outlay-branch` holds it: in ASCII, for tools send nothing else. What is not, and `%`,
+    is percent-encoded."""
+    return quote(branch, safe=PLAIN)
+
+
+def header_branch(value: str | None) -> str | None:
+    """The branch that the header holds, also where a client encoded nothing."""
+    return branch_name(unquote(value) if value and value.isascii() else value)

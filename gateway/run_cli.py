@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from gateway import claims, launch, tickets, worktrees
+from gateway.addresses import is_address
 from gateway.errors import UserError
 from gateway.repositories import branch_name, repo_name
 
@@ -99,7 +100,7 @@ def _asked(url: str, ticket: str | None, task: str | None) -> tuple[launch.Sessi
     """The session, and the line that says which ticket its calls go to."""
     session = session_of(url, ticket, task)
     me = ask(session)
-    session = told_by(me, session)
+    session = _signed(told_by(me, session))
     return session, said(session, me)
 
 
@@ -122,17 +123,17 @@ def session_of(url: str, ticket: str | None, task: str | None) -> launch.Session
 
 
 def told_by(me: Me | None, session: launch.Session) -> launch.Session:
-    """The session with what the gateway reads in its branch; signed, where there is a claim key."""
+    """The session with what the gateway reads in its branch."""
     of_branch = ",".join(found.ticket_id for found in me.branch_tickets) if me else ""
-    ticket = session.ticket or of_branch or None
+    return msgspec.structs.replace(session, path_ticket=session.ticket or of_branch or None)
+
+
+def _signed(session: launch.Session) -> launch.Session:
+    """The session with a claim, where there is a claim key."""
     claim_key = os.environ.get("OUTLAY_CLAIM_KEY")
-    return msgspec.structs.replace(
-        session, path_ticket=ticket, claim=_signed(claim_key, session, ticket) if claim_key else None
-    )
-
-
-def _signed(claim_key: str, session: launch.Session, ticket: str | None) -> str:
-    now = int(time.time())
+    if not claim_key:
+        return session
+    now, ticket = int(time.time()), session.path_ticket
     claim = claims.Claim(
         tickets=tuple(part.strip() for part in ticket.split(",")) if ticket else (),
         issued_at=now,
@@ -141,12 +142,11 @@ def _signed(claim_key: str, session: launch.Session, ticket: str | None) -> str:
         branch=session.branch,
         key=claims.fingerprint(session.key) if session.key else None,
     )
-    return claims.sign(claim_key, claim)
+    return msgspec.structs.replace(session, claim=claims.sign(claim_key, claim))
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_address(url):
         raise click.BadParameter(f"write an address like {URL}", param_hint="--url or OUTLAY_URL")
     return url.rstrip("/")
 
@@ -219,7 +219,7 @@ def _gemini_home(environ: Mapping[str, str]) -> Path | None:
         for entry in own.iterdir() if own.is_dir() else ():
             if entry != file and not os.path.lexists(ours / entry.name):
                 (ours / entry.name).symlink_to(entry)
-        write_private(ours / file.name, settings)
+        write_private(ours / file.name, ours / f"{file.name}.{os.getpid()}", settings)
     except ValueError:  # JSON with comments: left to Gemini CLI
         return None
     except OSError as error:
@@ -227,9 +227,8 @@ def _gemini_home(environ: Mapping[str, str]) -> Path | None:
     return home
 
 
-def write_private(path: Path, text: str) -> None:
-    """Whole or not at all, and readable by its owner only."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
+def write_private(path: Path, beside: Path, text: str) -> None:
+    """Whole or not at all, by way of a file beside it, and readable by its owner only."""
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

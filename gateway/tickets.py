@@ -13,7 +13,7 @@ from gateway.call import Ask, Attribution, Client, Principal, TaskSource, Ticket
 from gateway.claims import Claim, ClaimError, Claims
 from gateway.config import TicketSettings
 from gateway.errors import Refusal
-from gateway.repositories import branch_name, repo_name
+from gateway.repositories import branch_name, header_branch, repo_name
 from gateway.sessions import Remembered, Sessions
 from gateway.ticket_keys import Found, TicketKeys
 from gateway.tracker import Tracker
@@ -171,9 +171,9 @@ def _place(headers: Headers, client: Client, checkout: Checkout | None, ignored:
     repo, branch = headers.get("x-outlay-repo"), headers.get("x-outlay-branch")
     if repo and not repo_name(repo):
         ignored.append("repo:malformed")
-    if branch and not branch_name(branch):
+    started = header_branch(branch)
+    if branch and not started:
         ignored.append("branch:malformed")
-    started = branch_name(branch)
     now = (None if client.is_branch_old else client.branch) or (checkout.branch if checkout else None)
     if checkout is not None and now is None and started is None:
         now = DETACHED  # whatever it was on when the session began

@@ -8,7 +8,7 @@ import contextlib
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,29 +37,35 @@ class Checkout(msgspec.Struct, frozen=True):
     """Also while the branch is being rebased; `None` on none."""
 
 
-def checkout_of(folder: Path, within: Iterable[Path] = (Path("/"),)) -> Checkout | None:
-    """The checkout that a folder is in; `None` outside of any. Only what lies `within` these folders is read."""
+def checkout_of(folder: Path, within: Sequence[Path] = (Path("/"),)) -> Checkout | None:
+    """The checkout that a folder is in; `None` outside of any. Only what lies `within` these folders is read, wherever
+    links and git's own files lead."""
     folder = folder.absolute()
     for root in (folder, *folder.parents):
-        if not any(root.is_relative_to(top) for top in within):
+        if not _is_within(root, within):
             return None
         entry = root / ".git"
-        if _kind(entry / "HEAD"):
-            return _read_checkout(root, entry)
         if _kind(entry) == stat.S_IFREG:
-            git_dir = root / (git_dir_in(_read(entry, HEAD_MAX)) or "")
-            is_within = any(git_dir.resolve().is_relative_to(top) for top in within)
-            return _read_checkout(root, git_dir) if is_within and _kind(git_dir / "HEAD") else None
+            git_dir = root / (git_dir_in(_read(entry, HEAD_MAX, within)) or "")
+            return _read_checkout(root, git_dir, within) if _kind(git_dir / "HEAD") else None
+        if _kind(entry / "HEAD"):
+            return _read_checkout(root, entry, within)
     return None
 
 
-def _read_checkout(root: Path, git_dir: Path) -> Checkout:
-    common = git_dir / (_read(git_dir / "commondir", HEAD_MAX).strip() or ".")
-    ref = head_in(_read(git_dir / "HEAD", HEAD_MAX))
+def _read_checkout(root: Path, git_dir: Path, within: Sequence[Path]) -> Checkout | None:
+    if not _is_within(git_dir.resolve(), within):
+        return None
+    common = git_dir / (_read(git_dir / "commondir", HEAD_MAX, within).strip() or ".")
+    ref = head_in(_read(git_dir / "HEAD", HEAD_MAX, within))
     if ref is None:
-        ref = next((name for path in REBASING if (name := _read(git_dir / path, HEAD_MAX).strip())), None)
-    url = origin_in(_read(common / "config", CONFIG_MAX))
+        ref = next((name for path in REBASING if (name := _read(git_dir / path, HEAD_MAX, within).strip())), None)
+    url = origin_in(_read(common / "config", CONFIG_MAX, within))
     return Checkout(root, git_dir, repo_name(url), branch_of(ref) if ref else None)
+
+
+def _is_within(path: Path, tops: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(top) for top in tops)
 
 
 def _kind(path: Path) -> int:
@@ -70,12 +76,12 @@ def _kind(path: Path) -> int:
         return 0
 
 
-def _read(path: Path, limit: int) -> str:
+def _read(path: Path, limit: int, within: Sequence[Path]) -> str:
     """The text of a regular file (a FIFO would wait for ever); empty for anything else, or more."""
-    if _kind(path) != stat.S_IFREG:
+    if _kind(path) != stat.S_IFREG or not _is_within(real := path.resolve(), within):
         return ""
     try:
-        with path.open("rb") as file:
+        with real.open("rb") as file:
             data = file.read(limit + 1)
     except OSError:
         return ""

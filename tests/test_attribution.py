@@ -160,6 +160,16 @@ async def test_odd_ticket_headers_are_ignored_and_the_call_goes_on(gateway: Runn
     assert (row["ticket_source"], row.get("tickets")) == ("none", None)
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("identity", 200), ("gzip", 400)])
+async def test_the_branch_in_a_header_is_decoded(gateway: Running, encoding: str, status: int) -> None:
+    """Also in the record of a call that is refused before its evidence is weighed."""
+    gateway.upstream.answer(whole(ANSWER))
+    fields = {"x_outlay_branch": "PAY-1-%E6%97%A5", "content_encoding": encoding}
+    async with gateway.post("/v1/chat/completions", CHAT, **fields) as response:
+        assert response.status == status
+    assert [row["branch"] for row in gateway.closed()] == ["PAY-1-日"]
+
+
 async def test_tickets_in_two_headers(gateway: Running) -> None:
     gateway.upstream.answer(whole(ANSWER))
     fields = [("Authorization", f"Bearer {gateway.key}"), ("x-outlay-ticket", "PAY-1"), ("x-outlay-ticket", "PAY-2")]

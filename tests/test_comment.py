@@ -225,11 +225,37 @@ def test_the_token_of_a_workflow_knows_its_comment(
     """It may not ask who it is."""
     github.is_app = True
     github.add(f"{MARKER}\nof a person", by=SOMEBODY)
+    github.add(f"{MARKER}\nof another app", by=SOMEBODY, login="other[bot]")
+    others = list(github.comments)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
     with a_gateway() as url:
         job(monkeypatch, github, url, KEY)
         for did in ("created", "unchanged"):
             assert once(capsys, "--ticket", "PAY-7").out.endswith(f": {did}\n")
-    assert len(github.comments) == 2
+    assert github.comments[:-1] == others
+    assert github.written() == ["POST"]
+
+
+@pytest.mark.parametrize("where", ["true", None])
+def test_the_token_of_another_app_touches_its_own_comments_alone(
+    github: FakeForge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str | None
+) -> None:
+    """Who it is shows in what it writes."""
+    github.is_app, github.login = True, "costs[bot]"
+    github.add(f"{MARKER}\nof another app", by=SOMEBODY, login="other[bot]")
+    own = github.add(f"{MARKER}\nold")
+    others = [github.comments[0]]
+    if where:
+        monkeypatch.setenv("GITHUB_ACTIONS", where)
+    else:
+        others.append(github.add(f"{MARKER}\nof a workflow", by=SOMEBODY, login="github-actions[bot]"))
+    others = [dict(comment_) for comment_ in others]
+    with a_gateway() as url:
+        job(monkeypatch, github, url, KEY)
+        for _ in range(2):
+            assert once(capsys, "--ticket", "PAY-7").code == 0
+    assert [comment_ for comment_ in github.comments if comment_ != own] == others
+    assert "`PAY-7`" in own["body"]
 
 
 def test_two_at_once_leave_one(forge: FakeForge, run: Run) -> None:
@@ -349,7 +375,8 @@ def test_a_token_that_cannot_ask_who_it_is_writes_no_second_comment(forge: FakeF
         assert (ran.code, "it needs the scope `api`" in ran.err) == (1, True)
         assert forge.written() == []
     else:
-        assert ran.out.endswith(": created\n")  # that one is a person's
+        assert ran.out.endswith(": updated\n")  # what it writes shows that the old one is its own
+        assert len(forge.own(MARKER)) == 1
 
 
 def test_a_wrong_token(forge: FakeForge, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,6 +507,15 @@ def test_a_wrong_option_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str])
     assert once(capsys, "--ticket", "PAY-1").code == 2
     assert once(capsys, "--pr", "0").code == 2
     assert once(capsys, "--url", "localhost:8080", "--dry-run", "--ticket", "PAY-1").code == 2
+    for none in ("", " ", "PAY-1,", ",PAY-1"):
+        ran = once(capsys, "--dry-run", "--ticket", none)
+        assert (ran.code, "write tickets like PAY-123" in ran.err) == (2, True)
+
+
+def test_tickets_may_be_named_with_commas(forge: FakeForge, run: Run) -> None:
+    ran = run("--ticket", "PAY-1, acme/shop#2", "--ticket", "PAY-3,PAY-1", "--dry-run", "--json")
+    found = [ticket["ticket_id"] for ticket in json.loads(ran.out)["tickets"]]
+    assert found == ["PAY-1", "acme%2Fshop%232", "PAY-3"]
 
 
 # -- what it says ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway import hook_cli
+from gateway import claims, hook_cli
 from gateway.cli import outlay
 from tests.checkouts import ALONE, git, make_repository
 from tests.fakes.upstream import FakeUpstream, whole
@@ -45,11 +45,11 @@ def hook(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Hook:
     return invoke
 
 
-async def checkout(folder: Path, *arguments: str, url: str = NOWHERE) -> tuple[int, str]:
+async def checkout(folder: Path, *arguments: str, url: str = NOWHERE, **environ: str) -> tuple[int, str]:
     """`git checkout`: exit code, and what stands on its stderr."""
     process = await asyncio.create_subprocess_exec(
         "git", "checkout", "--quiet", *arguments, cwd=folder, stderr=asyncio.subprocess.PIPE,
-        env={**ALONE, "OUTLAY_URL": url, "OUTLAY_KEY": "olk_k"},
+        env={**ALONE, "OUTLAY_URL": url, "OUTLAY_KEY": "olk_k", **environ},
     )  # fmt: skip
     _, err = await asyncio.wait_for(process.communicate(), 30)
     return process.returncode or 0, err.decode()
@@ -126,6 +126,45 @@ async def test_a_hook_whose_outlay_is_gone_fails_no_checkout(hook: Hook, reposit
     file = hook_of(repository)
     file.write_text(file.read_text().replace(sys.executable, "/gone/python"))
     assert await checkout(repository, "-b", "PAY-128") == (0, "")
+    assert written(repository) == []
+
+
+def written(repository: Path) -> list[str]:
+    return sorted(file.name for file in (repository / ".git").glob("outlay*"))
+
+
+async def test_whatever_fails_the_settings_of_the_branch_before_do_not_stay(hook: Hook, repository: Path) -> None:
+    hook("install")
+    assert written(repository) == ["outlay.env"]
+    (repository / ".git/outlay.env.new").write_text("cut sh")
+    assert await checkout(repository, "-b", "PAY-132", OPENCODE_CONFIG_CONTENT="{") == (0, "")
+    assert written(repository) == []
+    (repository / ".git/outlay.env.new").write_text("cut sh")
+    assert await checkout(repository, "-b", "PAY-133") == (0, "")
+    assert written(repository) == ["outlay.env"]
+    (repository / ".git/outlay.env.new").write_text("cut sh")
+    assert hook("remove").exit_code == 0
+    assert written(repository) == []
+
+
+async def test_the_settings_of_the_branch_before_are_gone_when_the_hook_ends_early(
+    hook: Hook, repository: Path, upstream: FakeUpstream
+) -> None:
+    """It is killed while it asks."""
+    upstream.answer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", *[b" ", 0.3] * 30])
+    hook("install")
+    assert await checkout(repository, "-b", "PAY-134", url=upstream.url) == (0, "")
+    assert written(repository) == []
+
+
+async def test_no_claim_is_written_which_would_end_before_the_branch(hook: Hook, repository: Path) -> None:
+    hook("install")
+    key, _ = claims.new_key("clk_1")
+    for claim_key in (key, "broken"):
+        assert await checkout(repository, "-B", "PAY-135", OUTLAY_CLAIM_KEY=claim_key) == (0, "")
+        now = settings(repository / ".git")
+        assert (now["OUTLAY_BRANCH"], "OUTLAY_CLAIM" in now) == ("PAY-135", False)
+        assert "x-outlay-claim" not in now["ANTHROPIC_CUSTOM_HEADERS"]
 
 
 async def test_nothing_is_imported_from_the_folder_that_is_checked_out(hook: Hook, repository: Path) -> None:
@@ -176,7 +215,8 @@ def test_shells_are_known_by_the_first_line(line: str) -> None:
     after = hook_cli.with_block(f"{line}\nexit 0\n", "/the python")
     assert after is not None
     assert after.startswith(f"{line}\n# >>> outlay")
-    assert "'/the python' -P -m gateway.hook_cli checked-out \"$@\" 2>/dev/null || :\n" in after
+    command = "'/the python' -P -m gateway.hook_cli checked-out \"$@\" 2>/dev/null"
+    assert f'{command} || rm -f "$(git rev-parse --git-dir)/outlay.env" || :\n' in after
     assert after.endswith("# <<< outlay\nexit 0\n")
 
 

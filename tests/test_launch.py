@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway import launch
 from gateway.errors import UserError
 from gateway.launch import Session
+from gateway.repositories import branch_name, header_branch
 from gateway.routes import resolve
 
 URL = "http://127.0.0.1:8080"
@@ -39,6 +40,32 @@ def test_claude_code() -> None:
         "ANTHROPIC_CUSTOM_HEADERS": LINES,
         "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
     }
+
+
+@pytest.mark.parametrize(
+    ("branch", "header"),
+    [
+        ("feature/日本", "feature/%E6%97%A5%E6%9C%AC"),
+        ("fix/100%", "fix/100%25"),
+        ("fix/%41", "fix/%2541"),
+        ("a/b#1,2+3!&=@{x}'\"$();`<>|", "a/b#1,2+3!&=@{x}'\"$();`<>|"),
+    ],
+)
+def test_a_branch_is_sent_in_ascii(branch: str, header: str) -> None:
+    """Header values beyond it make tools fail."""
+    session = Session(url=URL, branch=branch)
+    assert session.headers() == {"x-outlay-branch": header}
+    assert header_branch(header) == branch
+    assert launch.environment("codex", session, {})["OUTLAY_BRANCH"] == header
+    assert launch.environment(None, session, {})["ANTHROPIC_CUSTOM_HEADERS"] == f"x-outlay-branch: {header}"
+
+
+@given(st.text(min_size=1, max_size=255).filter(lambda text: branch_name(text) == text))
+def test_the_gateway_reads_the_branch_that_was_sent(branch: str) -> None:
+    header = Session(url=URL, branch=branch).headers()["x-outlay-branch"]
+    assert header.isascii()
+    assert header_branch(header) == branch
+    assert header == branch or not branch.isascii() or "%" in branch
 
 
 def test_claude_code_named() -> None:

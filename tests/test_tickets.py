@@ -350,6 +350,25 @@ def test_the_branch_that_is_believed() -> None:
     assert weigh(here, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",), "as CI systems leave it"
 
 
+@pytest.mark.parametrize(
+    ("header", "branch"),
+    [
+        ("PAY-3/%E6%97%A5%E6%9C%AC", "PAY-3/日本"),
+        ("PAY-3/日本", "PAY-3/日本"),  # of a client that encodes nothing
+        ("PAY-3/日本%25", "PAY-3/日本%25"),
+        ("PAY-3/100%", "PAY-3/100%"),
+        ("PAY-3/%2541", "PAY-3/%41"),
+        ("PAY-3%0Ax-outlay-ticket:%20PAY-4", None),
+        ("PAY-3%20x", None),
+        ("%00", None),
+    ],
+)
+def test_the_branch_in_a_header_is_decoded(header: str, branch: str | None) -> None:
+    found = Weighing()(x_outlay_branch=header)
+    assert (found.branch, found.tickets) == (branch, ("PAY-3",) if branch else ())
+    assert found.ignored == (() if branch else ("branch:malformed",))
+
+
 def test_a_commit_of_an_open_pull_request() -> None:
     found = Weighing(tracker=SYNCED)(Client(repo="acme/shop", commit_sha="b16e3137"))
     assert (found.tickets, found.ticket_source, found.ticket_state) == (("PAY-123",), "branch", "known")

@@ -203,6 +203,38 @@ async def test_only_checkouts_below_the_roots_are_read(repository: Path, tmp_pat
     assert found.branch == "PAY-124"
 
 
+def test_links_that_lead_out_of_the_roots_are_not_followed(repository: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+
+    def seen(folder: str) -> tuple[str | None, str | None] | None:
+        checkout = checkout_of(root / folder, [root])
+        return checkout and (checkout.repo, checkout.branch)
+
+    (root / "linked").mkdir()
+    (root / "linked/.git").symlink_to(repository / ".git")
+    assert seen("linked") is None
+    assert told(root / "linked") == ("acme/billing-core", BRANCH), "without roots"
+
+    (root / "pointing").mkdir()
+    (tmp_path / "elsewhere").write_text(f"gitdir: {root}/inside/.git\n")
+    (root / "pointing/.git").symlink_to(tmp_path / "elsewhere")
+    inside = make_repository(root / "inside", "PAY-5")
+    assert seen("pointing") is None
+    assert seen("inside") == ("acme/billing-core", "PAY-5")
+
+    (inside / ".git/commondir").write_text(f"{repository}/.git\n")
+    assert seen("inside") == (None, "PAY-5")
+    (inside / ".git/commondir").write_text("../../out/.git\n")
+    (root / "out").symlink_to(repository)
+    assert seen("inside") == (None, "PAY-5")
+    (inside / ".git/commondir").unlink()
+    for name in ("config", "HEAD"):
+        (inside / ".git" / name).unlink()
+        (inside / ".git" / name).symlink_to(repository / ".git" / name)
+    assert seen("inside") == (None, None)
+
+
 async def test_folders_that_cannot_be_looked_at_are_no_error(repository: Path, tmp_path: Path) -> None:
     seen = worktrees.Worktrees([str(tmp_path)])
     loop = tmp_path / "loop"

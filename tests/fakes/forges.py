@@ -53,6 +53,8 @@ class FakeForge:
     """Fewer than asked for, as forges may."""
     is_app: bool = False
     """The token is an app's: it cannot ask who it is."""
+    login: str = "github-actions[bot]"
+    """Of who writes with the token."""
     branch: str = "feature/PAY-7-x"
     failures: deque[tuple[str, int, dict[str, str]]] = field(default_factory=deque)
     """Method, status and header fields of answers to give first, each once."""
@@ -68,9 +70,10 @@ class FakeForge:
     def api(self) -> str:
         return f"http://127.0.0.1:{self.port}{PATHS[self.kind].api}"
 
-    def add(self, body: str, by: int = ME, type_: str = "User") -> dict[str, Any]:
+    def add(self, body: str, by: int = ME, login: str | None = None) -> dict[str, Any]:
         """A comment that somebody wrote."""
-        person = {"id": by, "login": "x", "username": "x"} | ({"type": type_} if self.kind == "github" else {})
+        login = login or (self.login if by == ME else "x")
+        person = {"id": by, "login" if self.kind == "github" else "username": login}
         with self._lock:
             number = max((comment["id"] for comment in self.comments), default=100) + 1
             comment = {"id": number, "body": body, "user" if self.kind == "github" else "author": person}
@@ -113,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(401, {"message": "Bad credentials"})
         at, asked = PATHS[forge.kind], (self.command, url.path.removeprefix(PATHS[forge.kind].api))
         if asked == ("GET", "/user"):
-            return self._answer(403 if forge.is_app else 200, {"id": ME, "login": "outlay-bot"})
+            return self._answer(403 if forge.is_app else 200, {"id": ME})
         if asked == ("GET", at.pull):
             return self._answer(
                 200, {"head": {"ref": forge.branch}} if forge.kind == "github" else {"source_branch": forge.branch}
@@ -122,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._page(parse_qs(url.query))
         if asked == ("POST", at.comments):
             forge.before_post()
-            comment = forge.add(body, type_="Bot" if forge.is_app else "User")
+            comment = forge.add(body)
             forge.lost -= 1
             return self._answer(201 if forge.lost < 0 else 502, comment)
         found = next((c for c in forge.comments if asked[1] == f"{at.comment}{c['id']}"), None)
