@@ -121,9 +121,8 @@ def _noting(rows: Iterable[work.Row], projects: set[str]) -> Iterator[work.Row]:
 
 def _told(imported: Imported) -> str:
     counts, problems = imported.counts, imported.problems
-    parts = [
-        f"{number:,} {what}" for what, number in counts._asdict().items() if number or what not in ("older", "gone")
-    ]
+    rare = ("older", "gone")
+    parts = [f"{number:,} {what}" for what, number in counts._asdict().items() if number or what not in rare]
     line = f"{imported.table}: {', '.join(parts)}"
     left = [f"{number:,} rows ({reason})" for reason, number in problems.rows.most_common()]
     left += [f"the column {name}" for name in problems.columns]

@@ -64,7 +64,7 @@ async def test_a_python_script_on_a_branch(tmp_path: Path, upstream: FakeUpstrea
         code, out, err = await run_outlay("sql", "--data", str(gateway.dir), "--json", "SELECT * FROM calls")
     assert code == 0, err
     [row] = json.loads(out)
-    assert (row["ticket_id"], row["ticket_source"], row["status"]) == ("PAY-123", "branch", 200)
+    assert (row["ticket_id"], row["ticket_source"], row["status"]) == ("PAY-123", "path", 200)
     assert (row["repo"], row["branch"], row["client"]) == ("acme/billing-core", BRANCH, "openai-python")
     assert row["team_id"] == "payments"
 

@@ -17,5 +17,6 @@
 -- @merge_commit: Commit that it was merged with
 -- @reverted_at: When it was reverted, UTC
 -- @reverted_by: What reverted it
+-- @updated_at: When the forge last changed it, UTC: of two versions, the later one counts
 -- @url: Its page
 FROM read_parquet('lake:work/**/pull_requests.parquet', union_by_name = true, hive_partitioning = false)
