@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import duckdb
 import msgspec
 
-import analytics
 from analytics import build, disk, lake, work
 from gateway.call import Call
 from gateway.config import LedgerSettings, TicketSettings
@@ -109,10 +108,13 @@ def _tracker(data: Path) -> Snapshot:
 
 
 def _open(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    db = analytics.open(data)
+    """The views, in a database of its own: others in this process have the published one open, with other limits."""
+    if not lake.is_published(data):
+        lake.publish(data)
+    db = lake.scratch(data, threads)
     db.execute(build.step("attribute_session"))
-    if threads is not None:
-        db.execute("SET threads = $threads", {"threads": threads})
+    db.execute(f"ATTACH {build.literal(str(data / 'outlay.duckdb'))} AS lake (READ_ONLY)")
+    db.execute("USE lake")
     return db
 
 

@@ -183,6 +183,14 @@ def test_parquet_may_have_times_with_a_zone_and_other_numbers(run: Run) -> None:
     assert (row["reopened_count"], row["title"], row["labels"]) == (3, None, [])
 
 
+def test_a_number_in_parquet_that_is_none_is_named_with_its_row(run: Run) -> None:
+    with duckdb.connect() as db:
+        db.sql("SELECT 'PAY-' || range AS ticket_id, range / 0.0 AS estimate FROM range(2)").write_parquet(
+            "tickets.parquet"
+        )
+    assert run("tickets.parquet")[2].startswith("tickets.parquet row 1: has a number that is none\n")
+
+
 def test_lists_in_csv_are_json_or_have_commas(run: Run) -> None:
     Path("tickets.csv").write_text('\ufeffticket_id,labels,aliases\nPAY-1,"bug, a b",\nPAY-2,"[""x,y""]",OLD-5\n')
     assert run("tickets.csv")[0] == 0

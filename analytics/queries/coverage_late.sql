@@ -4,7 +4,7 @@ SELECT
   count(DISTINCT call_id) AS calls,
   count(*) AS corrections,
   count(DISTINCT call_id) FILTER (WHERE list_cost_usd IS NULL) AS unpriced_calls,
-  coalesce(sum(list_cost_usd) FILTER (WHERE is_last), 0) AS list_cost_usd
+  coalesce(sum(list_cost_usd) FILTER (WHERE is_last), 0) AS moved_usd
 FROM (
   SELECT *, row_number() OVER (PARTITION BY call_id, rule ORDER BY corrected_at DESC) = 1 AS is_last
   FROM attribution_changes
@@ -12,4 +12,4 @@ FROM (
     AND ($team IS NULL OR team_id = $team)
 )
 GROUP BY rule
-ORDER BY list_cost_usd DESC, rule
+ORDER BY moved_usd DESC, rule

@@ -134,21 +134,29 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Numbered]:
 
 def _read_parquet(path: Path, problems: Problems) -> Iterator[Numbered]:
     path.open("rb").close()  # a missing file is told as for the other formats
-    number = 0
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    try:
+        for number, text in enumerate(_parquet_rows(path), 1):
+            try:
+                values = decoder.decode(text)
+            except msgspec.MsgspecError:
+                problems.row(number, "unreadable", "has a number that is none")
+                continue
+            yield number, {name: value for name, value in values.items() if value is not None}
+    except duckdb.Error as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[str]:
+    """Each as JSON."""
+    file = {"file": build.glob_of(path)}
     with duckdb.connect() as db:
         with contextlib.suppress(duckdb.Error):  # where DuckDB knows no other zones
             db.execute("SET TimeZone = 'UTC'")
-        try:
-            names = db.execute(build.step("file_columns"), {"file": build.glob_of(path)}).fetchall()
-            _check_header(path, [name for name, _ in names])
-            result = db.execute(build.step("read_work_rows"), {"file": build.glob_of(path)})
-            while rows := result.fetchmany(BATCH_ROWS):
-                for (text,) in rows:
-                    number += 1
-                    values = msgspec.json.decode(text, type=dict[str, Any])
-                    yield number, {name: value for name, value in values.items() if value is not None}
-        except (duckdb.Error, msgspec.MsgspecError) as error:
-            raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        _check_header(path, [name for name, _ in db.execute(build.step("file_columns"), file).fetchall()])
+        result = db.execute(build.step("read_work_rows"), file)
+        while rows := result.fetchmany(BATCH_ROWS):
+            yield from (text for (text,) in rows)
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
