@@ -34,7 +34,7 @@ def data(data: Path) -> Path:
             later(2, **pay, **named("PAY-3", source="claim", state="closed"), ticket_candidates=("header:PAY-1",)),
             later(3, **pay, list_cost_nano=500, task_id="a", task_source="none"),
             later(4, **pay, list_cost_nano=100, task_id="b", task_source="none"),
-            later(5, **pay, branch="fix", list_cost_nano=2_000),  # late evidence knows better
+            later(5, **pay, repo="acme/shop", branch="fix", list_cost_nano=2_000),  # late evidence knows better
             later(6, **ops, price_status="unpriced", list_cost_nano=None),
             later(7, **ops, client="somebodys-sdk", list_cost_nano=7, ticket_candidates=("header:(malformed)",)),
             later(30, **ops, purpose="ci", list_cost_nano=900),

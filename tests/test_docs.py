@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from analytics import build, work
 from analytics.comment import comment
+from analytics.sources import files
+from analytics.work_cli import RULES
 from gateway import launch
 from gateway.api import Api
 from gateway.cli import outlay
@@ -91,3 +94,21 @@ def test_the_api_is_documented() -> None:
     assert {f"GET {path}" for path in paths} == set(re.findall(r"^\| `(GET [^`]*)`", page, re.MULTILINE))
     for command in re.findall(r"`(--[\w-]+)`", page):
         assert command in {option for parameter in comment.params for option in parameter.opts}
+
+
+DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+
+
+def test_every_work_table_and_relation_is_documented() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)", DATA.partition("## Work tables")[2], re.MULTILINE))
+    assert rows.keys() == set(files.TABLES)
+    for name in files.TABLES:
+        assert set(re.findall(r"`(\w+)(?:\[\])?`", rows[name])) >= work.TABLES[name].columns.keys()
+    assert [name for name in build.load() if f"`{name}`" not in DATA] == []
+
+
+def test_every_rule_of_late_evidence_is_documented() -> None:
+    page = (ROOT / "docs/attribution.md").read_text(encoding="utf-8").partition("## Late evidence")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == RULES.keys()
+    described = build.load()["attribution_changes"].columns["rule"]
+    assert [rule for rule in RULES if rule not in described] == []

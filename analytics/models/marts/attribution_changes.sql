@@ -1,6 +1,6 @@
 -- What late evidence changed: why calls have another ticket than when they were answered. One row per correction of a call's attribution.
 -- @corrected_at: When it was corrected, UTC
--- @rule: What was known: task (the ticket of another call of its task), branch, commit (the tickets of its pull request), candidate (what may have been meant became known), moved (the ticket has another key, or was a pull request), state (only that changed), taken_back (its branch named no ticket of a known project)
+-- @rule: What was known: task (the ticket of another call of its task), name (the branch names one that is known by now), branch, commit (the tickets of its pull request), candidate (what may have been meant became known), moved (the ticket has another key, or was a pull request), state (only that changed), taken_back (its branch named no ticket of a known project)
 -- @tickets_before: Tickets before the correction
 -- @tickets_after: Tickets since the correction
 -- @ticket_source_before: How the ticket was known before the correction
@@ -34,8 +34,9 @@ SELECT
     WHEN len(tickets_before) > 0 AND ticket_source_before = ticket_source_after THEN CASE
       WHEN more_candidates > 0 THEN 'taken_back' WHEN tickets_before <> tickets_after THEN 'moved' ELSE 'state' END
     WHEN ticket_source_after = 'task' THEN 'task'
-    WHEN ticket_source_after <> 'branch' OR more_candidates < 0 THEN 'candidate'
+    WHEN ticket_source_after <> 'branch' THEN 'candidate'
     WHEN branch IS NULL THEN 'commit'
+    WHEN contains(upper(branch), tickets_after[1]) THEN 'name'
     ELSE 'branch'
   END AS rule,
   tickets_before, tickets_after, ticket_source_before, ticket_source_after, ticket_state_before, ticket_state_after,
