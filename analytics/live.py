@@ -93,8 +93,7 @@ class Live:
                 answers = await asyncio.to_thread(self._query, kind, names)
         except duckdb.InterruptException:
             self._rests[kind] = time.monotonic() + REST_SECONDS
-            why = "that took %g s and was given up; not tried again for %g s"
-            log.error("the spend of %s cannot be told: " + why, kind, QUERY_SECONDS, REST_SECONDS)
+            log.error("the spend of %s takes over %g s: not asked for %g s", kind, QUERY_SECONDS, REST_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
             log.error("the spend of %s cannot be told: %s", kind, str(error).partition("\n")[0] or type(error).__name__)
         finally:
