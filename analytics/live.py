@@ -2,8 +2,9 @@
 
 HTTP over a Unix domain socket in the data folder, `control.sock`, which its user alone may open; the other side is
 `gateway/control.py`. One query runs at a time, in a thread, and answers everybody who waits for that kind of thing: it
-reads the calls once, however many ask. Each query sees the calls up to the last one answered; an answer is given again
-for `FRESH_SECONDS`. A task's calls count when they were booked in the last `TASK_DAYS`.
+reads the calls once, however many ask, and takes one core, for the gateway streams with the others. Each query sees the
+calls up to the last one answered; an answer is given again for `FRESH_SECONDS`. A task's calls count when they were
+booked in the last `TASK_DAYS`.
 """
 
 import asyncio
@@ -35,6 +36,8 @@ ANSWERS_MAX = 1000
 TASK_DAYS = 35
 QUERY_SECONDS = 30.0
 """A query that takes longer is given up. The gateway waits less; who asks again then finds the answer."""
+REST_SECONDS = 30.0
+"""After a query that was given up nobody starts another of its kind: it would end no sooner."""
 RETRY_SECONDS = 5.0
 
 log = logging.getLogger("outlay.live")
@@ -53,6 +56,8 @@ class Live:
         self._asked = asyncio.Event()
         self._answers: dict[tuple[Kind, str], tuple[float, bytes]] = {}
         """With the (monotonic) time until which they are given again; oldest first."""
+        self._rests: dict[Kind, float] = {}
+        """Until when (monotonic) a kind is not asked for."""
         self._db: duckdb.DuckDBPyConnection | None = None
 
     async def ask(self, kind: Kind, name: str) -> bytes | None:
@@ -84,7 +89,11 @@ class Live:
         limit = asyncio.get_running_loop().call_later(QUERY_SECONDS, self._interrupt)
         answers: dict[str, bytes] = {}
         try:
-            answers = await asyncio.to_thread(self._query, kind, names)
+            if time.monotonic() >= self._rests.get(kind, 0.0):
+                answers = await asyncio.to_thread(self._query, kind, names)
+        except duckdb.InterruptException:
+            self._rests[kind] = time.monotonic() + REST_SECONDS
+            log.error("the spend of %s takes over %g s: not asked for %g s", kind, QUERY_SECONDS, REST_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
             log.error("the spend of %s cannot be told: %s", kind, str(error).partition("\n")[0] or type(error).__name__)
         finally:
@@ -105,6 +114,7 @@ class Live:
         with analytics.open(self._data) as db:
             self._db = db
             try:
+                db.execute("SET threads = 1")
                 result = db.execute(sql, {"ids": names, **_days(kind, now.date())})
                 columns = [column[0] for column in result.description or ()]
                 rows = result.fetchall()

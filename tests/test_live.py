@@ -340,6 +340,35 @@ async def test_a_query_that_takes_too_long_is_given_up(data: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("endless")
+async def test_what_was_given_up_is_not_started_again_for_a_while(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live, "QUERY_SECONDS", 0.3)
+    monkeypatch.setattr(live, "REST_SECONDS", 3.0)
+    of = live.Live(data)
+    assert await answered(of, ("tasks", "t")) == [None]
+    began = time.monotonic()
+    assert await answered(of, ("tasks", "t"), ("tasks", "other")) == [None, None]
+    assert time.monotonic() - began < 0.25, "no query ran"
+    [zero] = await answered(of, ("tickets", "PAY-1"))
+    assert zero["calls"] == 0, "another kind is told"
+    assert len(caplog.records) == 1
+    (build.FOLDER / "queries" / "live_tasks.sql").write_text("SELECT $ids[1] AS id, $since AS since")
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3.0)
+    [task] = await answered(of, ("tasks", "t"))
+    assert task["id"] == "t", "and this one again, afterwards"
+
+
+@pytest.mark.usefixtures("endless")
+async def test_a_query_takes_one_core(data: Path) -> None:
+    """The gateway streams with the others."""
+    query = "SELECT $ids[1] AS id, current_setting('threads') AS threads, $since AS since"
+    (build.FOLDER / "queries" / "live_tasks.sql").write_text(query)
+    [task] = await answered(live.Live(data), ("tasks", "t"))
+    assert task["threads"] == 1
+
+
+@pytest.mark.usefixtures("endless")
 async def test_it_stops_while_a_query_runs(data: Path) -> None:
     with live.serving(data):
         wait_for(data)
