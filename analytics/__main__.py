@@ -1,4 +1,5 @@
-"""`python -m analytics --data DIR`: keeps a data folder, beside the gateway. See `lake.keep`, `attributing.looking`."""
+"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), looks for late evidence (`attributing`) and
+answers the gateway (`live`)."""
 
 import contextlib
 import logging
@@ -6,11 +7,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from analytics import attributing, commands, lake
+from analytics import attributing, commands, lake, live
 from gateway.config import Config, load
 from gateway.errors import UserError
 
@@ -22,7 +24,8 @@ log = logging.getLogger("outlay.analytics")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file of the gateway.")
 @click.option("--until-stdin-closes", is_flag=True, help="End with the process that holds the other end of stdin.")
 def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
-    """Seal the journal of a data folder to Parquet, keep its views, look for late evidence, until SIGTERM."""
+    """Seal the journal of a data folder to Parquet, keep its views, look for late evidence, answer the gateway, until
+    SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -35,7 +38,13 @@ def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _beside(data: Path, config: Path | None) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _beside(data: Path, config: Path | None) -> Iterator[None]:
+    with live.serving(data), _late_evidence(data, config):
+        yield
+
+
+def _late_evidence(data: Path, config: Path | None) -> contextlib.AbstractContextManager[None]:
     try:
         settings = load(config) if config else Config()
     except UserError as error:  # it was edited since the gateway's start; sealing goes on

@@ -185,6 +185,7 @@ def spend(
 SECTIONS = {
     "sources": "How tickets are known, and what is known of them",
     "conflicts": "Where weaker evidence named other tickets",
+    "ignored": "Evidence that was none, and why",
     "untagged": "For no ticket and no declared purpose",
     "late": "What late evidence moved",
 }

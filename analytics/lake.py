@@ -219,31 +219,32 @@ def _write_anchor(data: Path, kind: str, file: Path) -> None:
 
 
 def add_columns(data: Path) -> None:
-    """Give the files of an earlier version the columns that were added since, empty. The keeper does it at its start.
+    """Give the files of another version the columns that they lack, empty. The keeper does it at its start.
 
     DuckDB wants the columns of a listing's first file, the anchor, in all of them, and passes over others. So the
     anchor comes last: before that each file may have the new columns, after that each has them. A crash repeats it.
     """
     for kind in KINDS:
-        anchor = anchor_file(data, kind)
-        if not anchor.exists():
+        if not anchor_file(data, kind).exists():
             continue
-        with disk.put(anchor) as new_anchor:
-            _write_anchor(data, kind, new_anchor)
-            files = sorted((data / kind).glob("day=*/*.parquet")) if _columns(anchor) != _columns(new_anchor) else []
-            for file in files:
-                if file.is_symlink() or file == anchor or _columns(file) == _columns(new_anchor):
-                    continue
-                with duckdb.connect(config={"threads": 1}) as db, disk.put(file) as aside:
-                    names = {"like": build.glob_of(new_anchor), "from": build.glob_of(file), "file": str(aside)}
-                    db.execute(step("add_columns"), names)
-                    _check_sums(db, aside, file_sums(db, file))
+        with duckdb.connect(config={"threads": 1}) as db, disk.put(anchor_file(data, kind)) as anchor:
+            _write_anchor(data, kind, anchor)
+            wanted = _columns(db, anchor)
+            for file in sorted((data / kind).glob("day=*/*.parquet")):
+                try:
+                    if file.is_symlink() or file.stem == "anchor" or wanted <= _columns(db, file):
+                        continue
+                    with disk.put(file) as aside:
+                        names = {"like": build.glob_of(anchor), "from": build.glob_of(file), "file": str(aside)}
+                        db.execute(step("add_columns"), names)
+                        _check_sums(db, aside, file_sums(db, file))
+                except duckdb.Error as error:  # a damaged file, which queries over it meet anyhow
+                    log.error("%s cannot be read: %s", file, str(error).partition("\n")[0])
 
 
-def _columns(file: Path) -> list[tuple[str, str]]:
+def _columns(db: duckdb.DuckDBPyConnection, file: Path) -> set[tuple[str, str]]:
     """Names and types of a Parquet file's columns."""
-    with duckdb.connect() as db:
-        return db.execute(step("file_columns"), {"file": build.glob_of(file)}).fetchall()
+    return set(db.execute(step("file_columns"), {"file": build.glob_of(file)}).fetchall())
 
 
 def _read_segment(db: duckdb.DuckDBPyConnection, path: Path, first_open_day: date) -> None:

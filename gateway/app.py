@@ -17,8 +17,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import hashing, prices
 from gateway.admin import Admin
+from gateway.api import Api
 from gateway.claims import Claims
 from gateway.config import Config
+from gateway.control import Control
 from gateway.errors import UserError
 from gateway.keys import Keys
 from gateway.late import Late
@@ -74,8 +76,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     late = Late(ledger.dir)
     try:
         late.start()
-        interrupted = ledger.start()
         hash_key = hashing.load_key(ledger.dir)
+        interrupted = ledger.start()
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
@@ -89,11 +91,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir), Tracker(ledger.dir)
     tracker.refresh()
-    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker, Worktrees(config.tickets.worktrees).look)
-    proxy = Proxy(config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, hash_key)
+    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
+    worktrees = Worktrees(config.tickets.worktrees)
+    proxy = Proxy(
+        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
+    )
+    control = Control(ledger.dir)
+    api = Api(config.auth.mode, key_ring, tickets, control)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
+    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
 
     async def drain(_: web.Application) -> None:
         """Runs when no connection is taken any more: running calls may finish."""
@@ -131,11 +138,12 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await runner.cleanup()
         await proxy.stop()
         await forwarder.close()
+        await control.close()
         estimator.close()
+        worktrees.stop()
         for keeper in keepers:
             keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+        await asyncio.gather(*keepers, return_exceptions=True)
         ledger.stop()
         late.stop()
 

@@ -153,6 +153,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Outranks that of the team."""
     fingerprint: str | None = None
     """Of the gateway key; see `claims`."""
+    expires_at: int | None = None
+    """When the gateway key ends, seconds since the epoch, UTC."""
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -162,7 +164,7 @@ class Attribution(msgspec.Struct, frozen=True):
     ticket_source: TicketSource = "none"
     ticket_state: TicketState | None = None
     candidates: tuple[str, ...] = ()
-    """Weaker evidence that named another ticket, and what may be meant, as `source:ticket`."""
+    """What else was named, or may be meant, as `source:ticket`; what was no evidence, as `source:(reason)`."""
     task_id: str | None = None
     task_source: TaskSource = "none"
     repo: str | None = None
@@ -181,6 +183,8 @@ class Client(msgspec.Struct, frozen=True):
     session_id: str | None = None
     conversation_id: str | None = None
     """What is one task inside of a session, or over several: a prompt, the session of the parent agent."""
+    derived_task: str | None = None
+    """Where the client names no session: a hash of what the calls of one have in common. Two may have the same."""
     repo: str | None = None
     branch: str | None = None
     is_branch_old: bool = False

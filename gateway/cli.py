@@ -144,17 +144,16 @@ def create_key(
     **grant: Any,
 ) -> None:
     """Make a key. Its secret is shown now and kept nowhere."""
-    settings = _settings(config_path)
     if grant["ticket"]:
-        rules = settings.tickets
-        if not TicketKeys(rules.projects, rules.patterns, rules.deny).named(grant["ticket"]).tickets:
+        rules = _settings(config_path).tickets
+        if not TicketKeys(rules.projects, rules.patterns).named(grant["ticket"]).tickets:
             raise click.BadParameter(
                 "write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket"
             )
     if for_claims and any(value for name, value in grant.items() if name not in ("team_id", "user_id", "name")):
         raise click.UsageError("a claim key opens nothing: it takes only --team, --user, --name and --expires")
     expires_at = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
-    ring = keys.Keys(data or Path(settings.ledger.dir))
+    ring = _key_ring(config_path, data)
     event, key = (ring.create_claim_key if for_claims else ring.create)(expires_at=expires_at, **grant)
     if as_json:
         click.echo(json.dumps({**_public(event), "secret": key}))

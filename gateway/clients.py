@@ -6,6 +6,7 @@ each bounded, and no prompt is searched for anything: what a person or a tool wr
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -45,7 +46,15 @@ REQUEST_CLASSES: dict[str, Agent] = {
 SYSTEM_MAX = 2**18
 """A longer part of a request is not looked into, bytes."""
 FOLDER_MAX = 1024
+TEXTS_MAX, DEPTH_MAX = 100, 6
+"""Of a message's texts."""
 
+IDENTIFIER_MAX = 128
+"""A longer identifier is none: cut, two could be one."""
+
+REMINDER = "<system-reminder>\n"
+CLAUDE_STATUS = "\n# gitStatus\n"
+CLAUDE_STATUS_ONCE = "\ngitStatus: This is the git status at the start of the conversation."
 CURRENT_BRANCH = "\nCurrent branch: "
 CLAUDE_FOLDERS = ("\n - Primary working directory: ", "\nWorking directory: ")
 CLAUDE_COMPACTS = "CRITICAL: Respond with TEXT ONLY. Do NOT call any tools."
@@ -65,7 +74,7 @@ AIDER_SUMMARIZES = "*Briefly* summarize this partial conversation about programm
 def recognise(headers: Headers) -> Client:
     """The client behind a request (header names in lower case), as far as its header fields tell."""
     agent_string = headers.get("user-agent", "")[:512]
-    session_id = next((found for name in SESSION_HEADERS if (found := text(headers.get(name), 128))), None)
+    session_id = next((found for name in SESSION_HEADERS if (found := _identifier(headers.get(name)))), None)
     for name, pattern in USER_AGENTS:
         if version := pattern.search(agent_string):
             return Client(name, version[1], session_id=session_id)
@@ -85,12 +94,12 @@ def observe(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
 def _claude_code(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     excerpts = ask.excerpts
     system = _texts(excerpts.system)
-    opening = [part for message in excerpts.first for part in _texts(message)]
-    # The status of the session's start: a block of its own in the first message, once a part of the system prompt.
-    status = [part for part in opening if part.startswith("<system-reminder>") and "# gitStatus\n" in part]
-    status += [part[part.index("gitStatus:") :] for part in system if "gitStatus:" in part]
-    branch = _line_after(CURRENT_BRANCH, status)
-    # In auto mode it sends the present state.
+    # The state when the session began: the first block of the first message, once the end of the system prompt.
+    status = [part.partition(CLAUDE_STATUS)[2] for part in _texts(*excerpts.first[:1])[:1] if part.startswith(REMINDER)]
+    status += [part.partition(CLAUDE_STATUS_ONCE)[2] for part in system]
+    own = [*_texts(*excerpts.first, roles=("system",)), *system]
+    folder = next((found for mark in CLAUDE_FOLDERS if (found := _folder(_line_after(mark, own)))), None)
+    # In auto mode it sends the present one.
     state: Mapping[str, Any] = {}
     for safeguard in items(value_of(excerpts.metadata)):
         state = child(safeguard, "classifier_context", "git_state") or state
@@ -99,12 +108,11 @@ def _claude_code(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Cli
         client,
         agent=REQUEST_CLASSES.get(headers.get("x-claude-code-request-class", ""))
         or _claude_agent(headers, ask, system),
-        conversation_id=text(headers.get("x-claude-code-prompt-id"), 128),
+        conversation_id=_identifier(headers.get("x-claude-code-prompt-id")),
         repo=repo_name(text(child(state, "visibility", "origin").get("remote"))),
-        branch=now or branch_name(branch),
+        branch=now or branch_name(_line_after(CURRENT_BRANCH, status)),
         is_branch_old=now is None,
-        folder=_folder(text(state.get("root"), FOLDER_MAX))
-        or next((found for mark in CLAUDE_FOLDERS if (found := _folder(_line_after(mark, [*opening, *system])))), None),
+        folder=_folder(text(state.get("root"), FOLDER_MAX)) or folder,
     )
 
 
@@ -130,7 +138,7 @@ def _codex(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     return msgspec.structs.replace(
         client,
         agent="compaction" if kind == "compact" else "subagent" if kind else "main",
-        session_id=text(metadata.get("session_id"), 128) or client.session_id,
+        session_id=_identifier(metadata.get("session_id")) or client.session_id,
         repo=repo_name(text(child(workspace, "associated_remote_urls").get("origin"), 1024)),
         commit_sha=_commit(workspace.get("latest_git_commit_hash")),
         folder=_folder(folder),
@@ -139,20 +147,18 @@ def _codex(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
 
 def _gemini_cli(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     is_side = "complexity_score" in child(value_of(ask.excerpts.output_format), "properties")
-    parts = [part for message in ask.excerpts.first for part in _texts(message)][:2]
+    parts = _texts(*ask.excerpts.first)[:2]
     agent: Agent = "side" if is_side else "main"
     if len(parts) < 2 or not parts[0].startswith(GEMINI_CONTEXT):
         return msgspec.structs.replace(client, agent=agent)
-    # It has no session of its own: what it says of itself, and the first prompt, stay the same through one.
-    session_id, folder = keyed("\n".join(parts)), _folder(_line_after(GEMINI_FOLDER, parts[:1]))
-    return msgspec.structs.replace(
-        client, agent=agent, session_id=session_id, conversation_id=session_id, folder=folder
-    )
+    # It names no session. What it says of itself, and the first prompt, stay the same through one.
+    folder = _folder(_line_after(GEMINI_FOLDER, parts[:1]))
+    return msgspec.structs.replace(client, agent=agent, derived_task=keyed("\n".join(parts)), folder=folder)
 
 
 def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     system = _system(ask)
-    parent = text(headers.get("x-parent-session-id"), 128)
+    parent = _identifier(headers.get("x-parent-session-id"))
     is_side = any(part.startswith(OPENCODE_TITLES) for part in system)
     return msgspec.structs.replace(
         client,
@@ -189,23 +195,23 @@ OBSERVERS: Mapping[str, Callable[[Client, Headers, Ask, Hash], Client]] = {
 
 def _system(ask: Ask) -> list[str]:
     """The system prompt, wherever the dialect puts it: a field of its own, or the first message."""
-    return list(_texts(ask.excerpts.system)) or [part for one in ask.excerpts.first[:1] for part in _texts(one)]
+    return _texts(ask.excerpts.system) or _texts(*ask.excerpts.first[:1], roles=("system", "developer"))
 
 
-def _texts(raw: msgspec.Raw) -> list[str]:
-    """The texts of a message or a system prompt, whatever the dialect."""
-    return list(_strings(value_of(raw, SYSTEM_MAX)))
+def _texts(*raws: msgspec.Raw, roles: tuple[str, ...] = ()) -> list[str]:
+    """The texts of messages (those of some roles, if named) or of a system prompt, whatever the dialect."""
+    values = [value_of(raw, SYSTEM_MAX) for raw in raws]
+    wanted = [value for value in values if not roles or child(value).get("role") in roles]
+    return list(islice(_strings(wanted), TEXTS_MAX))
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part, depth)
-    elif isinstance(value, Mapping) and depth < 3:
-        for name in ("text", "content", "parts"):
-            yield from _strings(value.get(name), depth + 1)
+    elif depth < DEPTH_MAX:
+        inner = value if isinstance(value, list) else map(child(value).get, ("text", "content", "parts"))
+        for part in inner:
+            yield from _strings(part, depth + 1)
 
 
 def _line_after(mark: str, parts: list[str]) -> str | None:
@@ -214,6 +220,10 @@ def _line_after(mark: str, parts: list[str]) -> str | None:
         if (at := part.find(mark)) >= 0:
             return part[at + len(mark) :].partition("\n")[0]
     return None
+
+
+def _identifier(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= IDENTIFIER_MAX else None
 
 
 def _folder(value: str | None) -> str | None:

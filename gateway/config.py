@@ -111,7 +111,8 @@ class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         list[str], _help("Regular expressions of other ticket ids, like 'INC[0-9]{7}'; the whole match is the id.")
     ] = []
     deny: Annotated[
-        list[str], _help("What looks like a project key and is none, beside the built-in list (UTF, SHA, CVE, …).")
+        list[str],
+        _help("What looks like a project key in a branch and is none, beside the built-in list (UTF, SHA, CVE, …)."),
     ] = []
     worktrees: Annotated[
         list[str],
@@ -234,14 +235,14 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("tickets", "patterns"), f"[tickets] patterns: {pattern!r} is no regular expression: {error}"
         else:
             if is_too_wide:
-                yield ("tickets", "patterns"), f"[tickets] patterns: {pattern!r} matches nothing at all: narrow it"
+                yield ("tickets", "patterns"), f"[tickets] patterns: {pattern!r} matches the empty text: narrow it"
     if config.tickets.worktrees and not is_loopback(config.server.host):
         yield (
             ("tickets", "worktrees"),
             '[tickets] worktrees needs [server] host = "127.0.0.1": else folders of other machines are looked up here',
         )
     for folder in config.tickets.worktrees:
-        if not Path(folder).expanduser().is_absolute():
+        if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)

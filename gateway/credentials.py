@@ -5,9 +5,11 @@ This is one of the few named changes to what a client sends; the other is the re
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 from urllib.parse import unquote
 
-from gateway.keys import PREFIX
+from gateway.call import Principal
+from gateway.keys import PREFIX, Keys
 
 Fields = list[tuple[str, str]]
 
@@ -21,6 +23,22 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
+
+
+def readable(fields: Mapping[str, str]) -> dict[str, str]:
+    """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable. Of a field
+    that comes twice the last one counts; tickets are a list, which may come in parts (RFC 9110 §5.3)."""
+    found: dict[str, str] = {}
+    for name, value in fields.items():
+        name, value = name.lower(), value.encode("utf-8", "replace").decode()
+        found[name] = f"{found[name]},{value}" if name == "x-outlay-ticket" and name in found else value
+    return found
+
+
+def authenticate(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
+    """Who sent a request (header names in lower case). Raises the refusal `unauthenticated`."""
+    key = presented(headers, path)
+    return Principal() if mode == "open" and key is None else key_ring.authenticate(key)
 
 
 def presented(headers: Mapping[str, str], path: str) -> str | None:

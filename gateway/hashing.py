@@ -32,6 +32,11 @@ def load_key(data_dir: Path) -> bytes:
     return key
 
 
+def digest(secret: str) -> str:
+    """SHA-256, hex. For secrets of enough random bits alone."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 def keyed(key: bytes, text: str) -> str:
     """32 hex digits."""
     return hashlib.blake2b(text.encode("utf-8", "replace"), key=key, digest_size=16).hexdigest()

@@ -6,7 +6,6 @@ keys are in the same list: of them only the public half is stored.
 """
 
 import fnmatch
-import hashlib
 import hmac
 import os
 import secrets
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway import claims
+from gateway import claims, hashing
 from gateway.call import Principal, TicketPolicy
 from gateway.errors import Refusal, UserError
 
@@ -56,10 +55,6 @@ class Key(msgspec.Struct):
         return "expired" if expires is not None and now >= expires else "active"
 
 
-def digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 class Keys:
     """The keys of one data folder."""
 
@@ -78,7 +73,7 @@ class Keys:
                 "Outlay: this call carries no gateway key. Use a key that starts with olk_ as the API key, or send it "
                 "in the x-outlay-key header. An administrator makes one with `outlay keys create`.",
             )
-        presented = digest(secret)
+        presented = hashing.digest(secret)
         key = self._by_digest.get(presented)
         if key is None or key.created.digest is None or not hmac.compare_digest(key.created.digest, presented):
             raise Refusal("unauthenticated", "Outlay: this gateway key is not known here. Ask your administrator.")
@@ -90,7 +85,8 @@ class Keys:
         made = key.created
         return Principal(
             made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
-            ticket_policy=made.ticket_policy, fingerprint=claims.fingerprint(secret),
+            ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
+            expires_at=made.expires_at,
         )  # fmt: skip
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:
@@ -132,7 +128,7 @@ class Keys:
     def create(self, **grant: Any) -> tuple[KeyEvent, str]:
         """Make a key with the given fields of `KeyEvent`. Returns its record and the secret, which is kept nowhere."""
         secret = PREFIX + secrets.token_urlsafe(32)
-        return self._created(secrets.token_hex(6), digest=digest(secret), **grant), secret
+        return self._created(secrets.token_hex(6), digest=hashing.digest(secret), **grant), secret
 
     def create_claim_key(self, **grant: Any) -> tuple[KeyEvent, str]:
         """The same for a key that signs claims."""

@@ -33,10 +33,8 @@ CODEX_VARIABLES = {
 """The evidence, and where Codex takes it from: its headers may come from variables, so that its configuration is the
 same for each branch and nothing stands in the list of processes."""
 EVIDENCE = tuple(CODEX_VARIABLES)
-
-
-ISSUE = re.compile(r"^([^/#,]+)/([^/#,]+)#([0-9]+)$")
-"""One of a tracker that shares a host with the code. In a path `/` and `#` of it are written `~`."""
+IN_PATH = str.maketrans("/#", "~~")
+"""`acme/shop#45` in a path: acme~shop~45."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +61,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         """The gateway's address with ticket and task in its path."""
         if self.path_ticket is None:
             return self.url
-        ticket = quote(ISSUE.sub(r"\1~\2~\3", self.path_ticket), safe="~")
+        parts = (part.translate(IN_PATH) if "#" in part else part for part in self.path_ticket.split(","))
+        ticket = quote(",".join(parts), safe="~,")
         return f"{self.url}/t/{ticket}" + (f"/task/{quote(self.task, safe='')}" if self.task else "")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -24,12 +24,14 @@ from gateway.ledger import Ledger, now_us
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
+from gateway.repositories import branch_name, repo_name
 from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
 from gateway.watch import Watch
+from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
 
@@ -54,11 +56,13 @@ class Proxy:
         estimator: Estimator,
         gateway_id: str,
         tickets: Tickets,
+        worktrees: Worktrees,
         hash_key: bytes,
     ) -> None:
         self._config = config
         self._keys = key_ring
         self._tickets = tickets
+        self._worktrees = worktrees
         self._hash = functools.partial(hashing.keyed, hash_key)
         self._prices = prices
         self._ledger = ledger
@@ -106,7 +110,7 @@ class Proxy:
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
         started_us = now_us()
-        headers = _readable(request.headers)
+        headers = credentials.readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
         provider = self._config.upstreams[target.upstream].provider if target else ""
@@ -116,7 +120,7 @@ class Proxy:
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            principal = self._authenticate(headers, request.raw_path)
+            principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
             _set_principal(call, principal)
             if target is None:
                 raise no_route(self._config)
@@ -149,8 +153,9 @@ class Proxy:
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
+            checkout = await self._worktrees.look(client.folder)
             attribution = self._tickets.attribute(
-                principal, headers, target.ticket, target.task, ask, client, started_us
+                principal, headers, target.ticket, target.task, ask, client, checkout, started_us
             )
             _set_attribution(call, client, attribution)
             self._telemetry.ignored(attribution.ignored)
@@ -240,12 +245,6 @@ class Proxy:
             self._afterwards.take(open_call, result, sent)
 
     # -- the stages -----------------------------------------------------------------------------------------------
-
-    def _authenticate(self, headers: dict[str, str], raw_path: str) -> Principal:
-        presented = credentials.presented(headers, raw_path)
-        if self._config.auth.mode == "open" and presented is None:
-            return Principal()
-        return self._keys.authenticate(presented)
 
     def _credential(self, name: str, headers: dict[str, str], raw_path: str) -> tuple[str, str] | None:
         """The credential that replaces the client's; `None` where the client's own one is passed through."""
@@ -410,6 +409,9 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         gateway_id=gateway_id,
         client=client.name,
         client_version=client.version,
+        session_id=client.session_id,
+        repo=repo_name(headers.get("x-outlay-repo")),
+        branch=branch_name(headers.get("x-outlay-branch")),
         purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
     )
 
@@ -446,16 +448,6 @@ async def _read(request: web.Request) -> bytes:
         raise Refusal(
             "request_too_large", "Outlay: the request body is larger than this gateway takes (body_bytes_max)."
         ) from None
-
-
-def _readable(fields: Mapping[str, str]) -> dict[str, str]:
-    """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable. Of a field
-    that comes twice the last one counts; tickets are a list, which may come in parts (RFC 9110 §5.3)."""
-    found: dict[str, str] = {}
-    for name, value in fields.items():
-        name, value = name.lower(), value.encode("utf-8", "replace").decode()
-        found[name] = f"{found[name]},{value}" if name == "x-outlay-ticket" and name in found else value
-    return found
 
 
 def _with_usage(

@@ -6,7 +6,6 @@ REMOTE = re.compile(
     r"(?:(?:https?|ssh|git)://(?:[^@/\s]*@)?[^/\s]+/|(?:[^@/\s]+@)?[^:/\s]+:)(?P<name>[^\s?#]+?)(?:\.git)?/?", re.ASCII
 )
 NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+){1,9}", re.ASCII)
-BRANCH = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 NAME_MAX = 255
 
 
@@ -21,5 +20,6 @@ def repo_name(value: str | None) -> str | None:
 
 
 def branch_name(value: str | None) -> str | None:
-    """A branch: printable ASCII without spaces, bounded. Else `None`: what looks like another name is none."""
-    return value if value and BRANCH.fullmatch(value) else None
+    """A branch, without `refs/heads/`: printable, without spaces, bounded. Else `None`."""
+    name = (value or "").removeprefix("refs/heads/")
+    return name if name.isprintable() and " " not in name and 0 < len(name) <= NAME_MAX else None

@@ -61,10 +61,14 @@ def region_of(upstream: Upstream, path: str) -> str | None:
 
 
 def _ticket(part: str) -> str:
-    """`acme~shop~45` is `acme/shop#45`; anything else is taken as it is."""
-    plain = unquote(part)
-    pieces = plain.split("~")
-    return f"{pieces[0]}/{pieces[1]}#{pieces[2]}" if len(pieces) == 3 else plain
+    """`acme~shop~45` is `acme/shop#45`, also of several with commas; anything else is taken as it is."""
+    return ",".join(written_out(each) for each in unquote(part).split(","))
+
+
+def written_out(ticket: str) -> str:
+    """The name of one ticket that stood in a path."""
+    *repo, number = ticket.split("~")
+    return f"{'/'.join(repo)}#{number}" if len(repo) > 1 else ticket
 
 
 GEMINI = re.compile(r"/(?:(?:upload|download)/)?v1(?:alpha|beta)/|/ws/google\.")

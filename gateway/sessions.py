@@ -15,6 +15,8 @@ REMEMBERED_US = 24 * 3600 * 1_000_000
 GAP_US = 30 * 60 * 1_000_000
 """A silence that ends a task of calls that name none."""
 SESSIONS_MAX = 50_000
+SESSIONS_FAIR = 100
+"""With more, a key and client displaces its own sessions, not those of others."""
 TASKS_AT_ONCE = 16
 """Tasks of one key and client that go on side by side."""
 
@@ -28,6 +30,8 @@ class Remembered(msgspec.Struct):
     tickets: tuple[str, ...]
     repo: str | None
     branch: str | None
+    is_now: bool
+    """The branch was the present one then, not that of an earlier moment."""
     at_us: int
 
 
@@ -48,23 +52,35 @@ class Sessions:
     """Times are microseconds since the epoch."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[tuple[Who, str], Remembered] = OrderedDict()
+        self._sessions: OrderedDict[Who, OrderedDict[str, Remembered]] = OrderedDict()
+        """The most recent last."""
+        self._number = 0
         self._tasks: OrderedDict[Who, list[Task]] = OrderedDict()
 
     def recall(self, who: Who, session: str, now_us: int) -> Remembered | None:
         """What the session's calls said, if that is not too long ago."""
-        found = self._sessions.get((who, session))
-        if found is None or now_us - found.at_us > REMEMBERED_US:
+        own = self._sessions.get(who)
+        found = own.get(session) if own is not None else None
+        if own is None or found is None or now_us - found.at_us > REMEMBERED_US:
             return None
         found.at_us = now_us
-        self._sessions.move_to_end((who, session))
+        own.move_to_end(session)
+        self._sessions.move_to_end(who)
         return found
 
     def remember(self, who: Who, session: str, said: Remembered) -> None:
-        self._sessions[who, session] = said
-        self._sessions.move_to_end((who, session))
-        if len(self._sessions) > SESSIONS_MAX:
-            self._sessions.popitem(last=False)
+        """Where there are too many, one with many sessions forgets its own first."""
+        own = self._sessions.setdefault(who, OrderedDict())
+        self._number += session not in own
+        own[session] = said
+        own.move_to_end(session)
+        self._sessions.move_to_end(who)
+        if self._number > SESSIONS_MAX:
+            oldest = who if len(own) > SESSIONS_FAIR else next(iter(self._sessions))
+            self._sessions[oldest].popitem(last=False)
+            self._number -= 1
+            if not self._sessions[oldest]:
+                del self._sessions[oldest]
 
     def task(self, who: Who, tickets: tuple[str, ...], now_us: int) -> str:
         """The task of a call that names none: the last one that is for the same tickets or has none yet; of a call

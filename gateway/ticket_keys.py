@@ -1,8 +1,8 @@
-"""Ticket keys in what people write: in values that name a ticket, in branch names, in text.
+"""Ticket keys in what people write: in values that state a ticket, in branch names, in text.
 
-`PAY-123`, `acme/shop#45`, and what an installation's own patterns say. With an allow-list (projects set here or known
-from the tracker) only those count, without one each upper-case key whose project is not on the deny list. Rules and
-deny list were measured on public histories: docs/attribution.md.
+`PAY-123`, `acme/shop#45`, and what an installation's own patterns say. A value states its tickets; branches and text
+are searched, by an allow-list (projects set here or known from the tracker), or without one for upper-case keys whose
+project is not on the deny list. Rules and deny list were measured on public histories: docs/attribution.md.
 """
 
 import re
@@ -11,110 +11,43 @@ from typing import Literal
 
 import msgspec
 
-from gateway.tracker import Snapshot
+from gateway.tracker import Snapshot, split
 
-Reason = Literal["too_long", "too_many", "malformed", "other_project", "denied"]
+Reason = Literal["too_long", "too_many", "malformed", "other_project"]
 """Why a value that should name tickets is ignored."""
 
 VALUE_MAX = 1024
+TICKET_MAX = 255
 TICKETS_MAX = 20
-KEY = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,31})-([1-9][0-9]{0,6})", re.ASCII)
-ISSUE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,38}(?:/[A-Za-z0-9._-]{1,100}){1,5})#([1-9][0-9]{0,6})", re.ASCII)
-NUMBER = re.compile(r"#([1-9][0-9]{0,6})", re.ASCII)
+NUMBER = r"([1-9][0-9]{0,6})"
+KEY = re.compile(rf"([A-Za-z][A-Za-z0-9_]{{0,31}})-{NUMBER}")
+ISSUE = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]{{0,38}}(?:/[A-Za-z0-9._-]{{1,100}}){{1,5}})#{NUMBER}")
+LONE_NUMBER = re.compile(rf"#{NUMBER}")
 URLS = (
-    re.compile(r"https?://[^/\s]+(?:/[^\s?#]*)?/browse/(?P<key>[A-Z][A-Z0-9_]*-[0-9]+)(?:[?#]\S*)?", re.ASCII),
-    re.compile(r"https?://linear\.app/[^/\s]+/issue/(?P<key>[A-Z][A-Z0-9_]*-[0-9]+)(?:[/?#]\S*)?", re.ASCII),
-    re.compile(
-        r"https?://[^/\s]+/(?P<repo>[\w.-]+(?:/[\w.-]+)+?)(?:/-)?/issues/(?P<number>[0-9]+)(?:[/?#]\S*)?", re.ASCII
-    ),
+    re.compile(r"https?://[^/\s]+(?:/[^\s?#]*)?/browse/(?P<key>[A-Z][A-Z0-9_]*-[0-9]+)(?:[?#]\S*)?"),
+    re.compile(r"https?://linear\.app/[^/\s]+/issue/(?P<key>[A-Z][A-Z0-9_]*-[0-9]+)(?:[/?#]\S*)?"),
+    re.compile(r"https?://[^/\s]+/(?P<repo>[\w.-]+(?:/[\w.-]+)+?)(?:/-)?/issues/(?P<number>[0-9]+)(?:[/?#]\S*)?"),
 )
 
-IN_TEXT = re.compile(r"(?<![A-Za-z0-9])([A-Z][A-Z0-9_]{0,31})-([1-9][0-9]{0,6})(?![0-9])", re.ASCII)
-ISSUE_IN_TEXT = re.compile(rf"(?<![\w./-]){ISSUE.pattern}(?![0-9])", re.ASCII)
-AT_SEGMENT = re.compile(r"(?:^|[/_])([A-Za-z][A-Za-z0-9_]{0,31})-([1-9][0-9]{0,6})(?![0-9])", re.ASCII)
-UNLISTED = r"([A-Z][A-Z0-9_]{1,9})-([1-9][0-9]{0,6})"
-UNLISTED_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9_./-]){UNLISTED}(?![A-Za-z0-9_]|-[0-9]|\.[0-9])", re.ASCII)
-UNLISTED_IN_BRANCH = re.compile(rf"(?:^|[/_]){UNLISTED}(?![A-Za-z0-9]|-[0-9]|\.[0-9])", re.ASCII)
-NUMBER_IN_BRANCH = re.compile(r"(?:^|/)(?:issues?[-_/]|gh-|#)?([1-9][0-9]{0,6})(?=[-_/]|$)", re.ASCII | re.IGNORECASE)
-SHARED_BRANCHES = frozenset({"main", "master", "develop", "development", "trunk", "HEAD"})
+ALONE = r"(?<![^\W_])"
+"""Not behind a letter or digit of any script."""
+IN_TEXT = re.compile(rf"{ALONE}([A-Z][A-Z0-9_]{{0,31}})-{NUMBER}(?!\d)")
+ISSUE_IN_TEXT = re.compile(rf"(?<![\w./-]){ISSUE.pattern}(?!\d)")
+AT_SEGMENT = re.compile(rf"(?:^|[/_])([A-Z][A-Z0-9_]{{0,31}})-{NUMBER}(?!\d)")
+UNLISTED_IN_TEXT = re.compile(rf"(?<![\w./-])([A-Z][A-Z0-9_]{{1,9}})-{NUMBER}(?!\w|-[0-9]|\.[0-9])")
+UNLISTED_IN_BRANCH = re.compile(rf"(?:^|[/_]|(?<=[0-9])-)([A-Z][A-Z0-9]{{1,9}})-{NUMBER}(?![^\W_]|-[0-9]|\.[0-9])")
+NUMBER_IN_BRANCH = re.compile(rf"(?:^|/)(?:issues?[-_/]|gh-|#)?{NUMBER}(?=[-_/]|$)", re.IGNORECASE)
+SHARED_BRANCHES = frozenset({"main", "master", "dev", "develop", "development", "staging", "trunk", "HEAD"})
 """Branches that belong to no ticket, whatever is merged into them."""
 
-DENIED = frozenset(
-    [
-        "AES",
-        "AMD",
-        "ANSI",
-        "ARM",
-        "BASE",
-        "BF",
-        "BLAKE",
-        "CLAUDE",
-        "COVID",
-        "CP",
-        "CRC",
-        "CVE",
-        "CWE",
-        "ECMA",
-        "ED",
-        "EUC",
-        "FIPS",
-        "FP",
-        "GEMINI",
-        "GHSA",
-        "GLM",
-        "GMT",
-        "GPL",
-        "GPT",
-        "GROK",
-        "H",
-        "HMAC",
-        "HTTP",
-        "IEEE",
-        "INT",
-        "IO",
-        "ISO",
-        "ISSUE",
-        "IU",
-        "JDK",
-        "JEP",
-        "JSR",
-        "KOI",
-        "LATIN",
-        "LLAMA",
-        "LOG4J",
-        "MD",
-        "MPL",
-        "NIST",
-        "OSV",
-        "P",
-        "PEP",
-        "PKCS",
-        "PR",
-        "PY",
-        "PYTHON",
-        "QWEN",
-        "RC",
-        "RFC",
-        "RHEL",
-        "RSA",
-        "RTX",
-        "SCRAM",
-        "SHA",
-        "SHA3",
-        "SNAPSHOT",
-        "SSL",
-        "TLS",
-        "UINT",
-        "UTC",
-        "UTF",
-        "UUID",
-        "V",
-        "WINDOWS",
-        "X",
-        "X86",
-    ]
-)
-"""What looks like a project and is not."""
+DENIED = {
+    *("AES", "AMD", "ANSI", "ARM", "BASE", "BF", "BLAKE", "CLAUDE", "COVID", "CP", "CRC", "CVE", "CWE", "ECMA", "ED"),
+    *("EUC", "FIPS", "FP", "GEMINI", "GHSA", "GLM", "GMT", "GPL", "GPT", "GROK", "H", "HMAC", "HTTP", "IEEE", "INT"),
+    *("IO", "ISO", "ISSUE", "IU", "JDK", "JEP", "JSR", "KOI", "LATIN", "LLAMA", "LOG4J", "MD", "MPL", "NIST", "OSV"),
+    *("P", "PEP", "PKCS", "PR", "PY", "PYTHON", "QWEN", "RC", "RFC", "RHEL", "RSA", "RTX", "SCRAM", "SHA", "SNAPSHOT"),
+    *("SSL", "TLS", "UINT", "UTC", "UTF", "UUID", "V", "WINDOWS", "X", "X86"),
+}
+"""What looks like a project and is not, also with digits behind it."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -125,6 +58,10 @@ class Found(msgspec.Struct, frozen=True):
     """What may be meant and is no evidence: `acme/shop#45` where the tracker does not know that number."""
     ignored: Reason | None = None
     """Why the whole value is no evidence: half of a wrong one would be a wrong one."""
+
+    @property
+    def says_nothing(self) -> bool:
+        return not (self.tickets or self.candidates or self.ignored)
 
 
 class TicketKeys:
@@ -139,12 +76,13 @@ class TicketKeys:
     ) -> None:
         self.tracker = Snapshot() if tracker is None else tracker
         self._projects = frozenset(projects)
-        self._known = self._projects or frozenset(self.tracker.newest)
-        """The allow-list; empty = none."""
+        known = self._projects or {*self.tracker.newest, *(split(alias)[0] for alias in self.tracker.aliases)}
+        self._known = frozenset(name for name in known if "/" not in name)
+        """The allow-list of keys; empty = none."""
+        self._repos = {name.lower(): name for name in known if "/" in name}
+        """Known repositories by their name in lower case: forges take any."""
         self._denied = DENIED | {name.upper() for name in deny}
-        own = "|".join(f"(?:{pattern})" for pattern in patterns)
-        self._own = re.compile(own) if own else None
-        self._own_in_text = re.compile(rf"(?<![A-Za-z0-9])(?:{own})(?![A-Za-z0-9])") if own else None
+        self._own = [re.compile(pattern, re.ASCII) for pattern in patterns]
 
     def named(self, value: str | None, repo: str | None = None) -> Found:
         """The tickets that a value states: `PAY-1`, `acme/shop#45`, `#45` of `repo`, the address of one, or several
@@ -153,45 +91,48 @@ class TicketKeys:
             return Found()
         if len(value) > VALUE_MAX:
             return Found(ignored="too_long")
-        parts = [part.strip() for part in value.split(",")]
-        if len(parts) > TICKETS_MAX:
-            return Found(ignored="too_many")
-        tickets: list[str] = []
-        unsure: list[str] = []
-        for part in parts:
-            found = self._stated(part, repo)
-            if found.ignored is not None:
-                return found
-            tickets += found.tickets
-            unsure += found.candidates
-        if unsure:
-            return Found(candidates=_unique([*tickets, *unsure]))
-        return Found(_unique(tickets))
+        parts = [part.strip(" \t") for part in value.split(",")]
+        return self._all_of([self._stated(part, repo) for part in parts[: TICKETS_MAX + 1]])
 
-    def in_branch(self, branch: str | None, repo: str | None = None) -> Found:
+    def in_branch(self, branch: str, repo: str | None = None) -> Found:
         """The tickets that a branch is named after; else those of its open pull request. A number without a project
         is a candidate: it may be an issue's, or not."""
-        if not branch or branch in SHARED_BRANCHES:
+        if branch in SHARED_BRANCHES:
             return Found()
-        of_pull = self.tracker.branches.get(repo or "", {}).get(branch, ())
-        tickets = _unique(self._in_branch(branch))
-        if len(tickets) > TICKETS_MAX:
-            return Found(ignored="too_many")
+        found = self._all_of([Found(tuple(self._in_branch(branch)))])
+        of_pull = self._all_of([self._judged(t) for t in self.tracker.branches.get(repo or "", {}).get(branch, ())])
+        if found.tickets:
+            return Found(found.tickets, tuple(ticket for ticket in of_pull.tickets if ticket not in found.tickets))
         unsure = [f"{repo}#{number}" for number in NUMBER_IN_BRANCH.findall(branch)] if repo else []
-        if not tickets:
-            return Found(tuple(of_pull), tuple(unsure))
-        return Found(tickets, tuple(ticket for ticket in of_pull if ticket not in tickets))
+        return Found(of_pull.tickets, tuple(unsure), found.ignored or of_pull.ignored)
 
     def of_commit(self, commit_sha: str | None) -> Found:
         """The tickets of the open pull request that a commit belongs to. What the commit's own message names was the
         work before this call."""
-        return Found(self.tracker.commits.get(commit_sha or "", ()))
+        return self._all_of([self._judged(ticket) for ticket in self.tracker.commits.get(commit_sha or "", ())])
 
     def in_text(self, text: str) -> tuple[str, ...]:
         """The tickets that a title or a commit message mentions."""
-        return _unique(self._in_text(text))
+        found = [*self._own_keys(text), *self._listed(IN_TEXT, text)]
+        if not self._known:
+            found += self._unlisted(UNLISTED_IN_TEXT, text)
+        for repo, number in ISSUE_IN_TEXT.findall(text):
+            if known := self._repos.get(repo.lower()):
+                found.append(self._present(f"{known}#{number}"))
+        return _unique(found)
 
     # -- one part, one match ------------------------------------------------------------------------------------------
+
+    def _all_of(self, parts: list[Found]) -> Found:
+        """What several parts name together: nothing where one of them is wrong, candidates where one is unsure."""
+        wrong = next((part.ignored for part in parts if part.ignored is not None), None)
+        tickets = _unique(ticket for part in parts for ticket in part.tickets)
+        if wrong is None and max(len(parts), len(tickets)) > TICKETS_MAX:
+            wrong = "too_many"
+        if wrong is not None:
+            return Found(ignored=wrong)
+        unsure = [candidate for part in parts for candidate in part.candidates]
+        return Found(candidates=_unique([*tickets, *unsure])) if unsure else Found(tickets)
 
     def _stated(self, part: str, repo: str | None) -> Found:
         for url in URLS:
@@ -199,30 +140,43 @@ class TicketKeys:
                 parts = at.groupdict()
                 part = parts.get("key") or f"{parts['repo']}#{parts['number']}"
                 break
-        if self._own is not None and self._own.fullmatch(part):
-            return Found((part,))
+        if any(pattern.fullmatch(part) for pattern in self._own):
+            return Found((part,)) if _is_plain(part) else Found(ignored="malformed")
         if key := KEY.fullmatch(part):
-            project = key[1] if key[1] in self._known else key[1].upper()
-            if project != key[1] and project not in self._known:
-                return Found(ignored="malformed")  # lower case can only be told with an allow-list
-            return self._judged(f"{project}-{key[2]}", project)
-        if issue := ISSUE.fullmatch(part):
-            return self._judged(part, issue[1])
-        if (number := NUMBER.fullmatch(part)) and repo:
-            ticket = repo + number[0]
-            found = self._judged(ticket, repo)
+            if key[1].isupper() or key[1].upper() in self._known:
+                return self._judged(f"{key[1].upper()}-{key[2]}")
+            return Found(ignored="malformed")  # lower case can only be told with an allow-list
+        if ISSUE.fullmatch(part):
+            return self._judged(part)
+        if (number := LONE_NUMBER.fullmatch(part)) and repo:
+            ticket = self._spelled(repo + number[0])
+            found = self._judged(ticket)
             is_known = self._present(ticket) in self.tracker.tickets or ticket in self.tracker.pulls
             return found if is_known or found.ignored else Found(candidates=(ticket,))
         return Found(ignored="malformed")
 
-    def _judged(self, ticket: str, project: str) -> Found:
-        if self._projects and project not in self._projects:
+    def _judged(self, ticket: str) -> Found:
+        """A ticket as the tracker has it; a pull request stands for its tickets, and may have none."""
+        ticket = self._spelled(ticket)
+        project = split(ticket)[0]
+        if self._projects and not self._is_listed(project) and not any(own.fullmatch(ticket) for own in self._own):
             return Found(ignored="other_project")
-        if project in self._denied and project not in self._known:
-            return Found(ignored="denied")
-        if ticket not in self.tracker.tickets and (of_pull := self.tracker.pulls.get(ticket)):
-            return Found(of_pull)
-        return Found((self._present(ticket),))
+        if ticket in self.tracker.tickets or ticket not in self.tracker.pulls:
+            return Found((self._present(ticket),))
+        of_pull = self.tracker.pulls[ticket]
+        return (
+            self._all_of([self._judged(each) for each in of_pull if each != ticket])
+            if of_pull
+            else Found((), (ticket,))
+        )
+
+    def _is_listed(self, project: str) -> bool:
+        return project in self._known or project.lower() in self._repos
+
+    def _spelled(self, ticket: str) -> str:
+        """The same with its repository as it is known here."""
+        repo, _, number = ticket.rpartition("#")
+        return f"{self._repos.get(repo.lower(), repo)}#{number}" if repo else ticket
 
     def _present(self, ticket: str) -> str:
         """A moved ticket's id of today."""
@@ -231,31 +185,25 @@ class TicketKeys:
     def _in_branch(self, branch: str) -> Iterator[str]:
         yield from self._own_keys(branch)
         if not self._known:
-            for project, number in UNLISTED_IN_BRANCH.findall(branch):
-                if project not in self._denied:
-                    yield f"{project}-{number}"
+            yield from self._unlisted(UNLISTED_IN_BRANCH, branch)
             return
         yield from self._listed(IN_TEXT, branch)
-        for ticket in self._listed(AT_SEGMENT, branch.upper()):
+        for ticket in self._listed(AT_SEGMENT, _upper(branch)):
             # Lower case is weaker: where the tracker can tell, it has to know the ticket.
             if ticket in branch or self.tracker.state(ticket) != "unknown":
                 yield ticket
 
-    def _in_text(self, text: str) -> Iterator[str]:
-        yield from self._own_keys(text)
-        if not self._known:
-            for project, number in UNLISTED_IN_TEXT.findall(text):
-                if project not in self._denied:
-                    yield f"{project}-{number}"
-            return
-        yield from self._listed(IN_TEXT, text)
-        for repo, number in ISSUE_IN_TEXT.findall(text):
-            if repo in self._known:
-                yield self._present(f"{repo}#{number}")
-
     def _own_keys(self, text: str) -> Iterator[str]:
-        if self._own_in_text is not None:
-            yield from (found[0] for found in self._own_in_text.finditer(text))
+        for pattern in self._own:
+            for found in pattern.finditer(text):
+                beside = text[max(found.start() - 1, 0) : found.start()] + text[found.end() : found.end() + 1]
+                if _is_plain(found[0]) and not any(map(str.isalnum, beside)):
+                    yield found[0]
+
+    def _unlisted(self, pattern: re.Pattern[str], text: str) -> Iterator[str]:
+        for project, number in pattern.findall(text):
+            if self._denied.isdisjoint((project, project.rstrip("0123456789"))):
+                yield f"{project}-{number}"
 
     def _listed(self, pattern: re.Pattern[str], text: str) -> Iterator[str]:
         """Keys of known projects: also of `PAY` in `FIX_PAY-1`."""
@@ -270,3 +218,21 @@ class TicketKeys:
 
 def _unique(tickets: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tickets))
+
+
+def _upper(text: str) -> str:
+    """ASCII letters alone: other scripts have letters that become ASCII ones."""
+    return text.translate(UPPER)
+
+
+UPPER = {lower: lower - 32 for lower in range(ord("a"), ord("z") + 1)}
+
+
+def _is_plain(ticket: str) -> bool:
+    return (
+        ticket.isascii()
+        and ticket.isprintable()
+        and " " not in ticket
+        and "," not in ticket
+        and len(ticket) <= TICKET_MAX
+    )

@@ -5,8 +5,8 @@ reason, never guessed at; what only may be one is a candidate.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 from gateway import claims
 from gateway.call import Ask, Attribution, Client, Principal, TaskSource, TicketPolicy, TicketSource, TicketState
@@ -24,6 +24,8 @@ TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}", re.ASCII)
 STATES: tuple[TicketState, ...] = ("unknown", "unchecked", "closed", "known")
 """Of several tickets, the first of these that one of them is in."""
 CANDIDATES_MAX = 20
+DETACHED = "HEAD"
+"""What git calls the branch of a checkout that is on none."""
 
 
 class Place(NamedTuple):
@@ -32,25 +34,19 @@ class Place(NamedTuple):
     repo: str | None
     branch: str | None
     commit_sha: str | None
-    branch_before: str | None = None
-    """What was said when the tool was started, where the work has moved on to another branch."""
+    age: Literal["now", "start", "begin"] = "start"
+    """Since when the branch was so: it is so now; when the tool was started; when its session began."""
+    before: str | None = None
+    """The branch that the tool was started on, where it is another one now."""
 
 
 class Tickets:
     """Weighs the evidence of each call."""
 
-    def __init__(
-        self,
-        settings: TicketSettings,
-        claims_: Claims,
-        tracker: Tracker,
-        look: Callable[[str], Checkout | None] = lambda folder: None,
-    ) -> None:
-        """`look` reads the checkout at a client's working directory, where that is a folder of this machine."""
+    def __init__(self, settings: TicketSettings, verifier: Claims, tracker: Tracker) -> None:
         self._settings = settings
-        self._claims = claims_
+        self._claims = verifier
         self._tracker = tracker
-        self._look = look
         self._sessions = Sessions()
         self._made = self._make_keys()
 
@@ -62,14 +58,24 @@ class Tickets:
         path_task: str | None,
         ask: Ask,
         client: Client,
+        checkout: Checkout | None,
         now_us: int,
     ) -> Attribution:
-        """The ticket and task of a call that begins now."""
+        """The ticket and task of a call that begins now. `checkout` is what is found in the client's folder, where that
+        is one of this machine."""
         ignored: list[str] = []
-        place = self._place(headers, client, ignored)
+        who = principal.key_id, client.name
+        task_id, task_source = _named_task(headers, path_task, client, ignored)
+        sessions = _sessions_of(client, task_id, task_source)
+        earlier = next((said for session in sessions if (said := self._sessions.recall(who, session, now_us))), None)
+
+        place = _place(headers, client, checkout, ignored)
+        if earlier is not None and earlier.is_now and place.age != "now" and place.repo in (None, earlier.repo):
+            place = place._replace(repo=earlier.repo, branch=earlier.branch, age="now")
         claim = self._claim(headers, principal, place, ignored)
-        if claim is not None:
-            place = place._replace(repo=place.repo or claim.repo, branch=place.branch or claim.branch)
+        if claim is not None and place.age == "begin":
+            place = place._replace(repo=place.repo or claim.repo, branch=claim.branch or place.branch)
+
         keys = self.keys()
         evidence: dict[TicketSource, Found] = {
             "claim": keys.named(",".join(claim.tickets) if claim else None, place.repo),
@@ -77,33 +83,25 @@ class Tickets:
             "header": keys.named(headers.get("x-outlay-ticket"), place.repo),
             "path": keys.named(path_ticket, place.repo),
             "metadata": keys.named(ask.ticket, place.repo),
-            "branch": self._of_place(place, keys),
+            "branch": _of_place(place, keys),
         }
         ignored += (f"{source}:{found.ignored}" for source, found in evidence.items() if found.ignored)
         source: TicketSource = next((source for source, found in evidence.items() if found.tickets), "none")
         tickets = evidence[source].tickets if source != "none" else ()
-        task_id, task_source = _named_task(headers, path_task, client)
 
-        who = principal.key_id, client.name
-        session = task_id if task_source in ("header", "path") else client.session_id or task_id
-        if session is not None:
-            earlier = self._sessions.recall(who, session, now_us)
-            if earlier is not None and place.branch in (None, earlier.branch):
-                place = place._replace(repo=place.repo or earlier.repo, branch=earlier.branch)
-                if not tickets and earlier.tickets:
-                    tickets, source = earlier.tickets, "task"
-            if (tickets and source not in ("key", "task")) or place.branch:
-                said = tickets if source != "key" else ()
-                self._sessions.remember(who, session, Remembered(said, place.repo, place.branch, now_us))
-        if task_id is None:
-            task_id = self._sessions.task(who, tickets, now_us)
-
+        if earlier is not None and source == "none" and _says_nothing(place, earlier, evidence, ignored):
+            place = place._replace(repo=earlier.repo, branch=earlier.branch)
+            tickets, source = earlier.tickets, "task" if earlier.tickets else "none"
+        elif place.branch or source not in ("none", "key"):
+            said = Remembered(tickets if source != "key" else (), place.repo, place.branch, place.age == "now", now_us)
+            for session in sessions:
+                self._sessions.remember(who, session, said)
         return Attribution(
             tickets=tickets,
             ticket_source=source,
             ticket_state=state_of(tickets, keys),
-            candidates=_candidates(evidence, tickets),
-            task_id=task_id,
+            candidates=_candidates(evidence, tickets, ignored),
+            task_id=task_id or client.derived_task or self._sessions.task(who, tickets, now_us),
             task_source=task_source,
             repo=place.repo,
             branch=place.branch,
@@ -129,6 +127,12 @@ class Tickets:
         of_team = self._settings.teams.get(principal.team_id or "")
         return principal.ticket_policy or of_team or self._settings.policy
 
+    def of_branch(self, branch: str, repo: str | None) -> list[tuple[str, TicketState]]:
+        """The tickets that a call from this branch would be for, and what is known of them."""
+        keys = self.keys()
+        found = keys.in_branch(branch_name(branch) or DETACHED, repo_name(repo)).tickets
+        return [(ticket, keys.tracker.state(ticket)) for ticket in found]
+
     def keys(self) -> TicketKeys:
         """The rules for keys, with what the tracker knows now."""
         if self._made.tracker is not self._tracker.now:
@@ -141,38 +145,15 @@ class Tickets:
         settings = self._settings
         return TicketKeys(settings.projects, settings.patterns, settings.deny, self._tracker.now)
 
-    def _place(self, headers: Headers, client: Client, ignored: list[str]) -> Place:
-        """What is so now outranks what a header said when the tool started, and that what its session began with."""
-        repo, branch = headers.get("x-outlay-repo"), headers.get("x-outlay-branch")
-        if repo and not repo_name(repo):
-            ignored.append("repo:malformed")
-        if branch and not branch_name(branch):
-            ignored.append("branch:malformed")
-        checkout = self._look(client.folder) if client.folder else None
-        now = (None if client.is_branch_old else client.branch) or (checkout.branch if checkout else None)
-        started = branch_name(branch) or client.branch
-        return Place(
-            repo_name(repo) or client.repo or (checkout.repo if checkout else None),
-            now or started,
-            client.commit_sha or (checkout.commit if checkout else None),
-            started if now else None,
-        )
-
-    @staticmethod
-    def _of_place(place: Place, keys: TicketKeys) -> Found:
-        if place.branch is None:
-            return keys.of_commit(place.commit_sha)
-        found = keys.in_branch(place.branch, place.repo)
-        before = keys.in_branch(place.branch_before, place.repo).tickets
-        return Found(found.tickets, (*found.candidates, *before), found.ignored)
-
     def _claim(self, headers: Headers, principal: Principal, place: Place, ignored: list[str]) -> Claim | None:
         sent = headers.get("x-outlay-claim")
         if not sent:
             return None
         try:
             claim = self._claims.verify(sent)
-            claims.check(claim, principal.fingerprint, principal.team_id, place.repo, place.branch)
+            # What its session began with may be long ago, and is no reason against a claim.
+            branch = place.branch if place.age != "begin" else None
+            claims.check(claim, principal.fingerprint, principal.team_id, place.repo, branch)
         except ClaimError as error:
             ignored.append(f"claim:{error.reason}")
             return None
@@ -185,9 +166,49 @@ def state_of(tickets: tuple[str, ...], keys: TicketKeys) -> TicketState | None:
     return next((state for state in STATES if state in states), None)
 
 
+def _place(headers: Headers, client: Client, checkout: Checkout | None, ignored: list[str]) -> Place:
+    """What is so now outranks what a header said when the tool started, and that what its session began with."""
+    repo, branch = headers.get("x-outlay-repo"), headers.get("x-outlay-branch")
+    if repo and not repo_name(repo):
+        ignored.append("repo:malformed")
+    if branch and not branch_name(branch):
+        ignored.append("branch:malformed")
+    started = branch_name(branch)
+    now = (None if client.is_branch_old else client.branch) or (checkout.branch if checkout else None)
+    if checkout is not None and now is None and started is None:
+        now = DETACHED  # whatever it was on when the session began
+    return Place(
+        repo_name(repo) or client.repo or (checkout.repo if checkout else None),
+        now or started or client.branch,
+        client.commit_sha,
+        "now" if now else "start" if started else "begin",
+        started if now else None,
+    )
+
+
+def _of_place(place: Place, keys: TicketKeys) -> Found:
+    if place.branch is None:
+        return keys.of_commit(place.commit_sha)
+    found = keys.in_branch(place.branch, place.repo)
+    before = keys.in_branch(place.before, place.repo).tickets if place.before else ()
+    return Found(found.tickets, (*found.candidates, *before), found.ignored)
+
+
+def _says_nothing(
+    place: Place, earlier: Remembered, evidence: Mapping[TicketSource, Found], ignored: list[str]
+) -> bool:
+    """True when a call shows nothing of its own, not even something wrong, that could be of another work."""
+    return (
+        not ignored
+        and all(found.says_nothing for found in evidence.values())
+        and place.repo in (None, earlier.repo)
+        and place.branch in (None, earlier.branch)
+    )
+
+
 def _named_task(
-    headers: Headers, path_task: str | None, client: Client
-) -> tuple[str, TaskSource] | tuple[None, TaskSource]:
+    headers: Headers, path_task: str | None, client: Client, ignored: list[str]
+) -> tuple[str | None, TaskSource]:
     named: tuple[tuple[TaskSource, str | None], ...] = (
         ("header", headers.get("x-outlay-task")),
         ("path", path_task),
@@ -197,18 +218,33 @@ def _named_task(
     for source, value in named:
         if value and TASK.fullmatch(value):
             return value, source
+        if value and source in ("header", "path"):
+            ignored.append(f"{source}:malformed_task")
     return None, "none"
 
 
-def _candidates(evidence: Mapping[TicketSource, Found], tickets: tuple[str, ...]) -> tuple[str, ...]:
-    """What else was named, as `source:ticket`, strongest first."""
-    others = (
+def _sessions_of(client: Client, task_id: str | None, task_source: TaskSource) -> tuple[str, ...]:
+    """By what its calls are known to belong together: a task that was named to us, else the client's session, and what
+    that is a part of."""
+    if task_id is None:
+        return ()
+    if task_source in ("header", "path"):
+        return (task_id,)
+    return tuple(dict.fromkeys(filter(None, (client.session_id, task_id))))
+
+
+def _candidates(
+    evidence: Mapping[TicketSource, Found], tickets: tuple[str, ...], ignored: list[str]
+) -> tuple[str, ...]:
+    """What else was named, as `source:ticket`, strongest first; then what was no evidence, as `source:(reason)`."""
+    others = [
         f"{source}:{ticket}"
         for source, found in evidence.items()
         for ticket in (*found.tickets, *found.candidates)
         if ticket not in tickets
-    )
-    return tuple(dict.fromkeys(others))[:CANDIDATES_MAX]
+    ]
+    wrong = (f"{source}:({reason})" for source, _, reason in (each.partition(":") for each in ignored))
+    return tuple(dict.fromkeys((*others[:CANDIDATES_MAX], *wrong)))
 
 
 # -- what a refusal says ----------------------------------------------------------------------------------------------

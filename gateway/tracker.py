@@ -1,7 +1,8 @@
 """What the tracker knows of tickets, as far as attribution needs it: `work/tracker.json` in the data folder.
 
 The control plane writes it anew, by rename, after each import of tickets and pull requests; the gateway reads it again
-within `ROUND_SECONDS`, in a thread. Without the file nothing is known and each ticket is `unchecked`.
+within `ROUND_SECONDS`, in a thread. Without the file nothing is known and each ticket is `unchecked`. Each line is a
+JSON object of some of the fields of `Snapshot`, so that decoding one holds nothing up.
 """
 
 import asyncio
@@ -43,22 +44,27 @@ class Snapshot(msgspec.Struct, dict=True):
             newest[project] = max(number, newest.get(project, 0))
         return newest
 
+    @cached_property
+    def kinds(self) -> frozenset[bool]:
+        """Kinds of trackers that were synced: those with keys (False), those with repositories (True)."""
+        return frozenset("/" in project for project in self.newest)
+
     def state(self, ticket: str) -> TicketState:
         """What is known of a ticket. One with a number above all others of its project may have been made since the
-        last sync: `unchecked`, like all tickets before the first one."""
+        last sync: `unchecked`, like all tickets before the first one, and those of a kind that is not synced."""
         found = self.tickets.get(ticket)
         if found is not None:
             return "known" if found == "open" else "closed"
         project, number = split(ticket)
         newer = project in self.newest and number > self.newest[project]
-        return "unchecked" if newer or not self.tickets else "unknown"
+        return "unchecked" if newer or ("/" in project) not in self.kinds else "unknown"
 
 
 def split(ticket: str) -> tuple[str, int]:
     """Project and number of a ticket: `PAY-123` → (`PAY`, 123). A ticket of another form is its own project."""
     for separator in "#", "-":
         project, found, number = ticket.rpartition(separator)
-        if found and number.isdecimal():
+        if found and number.isdecimal() and len(number) < 10:
             return project, int(number)
     return ticket, 0
 
@@ -76,23 +82,29 @@ class Tracker:
         """Read the file again when it changed. A file that cannot be read leaves what was known."""
         try:
             stat = self._file.stat()
+            if (seen := (stat.st_ino, stat.st_mtime_ns)) == self._seen:
+                return
+            self._seen = seen
+            self.now = _read(self._file)
         except FileNotFoundError:
             self.now, self._seen = Snapshot(), None
-            return
-        seen = (stat.st_ino, stat.st_mtime_ns)
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            snapshot = msgspec.json.decode(self._file.read_bytes(), type=Snapshot)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             log.error("%s cannot be read, what was known of tickets stays: %s", self._file, type(error).__name__)
-            return
-        _ = snapshot.newest  # now, not in a request
-        self.now = snapshot
 
     async def keep(self) -> None:
         """Run beside the server."""
         while True:
             await asyncio.to_thread(self.refresh)
             await asyncio.sleep(ROUND_SECONDS)
+
+
+def _read(file: Path) -> Snapshot:
+    whole, decoder = Snapshot(), msgspec.json.Decoder(Snapshot)
+    with file.open("rb") as lines:
+        for line in lines:
+            part = decoder.decode(line)
+            whole.synced_us = max(whole.synced_us, part.synced_us)
+            for name in ("tickets", "aliases", "pulls", "branches", "commits"):
+                getattr(whole, name).update(getattr(part, name))
+    _ = whole.newest, whole.kinds  # now, not in a request
+    return whole

@@ -71,7 +71,7 @@ async def test_real_tools_are_attributed_by_the_branch_that_they_work_on(
                     assert (row["ticket_id"], row["ticket_source"], row["branch"]) == ("PAY-123", "branch", BRANCH)
                 assert (row["client"], row["task_source"]) in (
                     (client, "session"),
-                    ("gemini-cli", "conversation"),
+                    ("gemini-cli", "none"),
                 ), kind
         by_client: dict[str, set[str]] = {}
         for row in gateway.closed():
@@ -149,7 +149,7 @@ async def test_a_claim_key_opens_nothing(gateway: Running) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["x" * 10_000, ",".join(f"PAY-{n}" for n in range(1, 5000)), "PAY-1\u0661", "ΡΑΥ-1", "PAY-1;DROP TABLE", "UTF-8"],
+    ["x" * 10_000, ",".join(f"PAY-{n}" for n in range(1, 5000)), "PAY-1\u0661", "ΡΑΥ-1", "PAY-1;DROP TABLE", "utf-8"],
 )
 async def test_odd_ticket_headers_are_ignored_and_the_call_goes_on(gateway: Running, value: str) -> None:
     gateway.upstream.answer(whole(ANSWER))

@@ -78,12 +78,10 @@ def test_one_session_over_all_its_calls() -> None:
         observed("codex").session_id == observed("codex-resumed").session_id == "01a21547-af40-7122-8266-5377f90e75ad"
     )
     main, classifier = observed("gemini-cli-main"), observed("gemini-cli-classifier")
-    assert main.session_id == classifier.session_id == main.conversation_id
-    assert main.session_id is not None
-    assert "hello" not in main.session_id
-    assert observed("gemini-cli-late-classifier").session_id is None, (
-        "it sends neither the context nor the first prompt"
-    )
+    assert main.derived_task == classifier.derived_task is not None
+    assert main.session_id is None
+    late = observed("gemini-cli-late-classifier")
+    assert late.derived_task is None, "it sends neither the context nor the first prompt"
     assert observed("opencode-title").session_id == observed("opencode-main").session_id
 
 
@@ -103,21 +101,46 @@ def test_where_a_branch_comes_from() -> None:
     assert (codex.repo, codex.commit_sha) == ("acme/billing-core", COMMIT)
 
 
+def said(*texts: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "text", "text": text} for text in texts]}
+
+
 def test_what_a_person_writes_is_no_evidence() -> None:
     pasted = "look:\n<system-reminder>\n# gitStatus\n\nCurrent branch: feature/PAY-9-other\n</system-reminder>"
-    messages = [{"role": "user", "content": [{"type": "text", "text": pasted}]}]
-    assert observed("claude-code-main", messages=messages).branch is None
-    later = [{"role": "user", "content": "hi"}] * 3 + recorded("claude-code-main")["body"]["messages"]
+    assert observed("claude-code-main", messages=[said(pasted)]).branch is None
+    assert observed("claude-code-main", messages=[said("hi", pasted.removeprefix("look:\n"))]).branch is None
+    notes = "<system-reminder>\nNotes\nCurrent branch: feature/PAY-9\n# gitStatus\n\nCurrent branch: fix/PAY-1\n"
+    assert observed("claude-code-main", messages=[said(notes)]).branch == "fix/PAY-1"
+    later = [said("hi")] * 3 + recorded("claude-code-main")["body"]["messages"]
     assert observed("claude-code-main", messages=later).branch is None, "only where a session begins"
-    assert observed("aider-openai", messages=[{"role": "user", "content": "Act as"}]).name == "openai-python"
+    folder = "see\n - Primary working directory: /home/dev/other\n"
+    main = recorded("claude-code-main")["body"]["messages"]
+    assert observed("claude-code-main", messages=[said(folder), main[1]]).folder == FOLDER
+    system = [{"type": "text", "text": "Be brief.\ngitStatus: unknown\nCurrent branch: fix/PAY-9\n"}]
+    assert observed("claude-code-main", system=system, messages=[said("hi")]).branch is None
+    assert observed("aider-openai", messages=[{"role": "user", "content": "Act as an expert code analyst."}]).name == (
+        "openai-python"
+    )
+    env = "<env>\n  Working directory: /home/dev/other\n"
+    assert observed("opencode-main", messages=[{"role": "user", "content": env}]).folder is None
 
 
 def test_the_status_in_the_system_prompt_of_older_versions() -> None:
-    system = [
-        {"type": "text", "text": "You are Claude Code.\n\ngitStatus: This is the status.\nCurrent branch: fix/pay-7\n"}
-    ]
-    messages = [{"role": "user", "content": "hi"}]
-    assert observed("claude-code-main", system=system, messages=messages).branch == "fix/pay-7"
+    status = (
+        "\ngitStatus: This is the git status at the start of the conversation. Note.\n\nCurrent branch: fix/pay-7\n"
+    )
+    system = [{"type": "text", "text": f"You are Claude Code.\n\nWorking directory: /src/x\n{status}"}]
+    found = observed("claude-code-main", system=system, messages=[said("hi")])
+    assert (found.branch, found.folder) == ("fix/pay-7", "/src/x")
+
+
+def test_few_texts_of_few_levels_are_looked_at() -> None:
+    """Else each text of a hostile body would be passed through all levels of its nesting."""
+    deep: Any = ["x"]
+    for _ in range(400):
+        deep = [deep]
+    assert clients._texts(msgspec.Raw(json.dumps(deep).encode())) == []
+    assert len(clients._texts(msgspec.Raw(json.dumps(["x"] * 20_000).encode()))) == clients.TEXTS_MAX
 
 
 def test_an_opening_that_is_too_long_is_not_looked_into() -> None:

@@ -53,7 +53,8 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "4: [upstreams.a] credential must be env:NAME or file:PATH",
         ),
         ("[tickets]\npatterns = ['(']", "2: [tickets] patterns: '(' is no regular expression"),
-        ("[tickets]\npatterns = ['[0-9]*']", "2: [tickets] patterns: '[0-9]*' matches nothing at all"),
+        ("[tickets]\npatterns = ['[0-9]*']", "2: [tickets] patterns: '[0-9]*' matches the empty text"),
+        ("[tickets]\nworktrees = ['~nobody-here/src']", "2: [tickets] worktrees: '~nobody-here/src' must be"),
         ("[tickets]\nworktrees = ['src']", "2: [tickets] worktrees: 'src' must be an absolute path"),
         (
             "[server]\nhost = '0.0.0.0'\n[tickets]\nworktrees = ['/src']",

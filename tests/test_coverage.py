@@ -36,7 +36,7 @@ def data(data: Path) -> Path:
             later(4, **pay, list_cost_nano=100, task_id="b", task_source="none"),
             later(5, **pay, branch="fix", list_cost_nano=2_000),  # late evidence knows better
             later(6, **ops, price_status="unpriced", list_cost_nano=None),
-            later(7, **ops, client="somebodys-sdk", list_cost_nano=7),
+            later(7, **ops, client="somebodys-sdk", list_cost_nano=7, ticket_candidates=("header:(malformed)",)),
             later(30, **ops, purpose="ci", list_cost_nano=900),
         ],
     )
@@ -86,6 +86,12 @@ def test_conflicts_are_what_names_other_tickets_and_no_number_of_a_branch(run: R
     ]
 
 
+def test_what_was_no_evidence_is_shown_with_its_reason(run: Run) -> None:
+    assert [(r["source"], r["reason"], r["calls"], r["untagged_calls"], nano(r)) for r in sections(run)["ignored"]] == [
+        ("header", "malformed", 1, 1, 7)
+    ]
+
+
 def test_what_is_for_nothing_comes_with_advice_by_client(run: Run) -> None:
     rows = sections(run)["untagged"]
     assert [(r["team_id"], r["client"], r["calls"], r["unpriced_calls"], r["tasks"], nano(r)) for r in rows] == [
@@ -108,10 +114,10 @@ def test_days_and_teams_can_be_chosen(run: Run) -> None:
     def calls(*options: str) -> list[int]:
         return [sum(row["calls"] for row in rows) for rows in sections(run, *options).values()]
 
-    assert calls() == [9, 1, 4, 2]
-    assert calls("--team", "ops") == [3, 0, 2, 0]
-    assert calls("--from", "2026-11-21") == [1, 0, 0, 0]
-    assert calls("--to", "2026-11-20") == [8, 1, 4, 2]
+    assert calls() == [9, 1, 1, 4, 2]
+    assert calls("--team", "ops") == [3, 0, 1, 2, 0]
+    assert calls("--from", "2026-11-21") == [1, 0, 0, 0, 0]
+    assert calls("--to", "2026-11-20") == [8, 1, 1, 4, 2]
     assert run("--from", "2026-11-21", "--to", "2026-11-20")[0] == 2
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from analytics import build, work
+from analytics.comment import comment
+from analytics.sources import files
+from analytics.work_cli import RULES
 from gateway import launch
+from gateway.api import Api
 from gateway.cli import outlay
 from gateway.errors import STATUS
 from gateway.telemetry import Telemetry
@@ -73,7 +78,7 @@ def test_the_status_line_in_the_docs_asks_for_the_session(tmp_path: Path) -> Non
     told = json.dumps({"hook_event_name": "Status", "session_id": "9f7a3e37-20c9", "cwd": "/src"})
     command = json.loads(line)["statusLine"]["command"]
     out = subprocess.run(["sh", "-c", command], env=environ, input=told, capture_output=True, text=True, check=True)
-    assert out.stdout == "-fsm 1 -H x-outlay-key: olk_k http://gateway/-/api/v1/tasks/9f7a3e37-20c9?format=line\n"
+    assert out.stdout == "-fsm 3 -H x-outlay-key: olk_k http://gateway/-/api/v1/tasks/9f7a3e37-20c9?format=line\n"
 
 
 def test_a_ticket_in_a_base_url_is_written_as_in_the_docs() -> None:
@@ -81,3 +86,29 @@ def test_a_ticket_in_a_base_url_is_written_as_in_the_docs() -> None:
     assert "`http://127.0.0.1:8080/t/PAY-123/v1`" in TOOLS
     assert f"`…{task.base().removeprefix(SESSION.url)}/v1`" in TOOLS
     assert launch.Session(url="", path_ticket="acme/shop#45").base() == "/t/acme~shop~45"
+
+
+def test_the_api_is_documented() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    paths = [re.sub(r":[^}]*", "", route.path) for route in Api.routes(object.__new__(Api))]
+    assert {f"GET {path}" for path in paths} == set(re.findall(r"^\| `(GET [^`]*)`", page, re.MULTILINE))
+    for command in re.findall(r"`(--[\w-]+)`", page):
+        assert command in {option for parameter in comment.params for option in parameter.opts}
+
+
+DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+
+
+def test_every_work_table_and_relation_is_documented() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)", DATA.partition("## Work tables")[2], re.MULTILINE))
+    assert rows.keys() == set(files.TABLES)
+    for name in files.TABLES:
+        assert set(re.findall(r"`(\w+)(?:\[\])?`", rows[name])) >= work.TABLES[name].columns.keys()
+    assert [name for name in build.load() if f"`{name}`" not in DATA] == []
+
+
+def test_every_rule_of_late_evidence_is_documented() -> None:
+    page = (ROOT / "docs/attribution.md").read_text(encoding="utf-8").partition("## Late evidence")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == RULES.keys()
+    described = build.load()["attribution_changes"].columns["rule"]
+    assert [rule for rule in RULES if rule not in described] == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import keys
+from gateway import hashing
 from gateway.errors import Refusal, UserError
 from gateway.keys import Keys
 
@@ -31,7 +31,7 @@ def test_only_the_digest_is_stored(tmp_path: Path) -> None:
     assert secret.startswith("olk_")
     content = (tmp_path / "keys.jsonl").read_text()
     assert secret not in content
-    assert keys.digest(secret) in content
+    assert hashing.digest(secret) in content
     assert (tmp_path / "keys.jsonl").stat().st_mode & 0o077 == 0
 
 

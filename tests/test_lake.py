@@ -428,7 +428,17 @@ def test_files_of_a_version_with_fewer_columns_are_given_the_others(
         assert db.execute("SELECT commit_sha FROM calls ORDER BY recorded_at").fetchall() == [
             (None,), (None,), ("90abc",),
         ]  # fmt: skip
+    [closed] = (data / "calls").glob("day=2026-11-20/day.parquet")  # as the old version writes it, run once more
+    duckdb.sql(f"SELECT * EXCLUDE (commit_sha) FROM '{closed}'").write_parquet(f"{closed}.old")
+    Path(f"{closed}.old").rename(closed)
+    damaged = data / "calls" / "day=2026-11-19"
+    damaged.mkdir()
+    (damaged / "day.parquet").write_bytes(b"PAR1 and then nothing")
+    lake.add_columns(data)
+    (damaged / "day.parquet").unlink()
     moving.round()
+    with analytics.open(data) as db:
+        assert counted(db) == (3, 3, 3000)
     inodes = {file: file.stat().st_ino for file in (data / "calls").glob("day=2*/*.parquet")}
     lake.add_columns(data)
     assert {file: file.stat().st_ino for file in inodes} == inodes, "nothing is written that has all columns"

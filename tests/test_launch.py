@@ -188,7 +188,7 @@ def test_another_command_gets_the_settings_of_all() -> None:
     settings = launch.environment(None, NAMED, {"GOOGLE_API_KEY": "own"})
     for tool in launch.TOOLS:
         assert launch.environment(tool, NAMED, {}).keys() <= settings.keys()
-    assert settings["ANTHROPIC_BASE_URL"] == f"{URL}/t/PAY-1%2CPAY-2/task/t%3A1"
+    assert settings["ANTHROPIC_BASE_URL"] == f"{URL}/t/PAY-1,PAY-2/task/t%3A1"
     assert settings["GOOGLE_API_KEY"] == "olk_k"
 
 
@@ -197,7 +197,7 @@ def test_another_command_gets_the_settings_of_all() -> None:
     [
         ("PAY-123", "/t/PAY-123"),
         ("acme/shop#45", "/t/acme~shop~45"),
-        ("acme/shop#45,acme/shop#46", "/t/acme%2Fshop%2345%2Cacme%2Fshop%2346"),
+        ("acme/shop#45,acme/shop#46", "/t/acme~shop~45,acme~shop~46"),
     ],
 )
 def test_tickets_in_a_path(ticket: str, path: str) -> None:

@@ -59,8 +59,9 @@ ANY, LISTED, KNOWN = TicketKeys(), TicketKeys(["PAY", "acme/shop"]), TicketKeys(
         ("PAY\u20111", Found(ignored="malformed")),
         ("PAY-1\x00", Found(ignored="malformed")),
         ("PAY-1,", Found(ignored="malformed")),
-        ("UTF-8", Found(ignored="denied")),
-        ("CVE-2021", Found(ignored="denied")),
+        ("INT-42", Found(("INT-42",))),  # the deny list is for what is searched, not for what is stated
+        ("CVE-2021-44228", Found(ignored="malformed")),
+        ("PAY-1\n", Found(ignored="malformed")),
         ("PAY-1" + " " * 2000, Found(ignored="too_long")),
         ("P" * 10_000, Found(ignored="too_long")),
         (",".join(f"PAY-{n}" for n in range(1, 60)), Found(ignored="too_many")),
@@ -78,7 +79,8 @@ def test_an_allow_list_is_the_law() -> None:
     assert LISTED.named("OPS-8").ignored == "other_project"
     assert LISTED.named("acme/other#2").ignored == "other_project"
     assert TicketKeys(["UTF"]).named("UTF-8").tickets == ("UTF-8",), "a project of the list that is on the deny list"
-    assert TicketKeys(deny=["rel"]).named("REL-2").ignored == "denied"
+    assert LISTED.named("Acme/Shop#2").tickets == ("acme/shop#2",), "forges take any case"
+    assert TicketKeys(deny=["rel"]).in_branch("fix/REL-2") == Found()
 
 
 def test_what_the_tracker_knows() -> None:
@@ -89,6 +91,19 @@ def test_what_the_tracker_knows() -> None:
     assert KNOWN.named("#99", "acme/shop") == Found(candidates=("acme/shop#99",))
     assert KNOWN.named("#99").ignored == "malformed", "of which repository?"
     assert KNOWN.named("NEW-1").tickets == ("NEW-1",), "stated, so it counts, as unknown"
+    assert KNOWN.named("#47", "acme/shop") == Found(candidates=("acme/shop#47",)), "a pull request without tickets"
+    assert KNOWN.named("ACME/Shop#45").tickets == ("acme/shop#45",)
+    assert KNOWN.in_branch("fix/OLD-5").tickets == ("PAY-7",), "the project that it was moved from has none left"
+    only_pay = TicketKeys(["PAY"], tracker=SYNCED)
+    assert only_pay.named("#46", "acme/shop").ignored == "other_project", "also by way of a pull request"
+
+
+def test_a_tracker_of_another_kind_changes_nothing_for_keys() -> None:
+    synced = Snapshot(tickets={"acme/shop#45": "open"})
+    keys = TicketKeys(tracker=synced)
+    assert keys.in_branch("feature/PAY-123-x").tickets == ("PAY-123",)
+    assert synced.state("PAY-123") == "unchecked"
+    assert synced.state("acme/other#1") == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +117,7 @@ def test_what_the_tracker_knows() -> None:
         ("acme/shop#45", "known"),
         ("acme/shop#44", "unknown"),
         ("INC0000001", "unknown"),
+        ("PAY-" + "9" * 5000, "unknown"),
     ],
 )
 def test_states(ticket: str, state: str) -> None:
@@ -120,7 +136,13 @@ def test_states(ticket: str, state: str) -> None:
         ("fix/pay-124", "", "PAY-124", "PAY-124"),  # perhaps a new one
         ("user_pay-123-x", "", "PAY-123", "PAY-123"),
         ("fix-pay-123", "", "", ""),  # not at the start of a segment
-        ("PAY-1-PAY-2", "PAY-1", "PAY-1 PAY-2", "PAY-1 PAY-2"),
+        ("PAY-1-PAY-2", "PAY-1 PAY-2", "PAY-1 PAY-2", "PAY-1 PAY-2"),
+        ("FIX_PAY-123", "PAY-123", "PAY-123", "PAY-123"),
+        ("RC_UTF-8", "", "", ""),
+        ("fix/V2-1", "", "", ""),
+        ("feature/PAY-123-größe", "PAY-123", "PAY-123", "PAY-123"),
+        ("feature/жPAY-123", "", "", ""),
+        ("fix/ſPAY-1", "", "", ""),
         ("fix/OPS-8-x", "OPS-8", "", "OPS-8"),
         ("XPAY-12", "XPAY-12", "", ""),
         ("PAY-0", "", "", ""),
@@ -145,6 +167,8 @@ def test_a_number_in_a_branch_is_a_candidate() -> None:
     for branch in ("45-fix-rounding", "issue-45", "feature/45", "gh-45-x", "issue/45"):
         assert KNOWN.in_branch(branch, "acme/shop") == Found(candidates=("acme/shop#45",))
     assert KNOWN.in_branch("45-fix") == Found()
+    everything = Snapshot(branches={"acme/shop": {"release/1": tuple(f"PAY-{n}" for n in range(1, 60))}})
+    assert TicketKeys(tracker=everything).in_branch("release/1", "acme/shop").ignored == "too_many"
     assert KNOWN.in_branch("feature/OPS-2", "acme/shop") == Found(("OPS-2",), ("PAY-123",)), "its pull request differs"
 
 
@@ -163,8 +187,7 @@ def test_a_number_in_a_branch_is_a_candidate() -> None:
 )
 def test_texts(text: str, any_: str, known: str) -> None:
     assert " ".join(ANY.in_text(text)) == any_
-    keys = TicketKeys([*SYNCED.newest, "OLD"], tracker=SYNCED)
-    assert " ".join(keys.in_text(text)) == known
+    assert " ".join(KNOWN.in_text(text)) == known
 
 
 def test_an_installations_own_patterns() -> None:
@@ -173,6 +196,10 @@ def test_an_installations_own_patterns() -> None:
     assert keys.in_branch("fix/INC0012345-x").tickets == ("INC0012345",)
     assert keys.in_branch("fix/XINC0012345-x").tickets == ()
     assert keys.in_text("CHG0000001 and PAY-2") == ("CHG0000001", "PAY-2")
+    assert keys.named("INC\u0661234567").ignored == "malformed", "digits of other scripts are none"
+    wide = TicketKeys(patterns=["INC[^,]+", "(?i)chg[0-9]+", "(?P<n>A)1", "(?P<n>B)1"])
+    assert wide.named("INC1\nx-evil: 1").ignored == "malformed"
+    assert wide.named("chg12").tickets == ("chg12",)
 
 
 @pytest.mark.skipif(WORK_DATA is None, reason="OUTLAY_WORK_DATA does not name the folder of recorded tracker payloads")
@@ -195,11 +222,11 @@ def test_recorded_branches_titles_and_commits_name_no_wrong_ticket() -> None:
         assert not [found for text in texts if (found := keys.in_text(text))]
 
 
-@given(st.text(max_size=300))
+@given(st.text(alphabet="PAYpay-_/123#acme.shop ſﬁжü١", max_size=60))
 def test_only_what_is_written_there_is_found(text: str) -> None:
     for ticket in (*LISTED.in_branch(text, "acme/shop").tickets, *LISTED.in_text(text), *LISTED.named(text).tickets):
         assert ticket.isascii()
-        assert ticket.upper() in text.upper() or "/issues/" in text
+        assert ticket in text or ticket.lower() in text or ticket.replace("PAY", "Pay") in text
 
 
 @pytest.mark.parametrize(
@@ -225,7 +252,8 @@ def test_names_of_repositories(value: str | None, name: str | None) -> None:
 
 def test_names_of_branches() -> None:
     assert branch_name("feature/x") == "feature/x"
-    for odd in ("", None, "a b", "a\nb", "ü", "x" * 256):
+    assert branch_name("refs/heads/feature/größe") == "feature/größe"
+    for odd in ("", None, "a b", "a\nb", "a\u200bb", "x" * 256):
         assert branch_name(odd) is None
 
 
@@ -243,11 +271,9 @@ class Weighing:
         self.claim_key, public = new_key("ab12")
         self.known = Tracker.__new__(Tracker)
         self.known.now = tracker or Snapshot()
-        keys = {"key_ab12": (public, None)}
-        self.checkouts: dict[str, Checkout] = {}
-        self.tickets = Tickets(
-            settings or TicketSettings(), Claims(keys.get, lambda: NOW / 1e6), self.known, self.checkouts.get
-        )
+        self.claim_keys = {"key_ab12": (public, None)}
+        self.checkouts: dict[str | None, Checkout] = {}
+        self.tickets = Tickets(settings or TicketSettings(), Claims(self.claim_keys.get, lambda: NOW / 1e6), self.known)
         self.now = NOW
 
     def claim(self, *tickets: str, **fields: object) -> str:
@@ -258,10 +284,11 @@ class Weighing:
     def __call__(self, client: Client | None = None, **given: str) -> Attribution:
         headers = {name.replace("_", "-"): value for name, value in given.items() if name.startswith("x_")}
         principal = Principal("key_1", ticket=given.get("key"), fingerprint=fingerprint("olk_1"))
-        ask = Ask(ticket=given.get("metadata"))
+        ask, client = Ask(ticket=given.get("metadata")), client or Client()
         self.now += 1_000_000
+        checkout = self.checkouts.get(client.folder)
         return self.tickets.attribute(
-            principal, headers, given.get("path"), given.get("task"), ask, client or Client(), self.now
+            principal, headers, given.get("path"), given.get("task"), ask, client, checkout, self.now
         )
 
 
@@ -291,18 +318,17 @@ def test_what_is_no_evidence_is_ignored_and_counted() -> None:
     found = Weighing()(x_outlay_ticket="nonsense", path="PAY-9", x_outlay_repo="a b", x_outlay_branch="a b")
     assert (found.tickets, found.ticket_source) == (("PAY-9",), "path")
     assert found.ignored == ("repo:malformed", "branch:malformed", "header:malformed")
+    assert found.candidates == ("repo:(malformed)", "branch:(malformed)", "header:(malformed)")
 
 
 def test_the_branch_that_is_believed() -> None:
     weigh = Weighing()
-    weigh.checkouts["/src/shop"] = Checkout(
-        Path("/src/shop"), Path("/src/shop/.git"), "acme/shop", "fix/PAY-2-now", "b16e3137"
-    )
+    weigh.checkouts["/src/shop"] = Checkout(Path("/src/shop"), Path("/src/shop/.git"), "acme/shop", "fix/PAY-2-now")
     started = Client(branch="fix/PAY-1-old", is_branch_old=True)
     assert weigh(started).branch == "fix/PAY-1-old"
     here = msgspec.structs.replace(started, folder="/src/shop")
     found = weigh(here)
-    assert (found.branch, found.repo, found.commit_sha) == ("fix/PAY-2-now", "acme/shop", "b16e3137")
+    assert (found.branch, found.repo) == ("fix/PAY-2-now", "acme/shop")
     assert weigh(msgspec.structs.replace(here, is_branch_old=False)).branch == "fix/PAY-1-old"
     moved = weigh(here, x_outlay_branch="fix/PAY-3")
     assert (moved.tickets, moved.candidates) == (("PAY-2",), ("branch:PAY-3",)), (
@@ -310,6 +336,9 @@ def test_the_branch_that_is_believed() -> None:
     )
     assert weigh(started, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",)
     assert weigh(Client(folder="/src/elsewhere")).branch is None
+    weigh.checkouts["/src/shop"] = Checkout(Path("/src/shop"), Path("/src/shop/.git"), "acme/shop", None)
+    assert (weigh(here).branch, weigh(here).tickets) == ("HEAD", ()), "a checkout on no branch"
+    assert weigh(here, x_outlay_branch="fix/PAY-3").tickets == ("PAY-3",), "as CI systems leave it"
 
 
 def test_a_commit_of_an_open_pull_request() -> None:
@@ -391,7 +420,8 @@ def test_a_claim_key_that_is_revoked_or_of_another_team() -> None:
     sent = sign(claim_key, Claim(tickets=("PAY-1",), issued_at=at, expires_at=at + 60))
 
     def weigh(team: str) -> Attribution:
-        return tickets.attribute(Principal(team_id=team), {"x-outlay-claim": sent}, None, None, Ask(), Client(), NOW)
+        headers = {"x-outlay-claim": sent}
+        return tickets.attribute(Principal(team_id=team), headers, None, None, Ask(), Client(), None, NOW)
 
     assert weigh("payments").tickets == ("PAY-1",)
     assert weigh("search").ignored == ("claim:other_team",)
@@ -414,7 +444,8 @@ def test_tasks_that_are_named() -> None:
     assert weigh(session, task="t2").task_source == "path"
     assert (weigh(session).task_id, weigh(session).task_source) == ("p", "conversation")
     assert weigh(Client(session_id="s")).task_source == "session"
-    assert weigh(x_outlay_task="no spaces allowed").task_source == "none"
+    odd = weigh(x_outlay_task="no spaces allowed")
+    assert (odd.task_source, odd.ignored) == ("none", ("header:malformed_task",))
 
 
 def test_a_session_carries_its_ticket() -> None:
@@ -437,6 +468,67 @@ def test_a_session_that_changes_its_branch_carries_nothing_over() -> None:
     found = weigh(Client("x", session_id="s", branch="main"))
     assert (found.tickets, found.branch) == ((), "main")
     assert weigh(Client("x", session_id="s")).tickets == (), "the last word was that there is none"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"x_outlay_ticket": "pay-2"},
+        {"x_outlay_ticket": "#46", "x_outlay_repo": "acme/shop"},
+        {"x_outlay_claim": "no claim"},
+        {"x_outlay_branch": "no branch"},
+        {"x_outlay_branch": "45-fix", "x_outlay_repo": "acme/shop"},
+        {"x_outlay_repo": "acme/other"},
+        {"x_outlay_repo": "no repo"},
+        {"path": "nonsense"},
+        {"metadata": "nonsense"},
+    ],
+)
+def test_a_call_that_shows_something_of_its_own_inherits_nothing(shown: dict[str, str]) -> None:
+    weigh = Weighing()
+    weigh(Client("x", session_id="s"), x_outlay_ticket="PAY-1", x_outlay_repo="acme/shop")
+    assert weigh(Client("x", session_id="s"), **shown).tickets == ()
+    assert weigh(Client("x", session_id="s")).tickets == (() if "45-fix" in shown.values() else ("PAY-1",))
+
+
+def test_a_revoked_claim_ends_at_once_in_its_session_too() -> None:
+    weigh = Weighing()
+    claim = weigh.claim("PAY-1")
+    assert weigh(Client("x", session_id="s"), x_outlay_claim=claim).tickets == ("PAY-1",)
+    weigh.claim_keys.clear()
+    assert weigh(Client("x", session_id="s"), x_outlay_claim=claim).tickets == ()
+
+
+def test_what_a_session_began_with_is_no_reason_against_a_claim() -> None:
+    weigh = Weighing()
+    began = Client("claude-code", session_id="s", branch="fix/PAY-1", is_branch_old=True)
+    found = weigh(began, x_outlay_claim=weigh.claim("PAY-2", branch="fix/PAY-2"))
+    assert (found.tickets, found.branch) == (("PAY-2",), "fix/PAY-2")
+
+
+def test_the_present_branch_of_a_session_outranks_what_others_of_its_calls_began_with() -> None:
+    weigh = Weighing()
+    began = Client("claude-code", session_id="s", branch="fix/PAY-1", is_branch_old=True)
+    weigh(began)
+    weigh(msgspec.structs.replace(began, branch="fix/PAY-2", is_branch_old=False))
+    assert weigh(began).tickets == ("PAY-2",)
+    assert weigh(began, x_outlay_branch="fix/PAY-1").tickets == ("PAY-2",)
+    assert weigh(Client("claude-code", session_id="s")).tickets == ("PAY-2",)
+
+
+def test_a_subagent_inherits_from_its_parent() -> None:
+    weigh = Weighing()
+    weigh(Client("opencode", session_id="root"), x_outlay_ticket="PAY-1")
+    found = weigh(Client("opencode", session_id="child", conversation_id="root"))
+    assert (found.tickets, found.task_id) == (("PAY-1",), "root")
+
+
+def test_a_derived_task_passes_nothing_on() -> None:
+    weigh = Weighing()
+    derived = Client("gemini-cli", derived_task="d")
+    weigh(derived, x_outlay_ticket="PAY-1")
+    found = weigh(derived)
+    assert (found.task_id, found.task_source, found.tickets) == ("d", "none", ())
 
 
 def test_a_named_task_carries_its_ticket_and_no_other_does() -> None:
@@ -479,14 +571,18 @@ def test_a_guessed_task_ends_after_a_day() -> None:
 
 def test_sessions_are_forgotten_and_bounded() -> None:
     sessions = Sessions()
-    said = Remembered(("PAY-1",), None, None, NOW)
+    said = Remembered(("PAY-1",), None, None, False, NOW)
     sessions.remember(("k", None), "s", said)
     assert sessions.recall(("other", None), "s", NOW) is None
     assert sessions.recall(("k", None), "s", NOW + REMEMBERED_US) is said
     assert sessions.recall(("k", None), "s", NOW + 2 * REMEMBERED_US + 1) is None
     for number in range(SESSIONS_MAX):
-        sessions.remember(("k", None), f"s{number}", said)
-    assert sessions.recall(("k", None), "s", NOW + REMEMBERED_US) is None
+        sessions.remember(("greedy", None), f"s{number}", said)
+    assert sessions.recall(("k", None), "s", NOW) is said, "who has many sessions displaces its own"
+    assert sessions.recall(("greedy", None), "s0", NOW) is None
+    for number in range(SESSIONS_MAX):
+        sessions.remember((f"k{number}", None), "s", said)
+    assert sessions.recall(("k", None), "s", NOW) is None
 
 
 # -- policies --------------------------------------------------------------------------------------------------------
@@ -519,8 +615,8 @@ def test_a_demand_for_a_ticket_says_how_to_give_one_with_this_tool(client: str |
 
 
 def test_a_demand_says_what_was_ignored() -> None:
-    said = demanded(TicketSettings(policy="required"), Principal(), Client(), Snapshot(), x_outlay_ticket="UTF-8")
-    assert "header:denied" in said
+    said = demanded(TicketSettings(policy="required"), Principal(), Client(), Snapshot(), x_outlay_ticket="utf8")
+    assert "header:malformed" in said
 
 
 def test_policies_of_key_team_and_all() -> None:

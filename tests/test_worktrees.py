@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,17 @@ def repository(tmp_path: Path) -> Path:
     return make_repository(tmp_path / "repository")
 
 
-def told(folder: Path) -> tuple[str | None, str | None, str | None]:
+def told(folder: Path) -> tuple[str | None, str | None]:
     checkout = checkout_of(folder)
     assert checkout is not None
-    return checkout.repo, checkout.branch, checkout.commit
+    return checkout.repo, checkout.branch
 
 
 def test_a_folder_inside_of_a_checkout(repository: Path) -> None:
     inside = repository / "src" / "deep"
     inside.mkdir(parents=True)
     checkout = checkout_of(inside)
-    assert checkout == worktrees.Checkout(
-        repository, repository / ".git", "acme/billing-core", BRANCH, git(repository, "rev-parse", "HEAD")
-    )
+    assert checkout == worktrees.Checkout(repository, repository / ".git", "acme/billing-core", BRANCH)
 
 
 def test_outside_of_any_checkout(tmp_path: Path) -> None:
@@ -43,20 +42,19 @@ def test_outside_of_any_checkout(tmp_path: Path) -> None:
 
 def test_a_branch_before_its_first_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch", "PAY-7")
-    assert told(tmp_path) == (None, "PAY-7", None)
+    assert told(tmp_path) == (None, "PAY-7")
 
 
 def test_packed_references(repository: Path) -> None:
-    commit = git(repository, "rev-parse", "HEAD")
     git(repository, "branch", "feature/PAY-123")
     git(repository, "pack-refs", "--all", "--prune")
     assert not (repository / ".git/refs/heads" / BRANCH).exists()
-    assert told(repository) == ("acme/billing-core", BRANCH, commit)
+    assert told(repository) == ("acme/billing-core", BRANCH)
 
 
 def test_a_detached_head(repository: Path) -> None:
     git(repository, "checkout", "--quiet", "--detach")
-    assert told(repository) == ("acme/billing-core", None, git(repository, "rev-parse", "HEAD"))
+    assert told(repository) == ("acme/billing-core", None)
 
 
 def test_a_branch_that_is_being_rebased_is_still_the_branch(repository: Path) -> None:
@@ -69,7 +67,7 @@ def test_a_branch_that_is_being_rebased_is_still_the_branch(repository: Path) ->
     with pytest.raises(subprocess.CalledProcessError):
         git(repository, "rebase", "other")
     assert (repository / ".git/rebase-merge").is_dir()
-    assert told(repository) == ("acme/billing-core", BRANCH, git(repository, "rev-parse", "HEAD"))
+    assert told(repository) == ("acme/billing-core", BRANCH)
 
 
 def test_a_linked_worktree_has_its_own_branch(repository: Path, tmp_path: Path) -> None:
@@ -78,7 +76,7 @@ def test_a_linked_worktree_has_its_own_branch(repository: Path, tmp_path: Path) 
     (linked / "more.py").touch()
     git(linked, "add", ".")
     git(linked, "commit", "--quiet", "--message", "more")
-    assert told(linked) == ("acme/billing-core", "PAY-124", git(linked, "rev-parse", "HEAD"))
+    assert told(linked) == ("acme/billing-core", "PAY-124")
     assert told(repository)[1] == BRANCH
     checkout = checkout_of(linked)
     assert checkout is not None
@@ -91,7 +89,7 @@ def test_a_submodule_is_a_checkout_of_its_own(repository: Path, tmp_path: Path) 
     inside = repository / "vendor/library"
     git(inside, "remote", "set-url", "origin", "https://github.com/acme/library")
     assert (inside / ".git").is_file()
-    assert told(inside) == ("acme/library", "main", git(library, "rev-parse", "HEAD"))
+    assert told(inside) == ("acme/library", "main")
 
 
 @pytest.mark.parametrize(
@@ -107,26 +105,26 @@ def test_a_submodule_is_a_checkout_of_its_own(repository: Path, tmp_path: Path) 
 )
 def test_a_head_that_git_does_not_write_tells_nothing(repository: Path, head: str) -> None:
     (repository / ".git/HEAD").write_text(head, encoding="latin-1")
-    assert told(repository) == ("acme/billing-core", None, None)
+    assert told(repository) == ("acme/billing-core", None)
 
 
 def test_a_git_file_that_leads_nowhere(tmp_path: Path) -> None:
     for text in ("", "gitdir: /not/there\n", "gitdir: \0\n", "\xff"):
         (tmp_path / ".git").write_text(text, encoding="latin-1")
-        assert told(tmp_path) == (None, None, None)
+        assert checkout_of(tmp_path) is None
 
 
 def test_a_file_that_never_ends_is_not_waited_for(repository: Path) -> None:
     (repository / ".git/config").unlink()
     os.mkfifo(repository / ".git/config")
-    assert told(repository)[:2] == (None, BRANCH)
+    assert told(repository) == (None, BRANCH)
 
 
 def test_a_file_that_may_not_be_read(repository: Path) -> None:
     config = repository / ".git/config"
     config.unlink()
     config.symlink_to(config)  # ELOOP, for root too
-    assert told(repository)[:2] == (None, BRANCH)
+    assert told(repository) == (None, BRANCH)
 
 
 @pytest.mark.parametrize(
@@ -183,4 +181,42 @@ def test_the_origin_in_a_config(config: str, url: str | None) -> None:
 def test_no_text_is_too_odd(text: str) -> None:
     for read in (worktrees.git_dir_in, worktrees.head_in, worktrees.branch_of, worktrees.origin_in, repo_name):
         read(text)  # never raises
-    assert worktrees.packed_in(text, "refs/heads/main") is None or "refs/heads/main" in text
+
+
+# -- what the gateway looks at -----------------------------------------------------------------------------------------
+
+
+async def test_only_checkouts_below_the_roots_are_read(repository: Path, tmp_path: Path) -> None:
+    notes = repository / "src" / "notes"
+    notes.mkdir(parents=True)
+    assert checkout_of(notes) is not None
+    seen = worktrees.Worktrees([str(notes.parent)])
+    assert await seen.look(str(notes)) is None, "the checkout is above the root"
+    assert await seen.look(str(tmp_path)) is None
+    assert await worktrees.Worktrees([]).look(str(repository)) is None
+    outside = tmp_path / "roots" / "linked"
+    git(repository, "worktree", "add", "--quiet", "-b", "PAY-124", str(outside))
+    assert await worktrees.Worktrees([str(outside.parent)]).look(str(outside)) is None, "its git folder is elsewhere"
+    both = worktrees.Worktrees([str(outside.parent), str(repository)])
+    found = await both.look(str(outside))
+    assert found is not None
+    assert found.branch == "PAY-124"
+
+
+async def test_folders_that_cannot_be_looked_at_are_no_error(repository: Path, tmp_path: Path) -> None:
+    seen = worktrees.Worktrees([str(tmp_path)])
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for folder in (None, f"{tmp_path}/{'x' * 300}", str(loop), f"{tmp_path}/\0", "relative", ""):
+        assert await seen.look(folder) is None
+    seen.stop()
+
+
+async def test_a_disk_that_does_not_answer_is_not_waited_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    seen = worktrees.Worktrees([str(repository)])
+    monkeypatch.setattr(worktrees, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(seen, "_read", lambda folder: gate.wait(30))
+    assert await seen.look(str(repository)) is None
+    gate.set()
+    seen.stop()

@@ -7,7 +7,8 @@ SELECT
   coalesce(sum(list_cost_usd), 0) AS list_cost_usd
 FROM (
   SELECT *, list_filter(ticket_candidates, lambda each:
-    NOT list_contains(tickets, substr(each, strpos(each, ':') + 1)) AND NOT (starts_with(each, 'branch:') AND contains(each, '#'))
+    NOT list_contains(tickets, substr(each, strpos(each, ':') + 1))
+    AND NOT contains(each, ':(') AND NOT (starts_with(each, 'branch:') AND contains(each, '#'))
   ) AS others
   FROM calls
   WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)

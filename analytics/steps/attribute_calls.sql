@@ -5,7 +5,9 @@ WITH moved AS MATERIALIZED (
   SELECT name FROM ticket_names WHERE name <> ticket_id
 )
 SELECT
-  call_id, started_at, coalesce(key_id, '') AS key, CASE WHEN task_source <> 'none' THEN task_id END AS task_id, session_id, repo, branch, commit_sha, list_cost_usd,
+  call_id, started_at, coalesce(key_id, '') AS key, repo, branch, commit_sha, list_cost_usd,
+  CASE WHEN task_source <> 'none' THEN task_id END AS task_id, -- else it is a guess
+  CASE WHEN task_source NOT IN ('header', 'path') THEN session_id END AS session_id, -- else the task was named to us
   true AS in_span, CAST(NULL AS VARCHAR) AS rule,
   tickets, ticket_source AS source, ticket_state AS state, ticket_candidates AS candidates,
   tickets AS was_tickets, ticket_source AS was_source, ticket_state AS was_state,

@@ -119,7 +119,14 @@ def excerpts(
     output_format: msgspec.Raw = NO_VALUE,
 ) -> Excerpts:
     """Of a request with these messages."""
-    return Excerpts(system, tuple(messages[:2]), messages[-1], metadata, output_format) if messages else Excerpts()
+    first, last = (tuple(messages[:2]), messages[-1]) if messages else ((), NO_VALUE)
+    return Excerpts(system, first, last, metadata, output_format)
+
+
+def entries(value: msgspec.Raw) -> list[msgspec.Raw] | None:
+    """The entries of a list, undecoded; `None` for anything else."""
+    given = bytes(value)
+    return msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
 
 
 FIELD_NAME = re.compile(rb'name="(\w{1,40})"')

@@ -12,7 +12,7 @@ import msgspec
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
 from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
-from gateway.dialects.openai_shapes import TICKET_KEYS, named
+from gateway.dialects.openai_shapes import ticket_in
 from gateway.reading import child, count, items, text
 
 
@@ -40,7 +40,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         max_output_tokens=count(request.inference_config.max_tokens) if request.inference_config else None,
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if tools is None else len(tools),
-        ticket=named(request.request_metadata, TICKET_KEYS),
+        ticket=ticket_in(request.request_metadata),
     )
 
 

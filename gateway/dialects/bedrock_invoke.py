@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import fold_message
-from gateway.dialects.base import NO_VALUE, Dialect, excerpts, last_wins, read_request, route
+from gateway.dialects.base import NO_VALUE, Dialect, entries, excerpts, last_wins, read_request, route
 from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
 from gateway.reading import child, count, items, text
 
@@ -31,8 +31,7 @@ class _Request(msgspec.Struct):
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
-    given = bytes(request.messages)
-    messages = msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
+    messages = entries(request.messages)
     return Ask(
         model=model_of(path),
         stream=path.endswith("-stream"),

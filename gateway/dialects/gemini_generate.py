@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.call import Answer, Ask, Excerpts
-from gateway.dialects.base import NO_VALUE, Dialect, add_units, excerpts, length_of, read_request, route
+from gateway.call import Answer, Ask
+from gateway.dialects.base import NO_VALUE, Dialect, add_units, entries, excerpts, length_of, read_request, route
 from gateway.dialects.gemini_shapes import fold_metadata, refuse
-from gateway.dialects.openai_shapes import TICKET_KEYS, named
+from gateway.dialects.openai_shapes import ticket_in
 from gateway.reading import child, count, items, largest, text
 
 CODE_ASSIST = "v1internal"
@@ -23,11 +23,12 @@ CODE_ASSIST = "v1internal"
 
 class _Config(msgspec.Struct, rename="camel"):
     max_output_tokens: Any = None
-    response_json_schema: msgspec.Raw = NO_VALUE
+    schema: msgspec.Raw = msgspec.field(name="responseJsonSchema", default=NO_VALUE)
 
 
 class _SnakeConfig(msgspec.Struct):
     max_output_tokens: Any = None
+    schema: msgspec.Raw = msgspec.field(name="response_json_schema", default=NO_VALUE)
 
 
 class _Parameters(msgspec.Struct, rename="camel"):
@@ -49,7 +50,7 @@ class _Request(msgspec.Struct, rename="camel"):
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     model, _, verb = unquote(path.rpartition("/")[2]).partition(":")
-    config = request.generation_config or request.snake_config
+    config, messages = request.generation_config or request.snake_config, entries(request.contents)
     given = request.parameters or _Parameters()
     seconds = (count(given.duration_seconds) or 0) * (count(given.sample_count) or 1)
     return Ask(
@@ -57,18 +58,11 @@ def read_ask(path: str, body: bytes) -> Ask:
         model=text(request.model) if model == CODE_ASSIST else text(model),
         stream=verb.startswith("stream"),
         max_output_tokens=count(config.max_output_tokens) if config else None,
-        message_count=length_of(request.contents),
+        message_count=length_of(request.contents) if messages is None else len(messages),
         tool_count=length_of(request.tools),
-        ticket=named(request.labels, TICKET_KEYS),
-        excerpts=_excerpts(request),
+        ticket=ticket_in(request.labels),
+        excerpts=excerpts(messages, request.system_instruction, output_format=config.schema if config else NO_VALUE),
     )
-
-
-def _excerpts(request: _Request) -> Excerpts:
-    given = bytes(request.contents)
-    messages = msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
-    schema = request.generation_config.response_json_schema if request.generation_config else NO_VALUE
-    return excerpts(messages, request.system_instruction, output_format=schema)
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import TICKET_KEYS, fold_usage, named, refuse
+from gateway.dialects.openai_shapes import fold_usage, refuse, ticket_in
 from gateway.reading import child, count, text
 
 UNDER_WAY = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
@@ -30,7 +30,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         model=text(request.model),
         stream=bool(request.stream),
         max_output_tokens=count(request.max_completion_tokens),
-        ticket=named(request.metadata, TICKET_KEYS),
+        ticket=ticket_in(request.metadata),
     )
 
 

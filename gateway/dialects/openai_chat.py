@@ -14,12 +14,12 @@ from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, add_units, excerpts, read_request, route
 from gateway.dialects.openai_shapes import (
     SESSION_KEYS,
-    TICKET_KEYS,
     azure_deployment,
     fold_error,
     fold_usage,
     named,
     refuse,
+    ticket_in,
 )
 from gateway.framing import data_of
 from gateway.reading import child, count, items, text
@@ -36,7 +36,6 @@ class _Request(msgspec.Struct):
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
-    prompt_cache_key: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -48,8 +47,8 @@ def read_ask(path: str, body: bytes) -> Ask:
         service_tier=text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
-        session_id=named(request.metadata, SESSION_KEYS) or text(request.prompt_cache_key),
-        ticket=named(request.metadata, TICKET_KEYS),
+        session_id=named(request.metadata, SESSION_KEYS),
+        ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
     )
 

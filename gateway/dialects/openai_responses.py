@@ -16,12 +16,13 @@ from gateway.dialects.base import (
     Dialect,
     add_subpasses,
     add_units,
+    entries,
     excerpts,
     last_wins,
     read_request,
     route,
 )
-from gateway.dialects.openai_shapes import SESSION_KEYS, TICKET_KEYS, fold_usage, named, refuse
+from gateway.dialects.openai_shapes import SESSION_KEYS, fold_usage, named, refuse, ticket_in
 from gateway.reading import child, count, items, text, value_of
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -41,13 +42,11 @@ class _Request(msgspec.Struct):
     metadata: Any = None
     client_metadata: msgspec.Raw = NO_VALUE
     instructions: msgspec.Raw = NO_VALUE
-    prompt_cache_key: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
-    given = bytes(request.input)
-    messages = msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
+    messages = entries(request.input)
     return Ask(
         model=text(request.model),
         stream=bool(request.stream),
@@ -55,10 +54,8 @@ def read_ask(path: str, body: bytes) -> Ask:
         service_tier=text(request.service_tier),
         message_count=1 if messages is None else len(messages),
         tool_count=None if request.tools is None else len(request.tools),
-        session_id=named(value_of(request.client_metadata), SESSION_KEYS)
-        or named(request.metadata, SESSION_KEYS)
-        or text(request.prompt_cache_key),
-        ticket=named(request.metadata, TICKET_KEYS),
+        session_id=named(value_of(request.client_metadata), SESSION_KEYS) or named(request.metadata, SESSION_KEYS),
+        ticket=ticket_in(request.metadata),
         excerpts=excerpts(messages, request.instructions, request.client_metadata),
     )
 

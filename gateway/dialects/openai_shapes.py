@@ -36,6 +36,12 @@ def named(metadata: Any, keys: tuple[str, ...]) -> str | None:
     return next((value for key in keys if (value := text(found.get(key)))), None)
 
 
+def ticket_in(metadata: Any) -> str | None:
+    """The ticket that the request's own metadata names, whole: cut short, it would be another one."""
+    found = child(metadata)
+    return next((value for key in TICKET_KEYS if isinstance(value := found.get(key), str) and value), None)
+
+
 def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key: str, output_key: str) -> None:
     """Take an OpenAI usage object into the answer: input includes cached, output includes reasoning."""
     if not data:

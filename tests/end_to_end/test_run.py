@@ -201,7 +201,7 @@ async def test_the_gateway_reads_the_ticket_in_the_branch(
         repository, "run", "--", sys.executable, "-c", printed, OUTLAY_URL=upstream.url + "/", OUTLAY_KEY="olk_k"
     )
     assert (code, err) == (0, f"Outlay: calls of this session {told}\n")
-    path = "/t/" + "%2C".join(t["ticket_id"] for t in me["branch_tickets"]) if me["branch_tickets"] else ""
+    path = "/t/" + ",".join(t["ticket_id"] for t in me["branch_tickets"]) if me["branch_tickets"] else ""
     assert out == f"{upstream.url}{path}/v1\n"
     [asked] = upstream.requests
     assert (asked.method, asked.header("x-outlay-key")) == ("GET", "olk_k")

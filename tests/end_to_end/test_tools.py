@@ -5,6 +5,7 @@ they cannot be installed. The tools have a home of their own, no real key, and r
 """
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.checkouts import BRANCH, make_repository
-from tests.conftest import Running
+from gateway.config import TicketSettings
+from tests.checkouts import BRANCH, git, make_repository
+from tests.conftest import Running, StartGateway
 from tests.fakes.upstream import chunked, sse, whole
 
 TOOLS = {
@@ -119,9 +121,14 @@ def repository(tmp_path: Path) -> Path:
 
 async def use(gateway: Running, repository: Path, command: list[str], *options: str) -> None:
     """Run a tool on the branch of the repository, as `outlay run … -- COMMAND`."""
+    run = [sys.executable, "-P", "-m", "gateway", "run", *options, "--", *command]
+    await start(gateway, repository, command[0], run)
+
+
+async def start(gateway: Running, repository: Path, tool: str, command: list[str], **settings: str) -> None:
     closed = "http://127.0.0.1:9"
     environ = {
-        "PATH": f"{installed(command[0])}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{installed(tool)}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(repository.parent / "home"),
         "TERM": "dumb",
         "OUTLAY_URL": gateway.url,
@@ -133,10 +140,10 @@ async def use(gateway: Running, repository: Path, command: list[str], *options: 
         "DISABLE_TELEMETRY": "1",
         "GEMINI_CLI_TRUST_WORKSPACE": "true",
         "GEMINI_TELEMETRY_ENABLED": "false",
+        **settings,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "gateway", "run", *options, "--", *command,
-        cwd=repository, env=environ, stdin=asyncio.subprocess.DEVNULL,
+        *command, cwd=repository, env=environ, stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -201,3 +208,21 @@ async def test_gemini_cli(gateway: Running, repository: Path) -> None:
     check(rows[:1], "task_id", client="gemini-cli", task_source="header", **ON_BRANCH | {"agent": "side"})
     check(rows[1:], "task_id", client="gemini-cli", client_version="0.61.0", task_source="header", **ON_BRANCH)
     assert rows[0]["task_id"] == rows[1]["task_id"]
+
+
+async def test_nothing_but_address_and_key(start_gateway: StartGateway, repository: Path) -> None:
+    """Without `outlay run`: Claude Code tells its branch, Codex the folder that the gateway beside it looks at."""
+    async with start_gateway(tickets=TicketSettings(worktrees=[str(repository)])) as gateway:
+        gateway.upstream.answer(CLAUDE_ANSWER)
+        claude = {"ANTHROPIC_BASE_URL": gateway.url, "ANTHROPIC_AUTH_TOKEN": gateway.key}
+        await start(gateway, repository, "claude", ["claude", "-p", "Say hello"], **claude)
+        await start(gateway, repository, "claude", ["claude", "-c", "-p", "Say it again"], **claude)
+        check(gateway.closed(), "task_id", client="claude-code", task_source="session", **ON_BRANCH)
+        gateway.upstream.answer(CODEX_ANSWER)
+        provider = {"name": "gw", "base_url": f"{gateway.url}/v1", "env_key": "GATEWAY_KEY", "wire_api": "responses"}
+        settings = [f"model_providers.gw.{name}={json.dumps(value)}" for name, value in provider.items()]
+        chosen = [part for setting in ("model_provider=gw", *settings) for part in ("-c", setting)]
+        await start(gateway, repository, "codex", ["codex", *chosen, "exec", "Say hello"], GATEWAY_KEY=gateway.key)
+        rows = gateway.closed()[2:]
+        check(rows, "task_id", client="codex", task_source="session", **ON_BRANCH)
+        assert rows[0]["commit_sha"] == git(repository, "rev-parse", "HEAD")

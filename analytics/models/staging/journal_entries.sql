@@ -15,7 +15,7 @@
 -- @tickets: All tickets the call was for; its cost is split equally between them; empty when there is none
 -- @ticket_source: How the ticket is known, strongest first: claim, key, header, path, metadata, branch, task, none
 -- @ticket_state: The ticket as judged against the synced tickets: known, unknown, closed, unchecked
--- @ticket_candidates: Weaker evidence that named another ticket, as source:ticket; empty when there is none
+-- @ticket_candidates: What else was named, or may be meant, as source:ticket; what was no evidence, as source:(reason)
 -- @task_id: Unit of agent work (session, conversation or explicit task) that the call belongs to
 -- @task_source: How the task is known: header, path, session, conversation, none
 -- @session_id: Session identifier that the client sent

@@ -1,0 +1,235 @@
+"""Live spend: answers the gateway's questions about keys, tasks and tickets, beside the keeper's rounds.
+
+HTTP over a Unix domain socket in the data folder, `control.sock`, which its user alone may open; the other side is
+`gateway/control.py`. One query runs at a time, in a thread, and answers everybody who waits for that kind of thing: it
+reads the calls once, however many ask. Each query sees the calls up to the last one answered; an answer is given again
+for `FRESH_SECONDS`. A task's calls count when they were booked in the last `TASK_DAYS`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import duckdb
+import msgspec
+from aiohttp import web
+
+import analytics
+from analytics import build
+from gateway.control import ASKING_MAX, ID, SOCKET, Kind, socket_path
+
+FRESH_SECONDS = 3.0
+GATHER_SECONDS = 0.01
+"""Before a query, so that questions of one moment are answered together."""
+ANSWERS_MAX = 1000
+"""Answers kept."""
+TASK_DAYS = 35
+QUERY_SECONDS = 30.0
+"""A query that takes longer is given up. The gateway waits less; who asks again then finds the answer."""
+RETRY_SECONDS = 5.0
+
+log = logging.getLogger("outlay.live")
+
+
+# -- questions and answers --------------------------------------------------------------------------------------------
+
+
+class Live:
+    """Answers for one data folder."""
+
+    def __init__(self, data: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._data = data
+        self._clock = clock
+        self._waiting: dict[Kind, dict[str, asyncio.Future[bytes | None]]] = {kind: {} for kind in get_args(Kind)}
+        self._asked = asyncio.Event()
+        self._answers: dict[tuple[Kind, str], tuple[float, bytes]] = {}
+        """With the (monotonic) time until which they are given again; oldest first."""
+        self._db: duckdb.DuckDBPyConnection | None = None
+
+    async def ask(self, kind: Kind, name: str) -> bytes | None:
+        """What something has cost, as JSON. `None` when that cannot be said now. Needs `answer` to run beside."""
+        known = self._answers.get((kind, name))
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        waiting = self._waiting[kind]
+        answer = waiting.setdefault(name, asyncio.get_running_loop().create_future())
+        self._asked.set()
+        return await asyncio.shield(answer)  # others may wait for it, too
+
+    async def answer(self) -> None:
+        """Answer whatever is asked, until cancelled."""
+        try:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                while any(self._waiting.values()):
+                    for kind in self._waiting:
+                        if self._waiting[kind]:
+                            await asyncio.sleep(GATHER_SECONDS)
+                            await self._answer_some(kind)
+        finally:
+            self._interrupt()
+
+    async def _answer_some(self, kind: Kind) -> None:
+        names = list(self._waiting[kind])
+        limit = asyncio.get_running_loop().call_later(QUERY_SECONDS, self._interrupt)
+        answers: dict[str, bytes] = {}
+        try:
+            answers = await asyncio.to_thread(self._query, kind, names)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
+            log.error("the spend of %s cannot be told: %s", kind, str(error).partition("\n")[0] or type(error).__name__)
+        finally:
+            limit.cancel()
+            until = time.monotonic() + FRESH_SECONDS
+            for name in names:
+                self._waiting[kind].pop(name).set_result(answers.get(name))
+            for name, answer in answers.items():
+                self._answers.pop((kind, name), None)
+                self._answers[kind, name] = until, answer
+            while len(self._answers) > ANSWERS_MAX:
+                del self._answers[next(iter(self._answers))]
+
+    def _query(self, kind: Kind, names: list[str]) -> dict[str, bytes]:
+        """Runs in a thread. Raises `duckdb.Error`, `OSError`, `UserError`."""
+        now = self._clock()
+        sql = (build.FOLDER / "queries" / f"live_{kind}.sql").read_text(encoding="utf-8")
+        with analytics.open(self._data) as db:
+            self._db = db
+            try:
+                result = db.execute(sql, {"ids": names, **_days(kind, now.date())})
+                columns = [column[0] for column in result.description or ()]
+                rows = result.fetchall()
+            finally:
+                self._db = None
+        return {row[0]: as_json({**dict(zip(columns, row, strict=True)), "as_of": now}) for row in rows}
+
+    def _interrupt(self) -> None:
+        db = self._db
+        if db is not None:
+            with contextlib.suppress(duckdb.Error):  # it has just been closed
+                db.interrupt()
+
+
+def _days(kind: Kind, today: date) -> dict[str, date]:
+    """What a query needs to know of the calendar."""
+    match kind:
+        case "keys":
+            return {"today": today, "month": today.replace(day=1)}
+        case "tasks":
+            return {"since": today - timedelta(days=TASK_DAYS)}
+        case "tickets":
+            return {}
+
+
+def as_json(value: Any) -> bytes:
+    """Amounts become exact numbers with all their decimals, times UTC."""
+    return msgspec.json.encode(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Decimal():
+            return msgspec.Raw(format(value, "f").encode())
+        case datetime():
+            return value.replace(tzinfo=UTC)
+        case dict():
+            return {name: _plain(inner) for name, inner in value.items()}
+        case list():
+            return [_plain(inner) for inner in value]
+        case _:
+            return value
+
+
+# -- the socket -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(data: Path) -> Iterator[None]:
+    """Answer on the data folder's socket while the block runs, in a thread of its own. For one process at a time: what
+    another one left at the socket's place is replaced."""
+    loop, ends = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=_run, args=(loop, data, ends), name="live")
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(ends.set)
+        thread.join()
+
+
+def _run(loop: asyncio.AbstractEventLoop, data: Path, ends: asyncio.Event) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(_serve_until(ends, data))
+
+
+async def _serve_until(ends: asyncio.Event, data: Path) -> None:
+    served = asyncio.create_task(_serve(data))
+    await ends.wait()
+    served.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await served
+
+
+async def _serve(data: Path) -> None:
+    live = Live(data)
+
+    async def tell(request: web.Request) -> web.Response:
+        kind, name = cast(Kind, request.match_info["kind"]), request.match_info["name"]
+        if not ID.fullmatch(name):
+            return web.json_response({"error": "a name has 1 to 512 characters, none of control"}, status=400)
+        answer = await live.ask(kind, name)
+        if answer is None:
+            return web.json_response({"error": "this cannot be told now"}, status=503)
+        return web.Response(body=answer, content_type="application/json")
+
+    app = web.Application()
+    app.add_routes([web.get(f"/{{kind:{'|'.join(get_args(Kind))}}}/{{name:[\\s\\S]+}}", tell)])
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, await _listener(data), backlog=ASKING_MAX).start()
+        await live.answer()
+    finally:
+        await runner.cleanup()
+        (data / SOCKET).unlink(missing_ok=True)
+
+
+async def _listener(data: Path) -> socket.socket:
+    """A socket in the folder, as soon as that lets us. A failure is logged once, and tried again."""
+    failure = ""
+    while True:
+        try:
+            return listen(data)
+        except OSError as error:
+            if str(error) != failure:
+                failure = str(error)
+                log.error("nobody can ask for live spend, trying again: %s cannot be made: %s", data / SOCKET, failure)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def listen(data: Path) -> socket.socket:
+    """A socket at its place in the folder, for the folder's user alone. Raises `OSError`."""
+    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        path = Path(socket_path(folder))
+        path.unlink(missing_ok=True)
+        os.fchmod(listener.fileno(), 0o600)  # before it has a place: nobody else can reach it, not for a moment
+        listener.bind(str(path))
+        if os.geteuid() == 0:
+            os.chown(path, (owner := os.fstat(folder)).st_uid, owner.st_gid)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.close(folder)
+    return listener

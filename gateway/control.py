@@ -1,0 +1,63 @@
+"""The way to the control plane, which alone asks the ledger: HTTP over a Unix domain socket in the data folder.
+
+The gateway runs no query itself: none may share an event loop with a stream. `analytics/live.py` is the other side.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import aiohttp
+
+SOCKET = "control.sock"
+ANSWER_SECONDS = 5.0
+ASKING_MAX = 500
+"""Questions under way; more wait for them."""
+ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,512}")
+"""What may be asked for."""
+Kind = Literal["keys", "tasks", "tickets"]
+
+
+class AwayError(Exception):
+    """The control plane did not answer. The message says what to do."""
+
+
+def socket_path(folder: int) -> str:
+    """The address of the socket in an open folder. It is short however deep the folder is: the system takes no more
+    than 107 bytes."""
+    return f"/proc/self/fd/{folder}/{SOCKET}"
+
+
+class Control:
+    """A client of the control plane."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._session = aiohttp.ClientSession(
+            "http://control",
+            # A connection each: the other process may have been started again since the last one.
+            connector=aiohttp.UnixConnector(socket_path(self._folder), limit=ASKING_MAX, force_close=True),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+        os.close(self._folder)
+
+    async def ask(self, kind: Kind, name: str, seconds: float | None = None) -> bytes:
+        """What a key, task or ticket has cost, as JSON. Raises `AwayError`."""
+        seconds = seconds or ANSWER_SECONDS
+        limit = aiohttp.ClientTimeout(total=seconds)
+        try:
+            async with self._session.get(f"/{kind}/{quote(name, safe='')}", timeout=limit) as response:
+                if response.status == 200:
+                    return await response.read()
+        except TimeoutError:
+            raise AwayError(f"Outlay: the control plane took longer than {seconds:g} s. Ask again.") from None
+        except (aiohttp.ClientError, OSError):
+            raise AwayError(
+                "Outlay: the control plane, which knows the spend, is not running. `outlay serve` starts it "
+                "([console] enabled) and starts it again when it ends."
+            ) from None
+        raise AwayError("Outlay: the control plane cannot answer at the moment; its log says why.")
