@@ -440,3 +440,16 @@ def test_what_is_taken_back_may_have_other_evidence(data: Path) -> None:
     assert judged(data, later(0, **named("GPT-5", source="branch", branch="GPT-5", repo="acme/shop"))) == [
         ("PAY-1", "branch", "known")
     ]
+
+
+def test_what_another_call_of_the_task_names_is_not_taken_back_with_a_branch(data: Path) -> None:
+    task = {"task_id": "t", "task_source": "session"}
+    know(data, "PAY-1")
+    calls = [
+        later(0, **named("GPT-5", source="branch"), **task),
+        later(1, **named("GPT-5"), **task),
+        later(2, **named("GPT-5", source="task"), **task),
+    ]
+    assert judged(data, *calls) == [NOTHING, ("GPT-5", "header", "unchecked"), ("GPT-5", "task", "unchecked")]
+    with analytics.open(data) as db:
+        assert db.execute("SELECT count(*) FROM corrections").fetchall() == [(1,)]

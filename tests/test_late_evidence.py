@@ -27,6 +27,7 @@ from gateway import cli
 from gateway.call import NANO, Call
 from gateway.config import LedgerSettings
 from gateway.ledger import Ledger, now_us, records
+from gateway.tracker import Snapshot
 from tests.journals import NOON, call, segment
 from tests.test_attributing import ANYTHING, HERE, later, ledger, named, seen, settle
 from tests.test_corrections import correct, restated
@@ -265,7 +266,7 @@ def test_a_call_that_changed_after_it_was_found_is_left_to_the_next_run(data: Pa
     segment(data, [later(0, **TASK, **named("PAY-1")), first])
     with analytics.open(data) as db:
         moment = attributing._now()
-        [line] = attributing._find(db, Span(), ANYTHING, moment, lambda: False)
+        [line] = attributing._find(db, Span(), ANYTHING, Snapshot(), moment, lambda: False)
         assert line.rule == "task"
         correct(data, msgspec.structs.replace(restated(first, 1000), **named("PAY-2", source="claim")))
         assert list(attributing._corrections(db, moment, lambda: False)) == []
