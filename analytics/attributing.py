@@ -35,6 +35,8 @@ BATCH_ROWS = 10_000
 """Read at once: what writing corrections needs of memory."""
 PART = timedelta(days=31)
 """Looked at in one go: another bound of memory."""
+PASSES_MAX = 5
+"""Over all parts. What is left then is for the next run."""
 LOOK_SECONDS = 60.0
 LOOK_BACK = timedelta(days=2)
 
@@ -89,7 +91,7 @@ def correct(
     with disk.correcting(data, wait=wait) as mine, _open(data, threads) as db:
         _go_on(lambda: not mine)
         parts, tracker = _parts(db, span), _tracker(data)
-        while True:
+        for _ in range(PASSES_MAX):
             before = len(lines)
             for part in parts:
                 as_of = _now()
@@ -98,7 +100,8 @@ def correct(
                     changed = _corrections(db, as_of, is_stopped)
                     write_corrections(ledger, changed, f"attribute-{secrets.token_hex(4)}")
             if len(parts) < 2 or len(lines) == before:
-                return _summed(lines)
+                break
+    return _summed(lines)
 
 
 def _tracker(data: Path) -> Snapshot:
