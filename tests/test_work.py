@@ -627,8 +627,7 @@ def test_recorded_issues_and_pull_requests_are_linked(run: Run, data: Path) -> N
     assert len(links) >= 5
     snapshot = told(data)
     assert snapshot.pulls == {
-        f"{repo}#{number}": tuple(sorted(f"{repo}#{issue}" for n, issue in closing if n == number))
-        for number in {number for number, _ in closing}
+        f"{repo}#{number}": tuple(sorted(f"{repo}#{issue}" for n, issue in closing if n == number)) for number in pulls
     }
     still_open = {number for number, each in pulls.items() if each["closed_at"] is None}
     with analytics.open(data) as db:
