@@ -19,7 +19,7 @@ import duckdb
 
 import analytics
 from analytics import attributing, lake, work
-from gateway.config import LedgerSettings
+from gateway.config import LedgerSettings, TicketSettings
 
 SPAWN = multiprocessing.get_context("spawn")
 RUNS = 3
@@ -92,7 +92,7 @@ def store(data: Path, table: str, rows: Any) -> None:
 
 def run(data: str, span: attributing.Span) -> tuple[int, float, float]:
     start = time.perf_counter()
-    lines = attributing.correct(Path(data), span, [], LedgerSettings(dir=data))
+    lines = attributing.correct(Path(data), span, TicketSettings(), LedgerSettings(dir=data))
     seconds = time.perf_counter() - start
     return sum(line.calls for line in lines), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
