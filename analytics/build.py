@@ -95,6 +95,7 @@ def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
         db.execute(statement)
         done.append(statement)
 
+    db.execute("BEGIN")  # a commit for each of the comments would take most of the time
     for model, reads in in_order(db, load() if models is None else models):
         run(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
         run(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
@@ -103,4 +104,5 @@ def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
         described[model.name] = {c: text for c in columns if (text := model.columns.get(c, inherited.get(c)))}
         for column, text in described[model.name].items():
             run(f'COMMENT ON COLUMN {model.name}."{column}" IS {literal(text)}')
+    db.execute("COMMIT")
     return ";\n".join(done)
