@@ -102,7 +102,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, du
         yield data, connection
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(CALLS)
 def test_late_evidence_changes_no_cost_and_every_nano_dollar_stays_in_one_place(
     lasting: tuple[Path, duckdb.DuckDBPyConnection], given_: list[dict[str, Any]]
@@ -294,7 +294,7 @@ def _correct_on(data: str) -> None:
 
 def test_killed_at_any_moment_it_goes_on(data: Path) -> None:
     moments, calls = random.Random(20261122), 0
-    for round_ in range(4):
+    for round_ in range(3):
         at = timedelta(minutes=round_)
         task = {"task_id": f"t-{round_}", "task_source": "session"}
         segment(data, [later(0, **task, **named("PAY-1")), *(later(1, **task) for _ in range(40))], at=NOON + at)

@@ -132,7 +132,7 @@ def tables(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]]]:
     return name, list(rows.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tables(), st.sampled_from(KINDS))
 def test_a_file_of_any_format_gives_the_rows_that_were_written(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[str, list[dict[str, Any]]], kind: str
@@ -452,7 +452,7 @@ def _import_on(data: str, project: str) -> None:
 
 def test_killed_at_any_moment_tables_stay_whole_and_nothing_stored_is_lost(data: Path) -> None:
     moments, most = random.Random(20261123), 0
-    for _ in range(4):
+    for _ in range(3):
         with (
             _process(target=_import_on, args=(str(data), "PAY")) as one,
             _process(target=_import_on, args=(str(data), "OPS")),
