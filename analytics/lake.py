@@ -36,7 +36,6 @@ from typing import NamedTuple
 import duckdb
 
 from analytics import build, disk, journal, work
-from analytics.build import step as step
 from gateway import ledger
 from gateway.errors import UserError
 
@@ -214,8 +213,8 @@ def _prepare(data: Path) -> None:
 def _write_anchor(data: Path, kind: str, file: Path) -> None:
     with duckdb.connect() as db:
         _read_segment(db, data / "journal" / f"{ANCHOR_SEGMENT}.jsonl", DAY_ZERO)
-        db.execute(step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
-        db.execute(step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(file)})
+        db.execute(build.step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
+        db.execute(build.step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(file)})
 
 
 def add_columns(data: Path) -> None:
@@ -236,7 +235,7 @@ def add_columns(data: Path) -> None:
                         continue
                     with disk.put(file) as aside:
                         names = {"like": build.glob_of(anchor), "from": build.glob_of(file), "file": str(aside)}
-                        db.execute(step("add_columns"), names)
+                        db.execute(build.step("add_columns"), names)
                         _check_sums(db, aside, file_sums(db, file))
                 except duckdb.Error as error:  # a damaged file, which queries over it meet anyhow
                     log.error("%s cannot be read: %s", file, str(error).partition("\n")[0])
@@ -244,14 +243,14 @@ def add_columns(data: Path) -> None:
 
 def _columns(db: duckdb.DuckDBPyConnection, file: Path) -> set[tuple[str, str]]:
     """Names and types of a Parquet file's columns."""
-    return set(db.execute(step("file_columns"), {"file": build.glob_of(file)}).fetchall())
+    return set(db.execute(build.step("file_columns"), {"file": build.glob_of(file)}).fetchall())
 
 
 def _read_segment(db: duckdb.DuckDBPyConnection, path: Path, first_open_day: date) -> None:
     """Make the table `segment_entries`, through the view `journal_entries` over one segment, not the whole journal."""
     sql = build.load()["journal_entries"].sql.replace("/**'", f"/{path.name}'")
     db.execute(f"CREATE OR REPLACE TEMP VIEW journal_entries AS {build.located(sql, path.parent.parent)}")
-    db.execute(step("read_segment"), {"first_open_day": first_open_day})
+    db.execute(build.step("read_segment"), {"first_open_day": first_open_day})
 
 
 def scratch(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -313,7 +312,7 @@ class Lake:
             with scratch(self.data, threads=1) as db:
                 first_open_day = max([_closed_through(state), *self._closing]) + timedelta(days=1)
                 _read_segment(db, path, first_open_day)
-                days = db.execute(step("segment_days")).fetchall() or [(None, 0, 0)]
+                days = db.execute(build.step("segment_days")).fetchall() or [(None, 0, 0)]
                 rows = [Row("pending", day, path.stem, *sums) for day, *sums in days]
                 state = [row for row in state if row.segment != path.stem] + rows
                 write_state(self.data, state)
@@ -329,7 +328,7 @@ class Lake:
                         self._retire(stray)
                 for file, (row, kind) in files.items():
                     with disk.put(file) as aside:
-                        db.execute(step(f"write_{kind}"), {"day": row.day, "file": str(aside)})
+                        db.execute(build.step(f"write_{kind}"), {"day": row.day, "file": str(aside)})
                         _check_sums(db, aside, row.file_sums(kind))
             self._sealing[path.stem] = time.monotonic()
 
@@ -374,7 +373,7 @@ class Lake:
                 _check_nothing_is_lost(file, whole.count(kind))
                 if parts:
                     with scratch(self.data, threads=1) as db, disk.put(file) as aside:
-                        db.execute(step("write_day"), {"parts": [*map(build.glob_of, parts)], "file": str(aside)})
+                        db.execute(build.step("write_day"), {"parts": [*map(build.glob_of, parts)], "file": str(aside)})
                         _check_sums(db, aside, whole.file_sums(kind))
             self._closing[day] = (time.monotonic(), whole)
 
@@ -448,7 +447,7 @@ def _first_day(segment: Path) -> date:
 
 def file_sums(db: duckdb.DuckDBPyConnection, file: Path) -> tuple[int, int]:
     """Rows and their list cost in nano-USD, as a Parquet file has them. Raises `duckdb.Error`."""
-    row = db.execute(step("file_sums"), {"file": build.glob_of(file)}).fetchone()
+    row = db.execute(build.step("file_sums"), {"file": build.glob_of(file)}).fetchone()
     assert row is not None
     return row[0], row[1]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import analytics
-from analytics import commands, disk, lake, rerating
+from analytics import build, commands, disk, rerating
 from gateway import app, prices
 from gateway.call import NANO
 from gateway.cli import CONFIG, config_option, json_option
@@ -240,7 +240,7 @@ def _spend_by_names(data: Path | None) -> list[Spent]:
         return []
     since = (datetime.now(UTC) - timedelta(days=SPEND_DAYS)).replace(tzinfo=None)
     with analytics.open(data) as db:
-        rows = db.execute(lake.step("spend_by_names"), {"since": since}).fetchall()
+        rows = db.execute(build.step("spend_by_names"), {"since": since}).fetchall()
     return [Spent(provider, tuple(filter(None, names)), usd) for provider, *names, usd in rows]
 
 

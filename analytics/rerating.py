@@ -17,7 +17,7 @@ import duckdb
 import msgspec
 
 import analytics
-from analytics import lake
+from analytics import build
 from gateway import ledger
 from gateway.call import Call, Cost, Usage
 from gateway.prices import PriceBook
@@ -125,7 +125,7 @@ class Span(NamedTuple):
 def count(data: Path, span: Span) -> int:
     """Number of calls that started in a span. Raises `UserError` when there is no such folder."""
     with analytics.open(data) as db:
-        row = db.execute(lake.step("count_rerate_calls"), span.parameters()).fetchone()
+        row = db.execute(build.step("count_rerate_calls"), span.parameters()).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -143,7 +143,7 @@ def outcomes(
 
 def _calls(db: duckdb.DuckDBPyConnection, span: Span) -> Iterator[tuple[Call, int, int | None]]:
     """Each with the times at which it was booked and last corrected, microseconds since the epoch."""
-    result = db.execute(lake.step("rerate_calls"), span.parameters())
+    result = db.execute(build.step("rerate_calls"), span.parameters())
     names = [column[0] for column in result.description or ()]
     while rows := result.fetchmany(BATCH_ROWS):
         for row in rows:

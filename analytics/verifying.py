@@ -144,7 +144,7 @@ def _check_views(data: Path, sums: journal.Sums, findings: Findings) -> None:
     with lake.scratch(data) as db:
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": findings.as_of})
         build.create_views(db, data, models)
-        found = journal.Sums(*(db.execute(lake.step("entries_sums")).fetchone() or (0, 0, 0, 0)))
+        found = journal.Sums(*(db.execute(build.step("entries_sums")).fetchone() or (0, 0, 0, 0)))
         if found != sums:
             findings.wrong.append(
                 f"the views have {_told(found)}, but the sealed files and the journal have {_told(sums)}"

@@ -4,20 +4,13 @@ CREATE OR REPLACE TEMP TABLE looked AS
 WITH moved AS MATERIALIZED (
   SELECT name FROM ticket_names WHERE name <> ticket_id
 )
-SELECT
-  call_id, started_at, concat(key_id, chr(31), client) AS who, repo, branch, commit_sha, list_cost_usd,
-  CASE WHEN task_source <> 'none' THEN task_id END AS task_id, -- else it is a guess
-  CASE WHEN task_source NOT IN ('header', 'path') THEN session_id END AS session_id, -- else the task was named to us
-  true AS in_span, CAST(NULL AS VARCHAR) AS rule,
-  tickets, ticket_source AS source, ticket_state AS state, ticket_candidates AS candidates,
-  tickets AS was_tickets, ticket_source AS was_source, ticket_state AS was_state,
-  ticket_candidates AS was_candidates
+SELECT *, true AS in_span, CAST(NULL AS VARCHAR) AS rule
 FROM span_calls
 WHERE started_at >= getvariable('first') AND started_at <= getvariable('last') AND (
   CASE WHEN len(tickets) = 0
-    THEN coalesce(task_id, session_id, branch, commit_sha, ticket_candidates[1]) IS NOT NULL
-    ELSE coalesce(ticket_state, 'unchecked') IN ('unchecked', 'unknown')
+    THEN coalesce(task_id, session_id, branch, commit_sha, candidates[1]) IS NOT NULL
+    ELSE coalesce(state, 'unchecked') IN ('unchecked', 'unknown')
   END
-  OR ticket_id IN (FROM moved)
+  OR tickets[1] IN (FROM moved)
   OR len(tickets) > 1 AND list_has_any(tickets, (SELECT coalesce(list(name), []) FROM moved))
 )

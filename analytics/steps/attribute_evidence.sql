@@ -3,14 +3,9 @@ INSERT INTO looked BY NAME
 WITH wanting AS MATERIALIZED (
   SELECT DISTINCT kind, who, id FROM links WHERE len(tickets) = 0 OR source = 'task'
 )
-SELECT
-  call_id, started_at, concat(key_id, chr(31), client) AS who, repo, branch, commit_sha, list_cost_usd,
-  CASE WHEN task_source <> 'none' THEN task_id END AS task_id, -- else it is a guess
-  CASE WHEN task_source NOT IN ('header', 'path') THEN session_id END AS session_id, -- else the task was named to us
-  false AS in_span, tickets, ticket_source AS source, ticket_state AS state, ticket_candidates AS candidates,
-  tickets AS was_tickets, ticket_source AS was_source, ticket_state AS was_state, ticket_candidates AS was_candidates
+SELECT *, false AS in_span
 FROM span_calls ANTI JOIN looked USING (call_id)
-WHERE len(tickets) > 0 AND ticket_source NOT IN ('task', 'none') AND (
-  (concat(key_id, chr(31), client), task_id) IN (SELECT (who, id) FROM wanting WHERE kind = 'task')
-  OR (concat(key_id, chr(31), client), session_id) IN (SELECT (who, id) FROM wanting WHERE kind = 'session')
+WHERE len(tickets) > 0 AND source NOT IN ('task', 'none') AND (
+  (who, task_id) IN (SELECT (who, id) FROM wanting WHERE kind = 'task')
+  OR (who, session_id) IN (SELECT (who, id) FROM wanting WHERE kind = 'session')
 )
