@@ -19,6 +19,8 @@ Reason = Literal["too_long", "too_many", "malformed", "other_project"]
 VALUE_MAX = 1024
 TICKET_MAX = 255
 TICKETS_MAX = 20
+PULLS_MAX = 3
+"""Pull requests that are followed from one to the next."""
 NUMBER = r"([1-9][0-9]{0,6})"
 KEY = re.compile(rf"([A-Za-z][A-Za-z0-9_]{{0,31}})-{NUMBER}")
 ISSUE = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]{{0,38}}(?:/[A-Za-z0-9._-]{{1,100}}){{1,5}})#{NUMBER}")
@@ -156,20 +158,20 @@ class TicketKeys:
             return found if is_known or found.ignored else Found(candidates=(ticket,))
         return Found(ignored="malformed")
 
-    def _judged(self, ticket: str) -> Found:
-        """A ticket as the tracker has it; a pull request stands for its tickets, and may have none."""
+    def _judged(self, ticket: str, named_by: tuple[str, ...] = ()) -> Found:
+        """A ticket as the tracker has it; a pull request stands for its tickets, and may have none. Pull requests may
+        name each other (`named_by`), which leads nowhere."""
         ticket = self._spelled(ticket)
         project = split(ticket)[0]
         if self._projects and not self._is_listed(project) and not any(own.fullmatch(ticket) for own in self._own):
             return Found(ignored="other_project")
         if ticket in self.tracker.tickets or ticket not in self.tracker.pulls:
             return Found((self._present(ticket),))
-        of_pull = self.tracker.pulls[ticket]
-        return (
-            self._all_of([self._judged(each) for each in of_pull if each != ticket])
-            if of_pull
-            else Found((), (ticket,))
-        )
+        path = (*named_by, ticket)
+        of_pull = [each for each in self.tracker.pulls[ticket] if each not in path]
+        if not of_pull or len(path) > PULLS_MAX:
+            return Found((), (ticket,))
+        return self._all_of([self._judged(each, path) for each in of_pull])
 
     def _is_listed(self, project: str) -> bool:
         return project in self._known or project.lower() in self._repos

@@ -98,6 +98,16 @@ def test_what_the_tracker_knows() -> None:
     assert only_pay.named("#46", "acme/shop").ignored == "other_project", "also by way of a pull request"
 
 
+def test_pull_requests_that_name_each_other_lead_nowhere() -> None:
+    pulls = {"acme/shop#1": ("acme/shop#2",), "acme/shop#2": ("acme/shop#1",), "acme/shop#3": ("acme/shop#3",)}
+    pulls |= {f"acme/shop#{n}": (f"acme/shop#{n + 1}",) for n in range(100, 2000)}
+    keys = TicketKeys(tracker=Snapshot(tickets={"PAY-1": "open"}, pulls=pulls))
+    for number in (1, 2, 3, 100):
+        found = keys.named(f"acme/shop#{number}")
+        assert found.tickets == ()
+        assert found.candidates
+
+
 def test_a_tracker_of_another_kind_changes_nothing_for_keys() -> None:
     synced = Snapshot(tickets={"acme/shop#45": "open"})
     keys = TicketKeys(tracker=synced)
