@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Two files of tests at a time; `make test WORKERS=0` runs them one by one, as a debugger wants it.
+WORKERS ?= 2
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: demo test check format bench clean
 
@@ -14,14 +17,14 @@ demo: $(VENV)/.installed
 	$(BIN)/outlay demo $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

@@ -11,6 +11,10 @@ RefusalCode = Literal[
     "ticket_required",
     "ticket_unknown",
     "model_unpriced",
+    "budget_exceeded",
+    "rate_limited",
+    "too_many_in_flight",
+    "loop_stopped",
     "upstream_unreachable",
     "upstream_timeout",
     "ledger_unavailable",
@@ -25,6 +29,10 @@ STATUS: dict[RefusalCode, int] = {
     "ticket_required": 400,
     "ticket_unknown": 400,
     "model_unpriced": 400,
+    "budget_exceeded": 402,
+    "rate_limited": 429,
+    "too_many_in_flight": 429,
+    "loop_stopped": 402,
     "upstream_unreachable": 502,
     "upstream_timeout": 504,
     "ledger_unavailable": 503,
@@ -39,10 +47,16 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not an error
     text, a credential or a key.
     """
 
-    def __init__(self, code: RefusalCode, message: str) -> None:
+    def __init__(
+        self, code: RefusalCode, message: str, *, retry_after: int | None = None, resets_at: int | None = None
+    ) -> None:
+        """`retry_after`: seconds, 1 to 10, of a limit that ends so soon; never of a budget, since tools would wait.
+        `resets_at`: when a budget begins anew, seconds since the epoch."""
         super().__init__(message)
         self.code: RefusalCode = code
         self.message = message
+        self.retry_after = retry_after
+        self.resets_at = resets_at
 
     @property
     def status(self) -> int:
