@@ -1,0 +1,73 @@
+-- What the calls of the present period count in each budget that covers them. One row per call, budget and, for a call of several tickets, ticket.
+-- @name: Name of the budget
+-- @value: Ticket, task or user whose account it is, of a template; else empty
+-- @period: day, week, month, quarter, total, rolling_24h
+-- @period_start: From when calls count, UTC; NULL for total
+-- @charged_usd: What the budget counts for the call, or for this ticket of it, USD: what is paid for it, else its list cost; of a call that a crash interrupted what it held, for nobody knows how much was billed; NULL when it has no price
+-- @is_split: Whether the call may have other rows for the same account
+-- A call is in the scopes of gateway/scopes.py. Its tickets pay equal shares, the remainder falls to the first.
+WITH terms AS MATERIALIZED (
+  SELECT
+    name, kind, value, pattern, period, period_start,
+    coalesce(period_start, TIMESTAMP '-infinity') AS start_at,
+    coalesce(period_end, TIMESTAMP 'infinity') AS end_at
+  FROM budget_terms
+),
+wide AS MATERIALIZED (
+  FROM terms WHERE value IS NULL OR pattern IS NOT NULL
+),
+counted AS MATERIALIZED (
+  SELECT
+    call_id, started_at, team_id, user_id, key_id, purpose, request_model, task_id, tickets, len(tickets) AS ways,
+    coalesce(contracted_cost_usd, list_cost_usd, CASE result WHEN 'interrupted' THEN held_usd END) AS charged_usd
+  FROM calls
+  WHERE started_at >= (SELECT min(start_at) FROM terms)
+),
+shares AS (
+  SELECT call_id, started_at, ticket_id, ways > 1 AS is_split,
+    CAST(
+      (nano // ways + CASE WHEN ticket_position = 1 THEN nano % ways ELSE 0 END) * 0.000000001 AS DECIMAL(18,9)
+    ) AS charged_usd
+  FROM (
+    SELECT
+      call_id, started_at, ways,
+      unnest(tickets) AS ticket_id,
+      generate_subscripts(tickets, 1) AS ticket_position,
+      CAST(CAST(charged_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS nano
+    FROM counted
+  )
+),
+parts AS (
+  SELECT 'org' AS kind, '' AS of_value, call_id, started_at, charged_usd, false AS is_split FROM counted
+  UNION ALL
+  SELECT 'team', team_id, call_id, started_at, charged_usd, false FROM counted WHERE team_id <> ''
+  UNION ALL
+  SELECT 'user', user_id, call_id, started_at, charged_usd, false FROM counted WHERE user_id <> ''
+  UNION ALL
+  SELECT 'key', key_id, call_id, started_at, charged_usd, false FROM counted WHERE key_id <> ''
+  UNION ALL
+  SELECT 'purpose', purpose, call_id, started_at, charged_usd, false FROM counted WHERE purpose <> ''
+  UNION ALL
+  SELECT 'model', request_model, call_id, started_at, charged_usd, false FROM counted WHERE request_model <> ''
+  UNION ALL
+  SELECT 'task', task_id, call_id, started_at, charged_usd, false FROM counted WHERE task_id <> ''
+  UNION ALL
+  SELECT 'project', regexp_replace(ticket_id, '[#-]\p{Nd}+$', ''), call_id, started_at, charged_usd, is_split FROM shares
+  UNION ALL
+  SELECT 'ticket', ticket_id, call_id, started_at, charged_usd, is_split FROM shares
+),
+met AS (
+  SELECT DISTINCT kind, of_value FROM parts SEMI JOIN wide USING (kind)
+),
+accounts AS (
+  SELECT kind, value AS of_value, name, '' AS value, period, period_start, start_at, end_at
+  FROM terms
+  WHERE value IS NOT NULL AND pattern IS NULL
+  UNION ALL
+  SELECT met.kind, of_value, name, CASE WHEN value IS NULL THEN of_value ELSE '' END, period, period_start, start_at, end_at
+  FROM met JOIN wide ON met.kind = wide.kind
+    AND (value IS NULL OR value = of_value OR regexp_full_match(of_value, pattern, 's'))
+)
+SELECT name, value, period, period_start, call_id, started_at, charged_usd, is_split
+FROM parts JOIN accounts USING (kind, of_value)
+WHERE started_at >= start_at AND started_at < end_at

@@ -1,0 +1,16 @@
+-- Budgets in force, as the keeper last found them written. One row per budget.
+-- @name: Name of the budget
+-- @scope: Whose spend it is about: org, team:x, user:x, key:x, ticket:x, task:x, project:x, model:x, purpose:x, or each_ticket, each_task, each_user
+-- @kind: What is before the colon of the scope; of a template what each has an account of its own: ticket, task, user
+-- @value: What is after the colon of the scope; empty for org, NULL for a template
+-- @pattern: The same as a regular expression, where it is a glob
+-- @limit_usd: Limit of each period, without raises, USD
+-- @period: day, week, month, quarter, total, rolling_24h
+-- @timezone: In whose midnight a period begins
+-- @on_exceed: What happens near the limit: block, stop_stream, reroute:MODEL, warn
+-- @warn_at: Fractions of the limit at which to tell
+-- @mode: enforce, or shadow: computed and recorded, but not enforced
+-- @owner: Who can raise it
+-- @raises: Temporary increases of the limit; with a value, for that account of a template alone
+-- @since: Since when scope, limit, period, time zone and mode are what they are, as far as the keeper saw, UTC
+FROM read_parquet('lake:budgets/budgets.parquet', hive_partitioning = false)
