@@ -209,6 +209,10 @@ class Decision(NamedTuple):
     account: Account | None = None
     """What is in the way."""
 
+    @property
+    def is_untouched(self) -> bool:
+        return self.verdict == "admit" and self.tokens is None
+
 
 def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int = 0, waited: bool = False) -> Decision:
     """May the call go on? Looks at the accounts given, and changes none.
