@@ -10,8 +10,8 @@ from gateway import credentials
 from gateway.call import NANO, Call
 from gateway.config import Config
 from gateway.dialects import openai_chat
-from gateway.dialects.base import Dialect
-from gateway.errors import Refusal
+from gateway.dialects.base import Caller, Dialect
+from gateway.errors import OF_LIMITS, Refusal
 from gateway.upstream import UpstreamAnswer, UpstreamLost
 
 LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
@@ -63,13 +63,16 @@ def own_headers(call: Call) -> dict[str, str]:
 
 def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:
     """Our own "no", in the caller's dialect (OpenAI's where none is known)."""
-    headers, body = (dialect or openai_chat.DIALECT).refuse(refusal)
+    caller = Caller() if call is None else Caller(call.client, call.request_id)
+    status, headers, body = (dialect or openai_chat.DIALECT).refuse(refusal, caller)
     headers |= {"x-outlay-refusal": refusal.code, "Server": "outlay"}
-    if refusal.status < 500:
+    if refusal.code in OF_LIMITS:
+        headers["retry-after"] = str(refusal.seconds)
+    elif status < 500:
         headers["x-should-retry"] = "false"
     if call is not None:
         headers |= {"request-id": call.request_id, "x-request-id": call.request_id, "x-outlay-call-id": call.call_id}
-    return web.json_response(body, status=refusal.status, headers=headers)
+    return web.json_response(body, status=status, headers=headers)
 
 
 def no_route(config: Config) -> Refusal:

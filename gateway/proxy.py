@@ -302,10 +302,11 @@ class Proxy:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
         known = call.key_id is not None or self._config.auth.mode == "open"
+        response = refusal_response(refusal, dialect, call)
         if known and self._ledger.failure is None:
-            call.refusal, call.status = refusal.code, refusal.status
+            call.refusal, call.status = refusal.code, response.status
             await self._books.refuse(call)
-        return refusal_response(refusal, dialect, call)
+        return response
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
