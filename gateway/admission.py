@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, decide, hard, tightest
+from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
 from gateway.call import NANO, Ask, BudgetAction, Call
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.ledger import now_us
+from gateway.periods import Period
 from gateway.quotes import Estimate, Quotes
 from gateway.tokens import Estimator
 
@@ -21,6 +22,8 @@ MARGIN, MARGIN_TOKENS = 1.3, 256
 """Counted input is taken for so much more: the error of the count (docs/metering.md)."""
 COUNTED_BYTES_MIN = 2048
 """A shorter request is not counted: each of its bytes may be a token."""
+NEAR = 20
+"""With less left than so many calls like it, a stream is watched so closely that it can be ended properly."""
 HEADROOM = 1.25
 """A hold that grows, grows by more than is needed just now."""
 
@@ -34,12 +37,14 @@ class Admitted(msgspec.Struct):
     path: str | None = None
     body: bytes | None = None
     """What is sent in place of the client's own path and (decoded) body, where a budget asked for it."""
-    looked_at: int = 0
-    """Bytes of content up to which the running cost was compared with the hold."""
+    may_stop: bool = False
+    """The stream of the answer may have to be ended: a budget is nearly used up."""
+    enough_to: int = 0
+    """The hold is enough for so many bytes of content."""
 
 
-class Request(msgspec.Struct, frozen=True):
-    """What admission has to know of a request."""
+class Asking(msgspec.Struct, frozen=True):
+    """What admission has to know of a asking."""
 
     dialect: Dialect | None
     ask: Ask
@@ -48,16 +53,16 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes
     """Decoded."""
     region: str | None
+    provider: str
     may_use: Callable[[str], bool]
     """True for the models that the caller's key may use."""
-    provider: str = ""
 
     def clamped(self, tokens: int) -> bytes | None:
         """The body with a maximum of at most so many output tokens; `None` where it has none."""
         clamp = None if self.dialect is None else self.dialect.clamp
         return None if clamp is None else clamp(self.path, self.provider, self.body, tokens)
 
-    def for_model(self, model: str) -> "Request | None":
+    def for_model(self, model: str) -> "Asking | None":
         reroute = None if self.dialect is None else self.dialect.reroute
         changed = None if reroute is None else reroute(self.path, self.body, model)
         return None if changed is None else msgspec.structs.replace(self, path=changed[0], body=changed[1])
@@ -93,7 +98,7 @@ class Admission:
 
     # -- before the call ----------------------------------------------------------------------------------------
 
-    async def admit(self, call: Call, request: Request) -> Admitted | None:
+    async def admit(self, call: Call, asking: Asking) -> Admitted | None:
         """Hold money for a call in all its budgets; `None` where there is none. Raises the refusal `budget_exceeded`.
 
         Sets `held_nano` and `budget_action` of the call, and its model where another one is asked for.
@@ -101,16 +106,16 @@ class Admission:
         charges = self.budgets.charges(call)
         if not charges:
             return None
-        estimate = self._estimate(call, request)
+        estimate = self._estimate(call, asking)
         if estimate is None:  # its budgets count it among those that cost nobody knows what
             return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
         decision = self._decide(charges, estimate.quote)
         if not decision.is_untouched:
-            estimate = await self._estimate_well(call, request, estimate)
+            estimate = await self._estimate_well(call, asking, estimate)
             decision = self._decide(charges, estimate.quote)
-        if not decision.is_untouched and (other := self._rerouted(call, request, charges)) is not None:
-            request, charges = other, self.budgets.charges(call)
-            estimate = await self._estimate_well(call, request, estimate)
+        if not decision.is_untouched and (other := self._rerouted(call, asking, charges)) is not None:
+            asking, charges = other, self.budgets.charges(call)
+            estimate = await self._estimate_well(call, asking, estimate)
             decision = self._decide(charges, estimate.quote)
         hold: Hold | None = None
         if decision.verdict == "wait":
@@ -121,13 +126,13 @@ class Admission:
         call.budget_action = call.budget_action or self._soft_action(charges, estimate.quote)
         if hold is None:
             hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
-        admitted = Admitted(hold, estimate)
+        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and self._is_near(hold))
         if call.budget_action == "rerouted":
-            admitted.path, admitted.body = request.path, request.body
+            admitted.path, admitted.body = asking.path, asking.body
         if decision.tokens is not None:
             call.budget_action = "clamped"
-            call.max_output_tokens = max(1, decision.tokens // request.ask.choices)
-            admitted.body = request.clamped(call.max_output_tokens)
+            call.max_output_tokens = max(1, decision.tokens // asking.ask.choices)
+            admitted.body = asking.clamped(call.max_output_tokens)
         return self._admitted(call, admitted)
 
     def admit_now(self, call: Call, ask: Ask, region: str | None) -> Admitted | None:
@@ -162,26 +167,26 @@ class Admission:
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
         return decide(able, quote, self._clock(), waiting=waiting, waited=waited)
 
-    def _estimate(self, call: Call, request: Request) -> Estimate | None:
-        return self._quotes.quote(call, request.ask, request.region, len(request.body))
+    def _estimate(self, call: Call, asking: Asking) -> Estimate | None:
+        return self._quotes.quote(call, asking.ask, asking.region, len(asking.body))
 
-    async def _estimate_well(self, call: Call, request: Request, known: Estimate) -> Estimate:
+    async def _estimate_well(self, call: Call, asking: Asking, known: Estimate) -> Estimate:
         """Now that it matters: with the input counted, and the request tried whether its maximum can be lowered."""
         estimate: Estimate | None = known
-        if len(request.body) >= COUNTED_BYTES_MIN:
-            tokens = await self._estimator.request_tokens(call.provider or "", call.request_model, request.body)
+        if len(asking.body) >= COUNTED_BYTES_MIN:
+            tokens = await self._estimator.request_tokens(call.provider or "", call.request_model, asking.body)
             most = round(tokens * MARGIN) + MARGIN_TOKENS
-            estimate = self._quotes.quote(call, request.ask, request.region, len(request.body), input_tokens=most)
+            estimate = self._quotes.quote(call, asking.ask, asking.region, len(asking.body), input_tokens=most)
         estimate = estimate or known
-        clamps = estimate.quote.clamps and request.clamped(1) is not None
+        clamps = estimate.quote.clamps and asking.clamped(1) is not None
         return estimate._replace(quote=estimate.quote._replace(clamps=clamps))
 
-    def _rerouted(self, call: Call, request: Request, charges: Sequence[Charge]) -> Request | None:
+    def _rerouted(self, call: Call, asking: Asking, charges: Sequence[Charge]) -> Asking | None:
         """The same request for the model that a budget names, where it can ask for it."""
         model = next((m for charge in hard(charges) if (m := charge.account.budget.reroute_to)), None)
-        if model is None or model == call.request_model or not request.may_use(model):
+        if model is None or model == call.request_model or not asking.may_use(model):
             return None
-        if (changed := request.for_model(model)) is not None:
+        if (changed := asking.for_model(model)) is not None:
             call.request_model, call.budget_action = model, "rerouted"
         return changed
 
@@ -198,6 +203,14 @@ class Admission:
             if account.spent + account.held + charge.part(quote.usual) > account.limit(now):
                 return "warned"
         return "none"
+
+    def _is_near(self, hold: Hold) -> bool:
+        """True when some calls like this one would use up a budget."""
+        now = self._clock()
+        return any(
+            charge.account.limit(now) - charge.account.spent - charge.account.ceilings < NEAR * hold.ceiling
+            for charge in hard(hold.charges)
+        )
 
     def _admitted(self, call: Call, admitted: Admitted) -> Admitted:
         call.held_nano = admitted.hold.amount
@@ -267,6 +280,18 @@ class Admission:
             for charge in hold.charges:
                 self._wake(charge.account)
 
+    def post(self, call: Call) -> None:
+        """What held nothing: a batch's results."""
+        self.budgets.post(call, cost_of(call))
+
+    def correct(self, before: Call, now: Call) -> None:
+        """A call that was posted costs something else."""
+        self.budgets.post(before, -(cost_of(before) or 0))
+        self.budgets.post(now, cost_of(now) or 0)
+
+    def learn(self, call: Call, estimate: Estimate, request_bytes: int, content_bytes: int) -> None:
+        self._quotes.learn(call, estimate, request_bytes, content_bytes)
+
     def remaining(self, hold: Hold) -> int | None:
         """What is left of the tightest of the call's budgets, nano-USD."""
         found = tightest(hold.charges, self._clock())
@@ -292,15 +317,14 @@ def _refusal(decision: Decision, now: int) -> Refusal:
     owner = f"{budget.owner} or an administrator" if budget.owner else "an administrator"
     return Refusal(
         "budget_exceeded",
-        f"Outlay: the budget {budget.name} ({scope}, per {PERIODS[budget.period]}) is used up: {state}.{resets} "
+        f"Outlay: the budget {budget.name} ({scope}, {_per(budget.period)}) is used up: {state}.{resets} "
         f"To go on, ask {owner} to raise it: `outlay budgets raise {budget.name}`. [budget_exceeded]",
         resets_at=None if ends is None else ends // 1_000_000,
     )
 
 
-PERIODS = {
-    "day": "day", "week": "week", "month": "month", "quarter": "quarter", "total": "lifetime", "rolling_24h": "24 hours",
-}  # fmt: skip
+def _per(period: Period) -> str:
+    return {"total": "in all", "rolling_24h": "in 24 hours"}.get(period, f"per {period}")
 
 
 def usd(nano: int) -> str:
