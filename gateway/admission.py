@@ -318,7 +318,8 @@ def _refusal(decision: Decision, now: int) -> Refusal:
     return Refusal(
         "budget_exceeded",
         f"Outlay: the budget {budget.name} ({scope}, {_per(budget.period)}) is used up: {state}.{resets} "
-        f"To go on, ask {owner} to raise it: `outlay budgets raise {budget.name}`. [budget_exceeded]",
+        f"To go on, ask {owner} for a raise: `outlay budgets raise {budget.name} --by-usd … --until … --reason …`. "
+        "[budget_exceeded]",
         resets_at=None if ends is None else ends // 1_000_000,
     )
 
