@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from gateway.budgets import Budgets
+from gateway.budgets import Account, Budgets
 from gateway.call import NANO, Call
 
 MODELS_MAX = 1000
@@ -73,10 +73,13 @@ class Telemetry:
         """Take over the balances of now."""
         for gauge in self._budgets.values():
             gauge.clear()
-        for budget in budgets:
-            accounts = [each for each in budgets.accounts(budget.name) if each.period.has(at_us)]
-            for account in accounts:
+        accounts_of: dict[str, list[Account]] = {}
+        for account in budgets.accounts():
+            if account.period.has(at_us):
                 account.expire(at_us)
+                accounts_of.setdefault(account.budget.name, []).append(account)
+        for budget in budgets:
+            accounts = accounts_of.get(budget.name, [])
             limit = sum(each.limit(at_us) for each in accounts) if accounts else budget.limit_of("", at_us)
             self._budgets["limit"].labels(budget.name).set(limit / NANO)
             self._budgets["spent"].labels(budget.name).set(sum(each.spent for each in accounts) / NANO)
