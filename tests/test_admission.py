@@ -307,7 +307,7 @@ async def test_who_waits_goes_on_when_others_settle(budgeted: StartBudgeted, mod
 
 
 async def test_a_raise_lets_those_go_on_who_wait(budgeted: StartBudgeted, model: FakeModel) -> None:
-    model.wants, model.seconds_per_token = (lambda body: 3000), 0.002
+    model.wants, model.seconds_per_token = (lambda body: 3000 if body["max_tokens"] == 4000 else 50), 0.002
     async with budgeted(wait=15) as running:
         file = BudgetFile(running.dir)
         file.set("b", limit("0.07"), "cli")
@@ -315,7 +315,7 @@ async def test_a_raise_lets_those_go_on_who_wait(budgeted: StartBudgeted, model:
         first = asyncio.create_task(send(running, ask("claude-sonnet-4-5", max_tokens=4000)))
         while not model.served:
             await asyncio.sleep(0.01)
-        second = asyncio.create_task(send(running, ask("claude-sonnet-4-5", max_tokens=4000)))
+        second = asyncio.create_task(send(running, ask("claude-sonnet-4-5", max_tokens=3999)))
         await asyncio.sleep(0.1)
         assert len(model.served) == 1
         file.raise_("b", Decimal(1), int(time.time()) + 60, "launch", "cli")
