@@ -1,5 +1,5 @@
-"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), looks for late evidence (`attributing`) and
-answers the gateway (`live`)."""
+"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`), looks for late
+evidence (`attributing`) and answers the gateway (`live`)."""
 
 import contextlib
 import logging
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from analytics import attributing, commands, lake, live
+from analytics import attributing, budgeting, commands, lake, live
+from gateway.app import budget_file
 from gateway.config import Config, load
 from gateway.errors import UserError
 
@@ -24,8 +25,8 @@ log = logging.getLogger("outlay.analytics")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file of the gateway.")
 @click.option("--until-stdin-closes", is_flag=True, help="End with the process that holds the other end of stdin.")
 def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
-    """Seal the journal of a data folder to Parquet, keep its views, look for late evidence, answer the gateway, until
-    SIGTERM."""
+    """Seal the journal of a data folder to Parquet, keep its views, note budgets, look for late evidence, answer the
+    gateway, until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,18 +41,20 @@ def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
 
 @contextlib.contextmanager
 def _beside(data: Path, config: Path | None) -> Iterator[None]:
-    with live.serving(data), _late_evidence(data, config):
-        yield
-
-
-def _late_evidence(data: Path, config: Path | None) -> contextlib.AbstractContextManager[None]:
     try:
-        settings = load(config) if config else None
+        settings = load(config) if config else Config()
     except UserError as error:  # it was edited since the gateway's start; sealing goes on
-        log.error("late evidence is not looked for: %s", str(error).splitlines()[0])
-        return contextlib.nullcontext()
-    tickets = settings.tickets if settings else None
-    return attributing.looking(data, tickets, commands.journal_settings(settings or Config(), data))
+        log.error("budgets are not noted, late evidence is not looked for: %s", str(error).splitlines()[0])
+        with live.serving(data):
+            yield
+        return
+    tickets = settings.tickets if config else None
+    with (
+        live.serving(data),
+        budgeting.noting(data, budget_file(settings, data)),
+        attributing.looking(data, tickets, commands.journal_settings(settings, data)),
+    ):
+        yield
 
 
 def _read_to_end(stop: threading.Event) -> None:

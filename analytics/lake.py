@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from analytics import build, disk, journal, work
+from analytics import budgeting, build, disk, journal, work
 from gateway import ledger
 from gateway.errors import UserError
 
@@ -208,6 +208,7 @@ def _prepare(data: Path) -> None:
             with disk.put(anchor_file(data, kind)) as aside:
                 _write_anchor(data, kind, aside)
     work.prepare(data)
+    budgeting.prepare(data)
 
 
 def _write_anchor(data: Path, kind: str, file: Path) -> None:

@@ -1,10 +1,11 @@
-"""Live spend: answers the gateway's questions about keys, tasks and tickets, beside the keeper's rounds.
+"""Live spend: answers the gateway's questions about keys, tasks and tickets, and about what its budgets have spent,
+beside the keeper's rounds.
 
 HTTP over a Unix domain socket in the data folder, `control.sock`, which its user alone may open; the other side is
 `gateway/control.py`. One query runs at a time, in a thread, and answers everybody who waits for that kind of thing: it
 reads the calls once, however many ask, and takes one core, for the gateway streams with the others. Each query sees the
 calls up to the last one answered; an answer is given again for `FRESH_SECONDS`. A task's calls count when they were
-booked in the last `TASK_DAYS`.
+booked in the last `TASK_DAYS`. What budgets have spent is asked for as of a moment, and is answered anew each time.
 """
 
 import asyncio
@@ -18,14 +19,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import duckdb
 import msgspec
 from aiohttp import web
 
 import analytics
-from analytics import build
+from analytics import budgeting, build, lake
 from gateway.control import ASKING_MAX, ID, SOCKET, Kind, socket_path
 
 FRESH_SECONDS = 3.0
@@ -36,9 +37,14 @@ ANSWERS_MAX = 1000
 TASK_DAYS = 35
 QUERY_SECONDS = 30.0
 """A query that takes longer is given up. The gateway waits less; who asks again then finds the answer."""
+SUM_SECONDS = 50.0
+"""The same for what budgets have spent, which is asked for seldom, and which the gateway waits for."""
 REST_SECONDS = 30.0
 """After a query that was given up nobody starts another of its kind: it would end no sooner."""
 RETRY_SECONDS = 5.0
+QUESTION_BYTES_MAX = 67_108_864
+
+T = TypeVar("T")
 
 log = logging.getLogger("outlay.live")
 
@@ -58,6 +64,7 @@ class Live:
         """With the (monotonic) time until which they are given again; oldest first."""
         self._rests: dict[Kind, float] = {}
         """Until when (monotonic) a kind is not asked for."""
+        self._questions: list[tuple[budgeting.Question, asyncio.Future[bytes | None]]] = []
         self._db: duckdb.DuckDBPyConnection | None = None
 
     async def ask(self, kind: Kind, name: str) -> bytes | None:
@@ -70,34 +77,41 @@ class Live:
         self._asked.set()
         return await asyncio.shield(answer)  # others may wait for it, too
 
+    async def budget_sums(self, question: budgeting.Question) -> bytes | None:
+        """What budgets have spent, a list of `gateway.budgets.Sum` as JSON. Else as `ask`."""
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._questions.append((question, answer))
+        self._asked.set()
+        return await asyncio.shield(answer)
+
     async def answer(self) -> None:
         """Answer whatever is asked, until cancelled."""
         try:
             while True:
                 await self._asked.wait()
                 self._asked.clear()
-                while any(self._waiting.values()):
+                while any(self._waiting.values()) or self._questions:
                     for kind in self._waiting:
                         if self._waiting[kind]:
                             await asyncio.sleep(GATHER_SECONDS)
                             await self._answer_some(kind)
+                    if self._questions:
+                        await self._answer_sums(*self._questions.pop(0))
         finally:
             self._interrupt()
 
     async def _answer_some(self, kind: Kind) -> None:
         names = list(self._waiting[kind])
-        limit = asyncio.get_running_loop().call_later(QUERY_SECONDS, self._interrupt)
         answers: dict[str, bytes] = {}
         try:
             if time.monotonic() >= self._rests.get(kind, 0.0):
-                answers = await asyncio.to_thread(self._query, kind, names)
+                answers = await self._in_time(QUERY_SECONDS, lambda: self._query(kind, names))
         except duckdb.InterruptException:
             self._rests[kind] = time.monotonic() + REST_SECONDS
             log.error("the spend of %s takes over %g s: not asked for %g s", kind, QUERY_SECONDS, REST_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
             log.error("the spend of %s cannot be told: %s", kind, str(error).partition("\n")[0] or type(error).__name__)
         finally:
-            limit.cancel()
             until = time.monotonic() + FRESH_SECONDS
             for name in names:
                 self._waiting[kind].pop(name).set_result(answers.get(name))
@@ -106,6 +120,35 @@ class Live:
                 self._answers[kind, name] = until, answer
             while len(self._answers) > ANSWERS_MAX:
                 del self._answers[next(iter(self._answers))]
+
+    async def _answer_sums(self, question: budgeting.Question, waiting: asyncio.Future[bytes | None]) -> None:
+        answer = None
+        try:
+            answer = await self._in_time(SUM_SECONDS, lambda: self._sum(question))
+        except duckdb.InterruptException:
+            log.error("what budgets have spent takes over %g s to sum", SUM_SECONDS)
+        except Exception as error:  # noqa: BLE001 - as above
+            line = str(error).partition("\n")[0] or type(error).__name__
+            log.error("what budgets have spent cannot be told: %s", line)
+        finally:
+            waiting.set_result(answer)
+
+    async def _in_time(self, seconds: float, query: Callable[[], T]) -> T:
+        """Run a query in a thread. Raises `duckdb.InterruptException` when it takes too long."""
+        limit = asyncio.get_running_loop().call_later(seconds, self._interrupt)
+        try:
+            return await asyncio.to_thread(query)
+        finally:
+            limit.cancel()
+
+    def _sum(self, question: budgeting.Question) -> bytes:
+        """As `_query`."""
+        with lake.scratch(self._data, threads=1) as db:
+            self._db = db
+            try:
+                return msgspec.json.encode(budgeting.sums(db, self._data, question))
+            finally:
+                self._db = None
 
     def _query(self, kind: Kind, names: list[str]) -> dict[str, bytes]:
         """Runs in a thread. Raises `duckdb.Error`, `OSError`, `UserError`."""
@@ -201,8 +244,19 @@ async def _serve(data: Path) -> None:
             return web.json_response({"error": "this cannot be told now"}, status=503)
         return web.Response(body=answer, content_type="application/json")
 
-    app = web.Application()
+    async def sums(request: web.Request) -> web.Response:
+        try:
+            question = msgspec.json.decode(await request.read(), type=budgeting.Question)
+        except msgspec.DecodeError as error:
+            return web.json_response({"error": f"this is no question: {error}"}, status=400)
+        answer = await live.budget_sums(question)
+        if answer is None:
+            return web.json_response({"error": "this cannot be told now"}, status=503)
+        return web.Response(body=answer, content_type="application/json")
+
+    app = web.Application(client_max_size=QUESTION_BYTES_MAX)
     app.add_routes([web.get(f"/{{kind:{'|'.join(get_args(Kind))}}}/{{name:[\\s\\S]+}}", tell)])
+    app.add_routes([web.post("/budgets", sums)])
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
     try:

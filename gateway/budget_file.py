@@ -30,7 +30,7 @@ from gateway.scopes import parse
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MODEL = re.compile(r"[\x21-\x7e]{1,200}")
-LIMIT_USD_MAX = 1_000_000_000
+LIMIT_USD_MAX = 999_999_999
 
 log = logging.getLogger("outlay")
 

@@ -21,7 +21,7 @@ counted AS MATERIALIZED (
     call_id, started_at, team_id, user_id, key_id, purpose, request_model, task_id, tickets, len(tickets) AS ways,
     coalesce(contracted_cost_usd, list_cost_usd, CASE result WHEN 'interrupted' THEN held_usd END) AS charged_usd
   FROM calls
-  WHERE started_at >= (SELECT min(start_at) FROM terms)
+  WHERE started_at >= (SELECT min(start_at) FROM terms) AND result IS DISTINCT FROM 'refused'
 ),
 shares AS (
   SELECT call_id, started_at, ticket_id, ways > 1 AS is_split,

@@ -1,0 +1,2 @@
+-- Budgets and periods that are asked about.
+FROM found
