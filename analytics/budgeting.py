@@ -289,10 +289,23 @@ def sums(db: duckdb.DuckDBPyConnection, data: Path, question: Question) -> list[
 def _as_asked() -> dict[str, build.Model]:
     """What `budget_charges` reads, for a question."""
     models = build.load()
-    steps = {"restated_calls": "restated_calls_as_of", "calls": "calls_asked", "budget_terms": "terms_asked"}
     asked = {name: models[name] for name in ("lake_state", "lake_marks", "journal_entries", "budget_charges")}
-    for name, step in steps.items():
-        if name != "budget_terms":
-            asked[f"all_{name}"] = dataclasses.replace(models[name], name=f"all_{name}")
-        asked[name] = dataclasses.replace(build.read_model(build.FOLDER / "steps" / f"{step}.sql"), name=name)
-    return asked
+    for name, step in {"restated_calls": "restated_calls_as_of", "calls": "calls_asked"}.items():
+        asked[f"all_{name}"] = dataclasses.replace(models[name], name=f"all_{name}")
+        asked[name] = _instead(name, step)
+    return {**asked, "budget_terms": _instead("budget_terms", "terms_asked")}
+
+
+def _instead(name: str, step: str) -> build.Model:
+    return dataclasses.replace(build.read_model(build.FOLDER / "steps" / f"{step}.sql"), name=name)
+
+
+# -- what shadow budgets would have done -------------------------------------------------------------------------------
+
+
+def replay(db: duckdb.DuckDBPyConnection, data: Path, first: datetime, last: datetime) -> None:
+    """Make the views, with `budget_charges` of what calls count in budgets in shadow mode in their periods between two
+    moments; `last` is outside. `db` is a `lake.scratch`."""
+    for name, value in {"first": first, "last": last}.items():
+        db.execute(f"SET VARIABLE {name} = $value", {"value": value})
+    build.create_views(db, data, {**build.load(), "budget_terms": _instead("budget_terms", "terms_shadow")})

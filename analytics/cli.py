@@ -5,7 +5,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import analytics
-from analytics import build, commands, verifying
+from analytics import budgeting, build, commands, lake, verifying
 from gateway.errors import UserError
 
 QUERIES = build.FOLDER / "queries"
@@ -119,12 +119,9 @@ def report() -> None:
     """Tables of spend and what came of it."""
 
 
-def _report_options(command: Callable[..., None]) -> Callable[..., None]:
+def _output_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
-            click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC."),
-            click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC."),
-            click.option("--team", help="Only calls of this team's keys."),
             data_option,
             click.option(
                 "--format",
@@ -135,6 +132,19 @@ def _report_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write."),
             json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _report_options(command: Callable[..., None]) -> Callable[..., None]:
+    command = _output_options(command)
+    for option in reversed(
+        (
+            click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC."),
+            click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC."),
+            click.option("--team", help="Only calls of this team's keys."),
         )
     ):
         command = option(command)
@@ -224,6 +234,40 @@ def coverage(
                 click.echo()
 
 
+@report.command()
+@click.option("--shadow", is_flag=True, help="What those in shadow mode would have refused.")
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="With --shadow: first day, UTC.  [last month]")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="With --shadow: last day, UTC.")
+@_output_options
+def budgets(
+    shadow: bool,
+    from_: datetime | None,
+    to: datetime | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """How budgets stand in their present period."""
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    if not shadow:
+        if from_ or to:
+            raise click.UsageError("--from and --to go with --shadow: else a budget is shown in its present period")
+        with analytics.open(data) as db, _errors_in_one_line():
+            _print_query(db, "budgets", {}, format_, out)
+        return
+    this_month = datetime.now(UTC).replace(tzinfo=None, day=1, hour=0, minute=0, second=0, microsecond=0)
+    first = from_ or min(to or this_month, this_month - timedelta(days=1)).replace(day=1)
+    last = to + timedelta(days=1) if to else this_month
+    if first >= last:
+        raise click.UsageError("--from is after --to; without --to a report goes to the end of the last month")
+    analytics.open(data).close()
+    with lake.scratch(data) as db, _errors_in_one_line():
+        budgeting.replay(db, data, first, last)
+        _print_query(db, "budgets_shadow", {"from": first, "to": last}, format_, out)
+
+
 # -- verify --------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +289,8 @@ def verify(data: Path, as_json_: bool) -> None:
             click.echo(f"{findings.torn} lines cut off by a crash (nobody was answered from them)")
         for call_id in findings.open_calls:
             click.echo(f"open: {call_id}")
+        if findings.open_holds:
+            click.echo(f"{findings.open_holds} of them hold {findings.held_usd:,.9f} USD in budgets")
         for line in findings.wrong:
             click.echo(f"wrong: {line}")
         click.echo(f"{len(findings.wrong)} things are wrong" if findings.wrong else "All is well.")

@@ -36,8 +36,8 @@ class Contents:
     """The last line was cut off by a crash: expected, and nobody was answered from it."""
     damaged: list[int] = field(default_factory=list)
     """Numbers of all other lines that are no sound record."""
-    opened: list[str] = field(default_factory=list)
-    """call_id of each open record."""
+    opened: list[tuple[str, int | None]] = field(default_factory=list)
+    """call_id of each open record, and what it holds in budgets (nano-USD)."""
     closed: list[tuple[str, int, int]] = field(default_factory=list)
     """call_id, time (microseconds since the epoch) and list cost (nano-USD, 0 when unpriced) of each close record."""
     corrected: list[tuple[str, int, int]] = field(default_factory=list)
@@ -68,7 +68,7 @@ def read(path: Path) -> Contents:
             continue
         contents.records += 1
         if record["e"] == "open":
-            contents.opened.append(record["call_id"])
+            contents.opened.append((record["call_id"], record.get("held_nano")))
         elif record["e"] in ("close", "correct"):
             found = contents.closed if record["e"] == "close" else contents.corrected
             found.append((record["call_id"], record["at"], record.get("list_cost_nano") or 0))

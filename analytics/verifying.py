@@ -34,6 +34,10 @@ class Findings:
     corrections: int = 0
     open_calls: list[str] = field(default_factory=list)
     """call_id of each call in flight, or left open by a crash and not yet recovered."""
+    open_holds: int = 0
+    """How many of them hold money in budgets."""
+    held_usd: Decimal = Decimal(0)
+    """What they held when they were forwarded; a stream may hold more by now."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -84,9 +88,11 @@ def _read_journal(data: Path, findings: Findings) -> dict[str, journal.Contents]
     findings.records = sum(contents.records for contents in read.values())
     findings.torn = sum(contents.torn for contents in read.values())
     # An ended segment's open calls were carried on, to a segment that may be sealed and gone.
-    opened = dict.fromkeys(id_ for contents in read.values() if not contents.ended for id_ in contents.opened)
+    opened = {id_: nano for contents in read.values() if not contents.ended for id_, nano in contents.opened}
     closed = {call_id for contents in read.values() for call_id, _, _ in contents.closed}
     findings.open_calls = [call_id for call_id in opened if call_id not in closed]
+    holds = [nano for call_id in findings.open_calls if (nano := opened[call_id]) is not None]
+    findings.open_holds, findings.held_usd = len(holds), Decimal(sum(holds)) / NANO
     return read
 
 
