@@ -308,4 +308,7 @@ def replay(db: duckdb.DuckDBPyConnection, data: Path, first: datetime, last: dat
     moments; `last` is outside. `db` is a `lake.scratch`."""
     for name, value in {"first": first, "last": last}.items():
         db.execute(f"SET VARIABLE {name} = $value", {"value": value})
-    build.create_views(db, data, {**build.load(), "budget_terms": _instead("budget_terms", "terms_shadow")})
+    models = build.load()
+    names = ("lake_state", "lake_marks", "journal_entries", "restated_calls", "calls", "budgets", "budget_calendar")
+    read = {name: models[name] for name in (*names, "budget_charges")}
+    build.create_views(db, data, {**read, "budget_terms": _instead("budget_terms", "terms_shadow")})

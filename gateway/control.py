@@ -3,6 +3,7 @@
 The gateway runs no query itself: none may share an event loop with a stream. `analytics/live.py` is the other side.
 """
 
+import io
 import os
 import re
 from pathlib import Path
@@ -49,7 +50,7 @@ class Control:
         """What budgets' accounts have spent, as JSON; question and answer: `balances`. Raises `AwayError`."""
         limit = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.post("/budgets", data=question, timeout=limit) as response:
+            async with self._session.post("/budgets", data=io.BytesIO(question), timeout=limit) as response:
                 if response.status == 200:
                     return await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError):

@@ -56,7 +56,7 @@ def project_of(ticket: str) -> str:
     """`PAY` of `PAY-123`, `acme/shop` of `acme/shop#45`; a ticket of another form is a project of its own."""
     for mark in ("#", "-"):
         project, found, number = ticket.rpartition(mark)
-        if found and number.isdigit():
+        if found and number.isdecimal():
             return project
     return ticket
 
