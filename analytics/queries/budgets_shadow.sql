@@ -1,24 +1,19 @@
 -- What budgets in shadow mode would have refused. One row per budget and basis: what the gateway recorded since the
 -- budget is what it is; before that, the calls replayed in the order of their starts: those that began when their
 -- account had spent its limit. What a refused call cost is spent in both, for it was not refused.
-WITH charges AS (
-  SELECT name, value, period, period_start, call_id, started_at, sum(charged_usd) AS charged_usd
-  FROM budget_charges
-  GROUP BY ALL
-),
-account_charges AS (
+WITH account_charges AS (
   SELECT *, coalesce(sum(charged_usd) OVER (
     PARTITION BY name, value, period_start ORDER BY started_at, call_id
     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
   ), 0) AS spent_usd
-  FROM charges
+  FROM budget_charges
   WHERE period <> 'rolling_24h'
   UNION ALL
   SELECT *, coalesce(sum(charged_usd) OVER (
     PARTITION BY name, value ORDER BY started_at
     RANGE BETWEEN INTERVAL 24 HOUR PRECEDING AND CURRENT ROW EXCLUDE CURRENT ROW
   ), 0) AS spent_usd
-  FROM charges
+  FROM budget_charges
   WHERE period = 'rolling_24h'
 ),
 judged AS (

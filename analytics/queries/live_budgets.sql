@@ -4,8 +4,7 @@ SELECT
   value,
   CASE period WHEN 'rolling_24h' THEN epoch_us(started_at) // 300000000 * 300000000 END AS bucket_us,
   CAST(CAST(coalesce(sum(charged_usd), 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS nano,
-  count(*) FILTER (WHERE charged_usd IS NULL AND NOT is_split)
-    + coalesce(len(list_distinct(list(call_id) FILTER (WHERE charged_usd IS NULL AND is_split))), 0) AS unpriced_calls
+  count(*) FILTER (WHERE charged_usd IS NULL) AS unpriced_calls
 FROM budget_charges
 GROUP BY ALL
 HAVING nano <> 0 OR unpriced_calls > 0

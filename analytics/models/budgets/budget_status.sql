@@ -14,8 +14,7 @@ WITH spent AS (
   SELECT
     name, value,
     sum(charged_usd) AS spent_usd,
-    count(*) FILTER (WHERE charged_usd IS NULL AND NOT is_split)
-      + coalesce(len(list_distinct(list(call_id) FILTER (WHERE charged_usd IS NULL AND is_split))), 0) AS unpriced_calls
+    count(*) FILTER (WHERE charged_usd IS NULL) AS unpriced_calls
   FROM budget_charges
   GROUP BY name, value
 ),
