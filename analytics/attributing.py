@@ -115,7 +115,7 @@ def _open(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     if not lake.is_published(data):
         lake.publish(data)
     db = lake.scratch(data, threads)
-    db.execute(build.step("attribute_session"))
+    db.execute(build.step("bounded_session"))
     db.execute(f"ATTACH {build.literal(str(data / 'outlay.duckdb'))} AS lake (READ_ONLY)")
     db.execute("USE lake")
     return db

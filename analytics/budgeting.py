@@ -267,6 +267,7 @@ def sums(db: duckdb.DuckDBPyConnection, data: Path, question: Question) -> list[
         }
         for place, each in enumerate(question.budgets)
     ]
+    db.execute(build.step("bounded_session"))
     _table(db, "asked", asked)
     since = max(_moment(min(starts)) - timedelta(days=1), EPOCH)  # the clock may have been set back meanwhile
     for name, value in {"as_of": _moment(question.before_us), "since": since.date()}.items():

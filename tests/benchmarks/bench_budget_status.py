@@ -1,8 +1,8 @@
 """What it costs to say how budgets stand: `python -m tests.benchmarks.bench_budget_status [--rows N]`.
 
 Prints for 100 and for 10,000 budgets the best of some runs, in seconds and seconds of CPU: the view, with as many cores
-as there are, and the gateway's question, with one. The made-up month has 2,000 users with keys, 20,000 tickets and 50,000
-tasks; each call is in about eight budgets, beside those for each ticket, task and user.
+as there are, and the gateway's question, with one. The made-up month has 2,000 users with keys, 20,000 tickets and
+50,000 tasks; each call is in about eight budgets, beside those for each ticket, task and user.
 """
 
 import argparse
