@@ -91,6 +91,26 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _help("Ask chat streams for usage where the client did not; by default where the provider needs it."),
     ] = None
     allow_unmetered_paths: Annotated[bool, _help("Forward paths that Outlay cannot meter.")] = False
+    retries: Annotated[
+        int, _help("Attempts after the first, where that one certainly cost nothing; tools retry, too.", ge=0, le=10)
+    ] = 0
+    retry_statuses: Annotated[
+        tuple[int, ...], _help("Answers after which another attempt, here or at a fallback, may help.")
+    ] = (429, 500, 502, 503, 529)
+    retry_seconds: Annotated[
+        float, _help("No attempt starts later than so long after the request; a longer retry-after is passed on.", ge=0)
+    ] = 30.0
+    fallbacks: Annotated[
+        tuple[str, ...],
+        _help("Upstreams that are asked, in this order, when the attempts here have failed; same models, same paths."),
+    ] = ()
+    breaker_failures: Annotated[
+        int, _help("Failures in a row of one model after which the fallbacks are asked first; 0 = never.", ge=0)
+    ] = 5
+    breaker_seconds: Annotated[float, _help("… for so long, until one attempt finds out how it is.", gt=0)] = 30.0
+    breaker_refuses: Annotated[
+        bool, _help("Meanwhile refuse what no fallback takes, at once; by default it is forwarded all the same.")
+    ] = False
 
 
 class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -255,6 +275,23 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (*at, "credential"),
                 f"[upstreams.{name}] credential must be env:NAME or file:PATH: the key itself does not belong here",
             )
+        if not all(400 <= status <= 599 for status in upstream.retry_statuses):
+            yield (
+                (*at, "retry_statuses"),
+                f"[upstreams.{name}] retry_statuses must be from 400 to 599: any other answer is paid for",
+            )
+        for fallback in upstream.fallbacks:
+            if fallback == name or fallback not in config.upstreams or upstream.fallbacks.count(fallback) > 1:
+                others = ", ".join(each for each in config.upstreams if each != name) or "none is configured"
+                yield (
+                    (*at, "fallbacks"),
+                    f"[upstreams.{name}] fallbacks: {fallback!r} must name another upstream, once: {others}",
+                )
+            elif config.upstreams[fallback].credential is None:
+                yield (
+                    (*at, "fallbacks"),
+                    f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
+                )
 
 
 def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:

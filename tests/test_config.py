@@ -10,6 +10,7 @@ from gateway import config
 from gateway.config import Config, Upstream, load
 from gateway.errors import UserError
 
+UPSTREAM = "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\n"
 SHIPPED = Path(__file__).parent.parent / "config" / "outlay.toml"
 
 
@@ -51,6 +52,14 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
         (
             "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\ncredential = 'sk-123'",
             "4: [upstreams.a] credential must be env:NAME or file:PATH",
+        ),
+        (f"{UPSTREAM}retry_statuses = [200]", "4: [upstreams.a] retry_statuses must be from 400 to 599"),
+        (f"{UPSTREAM}retries = 11", "4: [upstreams.a] retries: Expected `int` <= 10"),
+        (f"{UPSTREAM}fallbacks = ['b']", "4: [upstreams.a] fallbacks: 'b' must name another upstream, once: none is"),
+        (f"{UPSTREAM}fallbacks = ['a']", "4: [upstreams.a] fallbacks: 'a' must name another upstream"),
+        (
+            f"{UPSTREAM}fallbacks = ['b']\n[upstreams.b]\nbase_url = 'https://x'\nprovider = 'p'",
+            "4: [upstreams.a] fallbacks: b needs a credential",
         ),
         ("[tickets]\npatterns = ['(']", "2: [tickets] patterns: '(' is no regular expression"),
         ("[tickets]\npatterns = ['[0-9]*']", "2: [tickets] patterns: '[0-9]*' matches the empty text"),

@@ -1,0 +1,124 @@
+"""Circuit breakers: an upstream that failed several times in a row is not asked first for a while. Time is an argument.
+
+One breaker per upstream and model: providers are overloaded model by model, and what is wrong with one model must not
+cut off the others. 429 says nothing here, since it is about an account's rate and not about the upstream's health.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+State = Literal["closed", "open", "half_open"]
+Verdict = Literal["works", "fails", "unknown"]
+
+TROUBLED_MAX = 1000
+"""Names of models come from clients: of more troubled ones than that the first is forgotten."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """When a breaker opens, and for how long."""
+
+    failures: int
+    """In a row; 0 = never."""
+    seconds: float
+
+
+class Breaker:
+    """Closed until `rule.failures` attempts have failed in a row, then open for `rule.seconds`, then half open: one
+    attempt at a time is the probe, whose success closes it and whose failure opens it again.
+
+    A probe that nobody reports within `rule.seconds` counts no more, so that none can hold the place for ever.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._failures = 0
+        self._opened: float | None = None
+        self._probe = 0
+        """The number of the latest probe."""
+        self._probe_until: float | None = None
+
+    def state(self, now: float) -> State:
+        if self._opened is None:
+            return "closed"
+        return "open" if now < self._opened + self._rule.seconds else "half_open"
+
+    @property
+    def since(self) -> float | None:
+        """When it opened, the last time."""
+        return self._opened
+
+    @property
+    def is_spotless(self) -> bool:
+        """True when nothing has to be remembered."""
+        return self._opened is None and self._failures == 0
+
+    def holds_off(self, now: float) -> bool:
+        """True when an attempt now would be none that the breaker asks for: it is open, or another one is the probe."""
+        state = self.state(now)
+        return state == "open" or (state == "half_open" and self._probe_until is not None and now < self._probe_until)
+
+    def enter(self, now: float) -> int:
+        """An attempt starts, whatever the state: its number among the probes, or 0 when it is none."""
+        if self.state(now) != "half_open" or self.holds_off(now):
+            return 0
+        self._probe += 1
+        self._probe_until = now + self._rule.seconds
+        return self._probe
+
+    def leave(self, entry: int, verdict: Verdict, now: float) -> None:
+        """Report what `enter` let in. Unless it is closed only the latest probe counts."""
+        if self._opened is None:
+            self._failures = {"works": 0, "fails": self._failures + 1, "unknown": self._failures}[verdict]
+            if self._rule.failures and self._failures >= self._rule.failures:
+                self._opened = now
+        elif entry and entry == self._probe and self._probe_until is not None:
+            self._probe_until = None
+            if verdict == "works":
+                self._opened, self._failures = None, 0
+            elif verdict == "fails":
+                self._opened = now
+
+
+class Breakers:
+    """The breakers of all upstreams. Only those with failures are kept."""
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self._rules = rules
+        self._troubled: dict[tuple[str, str], Breaker] = {}
+
+    def order(self, names: Iterable[str], model: str, now: float) -> list[str]:
+        """The same names, but for those that hold attempts off, which come last."""
+        return sorted(names, key=lambda name: self.holds_off(name, model, now))
+
+    def holds_off(self, name: str, model: str, now: float) -> bool:
+        breaker = self._troubled.get((name, model))
+        return breaker is not None and breaker.holds_off(now)
+
+    def since(self, name: str, model: str) -> float | None:
+        """When the breaker opened; `None` when it is closed."""
+        breaker = self._troubled.get((name, model))
+        return None if breaker is None else breaker.since
+
+    def enter(self, name: str, model: str, now: float) -> int:
+        breaker = self._troubled.get((name, model))
+        return 0 if breaker is None else breaker.enter(now)
+
+    def leave(self, name: str, model: str, entry: int, verdict: Verdict, now: float) -> None:
+        breaker = self._troubled.get((name, model))
+        if breaker is None:
+            if verdict != "fails":
+                return
+            if len(self._troubled) >= TROUBLED_MAX:
+                del self._troubled[next(iter(self._troubled))]
+            breaker = self._troubled[name, model] = Breaker(self._rules[name])
+        breaker.leave(entry, verdict, now)
+        if breaker.is_spotless:
+            del self._troubled[name, model]
+
+    def open_models(self, name: str, now: float) -> Collection[str]:
+        """The models for which an upstream's breaker is open."""
+        return [
+            model for (each, model), breaker in self._troubled.items() if each == name and breaker.state(now) == "open"
+        ]
