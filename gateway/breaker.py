@@ -12,6 +12,7 @@ import msgspec
 State = Literal["closed", "open", "half_open"]
 Verdict = Literal["works", "fails", "unknown"]
 
+NAME_CHARS_MAX = 256
 TROUBLED_MAX = 1000
 """Names of models come from clients: of more troubled ones than that the first is forgotten."""
 
@@ -45,23 +46,22 @@ class Breaker:
         return "open" if now < self._opened + self._rule.seconds else "half_open"
 
     @property
-    def since(self) -> float | None:
-        """When it opened, the last time."""
-        return self._opened
-
-    @property
     def is_spotless(self) -> bool:
         """True when nothing has to be remembered."""
         return self._opened is None and self._failures == 0
 
-    def holds_off(self, now: float) -> bool:
-        """True when an attempt now would be none that the breaker asks for: it is open, or another one is the probe."""
-        state = self.state(now)
-        return state == "open" or (state == "half_open" and self._probe_until is not None and now < self._probe_until)
+    def pause(self, now: float) -> tuple[float, float] | None:
+        """Since when and until when no attempt is asked for: it is open, or another attempt is the probe."""
+        if self._opened is None:
+            return None
+        until = self._opened + self._rule.seconds
+        if now >= until and self._probe_until is not None:
+            until = self._probe_until
+        return (self._opened, until) if now < until else None
 
     def enter(self, now: float) -> int:
         """An attempt starts, whatever the state: its number among the probes, or 0 when it is none."""
-        if self.state(now) != "half_open" or self.holds_off(now):
+        if self._opened is None or self.pause(now) is not None:
             return 0
         self._probe += 1
         self._probe_until = now + self._rule.seconds
@@ -89,36 +89,36 @@ class Breakers:
         self._troubled: dict[tuple[str, str], Breaker] = {}
 
     def order(self, names: Iterable[str], model: str, now: float) -> list[str]:
-        """The same names, but for those that hold attempts off, which come last."""
-        return sorted(names, key=lambda name: self.holds_off(name, model, now))
+        """The same names, but for those that pause, which come last."""
+        return sorted(names, key=lambda name: self.pause(name, model, now) is not None)
 
-    def holds_off(self, name: str, model: str, now: float) -> bool:
-        breaker = self._troubled.get((name, model))
-        return breaker is not None and breaker.holds_off(now)
-
-    def since(self, name: str, model: str) -> float | None:
-        """When the breaker opened; `None` when it is closed."""
-        breaker = self._troubled.get((name, model))
-        return None if breaker is None else breaker.since
+    def pause(self, name: str, model: str, now: float) -> tuple[float, float] | None:
+        """Since when and until when an upstream is not asked first; `None` when it is."""
+        breaker = self._troubled.get(_key(name, model))
+        return None if breaker is None else breaker.pause(now)
 
     def enter(self, name: str, model: str, now: float) -> int:
-        breaker = self._troubled.get((name, model))
+        breaker = self._troubled.get(_key(name, model))
         return 0 if breaker is None else breaker.enter(now)
 
     def leave(self, name: str, model: str, entry: int, verdict: Verdict, now: float) -> None:
-        breaker = self._troubled.get((name, model))
+        breaker = self._troubled.get(_key(name, model))
         if breaker is None:
             if verdict != "fails":
                 return
             if len(self._troubled) >= TROUBLED_MAX:
                 del self._troubled[next(iter(self._troubled))]
-            breaker = self._troubled[name, model] = Breaker(self._rules[name])
+            breaker = self._troubled[_key(name, model)] = Breaker(self._rules[name])
         breaker.leave(entry, verdict, now)
         if breaker.is_spotless:
-            del self._troubled[name, model]
+            del self._troubled[_key(name, model)]
 
     def open_models(self, name: str, now: float) -> Collection[str]:
         """The models for which an upstream's breaker is open."""
         return [
             model for (each, model), breaker in self._troubled.items() if each == name and breaker.state(now) == "open"
         ]
+
+
+def _key(name: str, model: str) -> tuple[str, str]:
+    return name, model[:NAME_CHARS_MAX]

@@ -3,16 +3,29 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Collection
-from datetime import UTC, datetime
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes
 from gateway.admission import Admission, Asking
 from gateway.afterwards import Afterwards
-from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
+from gateway.answers import (
+    WHOLE_BYTES_MAX,
+    broke_off,
+    collect,
+    cut_off,
+    headers_of,
+    led_back,
+    no_route,
+    not_metered,
+    refusal_response,
+)
+from gateway.attempts import Attempt, Attempts, close_unanswered
 from gateway.books import Books, OpenCall
+from gateway.breaker import Breakers, Rule
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
 from gateway.dialects import openai_chat
@@ -22,24 +35,25 @@ from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
-from gateway.meter import Meter, UsageHider
+from gateway.meter import UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
 from gateway.repositories import header_branch, repo_name
+from gateway.retries import Plan
 from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
-from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import Forwarder, HandshakeRefusedError, UpstreamAnswer, UpstreamLost
 from gateway.watch import Watch
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
 
-WHOLE_BYTES_MAX = 64 * 1024 * 1024
-"""A larger answer is passed on as it comes, without a cost header."""
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
+KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
+"""What these operations begin is asked for again later, at the upstream that the client knows."""
 
 
 class Proxy:
@@ -74,6 +88,11 @@ class Proxy:
         self._admission = admission
         self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
+        self._breakers = Breakers(
+            {name: Rule(each.breaker_failures, each.breaker_seconds) for name, each in config.upstreams.items()}
+        )
+        for name in config.upstreams:
+            telemetry.breakers_open.labels(name).set_function(functools.partial(self._breakers_open, name))
         self._handling = 0
         self._idle = asyncio.Event()
         self.ends = False
@@ -83,6 +102,9 @@ class Proxy:
             for name, upstream in config.upstreams.items()
             if upstream.credential and (value := secret(upstream.credential))
         }
+
+    def _breakers_open(self, name: str) -> int:
+        return len(self._breakers.open_models(name, time.monotonic()))
 
     async def stop(self) -> None:
         """Close every call that is open. No request may come any more."""
@@ -173,51 +195,67 @@ class Proxy:
             if dialect is not None and is_session:
                 own = credential is None
                 return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
-            region = region_of(upstream, path)
-            may_use = functools.partial(keys.may_use, principal)
-            asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
-            admitted = await self._admission.admit(call, asking)
-            open_call = self._books.open(call, dialect, ask, plain, region, admitted)
+            asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
+
+            async def open_attempt(name: str, call: Call) -> Attempt:
+                """Admit a call to its budgets, open it in the books, and send it."""
+                upstream = self._config.upstreams[name]
+                call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
+                asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
+                admitted = await self._admission.admit(call, asking)
+                open_call = self._books.open(call, dialect, ask, plain, region, admitted)
+                own = credential if name == asked_at else self._credentials[name]
+                fields, sent_path, sent_body = credentials.outgoing(request.headers.items(), own), upstream_path, body
+                if admitted is not None and admitted.body is not None:
+                    fields = credentials.of_decoded(fields)
+                    sent_path, sent_body = admitted.path or upstream_path, admitted.body
+                asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
+                if asked_for_usage is not None or (admitted is not None and admitted.may_stop):
+                    # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
+                    fields = credentials.without_encoding(fields)
+                sending = self._forwarder.send(
+                    name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
+                )
+                return Attempt(open_call, asyncio.ensure_future(sending), sent_path, asked_for_usage is not None)
+
+            places = [asked_at]
+            if dialect is not None and credential is not None:
+                places += self._fallbacks(principal, asked_at, request.method, path, dialect, ask)
+            attempts = Attempts(
+                call, self._plan(places, ask), open_attempt, self._as_whole, self._books, self._breakers,
+                self._telemetry,
+            )  # fmt: skip
+            await attempts.begin()
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        if admitted is not None and admitted.body is not None:
-            upstream_path, body, fields = admitted.path or upstream_path, admitted.body, credentials.of_decoded(fields)
-        asked_for_usage = _with_usage(dialect, upstream, ask, fields, body)
-        if asked_for_usage is not None or (admitted is not None and admitted.may_stop):
-            # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
-            fields = credentials.without_encoding(fields)
-        sent = asyncio.ensure_future(
-            self._forwarder.send(
-                target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
-            )
-        )
         response: web.StreamResponse | None = None
         result: Result = "interrupted"
         self._telemetry.in_flight.inc()
         try:
-            answer = await asyncio.shield(sent)  # it may be read on when the client has gone
-            open_call.answered(answer.status, answer.headers)
-            meter, pieces = open_call.meter, answer.pieces()
+            answer = await attempts.answer()
+            if isinstance(answer, web.Response):
+                return answer
+            open_call, _, upstream_path, asked_for_usage = attempts.current
+            meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
             if dialect is not None and dialect.ending is not None and admitted is not None and admitted.may_stop:
                 meter.ending = dialect.ending(upstream_path, plain)
             start = b""
             if dialect is not None and _may_be_whole(request, answer, ask):
-                start, open_call.came_whole = await _collect(pieces, meter)
+                start, open_call.came_whole = await collect(pieces, meter)
                 if open_call.came_whole:
                     await self._books.close(open_call, "completed")
-                    headers_out = headers_of(answer, call, remaining_nano=self._remaining(open_call))
-                    return web.Response(status=answer.status, reason=answer.reason, body=start, headers=headers_out)
+                    return self._as_whole(open_call, answer, start)
             response = web.StreamResponse(
                 status=answer.status,
                 reason=answer.reason,
-                headers=headers_of(answer, call, keep_length=asked_for_usage is None),
+                headers=headers_of(answer, open_call.call, keep_length=not asked_for_usage),
             )
             await response.prepare(request)
             if start:
                 await response.write(start)
-            hides = asked_for_usage is not None and "Content-Encoding" not in answer.headers
+            hides = asked_for_usage and "Content-Encoding" not in answer.headers
             hider = UsageHider() if hides else None
             length = int(answer.headers.get("Content-Length", -1))
             async for piece in pieces:
@@ -239,8 +277,7 @@ class Proxy:
             await response.write_eof()
             return response
         except Refusal as refusal:
-            open_call.free_without_usage = isinstance(refusal, NotReachedError)
-            return await self._unanswered(refusal, open_call, "upstream_error")
+            return await self._unanswered(refusal, attempts.current.open_call, "upstream_error")
         except UpstreamLost as lost:
             if response is None:
                 return await self._unanswered(broke_off(lost), open_call, "upstream_cut")
@@ -256,7 +293,7 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
-            self._afterwards.take(open_call, result, sent)
+            self._afterwards.take(attempts.current.open_call, result, attempts.current.sent)
 
     async def _stop(
         self,
@@ -287,9 +324,13 @@ class Proxy:
         await response.write_eof()
         return response
 
-    def _remaining(self, open_call: OpenCall) -> int | None:
-        """What is left of the tightest budget, nano-USD."""
-        return None if open_call.admitted is None else self._admission.remaining(open_call.admitted.hold)
+    def _as_whole(self, open_call: OpenCall, answer: UpstreamAnswer, body: bytes) -> web.Response:
+        """What the client gets of a call that is closed. Its cost stands in a header, and what is left of the tightest
+        budget."""
+        admitted = open_call.admitted
+        remaining = None if admitted is None else self._admission.remaining(admitted.hold)
+        headers = headers_of(answer, open_call.call, remaining_nano=remaining)
+        return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -307,6 +348,43 @@ class Proxy:
                 + ". Or send your own provider key, and the gateway key in the x-outlay-key header.",
             )
         return self._credentials[name]
+
+    def _fallbacks(
+        self, principal: Principal, name: str, method: str, path: str, dialect: Dialect, ask: Ask
+    ) -> Iterator[str]:
+        """The fallbacks of an upstream that can take this very request, for this caller."""
+        for fallback in self._config.upstreams[name].fallbacks:
+            provider = self._config.upstreams[fallback].provider
+            found, route = dialects.find(method, path, provider) or (None, None)
+            if fallback not in self._credentials or found is not dialect or route is None:
+                continue
+            if route.operation in KEPT_BY_PROVIDERS:
+                continue
+            try:
+                keys.check_upstream(principal, fallback)
+                self._check_price(provider, ask.model)
+            except Refusal:
+                continue
+            yield fallback
+
+    def _plan(self, places: Sequence[str], ask: Ask) -> Plan:
+        """The order in which upstreams are asked: those whose circuit breaker is open come last, or not at all. Raises
+        the refusal `upstream_unreachable` where none is left."""
+        model, now = ask.model or "", time.monotonic()
+        upstreams, pauses = self._config.upstreams, {name: self._breakers.pause(name, model, now) for name in places}
+        order = [
+            name
+            for name in self._breakers.order(places, model, now)
+            if pauses[name] is None or not upstreams[name].breaker_refuses
+        ]
+        if not order and (pause := pauses[places[0]]) is not None:
+            opened, until = (datetime.now(UTC) + timedelta(seconds=at - now) for at in pause)
+            raise Refusal(
+                "upstream_unreachable",
+                f"Outlay: the upstream {places[0]} has failed again and again with this model, so that it is not asked "
+                f"since {opened:%H:%M:%S} UTC. Try again after {until:%H:%M:%S} UTC.",
+            )
+        return Plan(places[0], order, upstreams, now)
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
         try:
@@ -358,8 +436,7 @@ class Proxy:
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
         self._telemetry.refusals.labels(refusal.code).inc()
-        open_call.call.refusal, open_call.call.status = refusal.code, refusal.status
-        await self._books.close(open_call, result)
+        await close_unanswered(self._books, open_call, refusal, result)
         return refusal_response(refusal, open_call.dialect, open_call.call)
 
     async def _relay_session(
@@ -521,19 +598,6 @@ def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> boo
     if ask.stream and answer.status < 400:
         return False
     return int(answer.headers.get("Content-Length", 0)) <= WHOLE_BYTES_MAX
-
-
-async def _collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bool]:
-    """The pieces up to `WHOLE_BYTES_MAX`, past the meter, and whether that was all."""
-    found: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        meter.feed(piece)
-        found.append(piece)
-        size += len(piece)
-        if size > WHOLE_BYTES_MAX:
-            return b"".join(found), False
-    return b"".join(found), True
 
 
 async def _relay_watched(pieces: AsyncIterator[bytes], response: web.StreamResponse, watch: Watch) -> None:

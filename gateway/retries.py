@@ -39,7 +39,7 @@ class Plan:
     """
 
     def __init__(self, asked: str, order: Sequence[str], upstreams: Mapping[str, Upstream], now: float) -> None:
-        self._asked = asked
+        self.asked = asked
         self._order = order
         self._upstreams = upstreams
         self._place = 0
@@ -58,7 +58,7 @@ class Plan:
             return "pass"
         settings = self._upstreams[self.upstream]
         may_repeat = not outcome.was_sent or outcome.status in settings.retry_statuses
-        may_move = may_repeat or (outcome.status is not None and self.upstream != self._asked)
+        may_move = may_repeat or (outcome.status is not None and self.upstream != self.asked)
         if may_repeat and self._retries < settings.retries and outcome.headers.get("x-should-retry") != "false":
             wait = (retry_after(outcome.headers) or 0.0) + chance * min(
                 MOST_SECONDS, math.ldexp(BASE_SECONDS, self._retries)
@@ -70,7 +70,7 @@ class Plan:
             self._place += 1
             self._retries = 0
             return 0.0
-        return "earlier" if self._asked in self._order[: self._place] else "pass"
+        return "earlier" if self.asked in self._order[: self._place] else "pass"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -49,6 +49,17 @@ class Telemetry:
         self.unrecorded = Counter(
             "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
         )
+        self.retries = Counter(
+            "outlay_retries", "Attempts after the first of a request, by where they went.", ("upstream",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.fallbacks = Counter(
+            "outlay_fallbacks", "Attempts that went to a fallback.", ("upstream", "fallback"), registry=self.registry
+        )
+        self.breakers_open = Gauge(
+            "outlay_breakers_open", "Models for which an upstream's circuit breaker is open.", ("upstream",),
+            registry=self.registry,
+        )  # fmt: skip
         self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
@@ -58,6 +69,13 @@ class Telemetry:
         """Count what was no evidence, each as `source:reason`."""
         for each in evidence:
             self.ignored_evidence.labels(*each.split(":")).inc()
+
+    def attempted(self, number: int, asked: str, name: str) -> None:
+        """Count an attempt that was sent: the how manyth of its request, and where it went instead of `asked`."""
+        if number > 1:
+            self.retries.labels(name).inc()
+        if name != asked:
+            self.fallbacks.labels(asked, name).inc()
 
     def finished(self, call: Call) -> None:
         """Count one closed call."""

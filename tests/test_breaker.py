@@ -88,14 +88,17 @@ class Comparison(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         assert self.breaker.state(self.now) == self.reference.state[0]
-        assert self.breaker.holds_off(self.now) is self.reference.asks_for_none()
+        pause = self.breaker.pause(self.now)
+        assert (pause is not None) is self.reference.asks_for_none()
+        if pause is not None:
+            assert pause[0] <= self.now < pause[1] == self.now + self.reference.state[-1]
         fails = self.reference.state[1] if self.reference.state[0] == "closed" else ["fails"]
         assert self.breaker.is_spotless is ("fails" not in fails[-1:])
 
     @invariant()
     def never_stuck(self) -> None:
         """Whatever happened, an attempt is asked for at the latest when both times have gone by."""
-        assert not self.breaker.holds_off(self.now + SECONDS)
+        assert self.breaker.pause(self.now + SECONDS) is None
 
 
 Comparison.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
@@ -117,19 +120,20 @@ def test_one_model_does_not_cut_off_another(breakers: Breakers) -> None:
     assert breakers.order(["a", "b"], "m", 2.0) == ["b", "a"]
     assert breakers.order(["a", "b"], "other", 2.0) == ["a", "b"]
     assert breakers.open_models("a", 2.0) == ["m"]
-    assert breakers.since("a", "m") == 1.0
+    assert breakers.pause("a", "m", 2.0) == (1.0, 11.0)
     assert breakers.open_models("a", 11.0) == []  # half open: the next attempt finds out
     assert breakers.order(["a", "b"], "m", 11.0) == ["a", "b"]
     assert breakers.enter("a", "m", 11.0) == 1
-    assert breakers.order(["a", "b"], "m", 11.0) == ["b", "a"]
+    assert breakers.order(["a", "b"], "m", 12.0) == ["b", "a"]
+    assert breakers.pause("a", "m", 12.0) == (1.0, 21.0)
     breakers.leave("a", "m", 1, "works", 12.0)
-    assert (breakers.order(["a", "b"], "m", 12.0), breakers.since("a", "m")) == (["a", "b"], None)
+    assert (breakers.order(["a", "b"], "m", 12.0), breakers.pause("a", "m", 12.0)) == (["a", "b"], None)
 
 
 def test_no_failures_and_no_breaker(breakers: Breakers) -> None:
     for _ in range(50):
         fail(breakers, "never", "m", 1.0)
-    assert not breakers.holds_off("never", "m", 1.0)
+    assert breakers.pause("never", "m", 1.0) is None
 
 
 def test_only_so_many_are_remembered(breakers: Breakers, monkeypatch: pytest.MonkeyPatch) -> None:
