@@ -270,7 +270,7 @@ class Admission:
     def grow(self, hold: Hold, cost: int) -> bool:
         """Keep a hold ahead of the running cost of its stream. False when a budget has not so much left."""
         now = self._clock()
-        ahead = min(max(int(cost * HEADROOM), hold.amount), max(hold.ceiling, cost))
+        cost, ahead = min(cost, hold.ceiling), min(int(cost * HEADROOM), hold.ceiling)
         return self.budgets.grow(hold, ahead, now) or self.budgets.grow(hold, cost, now)
 
     def settle(self, hold: Hold, cost: int | None) -> None:
