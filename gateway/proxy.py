@@ -219,8 +219,8 @@ class Proxy:
                 return Attempt(open_call, asyncio.ensure_future(sending), sent_path, asked_for_usage is not None)
 
             places = [asked_at]
-            if dialect is not None and credential is not None:
-                places += self._fallbacks(principal, asked_at, request.method, path, dialect, ask)
+            if credential is not None and call.operation not in KEPT_BY_PROVIDERS:
+                places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
             attempts = Attempts(
                 call, self._plan(places, ask), open_attempt, self._as_whole, self._books, self._breakers,
                 self._telemetry,
@@ -349,20 +349,18 @@ class Proxy:
             )
         return self._credentials[name]
 
-    def _fallbacks(
-        self, principal: Principal, name: str, method: str, path: str, dialect: Dialect, ask: Ask
-    ) -> Iterator[str]:
-        """The fallbacks of an upstream that can take this very request, for this caller."""
+    def _fallbacks(self, principal: Principal, name: str, method: str, path: str, model: str | None) -> Iterator[str]:
+        """The fallbacks of an upstream that mean the same by a path, and that the caller may use."""
+        found = dialects.find(method, path, self._config.upstreams[name].provider)
+        if found is None:
+            return
         for fallback in self._config.upstreams[name].fallbacks:
             provider = self._config.upstreams[fallback].provider
-            found, route = dialects.find(method, path, provider) or (None, None)
-            if fallback not in self._credentials or found is not dialect or route is None:
-                continue
-            if route.operation in KEPT_BY_PROVIDERS:
+            if fallback not in self._credentials or dialects.find(method, path, provider) != found:
                 continue
             try:
                 keys.check_upstream(principal, fallback)
-                self._check_price(provider, ask.model)
+                self._check_price(provider, model)
             except Refusal:
                 continue
             yield fallback

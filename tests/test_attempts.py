@@ -332,7 +332,9 @@ async def test_what_another_provider_means_by_a_path_is_another_thing(
     upstream.answer(failing(503))
     upstreams = {"mistral": to(upstream.url, "mistral_ai", fallbacks=("spare",)), "spare": to(spare.url)}
     async with start_gateway(upstreams=upstreams) as gateway:
-        async with gateway.post("/mistral/v1/conversations", {"model": "mistral-small", "inputs": "x"}) as response:
+        async with gateway.post(
+            "/mistral/v1/conversations", {"model": "mistral-small-2503", "inputs": "x"}
+        ) as response:
             assert response.status == 503
         assert len(gateway.closed()) == 1
     assert spare.requests == []
@@ -536,7 +538,7 @@ async def test_whenever_a_client_leaves_nothing_is_left_open(
         attempts: dict[str, list[Any]] = {}
         for row in sorted(closed, key=lambda row: row["attempt"]):
             attempts.setdefault(row["request_id"], []).append(row)
-        assert len(attempts) >= 55
+        assert len(attempts) >= 30
         for calls in attempts.values():
             assert [call["attempt"] for call in calls] == list(range(1, len(calls) + 1))
             assert [call["result"] for call in calls[:-1]] == ["upstream_error"] * (len(calls) - 1)
