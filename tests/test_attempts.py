@@ -292,6 +292,21 @@ async def test_a_fallback_that_fails_leaves_the_first_answer(
         assert await metric(gateway, "outlay_calls_in_flight") == 0
 
 
+async def test_of_several_answers_the_last_one_of_the_asked_upstream_stays(
+    start_gateway: StartGateway, upstream: FakeUpstream, spare: FakeUpstream
+) -> None:
+    upstream.answer(failing(500), failing(429))
+    spare.answer(failing(503))
+    upstreams = {"openai": to(upstream.url, retries=1, fallbacks=("spare",)), "spare": to(spare.url, retries=1)}
+    async with start_gateway(upstreams=upstreams) as gateway:
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert response.status == 429
+            assert response.headers["x-outlay-call-id"] == gateway.closed()[1]["call_id"]
+        assert [row[:3] for row in rows(gateway)] == [
+            (1, "openai", 500), (2, "openai", 429), (3, "spare", 503), (4, "spare", 503),
+        ]  # fmt: skip
+
+
 async def test_of_an_upstream_that_is_not_there_the_refusal_stays(
     start_gateway: StartGateway, spare: FakeUpstream
 ) -> None:
