@@ -16,7 +16,6 @@ from gateway.dialects.base import (
     Ending,
     Written,
     excerpts,
-    may_cache,
     read_request,
     renamed_model,
     route,
@@ -67,7 +66,6 @@ def read_ask(path: str, body: bytes) -> Ask:
         session_id=_session(child(request.metadata).get("user_id")),
         excerpts=excerpts(request.messages, request.system, request.safeguards, request.output_config),
         output_tokens_min=output_tokens_min(request.thinking, maximum),
-        may_cache=may_cache(body),
     )
 
 
@@ -113,7 +111,7 @@ VERTEX_MODEL = re.compile(r"/publishers/anthropic/models/([^/:]+)(?=:)")
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
     """Vertex names the model in the path, Anthropic in the body."""
-    return renamed_model(path, body, model, VERTEX_MODEL)
+    return renamed_model(path, body, model, in_path=VERTEX_MODEL)
 
 
 def ending(path: str, body: bytes) -> Ending | None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
+from gateway.dialects.anthropic_shapes import above, output_tokens_min
 from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
@@ -18,7 +19,6 @@ from gateway.dialects.base import (
     add_units,
     excerpts,
     length_of,
-    may_cache,
     read_request,
     route,
 )
@@ -47,6 +47,8 @@ class _Request(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     service_tier: Any = None
+    thinking: Any = None
+    reasoning: Any = None
     n: Any = None
     best_of: Any = None
     prompt: msgspec.Raw = NO_VALUE
@@ -57,18 +59,22 @@ class _Request(msgspec.Struct):
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
+    maximum = count(request.max_completion_tokens) or count(request.max_tokens)
     return Ask(
         model=azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_completion_tokens) or count(request.max_tokens),
+        max_output_tokens=maximum,
         service_tier=text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
+        output_tokens_min=max(
+            output_tokens_min(request.thinking, maximum),
+            above(child(request.reasoning).get("max_tokens"), maximum),  # OpenRouter
+        ),
         choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
-        may_cache=may_cache(body),
     )
 
 
