@@ -118,7 +118,15 @@ class InvokeEnding:
 
     def events(self, usage: Usage) -> list[Event] | None:
         ends = None if self._inner is None else self._inner.events(usage)
-        return None if ends is None else [Event("chunk", end.data) for end in ends]
+        if not ends:
+            return ends
+        last = {**msgspec.json.decode(ends[-1].data), METRICS: _metrics(usage)}
+        return [Event("chunk", data) for data in (*(end.data for end in ends[:-1]), msgspec.json.encode(last))]
+
+
+def _metrics(usage: Usage) -> dict[str, int]:
+    given, output = usage.input_tokens or 0, usage.output_tokens or 0
+    return {"inputTokenCount": given, "outputTokenCount": output, "invocationLatency": 0, "firstByteLatency": 0}
 
 
 class LlamaEnding:

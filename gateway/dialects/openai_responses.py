@@ -136,10 +136,10 @@ class _Part(msgspec.Struct):
     def written(self) -> dict[str, Any]:
         if self.closed is not None:
             return dict(self.closed)
-        text = "".join(self.said)
+        said = "".join(self.said)
         if self.kind == "refusal":
-            return {"type": self.kind, self.kind: text}
-        return {"type": self.kind, "annotations": self.annotations, "logprobs": [], "text": text}
+            return {"type": self.kind, self.kind: said}
+        return {"type": self.kind, "annotations": self.annotations, "logprobs": [], "text": said}
 
 
 class _Message(msgspec.Struct):
@@ -222,7 +222,7 @@ class ResponseEnding:
     def _ends_of(part: _Part, where: dict[str, Any]) -> Iterator[dict[str, Any]]:
         written = part.written()
         if part.closed is None and not part.is_said:
-            said = {name: written[name] for name in ("text", "refusal", "logprobs") if name in written}
+            said = {name: value for name, value in written.items() if name in ("text", "refusal", "logprobs")}
             yield {"type": f"response.{part.kind}.done", **where, **said}
         if part.closed is None:
             yield {"type": "response.content_part.done", **where, "part": written}
