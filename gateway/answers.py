@@ -19,8 +19,10 @@ LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
 ORIGIN = re.compile(r"^https?://[^/]+")
 
 
-def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:
-    """The provider's header fields without hop-by-hop ones, and ours."""
+def headers_of(
+    answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True, remaining_nano: int | None = None
+) -> CIMultiDict[str]:
+    """The provider's header fields without hop-by-hop ones, and ours. `remaining_nano`: of the tightest budget."""
     fields = credentials.end_to_end(answer.headers.items())
     headers = CIMultiDict((name, value) for name, value in fields if not name.lower().startswith("x-outlay-"))
     if not keep_length:
@@ -28,6 +30,8 @@ def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool =
     headers.setdefault("Server", "outlay")
     if call is not None:
         headers.update(own_headers(call))
+    if remaining_nano is not None:
+        headers["x-outlay-budget-remaining-usd"] = _usd(remaining_nano)
     return headers
 
 
@@ -57,8 +61,12 @@ def own_headers(call: Call) -> dict[str, str]:
     if call.task_id:
         headers["x-outlay-task"] = call.task_id
     if call.result is not None and call.list_cost_nano is not None:
-        headers["x-outlay-cost-usd"] = f"{call.list_cost_nano // NANO}.{call.list_cost_nano % NANO:09d}"
+        headers["x-outlay-cost-usd"] = _usd(call.list_cost_nano)
     return headers
+
+
+def _usd(nano: int) -> str:
+    return f"{nano // NANO}.{nano % NANO:09d}"
 
 
 def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:

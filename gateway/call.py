@@ -21,6 +21,7 @@ TicketSource = Literal["claim", "key", "header", "path", "metadata", "branch", "
 TicketState = Literal["known", "unknown", "closed", "unchecked"]
 TicketPolicy = Literal["optional", "required", "known"]
 TaskSource = Literal["header", "path", "session", "conversation", "none"]
+BudgetAction = Literal["none", "warned", "clamped", "rerouted", "stopped", "blocked", "shadow_blocked"]
 PURPOSES = ("ci", "eval", "batch", "research", "support")
 """Declared overhead; a call without one is normal work."""
 Agent = Literal["main", "subagent", "compaction", "side"]
@@ -265,7 +266,7 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     price_id: str | None = None
     price_book: str | None = None
     held_nano: int | None = None
-    budget_action: str | None = None
+    budget_action: BudgetAction | None = None
 
     max_output_tokens: int | None = None
     message_count: int | None = None

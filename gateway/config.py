@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import TicketPolicy
 from gateway.errors import UserError
 
@@ -32,6 +33,9 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
     drain_seconds: Annotated[float, _help("On SIGTERM, how long running calls may take to finish.", ge=0)] = 60.0
+    budget_wait_seconds: Annotated[
+        float, _help("How long a call may wait for money that running calls hold, before it is refused.", ge=0, le=240)
+    ] = 20.0
     read_on_calls: Annotated[
         int, _help("Answers read on to their usage at a time, after the client has gone; 0 = none.", ge=0)
     ] = 64
@@ -164,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tickets: TicketSettings = TicketSettings()
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
+    budgets: dict[str, BudgetTable] = {}
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
     """Where it was read from; set by `load`, not a setting."""
@@ -244,6 +249,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for folder in config.tickets.worktrees:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
+    for name, table in config.budgets.items():
+        try:
+            budget_of(name, table)
+        except UserError as error:
+            yield ("budgets", name), f"[budgets.{name}] {str(error).removeprefix(f'budget {name}: ')}"
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:
