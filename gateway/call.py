@@ -90,6 +90,8 @@ class Ask(msgspec.Struct, frozen=True):
     """With a smaller maximum the provider rejects the request (its thinking budget must fit, …)."""
     choices: int = 1
     """So many outputs are asked for, each of them up to the maximum."""
+    may_cache: Literal["5m", "1h"] | None = None
+    """It asks for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
 
 
 class SubPass(msgspec.Struct, frozen=True):

@@ -162,6 +162,7 @@ def test_each_dialect_has_its_maximum(path: str, provider: str) -> None:
     assert found[0].clamp is not None
     for body, expected in CLAMPED[path, provider]:
         changed = found[0].clamp(path, provider, json.dumps(body).encode(), 100)
+        assert changed == found[0].clamp(path + "?v=/x/compact", provider, json.dumps(body).encode(), 100)
         assert (None if changed is None else json.loads(changed)) == expected
         if expected is not None and changed is not None:
             stated = found[0].read_ask(path, changed).max_output_tokens
@@ -254,4 +255,9 @@ def test_a_request_may_ask_for_cache_writes() -> None:
     assert may_cache(asking({})) is None
     assert may_cache(asking({"cache_control": {"type": "ephemeral"}})) == "5m"
     assert may_cache(asking({"cache_control": {"type": "ephemeral", "ttl": "1h"}})) == "1h"
-    assert may_cache(b'{"system":[{"cachePoint":{"type":"default","ttl":"1h"}}]}') == "1h"
+    assert may_cache(asking({"cache_control": {"type": "ephemeral"}}) + b'"1h"') == "5m"
+    assert may_cache(b" cache_control" * 100) == "1h", "so many that it is not worth to look at each"
+    point = {"messages": [{"content": [{"text": "x"}, {"cachePoint": {"type": "default", "ttl": "1h"}}]}]}
+    assert ask_of("/model/amazon.nova-micro-v1%3A0/converse", point).may_cache == "1h"
+    for path in ("/v1/messages", "/v1/chat/completions", "/model/anthropic.claude-v2/invoke"):
+        assert ask_of(path, {"system": [{"cache_control": {"type": "ephemeral"}}]}).may_cache == "5m"

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import output_tokens_min
-from gateway.dialects.base import Dialect, Ending, read_request, route
+from gateway.dialects.base import Dialect, Ending, may_cache, read_request, route
 from gateway.dialects.bedrock_shapes import ConverseEnding, fold_counts, model_of, refuse, reroute
 from gateway.dialects.openai_shapes import ticket_in
 from gateway.edits import capped
@@ -46,6 +46,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if tools is None else len(tools),
         ticket=ticket_in(request.request_metadata),
+        may_cache=may_cache(body, b"cachePoint"),
         output_tokens_min=max(output_tokens_min(more.get(name), maximum) for name in ("thinking", "reasoning_config")),
     )
 

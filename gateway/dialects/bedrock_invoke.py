@@ -13,7 +13,17 @@ import msgspec
 from gateway.call import Answer, Ask, Usage
 from gateway.dialects import bedrock_shapes
 from gateway.dialects.anthropic_shapes import MessageEnding, fold_message, output_tokens_min
-from gateway.dialects.base import NO_VALUE, Dialect, Ending, entries, excerpts, last_wins, read_request, route
+from gateway.dialects.base import (
+    NO_VALUE,
+    Dialect,
+    Ending,
+    entries,
+    excerpts,
+    last_wins,
+    may_cache,
+    read_request,
+    route,
+)
 from gateway.dialects.bedrock_shapes import ConverseEnding, fold_counts, model_of, refuse
 from gateway.edits import Names, capped
 from gateway.framing import Event
@@ -70,6 +80,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         max_output_tokens=maximum,
         message_count=None if messages is None else len(messages),
         excerpts=excerpts(messages, request.system, output_format=request.output_config),
+        may_cache=may_cache(body),
         output_tokens_min=output_tokens_min(request.thinking, maximum),
     )
 
@@ -91,7 +102,7 @@ def _vendor(path: str) -> tuple[str, tuple[Names, ...]] | None:
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
     found = _vendor(path)
-    return None if found is None or EMBEDS.search(path) else capped(body, tokens, *found[1])
+    return None if found is None or EMBEDS.search(model_of(path) or "") else capped(body, tokens, *found[1])
 
 
 EMBEDS = re.compile(r"embed|rerank", re.IGNORECASE)
@@ -100,7 +111,7 @@ EMBEDS = re.compile(r"embed|rerank", re.IGNORECASE)
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
     """The body is one vendor's, so the other model must be too."""
     found = _vendor(path)
-    fits = found is not None and found[0] in model and not EMBEDS.search(path)
+    fits = found is not None and found[0] in model and not EMBEDS.search(model)
     return bedrock_shapes.reroute(path, body, model) if fits else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
-from gateway.dialects.base import Dialect, Ending, add_units, last_wins, read_request, renamed_model, route
+from gateway.dialects.base import Dialect, Ending, add_units, ends_with, last_wins, read_request, renamed_model, route
 from gateway.dialects.openai_shapes import fold_usage, refuse
 from gateway.edits import capped
 from gateway.framing import Event
@@ -43,11 +43,11 @@ WRITES = ("/chat", "/generate")
 
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
-    return capped(body, tokens, ("max_tokens",)) if path.endswith(WRITES) else None
+    return capped(body, tokens, ("max_tokens",)) if ends_with(path, *WRITES) else None
 
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
-    return renamed_model(path, body, model) if path.partition("?")[0].endswith(WRITES) else None
+    return renamed_model(path, body, model) if ends_with(path, *WRITES) else None
 
 
 ENDS = {"content-start": "content-end", "tool-call-start": "tool-call-end", "citation-start": "citation-end"}
@@ -81,7 +81,7 @@ class ChatEnding:
 
 
 def ending(path: str, body: bytes) -> Ending | None:
-    return ChatEnding() if path.endswith("/v2/chat") else None
+    return ChatEnding() if ends_with(path, "/v2/chat") else None
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

@@ -86,7 +86,7 @@ CONFIG, MAXIMUM = ("generationConfig", "generation_config"), ("maxOutputTokens",
 
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
-    if not GENERATES.search(path):
+    if not GENERATES.search(path.partition("?")[0]):
         return None
     within = (("request",),) if CODE_ASSIST in path else ()
     return capped(body, tokens, *within, CONFIG, MAXIMUM)

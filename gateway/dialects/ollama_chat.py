@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
-from gateway.dialects.base import Dialect, Ending, last_wins, read_request, renamed_model, route
+from gateway.dialects.base import Dialect, Ending, ends_with, last_wins, read_request, renamed_model, route
 from gateway.dialects.openai_shapes import refuse
 from gateway.edits import capped
 from gateway.framing import Event
@@ -41,11 +41,11 @@ WRITES = ("/chat", "/generate")
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
     """0 and less mean no limit."""
-    return capped(body, tokens, ("options",), ("num_predict",), least=1) if path.endswith(WRITES) else None
+    return capped(body, tokens, ("options",), ("num_predict",), least=1) if ends_with(path, *WRITES) else None
 
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
-    return renamed_model(path, body, model) if path.partition("?")[0].endswith(WRITES) else None
+    return renamed_model(path, body, model) if ends_with(path, *WRITES) else None
 
 
 class LineEnding:

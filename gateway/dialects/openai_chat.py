@@ -17,8 +17,10 @@ from gateway.dialects.base import (
     Dialect,
     Ending,
     add_units,
+    ends_with,
     excerpts,
     length_of,
+    may_cache,
     read_request,
     route,
 )
@@ -70,6 +72,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         session_id=named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
+        may_cache=may_cache(body),
         output_tokens_min=max(
             output_tokens_min(request.thinking, maximum),
             above(child(request.reasoning).get("max_tokens"), maximum),  # OpenRouter
@@ -154,7 +157,7 @@ def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
     """OpenAI's reasoning models reject `max_tokens`, other servers know nothing else."""
     if "/conversations" in path:
         return capped(body, tokens, ("completion_args",), ("max_tokens",))
-    if not path.endswith("/chat/completions"):
+    if not ends_with(path, "/chat/completions"):
         return capped(body, tokens, MAXIMA)
     return capped(body, tokens, MAXIMA[::-1] if provider in TAKES_THE_NEW_NAME else MAXIMA)
 
@@ -196,10 +199,11 @@ REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", 
 
 
 def ending(path: str, body: bytes) -> Ending | None:
-    if "/conversations" in path:
+    """None for Mistral's conversations and watsonx, whose streams end in another way."""
+    if "/conversations" in path or "/ml/v1/" in path:
         return None
     options = read_request(body, _StreamOptions).stream_options
-    is_chat = not path.endswith("/completions") or path.endswith(("/chat/completions", "/agents/completions"))
+    is_chat = ends_with(path, "/chat/completions", "/agents/completions") or not ends_with(path, "/completions")
     return ChatEnding(is_chat=is_chat, shows_usage=child(options).get("include_usage") is True)
 
 

@@ -21,6 +21,7 @@ from gateway.dialects.base import (
     Written,
     add_subpasses,
     add_units,
+    ends_with,
     entries,
     excerpts,
     last_wins,
@@ -74,7 +75,7 @@ def read_ask(path: str, body: bytes) -> Ask:
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
     """ChatGPT's own server rejects the field, and compacting knows none."""
-    return None if "/codex/" in path or path.endswith("/compact") else capped(body, tokens, ("max_output_tokens",))
+    return None if "/codex/" in path or ends_with(path, "/compact") else capped(body, tokens, ("max_output_tokens",))
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
-from gateway.dialects.base import Dialect, Ending, read_request, renamed_model, route
+from gateway.dialects.base import Dialect, Ending, ends_with, read_request, renamed_model, route
 from gateway.dialects.openai_shapes import refuse
 from gateway.edits import capped
 from gateway.framing import Event
@@ -37,13 +37,11 @@ def read_ask(path: str, body: bytes) -> Ask:
 
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
-    return None if path.endswith("/embeddings") else capped(body, tokens, ("parameters",), ("max_new_tokens",))
+    return None if ends_with(path, "/embeddings") else capped(body, tokens, ("parameters",), ("max_new_tokens",))
 
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
-    return (
-        None if path.partition("?")[0].endswith("/embeddings") else renamed_model(path, body, model, field="model_id")
-    )
+    return None if ends_with(path, "/embeddings") else renamed_model(path, body, model, field="model_id")
 
 
 class ResultEnding:
