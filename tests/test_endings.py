@@ -161,6 +161,14 @@ def test_half_a_tool_call_is_not_handed_out() -> None:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
+def test_the_end_has_the_id_and_model_of_the_stream() -> None:
+    stream = transcript("chat-azure")
+    body = stream.ended(2)
+    assert body is not None
+    last = json.loads(Events().feed(body)[-2].partition(b"data: ")[2])
+    assert (last["id"], last["model"]) == ("chatcmpl-1", "gpt-4.1-mini-2025-04-14")
+
+
 def test_background_work_is_not_ended() -> None:
     stream = transcript("responses")
     assert stream.dialect.ending is not None

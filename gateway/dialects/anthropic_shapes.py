@@ -20,6 +20,8 @@ NO_REGION = frozenset({"global", "not_available"})
 
 def output_tokens_min(thinking: Any, maximum: int | None) -> int:
     """The least maximum that leaves room for the thinking which a request turns on."""
+    if thinking is None:
+        return 1
     given = child(thinking)
     return above(given.get("budget_tokens"), maximum) if given.get("type") == "enabled" else 1
 

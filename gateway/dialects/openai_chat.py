@@ -73,17 +73,20 @@ def read_ask(path: str, body: bytes) -> Ask:
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
         may_cache=may_cache(body),
-        output_tokens_min=max(
-            output_tokens_min(request.thinking, maximum),
-            above(child(request.reasoning).get("max_tokens"), maximum),  # OpenRouter
-        ),
-        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
+        output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, maximum),
+        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(bytes(request.prompt)),
     )
 
 
-def _prompts(prompt: msgspec.Raw) -> int:
+def _output_tokens_min(request: _Request, maximum: int | None) -> int:
+    """Anthropic's own field, and OpenRouter's."""
+    reasoning = above(child(request.reasoning).get("max_tokens"), maximum)
+    return max(output_tokens_min(request.thinking, maximum), reasoning)
+
+
+def _prompts(prompt: bytes) -> int:
     """A list of texts, or of lists of token ids, is so many prompts; a list of token ids is one."""
-    return (length_of(prompt) or 1) if LIST_OF_PROMPTS.match(bytes(prompt)) else 1
+    return (length_of(msgspec.Raw(prompt)) or 1) if LIST_OF_PROMPTS.match(prompt) else 1
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -173,7 +176,7 @@ class ChatEnding:
         """Of each choice seen, whether it goes on."""
 
     def see(self, event: Mapping[str, Any]) -> None:
-        if not self._base and isinstance(event.get("choices"), list):
+        if not self._open and isinstance(event.get("choices"), list):  # Azure's first event has neither id nor model
             self._base = {name: value for name, value in event.items() if name in REPEATED}
         for choice in (child(one) for one in items(event.get("choices"))):
             index = count(choice.get("index")) or 0
