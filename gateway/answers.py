@@ -65,7 +65,9 @@ def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | Non
     """Our own "no", in the caller's dialect (OpenAI's where none is known)."""
     headers, body = (dialect or openai_chat.DIALECT).refuse(refusal)
     headers |= {"x-outlay-refusal": refusal.code, "Server": "outlay"}
-    if refusal.status < 500:
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(refusal.retry_after)
+    elif refusal.status < 500:
         headers["x-should-retry"] = "false"
     if call is not None:
         headers |= {"request-id": call.request_id, "x-request-id": call.request_id, "x-outlay-call-id": call.call_id}

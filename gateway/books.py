@@ -4,7 +4,7 @@ however the call ended."""
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -79,7 +79,9 @@ class Books:
         late: Late,
         estimator: Estimator,
         telemetry: Telemetry,
+        recorded: Callable[[Call], None],
     ) -> None:
+        """`recorded` is told of each record of a call."""
         self._settings = settings
         self._prices = prices
         self._ledger = ledger
@@ -87,6 +89,7 @@ class Books:
         """What is billed in a later answer."""
         self._estimator = estimator
         self._telemetry = telemetry
+        self._recorded = recorded
         self._open: set[OpenCall] = set()
         self._calls_of: dict[tuple[str, str], int] = {}
         """Whole calls by provider and model."""
@@ -259,6 +262,7 @@ class Books:
         if booked_us is None:
             self._telemetry.unrecorded.inc()
         self._telemetry.finished(call)
+        self._recorded(call)
         return booked_us
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
+from gateway.limits import LimitedError, Limits
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
@@ -69,7 +71,8 @@ class Proxy:
         self._forwarder = forwarder
         self._telemetry = telemetry
         self._gateway_id = gateway_id
-        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry)
+        self._limits = Limits(config.limits)
+        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, self._recorded)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._handling = 0
         self._idle = asyncio.Event()
@@ -167,11 +170,16 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
+                self._limits.admit(call, _clock_us())
+                try:
+                    return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
+                finally:
+                    self._limits.release(call)
             asked_for_usage = _with_usage(dialect, upstream, ask, headers, body)
             if asked_for_usage is not None:
                 # The extra chunk can only be taken out again of bytes that can be read.
                 fields = credentials.without_encoding(fields)
+            self._limits.admit(call, _clock_us())
             open_call = self._books.open(call, dialect, ask, plain, region_of(upstream, path))
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
@@ -242,6 +250,7 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
+            self._limits.release(call)  # also when the answer is read on: its client has gone, and may ask again
             self._afterwards.take(open_call, result, sent)
 
     # -- the stages -----------------------------------------------------------------------------------------------
@@ -301,11 +310,18 @@ class Proxy:
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
+        if isinstance(refusal, LimitedError):
+            self._telemetry.limited.labels(refusal.kind, refusal.what).inc()
+        self._limits.take_back(call)
         known = call.key_id is not None or self._config.auth.mode == "open"
         if known and self._ledger.failure is None:
             call.refusal, call.status = refusal.code, refusal.status
             await self._books.refuse(call)
         return refusal_response(refusal, dialect, call)
+
+    def _recorded(self, call: Call) -> None:
+        """Told of each record of a call."""
+        self._limits.finished(call, _clock_us())
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
@@ -395,6 +411,11 @@ class Proxy:
             if answer is not None:
                 answer.close()
         return response or web.Response()
+
+
+def _clock_us() -> int:
+    """Never goes back."""
+    return time.monotonic_ns() // 1000
 
 
 # -- the call record, field by field ------------------------------------------------------------------------------

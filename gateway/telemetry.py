@@ -32,6 +32,10 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
+        self.limited = Counter(
+            "outlay_limited_calls", "Calls refused by a limit, by kind of its scope, and what was used up.",
+            ("scope", "limit"), registry=self.registry,
+        )  # fmt: skip
         self.ignored_evidence = Counter(
             "outlay_ignored_evidence", "Values that should name a ticket or its place, and were none.",
             ("source", "reason"), registry=self.registry,
