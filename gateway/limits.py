@@ -60,6 +60,10 @@ class Rate(NamedTuple):
     per_minute: int
     """Requests, tokens, or nano-USD."""
 
+    def wait_us(self, mark: int, now_us: int) -> int:
+        """How long until one unit is there, of a rate of which none is."""
+        return -(((now_us + MINUTE_US) * self.per_minute - MINUTE_US - mark) // self.per_minute)
+
 
 class Limit(NamedTuple):
     """What the calls of a scope may use. A template has an account for each value, any other scope one account."""
@@ -67,6 +71,8 @@ class Limit(NamedTuple):
     name: str
     scope: Scope
     rates: tuple[Rate, ...]
+    requests_per_minute: int
+    """0 = any number; else it is the first of the rates."""
     in_flight: int | None
 
 
@@ -97,22 +103,21 @@ class Account:
         self.marks = [0] * len(limit.rates)
         self.in_flight = 0
 
-    def wait_us(self, index: int, now_us: int) -> int:
-        """How long until the rate has one unit."""
-        rate = self.limit.rates[index].per_minute
-        over = self.marks[index] - now_us * rate - (rate - 1) * MINUTE_US
-        return -(-over // rate) if over > 0 else 0
+    def begin(self, now_us: int) -> None:
+        self.in_flight += 1
+        if self.limit.requests_per_minute:
+            self.marks[0] = max(self.marks[0], now_us * self.limit.requests_per_minute) + MINUTE_US
 
-    def take(self, what: What, amount: int, now_us: int) -> None:
-        for index, rate in enumerate(self.limit.rates):
-            if rate.what == what:
-                self.marks[index] = max(self.marks[index], now_us * rate.per_minute) + amount * MINUTE_US
+    def never_began(self) -> None:
+        """Give the request of `begin` back, at the same moment."""
+        if self.limit.requests_per_minute:
+            self.marks[0] -= MINUTE_US
 
-    def give_request_back(self) -> None:
-        """At the moment at which it was taken."""
-        for index, rate in enumerate(self.limit.rates):
-            if rate.what == "requests":
-                self.marks[index] -= MINUTE_US
+    def used(self, tokens: int, nano: int, now_us: int) -> None:
+        for index, (what, per_minute) in enumerate(self.limit.rates):
+            amount = tokens if what == "tokens" else nano if what == "usd" else 0
+            if amount:
+                self.marks[index] = max(self.marks[index], now_us * per_minute) + amount * MINUTE_US
 
     def is_idle(self, now_us: int) -> bool:
         return not self.in_flight and all(
@@ -124,15 +129,12 @@ class Limits:
     """All limits in force, and their accounts."""
 
     def __init__(self, tables: Mapping[str, LimitTable]) -> None:
-        self._exact: dict[tuple[Kind, str], list[Limit]] = {}
-        self._wide: dict[Kind, list[Limit]] = {}
-        """Templates and globs."""
+        self._of_kind: dict[Kind, tuple[dict[str, list[Limit]], list[Limit]]] = {}
+        """Those of one value, and the templates and globs."""
         for limit in map(limit_of, tables, tables.values()):
             kind, value = limit.scope
-            if value is None or limit.scope.is_glob:
-                self._wide.setdefault(kind, []).append(limit)
-            else:
-                self._exact.setdefault((kind, value), []).append(limit)
+            exact, wide = self._of_kind.setdefault(kind, ({}, []))
+            (wide if value is None or limit.scope.is_glob else exact.setdefault(value, [])).append(limit)
         self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
         self._new = 0
         """Accounts made since idle ones were last looked for."""
@@ -144,20 +146,19 @@ class Limits:
 
         Raises the refusals `rate_limited` and `too_many_in_flight`, and has then counted nothing.
         """
-        if not (self._exact or self._wide) or call.request_id in self._held:
+        if not self._of_kind or call.request_id in self._held:
             return
         self._drop_idle(now_us)
         accounts = tuple(self._accounts_of(call))
         self._check(accounts, now_us)
         for account in accounts:
-            account.take("requests", 1, now_us)
-            account.in_flight += 1
+            account.begin(now_us)
         self._held[call.request_id] = accounts
 
     def take_back(self, call: Call) -> None:
         """A later stage refused, in the same moment: the call has not been. Harmless for one that was not admitted."""
         for account in self.release(call):
-            account.give_request_back()
+            account.never_began()
 
     def release(self, call: Call) -> tuple[Account, ...]:
         """Free the place in flight. The first time counts."""
@@ -171,12 +172,12 @@ class Limits:
         byte: what that asks next is not in the way of itself."""
         if call.result in ENDED:
             self.release(call)
-        tokens, nano = (call.input_tokens or 0) + (call.output_tokens or 0), cost_of(call) or 0
-        if call.operation == "batch" or not (tokens or nano):
+        tokens = (call.input_tokens or 0) + (call.output_tokens or 0)
+        if not self._of_kind or call.operation == "batch" or call.result == "refused":
             return  # results of a batch come when they are asked for, and say nothing about this minute
+        nano, of_tickets = cost_of(call) or 0, len(call.tickets)
         for account, tickets in self._accounts_of(call).items():
-            account.take("tokens", share(tokens, tickets, len(call.tickets)), now_us)
-            account.take("usd", share(nano, tickets, len(call.tickets)), now_us)
+            account.used(share(tokens, tickets, of_tickets), share(nano, tickets, of_tickets), now_us)
 
     @property
     def in_flight(self) -> int:
@@ -186,11 +187,12 @@ class Limits:
         return iter(self._accounts.values())
 
     def _check(self, accounts: tuple[Account, ...], now_us: int) -> None:
+        full_us = now_us + MINUTE_US
         waits = [
-            (wait, account, rate)
+            (rate.wait_us(mark, now_us), account, rate)
             for account in accounts
-            for index, rate in enumerate(account.limit.rates)
-            if (wait := account.wait_us(index, now_us))
+            for rate, mark in zip(account.limit.rates, account.marks, strict=True)
+            if mark > full_us * rate.per_minute - MINUTE_US  # not one unit is there
         ]
         if waits:
             raise _rate_limited(*max(waits, key=lambda each: each[0]))
@@ -202,11 +204,13 @@ class Limits:
         """The accounts that a call counts in, and which of its tickets (empty = the whole call) they are for."""
         found: dict[Account, tuple[int, ...]] = {}
         for kind, value, tickets in of(call):
-            for limit in self._exact.get((kind, value), ()):
-                self._add(found, limit, "", tickets)
-            for limit in self._wide.get(kind, ()):
-                if limit.scope.matches(value):
-                    self._add(found, limit, value if limit.scope.value is None else "", tickets)
+            if kind in self._of_kind:
+                exact, wide = self._of_kind[kind]
+                for limit in exact.get(value, ()):
+                    self._add(found, limit, "", tickets)
+                for limit in wide:
+                    if limit.scope.matches(value):
+                        self._add(found, limit, value if limit.scope.value is None else "", tickets)
         return found
 
     def _add(self, found: dict[Account, tuple[int, ...]], limit: Limit, value: str, tickets: tuple[int, ...]) -> None:
@@ -215,7 +219,8 @@ class Limits:
         if account is None:
             account = self._accounts[key] = Account(limit, value)
             self._new += 1
-        found[account] = (*found.get(account, ()), *tickets)  # a glob may be over several of the call's tickets
+        # A glob may be over several of the call's tickets.
+        found[account] = found[account] + tickets if account in found else tickets
 
     def _drop_idle(self, now_us: int) -> None:
         """Look at two accounts for each new one, the longest unseen first, so that no call pays for all of them."""
@@ -241,7 +246,7 @@ def limit_of(name: str, table: LimitTable) -> Limit:
         raise UserError(
             "limits nothing: write requests_per_minute, tokens_per_minute, usd_per_minute or in_flight, or delete it"
         )
-    return Limit(name, parse(table.scope), rates, table.in_flight)
+    return Limit(name, parse(table.scope), rates, table.requests_per_minute or 0, table.in_flight)
 
 
 def _rate_limited(wait_us: int, account: Account, rate: Rate) -> LimitedError:
