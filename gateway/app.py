@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import hashing, prices
 from gateway.admin import Admin
+from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.claims import Claims
 from gateway.config import Config
@@ -93,9 +94,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
+    alerts = Alerts(config.alerts, ledger.dir, telemetry)
     proxy = Proxy(
-        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
-    )
+        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
+        alerts,
+    )  # fmt: skip
     control = Control(ledger.dir)
     api = Api(config.auth.mode, key_ring, tickets, control)
 
@@ -122,6 +125,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
+    alerts.start()
     keepers = [asyncio.create_task(ledger.keep(), name="ledger"), asyncio.create_task(tracker.keep(), name="tracker")]
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
@@ -137,6 +141,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     finally:
         await runner.cleanup()
         await proxy.stop()
+        await alerts.stop()
         await forwarder.close()
         await control.close()
         estimator.close()

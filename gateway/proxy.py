@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes
 from gateway.afterwards import Afterwards
+from gateway.alerts import Alerts
 from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
@@ -60,6 +61,7 @@ class Proxy:
         tickets: Tickets,
         worktrees: Worktrees,
         hash_key: bytes,
+        alerts: Alerts,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -71,6 +73,7 @@ class Proxy:
         self._forwarder = forwarder
         self._telemetry = telemetry
         self._gateway_id = gateway_id
+        self._alerts = alerts
         self._limits = Limits(config.limits)
         self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, self._recorded)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
@@ -322,6 +325,7 @@ class Proxy:
     def _recorded(self, call: Call) -> None:
         """Told of each record of a call."""
         self._limits.finished(call, _clock_us())
+        self._alerts.finished(call)
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""

@@ -53,6 +53,10 @@ class Telemetry:
         self.unrecorded = Counter(
             "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
         )
+        self.alerts = Counter(
+            "outlay_alerts", "Notices by channel and what became of them.", ("kind", "channel", "result"),
+            registry=self.registry,
+        )  # fmt: skip
         self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
