@@ -1,8 +1,8 @@
 """Notices about budgets and odd spending, beside the calls: said from the event loop with plain function calls that
 never wait and never raise, delivered by a task per channel, so that a dead webhook delays nothing but its own notices.
 
-What was said to a channel is not said there again before its time. `alerts.json` in the data folder remembers that, once
-it is delivered, and what keys usually spend.
+What was said to a channel is not said there again before its time. `alerts.json` in the data folder remembers that,
+once it is delivered, and what keys usually spend.
 """
 
 import asyncio
@@ -112,8 +112,8 @@ class Alerts:
         self.notice(
             "spend_velocity",
             fast.key_id,
-            f"The {_key(call)} has spent {_short(fast.spent_nano)} since {since}; usual are {_short(fast.usual_nano)} "
-            f"an hour. If nobody expects that, `outlay keys revoke {fast.key_id}` stops it.",
+            f"The {_key(call)} has spent {_short(fast.spent_nano)} since {since}; usually it spends "
+            f"{_short(fast.usual_nano)} an hour. If nobody expects that, `outlay keys revoke {fast.key_id}` stops it.",
             until_us=fast.hour_us + HOUR_US,
             key_id=fast.key_id,
             team_id=call.team_id,

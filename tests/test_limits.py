@@ -361,7 +361,7 @@ async def test_the_place_is_free_before_the_client_has_the_last_event(start_gate
                 assert await ask_once(gateway) == (200, None)
 
 
-FAULTS = {
+FAULTS: dict[str, Any] = {
     "error": whole({"error": {"message": "x"}}, 500),
     "whole, cut": [whole(ANSWER)[0][:-10], CUT],  # type: ignore[index]
     "reset": [CUT],
