@@ -17,8 +17,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import hashing, prices
 from gateway.admin import Admin
+from gateway.admission import Admission
 from gateway.alerts import Alerts
 from gateway.api import Api
+from gateway.balances import Balances
+from gateway.budget_file import BudgetFile
+from gateway.budgets import Budgets
 from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
@@ -27,6 +31,7 @@ from gateway.keys import Keys
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.proxy import Proxy
+from gateway.quotes import Quotes
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
@@ -65,6 +70,12 @@ def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.
         raise UserError(str(error)) from None
 
 
+def budget_file(config: Config, data: Path | None = None) -> BudgetFile:
+    """Where this installation's budgets are written down. `data`: a data folder other than that of the settings."""
+    toml = None if config.file is None else Path(config.file).parent / "budgets.toml"
+    return BudgetFile(data or Path(config.ledger.dir), config.budgets, toml)
+
+
 @contextlib.asynccontextmanager
 async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     """A gateway that listens; yields its address and port. On exit running calls may finish for `drain_seconds`.
@@ -75,20 +86,25 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     gateway_id = secrets.token_hex(4)
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
+    estimator = Estimator()
+    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds)
     try:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
+        control = Control(ledger.dir)
+        balances = Balances(ledger.dir, budget_file(config), admission.budgets, gateway_id, control, admission.wake_all)
+        balances.start()
+        ledger.checkpoint = balances.checkpoint
         interrupted = ledger.start()
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    estimator = Estimator()
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
     telemetry = Telemetry()
-    admin = Admin(ledger, telemetry)
+    admin = Admin(ledger, telemetry, admission.budgets)
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir), Tracker(ledger.dir)
     tracker.refresh()
@@ -97,9 +113,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     alerts = Alerts(config.alerts, ledger.dir, telemetry)
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
-        alerts,
+        admission, alerts,
     )  # fmt: skip
-    control = Control(ledger.dir)
     api = Api(config.auth.mode, key_ring, tickets, control)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
@@ -126,7 +141,9 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     )
     await runner.setup()
     alerts.start()
-    keepers = [asyncio.create_task(ledger.keep(), name="ledger"), asyncio.create_task(tracker.keep(), name="tracker")]
+    keepers = [
+        asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
+    ]
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
         try:

@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from gateway import alerts, app, hook_cli, keys, run_cli
+from gateway import alerts, app, budgets_cli, hook_cli, keys, run_cli
 from gateway.call import PURPOSES, TicketPolicy
 from gateway.config import Config, LedgerSettings, load, secret
 from gateway.errors import UserError
@@ -55,7 +55,7 @@ def outlay() -> None:
     """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
 
 
-for _command in (run_cli.run, run_cli.env_, hook_cli.hook):
+for _command in (budgets_cli.budgets_, run_cli.run, run_cli.env_, hook_cli.hook):
     outlay.add_command(_command)
 
 
