@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import scopes
+from gateway.budget_file import BudgetTable
 from gateway.call import NANO, Call
 from gateway.config import Upstream
 from gateway.errors import Refusal
@@ -438,6 +439,22 @@ async def test_a_refusal_of_the_ledger_takes_the_request_back(
                 await asyncio.sleep(0.05)
         assert answer == (200, None)
         assert await ask_once(gateway) == (429, "rate_limited")
+
+
+@pytest.mark.parametrize(("usd", "refusal"), [("0.01", (429, "rate_limited")), ("0.0009", (400, "budget_exceeded"))])
+async def test_a_limit_refuses_after_the_budget_and_leaves_no_hold(
+    start_gateway: StartGateway, usd: str, refusal: tuple[int, str]
+) -> None:
+    budgets = {"all": BudgetTable(scope="org", limit_usd=Decimal(usd))}
+    async with limited(start_gateway, {"budgets": budgets}, requests_per_minute=1) as gateway:
+        gateway.upstream.answer(whole(ANSWER))
+        assert await ask_once(gateway, max_tokens=1) == (200, None)
+        for _ in range(3):
+            assert await ask_once(gateway, max_tokens=1) == refusal
+        row = gateway.closed()[-1]
+        assert (row["refusal"], row.get("held_nano")) == (refusal[1], None)
+        async with gateway.session.get(gateway.url + "/-/metrics") as response:
+            assert 'outlay_budget_held_usd{budget="all"} 0.0\n' in await response.text()
 
 
 async def test_a_session_has_a_place_until_it_ends(start_gateway: StartGateway, provider: Provider) -> None:
