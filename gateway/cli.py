@@ -240,6 +240,9 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
     findings += _check_tickets(config)
+    for reference in (config.alerts.slack, config.alerts.webhook, config.alerts.webhook_secret):
+        if reference is not None and not reference.startswith("http") and secret(reference) is None:
+            findings.append(("note", "alerts", f"{reference} is not set: no notices go there"))
     for name, upstream in config.upstreams.items():
         if upstream.credential is None:
             findings.append(("note", name, "has no credential: clients bring their own"))

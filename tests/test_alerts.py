@@ -529,6 +529,17 @@ async def test_a_channel_that_cannot_be_tried_is_told(tmp_path: Path, receiver: 
     assert "no notice goes anywhere" in str(done.exception)
 
 
+def test_check_names_what_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outlay.toml").write_text(
+        "[alerts]\nslack = 'env:NOT_SET_ANYWHERE'\nwebhook = 'https://x'\nwebhook_secret = 'env:HOME'", encoding="utf-8"
+    )
+    done = CliRunner().invoke(outlay, ["check", "--offline", "--config", "outlay.toml"])
+    assert [line for line in done.output.splitlines() if "alerts" in line] == [
+        "note   alerts: env:NOT_SET_ANYWHERE is not set: no notices go there"
+    ]
+
+
 def test_every_setting_and_kind_is_in_the_docs() -> None:
     config = msgspec.structs.fields(AlertSettings)
     assert [field.name for field in config if f"`{field.name}`" not in PAGE and f"{field.name} = " not in PAGE] == [

@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import json
 import os
+import random
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -420,6 +423,53 @@ async def test_the_place_is_free_when_the_client_leaves_a_stream(start_gateway: 
                 gateway, "/v1/chat/completions", {**CHAT, "stream": True}, after_bytes=after_bytes, after_seconds=0.1
             )
         await is_free(gateway)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_all_places_are_free_after_a_storm(start_gateway: StartGateway, seed: int) -> None:
+    chance = random.Random(seed)
+    async with start_gateway() as gateway:
+        quick = Upstream(
+            base_url=gateway.upstream.url, provider="openai", credential="env:PROVIDER_KEY", idle_seconds=1.0
+        )
+    async with limited(start_gateway, {"upstreams": {"openai": quick}}, in_flight=4) as gateway:
+
+        async def behave() -> None:
+            await asyncio.sleep(chance.random())
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                body = {**CHAT, "stream": chance.random() < 0.5}
+                if chance.random() < 0.4:
+                    await leave(gateway, "/v1/chat/completions", body, after_seconds=chance.random() / 3)
+                else:
+                    await ask_once(gateway, **body)
+
+        scripts = [
+            *FAULTS.values(),
+            whole(ANSWER),
+            [0.2, *whole(ANSWER)],
+            chunked(CHAT_STREAM),
+            chunked(CHAT_STREAM, 0.2),
+        ]
+        gateway.upstream.answer(*(chance.choice(scripts) for _ in range(200)))
+        await asyncio.gather(*(behave() for _ in range(60)))
+        gateway.upstream.answer([0.7, *whole(ANSWER)])
+        async with asyncio.timeout(10):
+            while [answer[0] for answer in await asyncio.gather(*(ask_once(gateway) for _ in range(4)))] != [200] * 4:
+                await asyncio.sleep(0.05)
+        answers = await asyncio.gather(*(ask_once(gateway) for _ in range(5)))
+        assert sorted(status for status, _ in answers) == [200] * 4 + [429]
+
+
+async def test_an_sdk_waits_as_told_and_is_served(start_gateway: StartGateway) -> None:
+    async with limited(start_gateway, requests_per_minute=30) as gateway:
+        gateway.upstream.answer(whole(ANSWER))
+        assert await asyncio.gather(*(ask_once(gateway) for _ in range(30))) == [(200, None)] * 30
+        begin = time.monotonic()
+        async with openai.AsyncOpenAI(base_url=gateway.url + "/v1", api_key=gateway.key, max_retries=1) as sdk:
+            done = await sdk.chat.completions.create(model="gpt-5.4-mini", messages=[{"role": "user", "content": "x"}])
+        assert done.usage is not None
+        assert 1 < time.monotonic() - begin < 4
+        assert [row["refusal"] for row in gateway.closed() if row.get("refusal")] == ["rate_limited"]
 
 
 async def test_a_refusal_of_the_ledger_takes_the_request_back(
