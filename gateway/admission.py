@@ -4,19 +4,16 @@ and is refused when it is spent. `budgets.decide` decides; here is the waiting, 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.budget_notices import BudgetNotices, local, per, scope_of, usd
 from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
-from gateway.call import NANO, Ask, BudgetAction, Call
+from gateway.call import Ask, BudgetAction, Call
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.ledger import now_us
-from gateway.periods import Period
 from gateway.quotes import Estimate, Quotes
-from gateway.scopes import Scope
 from gateway.tokens import Estimator
 
 MARGIN, MARGIN_TOKENS = 1.3, 256
@@ -88,12 +85,14 @@ class Admission:
         quotes: Quotes,
         estimator: Estimator,
         wait_seconds: float,
+        notices: BudgetNotices,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self.budgets = budgets
         self._quotes = quotes
         self._estimator = estimator
         self._wait_seconds = wait_seconds
+        self._notices = notices
         self._clock = clock
         self._waiting: dict[Account, deque[_Waiter]] = {}
 
@@ -122,8 +121,7 @@ class Admission:
         if decision.verdict == "wait":
             decision, hold = await self._wait(charges, estimate.quote, call.started_us, decision)
         if decision.verdict == "refuse":
-            call.budget_action = "blocked"
-            raise _refusal(decision, self._clock())
+            raise self._refuse(call, decision.account)
         call.budget_action = call.budget_action or self._soft_action(charges, estimate.quote)
         if hold is None:
             hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
@@ -147,8 +145,7 @@ class Admission:
         quote = estimate.quote._replace(clamps=False, stops=True)
         decision = self._decide(charges, quote, waited=True)
         if decision.verdict == "refuse":
-            call.budget_action = "blocked"
-            raise _refusal(decision, self._clock())
+            raise self._refuse(call, decision.account)
         call.budget_action = self._soft_action(charges, quote)
         hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
         return self._admitted(call, Admitted(hold, estimate))
@@ -160,8 +157,14 @@ class Admission:
         for charge in hard(self.budgets.charges(call)):
             charge.account.expire(now)
             if charge.account.spent >= charge.account.limit(now):
-                call.budget_action = "blocked"
-                raise _refusal(Decision("refuse", account=charge.account), now)
+                raise self._refuse(call, charge.account)
+
+    def _refuse(self, call: Call, account: Account | None) -> Refusal:
+        assert account is not None
+        now = self._clock()
+        self._notices.refused(account, now)
+        call.budget_action = "blocked"
+        return _refusal(account, now)
 
     def _decide(self, charges: Sequence[Charge], quote: Quote, *, waited: bool = False) -> Decision:
         able = hard(charges)
@@ -279,9 +282,12 @@ class Admission:
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Once per hold: see `Budgets.settle`."""
         self.budgets.settle(hold, cost)
-        if self._waiting:
-            for charge in hold.charges:
-                self._wake(charge.account)
+        for charge in hold.charges:
+            account = charge.account
+            if cost and account.spent >= account.notice_from:
+                self._notices.posted(account, account.spent - charge.part(cost), self._clock())
+            if self._waiting:
+                self._wake(account)
 
     def post(self, call: Call) -> None:
         """What held nothing: a batch's results."""
@@ -304,38 +310,20 @@ class Admission:
 # -- what a person is told ----------------------------------------------------------------------------------------
 
 
-def _refusal(decision: Decision, now: int) -> Refusal:
-    account = decision.account
-    assert account is not None
-    budget = account.budget
-    limit, left = account.limit(now), account.limit(now) - account.spent
-    scope = Scope(budget.scope.kind, account.value) if account.value else budget.scope
+def _refusal(account: Account, now: int) -> Refusal:
+    budget, limit = account.budget, account.limit(now)
     state = f"{usd(account.spent)} of {usd(limit)} spent"
     if account.held:
         state += f", {usd(account.held)} held by {account.holds} running calls"
-    if left > 0:
+    if account.spent < limit:
         state += "; what is left does not pay for this call"
     ends = account.frees_at(now)
-    resets = f" It begins anew on {_local(ends, budget.timezone)}." if ends is not None else ""
+    resets = f" It begins anew on {local(ends, budget.timezone)}." if ends is not None else ""
     owner = f"{budget.owner} or an administrator" if budget.owner else "an administrator"
     return Refusal(
         "budget_exceeded",
-        f"Outlay: the budget {budget.name} ({scope}, {_per(budget.period)}) is used up: {state}.{resets} "
+        f"Outlay: the budget {budget.name} ({scope_of(account)}, {per(budget.period)}) is used up: {state}.{resets} "
         f"To go on, ask {owner} for a raise: `outlay budgets raise {budget.name} --by-usd … --until … --reason …`. "
         "[budget_exceeded]",
         resets_at=None if ends is None else ends // 1_000_000,
     )
-
-
-def _per(period: Period) -> str:
-    return {"total": "in all", "rolling_24h": "in 24 hours"}.get(period, f"per {period}")
-
-
-def usd(nano: int) -> str:
-    """For reading: in cents, or finer where cents show nothing."""
-    amount = nano / NANO
-    return f"${amount:,.2f}" if not 0 < abs(amount) < 0.1 else f"${amount:.4f}"
-
-
-def _local(at_us: int, zone: str) -> str:
-    return datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M ") + zone

@@ -80,7 +80,10 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
 class Account:
     """The balance of one budget, for one value of its scope (of a template) and one period."""
 
-    __slots__ = ("budget", "ceilings", "held", "holds", "period", "recent", "spent", "unpriced", "value", "window")
+    __slots__ = (
+        "budget", "ceilings", "held", "holds", "notice_from", "period", "recent", "spent", "unpriced", "value",
+        "window",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget, value: str, period: Span) -> None:
         self.budget = budget
@@ -93,6 +96,8 @@ class Account:
         self.holds = 0
         self.unpriced = 0
         """Calls whose cost nobody knows: not in `spent`, and not free."""
+        self.notice_from = 0
+        """Nothing is worth a notice before so much is spent."""
         self.recent: list[tuple[int, int]] | None = None
         """What was posted since the ledger was asked, as (start of the call, amount); see `Budgets.asking`."""
         self.window: deque[tuple[int, int]] | None = deque() if budget.period == "rolling_24h" else None
@@ -308,7 +313,7 @@ class Budgets:
         now = {budget.identity: budget for budget in self._budgets.values()}
         for (identity, value), account in list(self._accounts.items()):
             if identity in now:
-                account.budget = now[identity]
+                account.budget, account.notice_from = now[identity], 0
             else:
                 del self._accounts[identity, value]  # holds keep it, and settle into nothing
         return [budget for identity, budget in now.items() if identity not in before]
