@@ -20,8 +20,6 @@ MARGIN, MARGIN_TOKENS = 1.3, 256
 """Counted input is taken for so much more: the error of the count (docs/metering.md)."""
 COUNTED_BYTES_MIN = 2048
 """A shorter request is not counted: each of its bytes may be a token."""
-NEAR = 20
-"""With less left than so many calls like it, a stream is watched so closely that it can be ended properly."""
 HEADROOM = 1.25
 """A hold that grows, grows by more than is needed just now."""
 
@@ -69,10 +67,12 @@ class Asking(msgspec.Struct, frozen=True):
 class _Waiter:
     """A call that waits for money that others hold."""
 
-    def __init__(self, charges: tuple[Charge, ...], quote: Quote, started_us: int) -> None:
+    def __init__(self, charges: tuple[Charge, ...], quote: Quote, started_us: int, account: Account) -> None:
         self.charges = charges
         self.quote = quote
         self.started_us = started_us
+        self.account = account
+        """Whose holds are in the way."""
         self.decided: asyncio.Future[tuple[Decision, Hold | None]] = asyncio.get_running_loop().create_future()
 
 
@@ -125,7 +125,7 @@ class Admission:
         call.budget_action = call.budget_action or self._soft_action(charges, estimate.quote)
         if hold is None:
             hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
-        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and self._is_near(hold))
+        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and decision.near)
         if call.budget_action == "rerouted":
             admitted.path, admitted.body = asking.path, asking.body
         if decision.tokens is not None:
@@ -210,14 +210,6 @@ class Admission:
                 return "warned"
         return "none"
 
-    def _is_near(self, hold: Hold) -> bool:
-        """True when some calls like this one would use up a budget."""
-        now = self._clock()
-        return any(
-            charge.account.limit(now) - charge.account.spent - charge.account.ceilings < NEAR * hold.ceiling
-            for charge in hard(hold.charges)
-        )
-
     def _admitted(self, call: Call, admitted: Admitted) -> Admitted:
         call.held_nano = admitted.hold.amount
         call.budget_action = call.budget_action or "none"
@@ -229,10 +221,9 @@ class Admission:
         self, charges: tuple[Charge, ...], quote: Quote, started_us: int, decision: Decision
     ) -> tuple[Decision, Hold | None]:
         """Wait for settlements, first come, first served, for a bounded time."""
-        account = decision.account
-        assert account is not None
-        waiter = _Waiter(charges, quote, started_us)
-        self._waiting.setdefault(account, deque()).append(waiter)
+        assert decision.account is not None
+        waiter = _Waiter(charges, quote, started_us, decision.account)
+        self._waiting.setdefault(waiter.account, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._wait_seconds):
                 return await asyncio.shield(waiter.decided)
@@ -245,10 +236,10 @@ class Admission:
                 self.settle(hold, 0)
             raise
         finally:
-            if (queue := self._waiting.get(account)) is not None and not waiter.decided.done():
-                queue.remove(waiter)
-                if not queue:
-                    del self._waiting[account]
+            if not waiter.decided.done():
+                self._waiting[waiter.account].remove(waiter)
+                if not self._waiting[waiter.account]:
+                    del self._waiting[waiter.account]
             waiter.decided.cancel()
 
     def _wake(self, account: Account) -> None:
@@ -258,7 +249,12 @@ class Admission:
             waiter = queue[0]
             decision = decide(hard(waiter.charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
             if decision.verdict == "wait":
-                return
+                if decision.account in (account, None):
+                    return
+                queue.popleft()
+                waiter.account = decision.account  # another one is in the way now
+                self._waiting.setdefault(waiter.account, deque()).append(waiter)
+                continue
             hold = None
             if decision.verdict == "admit":
                 hold = self.budgets.hold(waiter.charges, decision.amount, decision.ceiling, waiter.started_us)

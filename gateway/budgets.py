@@ -210,6 +210,10 @@ class Quote(NamedTuple):
 Verdict = Literal["admit", "wait", "refuse"]
 
 
+NEAR = 20
+"""So many calls at their worst."""
+
+
 class Decision(NamedTuple):
     verdict: Verdict
     amount: int = 0
@@ -217,7 +221,9 @@ class Decision(NamedTuple):
     tokens: int | None = None
     """The maximum that the request gets; `None` = its own."""
     account: Account | None = None
-    """What is in the way."""
+    """What is in the way: the account with the least left, or the one whose holds leave the least room."""
+    near: bool = True
+    """With less left than some calls like it need, a stream is watched so closely that it can be ended properly."""
 
     @property
     def is_untouched(self) -> bool:
@@ -233,9 +239,10 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
     rather than what they can cost at most: then growing holds keep the limit, and a stream is ended when its hold
     cannot grow. It is refused at once when what is not spent does not pay for a useful answer.
     """
-    left = sure = reserved = UNBOUNDED
+    left = sure = reserved = free = narrowest = UNBOUNDED
     tightest: Account | None = None
-    is_held = may_clamp = False
+    held_up_by: Account | None = None
+    may_clamp = False
     for charge in charges:
         account = charge.account
         if account.window:
@@ -248,19 +255,25 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
             left, tightest = unspent, account
         if unreserved < reserved:
             reserved = unreserved
+        if uncovered < free:
+            free = uncovered
+        room = unreserved
         if account.budget.clamps or not quote.stops:
-            may_clamp = may_clamp or account.budget.clamps
+            may_clamp, room = may_clamp or account.budget.clamps, uncovered
             if uncovered < sure:
                 sure = uncovered
-        is_held = is_held or account.holds > 0
+        if account.holds and room < narrowest:
+            narrowest, held_up_by = room, account
+    is_held = held_up_by is not None
     may_clamp = may_clamp and quote.clamps
     worst = quote.worst(quote.tokens)
     least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
     if left < least:
         return Decision("refuse", account=tightest)
     first = quote.usual if quote.stops else worst
+    near = free < NEAR * worst
     if worst <= sure and first <= reserved:
-        return Decision("admit", first, worst)
+        return Decision("admit", first, worst, near=near)
     needed = quote.worst(min(quote.tokens, max(quote.usual_tokens, quote.tokens_min)))
     if may_clamp and sure >= (needed if is_held else least):
         fair = sure if not is_held and not waiting else max(needed, sure // (2 + waiting))
@@ -270,7 +283,7 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
         if first <= reserved:
             return Decision("admit", first, ceiling, tokens if tokens < quote.tokens else None)
     if is_held and not waited:
-        return Decision("wait", account=tightest)
+        return Decision("wait", account=held_up_by)
     if quote.stops and min(quote.usual, reserved) >= least:
         tokens = quote.pays(left) if may_clamp else quote.tokens
         return Decision(

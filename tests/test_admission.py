@@ -318,6 +318,19 @@ async def test_who_waits_goes_on_when_others_settle(budgeted: StartBudgeted, mod
         assert time.monotonic() - started < 15
 
 
+async def test_who_waits_is_woken_by_the_budget_whose_holds_are_in_the_way(
+    budgeted: StartBudgeted, model: FakeModel
+) -> None:
+    """The ticket's budget has the least left, but the team's money is held."""
+    model.wants, model.seconds_per_token = (lambda body: 400), 0.001
+    async with budgeted(team=limit("0.07"), ticket=limit("0.065", "each_ticket")) as running:
+        body = ask("claude-sonnet-4-5", max_tokens=4000)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(send(running, body, x_outlay_ticket=f"PAY-{n}") for n in range(4)))
+        assert {status for status, _, _ in answers} == {200}
+        assert time.monotonic() - started < 15
+
+
 async def test_a_raise_lets_those_go_on_who_wait(budgeted: StartBudgeted, model: FakeModel) -> None:
     model.wants, model.seconds_per_token = (lambda body: 3000 if body["max_tokens"] == 4000 else 50), 0.002
     async with budgeted(wait=15) as running:
