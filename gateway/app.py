@@ -18,9 +18,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway import hashing, prices
 from gateway.admin import Admin
 from gateway.admission import Admission
+from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile
+from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budgets
 from gateway.claims import Claims
 from gateway.config import Config
@@ -69,10 +71,10 @@ def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.
         raise UserError(str(error)) from None
 
 
-def budget_file(config: Config) -> BudgetFile:
-    """Where this installation's budgets are written down."""
+def budget_file(config: Config, data: Path | None = None) -> BudgetFile:
+    """Where this installation's budgets are written down. `data`: a data folder other than that of the settings."""
     toml = None if config.file is None else Path(config.file).parent / "budgets.toml"
-    return BudgetFile(Path(config.ledger.dir), config.budgets, toml)
+    return BudgetFile(data or Path(config.ledger.dir), config.budgets, toml)
 
 
 @contextlib.asynccontextmanager
@@ -86,12 +88,15 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
     estimator = Estimator()
-    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds)
+    telemetry = Telemetry()
+    alerts = Alerts(config.alerts, ledger.dir, telemetry)
+    notices = BudgetNotices(alerts.notice)
+    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
     try:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
         control = Control(ledger.dir)
-        balances = Balances(ledger.dir, budget_file(config), admission, control, gateway_id)
+        balances = Balances(ledger.dir, budget_file(config), admission.budgets, gateway_id, control, admission.wake_all)
         balances.start()
         ledger.checkpoint = balances.checkpoint
         interrupted = ledger.start()
@@ -102,8 +107,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
-    telemetry = Telemetry()
-    admin = Admin(ledger, telemetry)
+    admin = Admin(ledger, telemetry, admission.budgets)
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir), Tracker(ledger.dir)
     tracker.refresh()
@@ -111,7 +115,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     worktrees = Worktrees(config.tickets.worktrees)
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
-        admission,
+        admission, alerts,
     )  # fmt: skip
     api = Api(config.auth.mode, key_ring, tickets, control)
 
@@ -138,6 +142,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
+    alerts.start()
     keepers = [
         asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
@@ -155,6 +160,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     finally:
         await runner.cleanup()
         await proxy.stop()
+        await alerts.stop()
         await forwarder.close()
         await control.close()
         estimator.close()

@@ -8,6 +8,7 @@ call can cost at most (`ceiling`). For every account of a hard budget `spent + h
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -34,7 +35,7 @@ class Raise(msgspec.Struct, frozen=True):
     """Of a template: the ticket, task or user that it is for; `None` = each."""
 
 
-class Budget(msgspec.Struct, frozen=True):
+class Budget(msgspec.Struct, frozen=True, dict=True):
     """What may be spent by whom, in which time, and what happens near the limit."""
 
     name: str
@@ -49,20 +50,20 @@ class Budget(msgspec.Struct, frozen=True):
     owner: str | None = None
     raises: tuple[Raise, ...] = ()
 
-    @property
+    @cached_property
     def is_hard(self) -> bool:
         return self.mode == "enforce" and self.on_exceed != "warn"
 
-    @property
+    @cached_property
     def reroute_to(self) -> str | None:
         return self.on_exceed.partition(":")[2] or None
 
-    @property
+    @cached_property
     def clamps(self) -> bool:
         """It may lower a request's maximum; `stop_stream` never touches a request."""
         return self.on_exceed != "stop_stream"
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What its accounts are about: with another scope or period they begin anew."""
         return f"{self.name}|{self.scope}|{self.period}|{self.timezone}"
@@ -79,7 +80,10 @@ class Budget(msgspec.Struct, frozen=True):
 class Account:
     """The balance of one budget, for one value of its scope (of a template) and one period."""
 
-    __slots__ = ("budget", "ceilings", "held", "holds", "period", "recent", "spent", "unpriced", "value", "window")
+    __slots__ = (
+        "budget", "ceilings", "held", "holds", "notice_from", "period", "recent", "spent", "unpriced", "value",
+        "window",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget, value: str, period: Span) -> None:
         self.budget = budget
@@ -92,13 +96,16 @@ class Account:
         self.holds = 0
         self.unpriced = 0
         """Calls whose cost nobody knows: not in `spent`, and not free."""
+        self.notice_from = 0
+        """Nothing is worth a notice before so much is spent."""
         self.recent: list[tuple[int, int]] | None = None
         """What was posted since the ledger was asked, as (start of the call, amount); see `Budgets.asking`."""
         self.window: deque[tuple[int, int]] | None = deque() if budget.period == "rolling_24h" else None
         """Start and sum of the buckets of a rolling window, oldest first."""
 
     def limit(self, at_us: int) -> int:
-        return self.budget.limit_of(self.value, at_us)
+        budget = self.budget
+        return budget.limit_of(self.value, at_us) if budget.raises else budget.limit_nano
 
     def post(self, amount: int, started_us: int) -> None:
         self.spent += amount
@@ -203,6 +210,10 @@ class Quote(NamedTuple):
 Verdict = Literal["admit", "wait", "refuse"]
 
 
+NEAR = 20
+"""So many calls at their worst."""
+
+
 class Decision(NamedTuple):
     verdict: Verdict
     amount: int = 0
@@ -210,7 +221,9 @@ class Decision(NamedTuple):
     tokens: int | None = None
     """The maximum that the request gets; `None` = its own."""
     account: Account | None = None
-    """What is in the way."""
+    """What is in the way: the account with the least left, or the one whose holds leave the least room."""
+    near: bool = True
+    """With less left than some calls like it need, a stream is watched so closely that it can be ended properly."""
 
     @property
     def is_untouched(self) -> bool:
@@ -226,28 +239,41 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
     rather than what they can cost at most: then growing holds keep the limit, and a stream is ended when its hold
     cannot grow. It is refused at once when what is not spent does not pay for a useful answer.
     """
-    left = sure = reserved = UNBOUNDED
+    left = sure = reserved = free = narrowest = UNBOUNDED
     tightest: Account | None = None
-    is_held = may_clamp = False
+    held_up_by: Account | None = None
+    may_clamp = False
     for charge in charges:
         account = charge.account
-        account.expire(at_us)
+        if account.window:
+            account.expire(at_us)
         unspent = account.limit(at_us) - account.spent
-        if (whole := charge.whole(unspent)) < left or tightest is None:
-            left, tightest = whole, account
-        reserved = min(reserved, charge.whole(unspent - account.held))
+        unreserved, uncovered = unspent - account.held, unspent - account.ceilings
+        if charge.tickets:
+            unspent, unreserved, uncovered = map(charge.whole, (unspent, unreserved, uncovered))
+        if unspent < left or tightest is None:
+            left, tightest = unspent, account
+        if unreserved < reserved:
+            reserved = unreserved
+        if uncovered < free:
+            free = uncovered
+        room = unreserved
         if account.budget.clamps or not quote.stops:
-            sure = min(sure, charge.whole(unspent - account.ceilings))
-            may_clamp = may_clamp or account.budget.clamps
-        is_held = is_held or account.holds > 0
+            may_clamp, room = may_clamp or account.budget.clamps, uncovered
+            if uncovered < sure:
+                sure = uncovered
+        if account.holds and room < narrowest:
+            narrowest, held_up_by = room, account
+    is_held = held_up_by is not None
     may_clamp = may_clamp and quote.clamps
     worst = quote.worst(quote.tokens)
     least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
     if left < least:
         return Decision("refuse", account=tightest)
     first = quote.usual if quote.stops else worst
+    near = free < NEAR * worst
     if worst <= sure and first <= reserved:
-        return Decision("admit", first, worst)
+        return Decision("admit", first, worst, near=near)
     needed = quote.worst(min(quote.tokens, max(quote.usual_tokens, quote.tokens_min)))
     if may_clamp and sure >= (needed if is_held else least):
         fair = sure if not is_held and not waiting else max(needed, sure // (2 + waiting))
@@ -257,7 +283,7 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
         if first <= reserved:
             return Decision("admit", first, ceiling, tokens if tokens < quote.tokens else None)
     if is_held and not waited:
-        return Decision("wait", account=tightest)
+        return Decision("wait", account=held_up_by)
     if quote.stops and min(quote.usual, reserved) >= least:
         tokens = quote.pays(left) if may_clamp else quote.tokens
         return Decision(
@@ -300,7 +326,7 @@ class Budgets:
         now = {budget.identity: budget for budget in self._budgets.values()}
         for (identity, value), account in list(self._accounts.items()):
             if identity in now:
-                account.budget = now[identity]
+                account.budget, account.notice_from = now[identity], 0
             else:
                 del self._accounts[identity, value]  # holds keep it, and settle into nothing
         return [budget for identity, budget in now.items() if identity not in before]
@@ -361,8 +387,8 @@ class Budgets:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
         for charge in charges:
             account = charge.account
-            account.held += charge.part(amount)
-            account.ceilings += charge.part(ceiling)
+            account.held += charge.part(amount) if charge.tickets else amount
+            account.ceilings += charge.part(ceiling) if charge.tickets else ceiling
             account.holds += 1
         return Hold(charges, amount, ceiling, started_us)
 
@@ -387,10 +413,10 @@ class Budgets:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
         for charge in hold.charges:
             account = charge.account
-            account.held -= charge.part(hold.amount)
-            account.ceilings -= charge.part(hold.ceiling)
+            account.held -= charge.part(hold.amount) if charge.tickets else hold.amount
+            account.ceilings -= charge.part(hold.ceiling) if charge.tickets else hold.ceiling
             account.holds -= 1
-            assert min(account.held, account.ceilings, account.holds) >= 0, "a hold was settled twice"
+            assert account.holds >= 0, "a hold was settled twice"
         self._post(hold.charges, cost, hold.started_us)
 
     def post(self, call: Call, cost: int | None) -> None:
@@ -404,7 +430,7 @@ class Budgets:
             if cost is None:
                 charge.account.unpriced += 1
             elif cost:
-                charge.account.post(charge.part(cost), started_us)
+                charge.account.post(charge.part(cost) if charge.tickets else cost, started_us)
 
     # -- the ledger's own sums ----------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes
-from gateway.admission import Admission, Asking
+from gateway.admission import Admission, Admitted, Asking
 from gateway.afterwards import Afterwards
+from gateway.alerts import Alerts
 from gateway.answers import (
     WHOLE_BYTES_MAX,
     broke_off,
@@ -35,6 +36,7 @@ from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
+from gateway.limits import LimitedError, Limits
 from gateway.meter import UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
@@ -74,6 +76,7 @@ class Proxy:
         worktrees: Worktrees,
         hash_key: bytes,
         admission: Admission,
+        alerts: Alerts,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -86,7 +89,9 @@ class Proxy:
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._admission = admission
-        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission)
+        self._alerts = alerts
+        self._limits = Limits(config.limits)
+        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission, self._recorded)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._breakers = Breakers(
             {name: Rule(each.breaker_failures, each.breaker_seconds) for name, each in config.upstreams.items()}
@@ -194,15 +199,20 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
+                self._admit_to_limits(call, None)
+                try:
+                    return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
+                finally:
+                    self._limits.release(call)
             asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
 
             async def open_attempt(name: str, call: Call) -> Attempt:
-                """Admit a call to its budgets, open it in the books, and send it."""
+                """Admit a call to its budgets and limits, open it in the books, and send it."""
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
                 asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
                 admitted = await self._admission.admit(call, asking)
+                self._admit_to_limits(call, admitted)
                 open_call = self._books.open(call, dialect, ask, plain, region, admitted)
                 own = credential if name == asked_at else self._credentials[name]
                 fields, sent_path, sent_body = credentials.outgoing(request.headers.items(), own), upstream_path, body
@@ -237,10 +247,10 @@ class Proxy:
             answer = await attempts.answer()
             if isinstance(answer, web.Response):
                 return answer
-            open_call, _, upstream_path, asked_for_usage = attempts.current
+            open_call, _, sent_path, asked_for_usage = attempts.current
             meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
             if dialect is not None and dialect.ending is not None and admitted is not None and admitted.may_stop:
-                meter.ending = dialect.ending(upstream_path, plain)
+                meter.ending = dialect.ending(sent_path, plain)
             start = b""
             if dialect is not None and _may_be_whole(request, answer, ask):
                 start, open_call.came_whole = await collect(pieces, meter)
@@ -293,6 +303,7 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
+            self._limits.release(call)  # also when the answer is read on: its client has gone, and may ask again
             self._afterwards.take(attempts.current.open_call, result, attempts.current.sent)
 
     async def _stop(
@@ -424,12 +435,29 @@ class Proxy:
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
+        self._limits.take_back(call)
         known = call.key_id is not None or self._config.auth.mode == "open"
         response = refusal_response(refusal, dialect, call)
         if known and self._ledger.failure is None:
             call.refusal, call.status = refusal.code, response.status
             await self._books.refuse(call)
         return response
+
+    def _admit_to_limits(self, call: Call, admitted: Admitted | None) -> None:
+        """Raises the refusals of limits; what the call's budgets hold is given back then."""
+        try:
+            self._limits.admit(call, _clock_us())
+        except LimitedError as limited:
+            self._telemetry.limited.labels(limited.kind, limited.what).inc()
+            if admitted is not None:
+                self._admission.settle(admitted.hold, 0)
+                call.held_nano = call.budget_action = None
+            raise
+
+    def _recorded(self, call: Call) -> None:
+        """Told of each record of a call."""
+        self._limits.finished(call, _clock_us())
+        self._alerts.finished(call)
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
@@ -518,6 +546,11 @@ class Proxy:
             if answer is not None:
                 answer.close()
         return response or web.Response()
+
+
+def _clock_us() -> int:
+    """Never goes back."""
+    return time.monotonic_ns() // 1000
 
 
 # -- the call record, field by field ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from gateway.budgets import Account, Budgets
 from gateway.call import NANO, Call
 
 MODELS_MAX = 1000
@@ -32,6 +33,10 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
+        self.limited = Counter(
+            "outlay_limited_calls", "Calls refused by a limit, by kind of its scope, and what was used up.",
+            ("scope", "limit"), registry=self.registry,
+        )  # fmt: skip
         self.ignored_evidence = Counter(
             "outlay_ignored_evidence", "Values that should name a ticket or its place, and were none.",
             ("source", "reason"), registry=self.registry,
@@ -60,6 +65,19 @@ class Telemetry:
             "outlay_breakers_open", "Models for which an upstream's circuit breaker is open.", ("upstream",),
             registry=self.registry,
         )  # fmt: skip
+        self.alerts = Counter(
+            "outlay_alerts", "Notices by channel and what became of them.", ("kind", "channel", "result"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._budgets = {
+            what: Gauge(f"outlay_budget_{what}_usd", f"{text}, all accounts of a template together.", ("budget",),
+                        registry=self.registry)
+            for what, text in (
+                ("limit", "What a budget may spend in its present period"),
+                ("spent", "What it has spent of that"),
+                ("held", "What it holds for running calls"),
+            )
+        }  # fmt: skip
         self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
@@ -76,6 +94,22 @@ class Telemetry:
             self.retries.labels(name).inc()
         if name != asked:
             self.fallbacks.labels(asked, name).inc()
+
+    def balances(self, budgets: Budgets, at_us: int) -> None:
+        """Take over the balances of now."""
+        for gauge in self._budgets.values():
+            gauge.clear()
+        accounts_of: dict[str, list[Account]] = {}
+        for account in budgets.accounts():
+            if account.period.has(at_us):
+                account.expire(at_us)
+                accounts_of.setdefault(account.budget.name, []).append(account)
+        for budget in budgets:
+            accounts = accounts_of.get(budget.name, [])
+            limit = sum(each.limit(at_us) for each in accounts) if accounts else budget.limit_of("", at_us)
+            self._budgets["limit"].labels(budget.name).set(limit / NANO)
+            self._budgets["spent"].labels(budget.name).set(sum(each.spent for each in accounts) / NANO)
+            self._budgets["held"].labels(budget.name).set(sum(each.held for each in accounts) / NANO)
 
     def finished(self, call: Call) -> None:
         """Count one closed call."""
