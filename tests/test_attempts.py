@@ -14,6 +14,7 @@ import pytest
 from gateway.budget_file import BudgetTable
 from gateway.config import PriceSettings, Upstream
 from gateway.keys import Keys
+from gateway.limits import LimitTable
 from tests.conftest import Running, StartGateway
 from tests.fakes.upstream import CUT, FakeUpstream, chunked, fake_upstream, sse, whole
 from tests.test_meter import ANTHROPIC_STREAM, CHAT_CHUNKS
@@ -394,6 +395,16 @@ async def test_each_attempt_holds_and_settles_for_itself(
         assert cost[:2] == [0, 0]
         assert left == 5 - Decimal(cost[2]) / 10**9  # nothing is held any more
         assert all(row["held_nano"] > 0 for row in gateway.closed())
+
+
+async def test_limits_count_a_request_once(start_gateway: StartGateway, upstream: FakeUpstream) -> None:
+    upstream.answer(failing(503), whole(ANSWER))
+    limits = {"slow": LimitTable(scope="org", requests_per_minute=1, in_flight=1)}
+    async with start_gateway(upstreams={"openai": to(upstream.url, retries=1)}, limits=limits) as gateway:
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert response.status == 200
+        async with gateway.post("/v1/chat/completions", CHAT) as response:
+            assert response.headers["x-outlay-refusal"] == "rate_limited"  # and not too many in flight
 
 
 async def test_without_a_journal_no_further_attempt_is_made(

@@ -16,6 +16,7 @@ from analytics.work_cli import RULES
 from gateway import launch
 from gateway.api import Api
 from gateway.cli import outlay
+from gateway.config import Upstream, load
 from gateway.errors import STATUS
 from gateway.telemetry import Telemetry
 
@@ -94,6 +95,16 @@ def test_the_api_is_documented() -> None:
     assert {f"GET {path}" for path in paths} == set(re.findall(r"^\| `(GET [^`]*)`", page, re.MULTILINE))
     for command in re.findall(r"`(--[\w-]+)`", page):
         assert command in {option for parameter in comment.params for option in parameter.opts}
+
+
+def test_the_upstreams_with_fallbacks_in_the_docs_are_settings(tmp_path: Path) -> None:
+    page = (ROOT / "docs/relaying.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "outlay.toml").write_text(block)
+    config = load(tmp_path / "outlay.toml")
+    assert config.upstreams["openai"].fallbacks == ("openai-eu",)
+    named = set(re.findall(r"`((?:retr|breaker|fallback)\w*)\b", page))
+    assert named - {"retry"} <= set(Upstream.__struct_fields__)
 
 
 DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")
