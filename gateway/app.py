@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway import hashing, prices
 from gateway.admin import Admin
 from gateway.admission import Admission
+from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile
@@ -109,9 +110,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
+    alerts = Alerts(config.alerts, ledger.dir, telemetry)
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
-        admission,
+        admission, alerts,
     )  # fmt: skip
     api = Api(config.auth.mode, key_ring, tickets, control)
 
@@ -138,6 +140,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
+    alerts.start()
     keepers = [
         asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
@@ -155,6 +158,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     finally:
         await runner.cleanup()
         await proxy.stop()
+        await alerts.stop()
         await forwarder.close()
         await control.close()
         estimator.close()

@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from gateway import app, budgets_cli, hook_cli, keys, run_cli
+from gateway import alerts, app, budgets_cli, hook_cli, keys, run_cli
 from gateway.call import PURPOSES, TicketPolicy
 from gateway.config import Config, LedgerSettings, load, secret
 from gateway.errors import UserError
@@ -198,6 +198,29 @@ def revoke_key(key_id: str, config_path: Path | None, data: Path | None, as_json
     click.echo(json.dumps(_public(event)) if as_json else f"{key_id} is revoked.")
 
 
+@outlay.group(name="alerts")
+def alerts_() -> None:
+    """Notices about budgets and odd spending."""
+
+
+@alerts_.command(name="test")
+@config_option
+@json_option
+def try_alerts(config_path: Path | None, as_json: bool) -> None:
+    """Send a test notice to each channel of [alerts], and say what came back."""
+    outcomes = uvloop.run(alerts.try_out(_settings(config_path).alerts))
+    if as_json:
+        rows = [{"channel": name, "delivered": each.is_delivered, "detail": each.detail} for name, each in outcomes]
+        click.echo(json.dumps(rows))
+    else:
+        for name, each in outcomes:
+            click.echo(f"{'ok' if each.is_delivered else 'failed':<7}{name}: {each.detail}")
+    if not outcomes:
+        raise UserError("no notice goes anywhere: set slack, webhook or log in [alerts]")
+    if not all(each.is_delivered for _, each in outcomes):
+        raise click.exceptions.Exit(1)
+
+
 def _public(event: keys.KeyEvent) -> dict[str, Any]:
     """A key's record without its digest."""
     fields = msgspec.to_builtins(event)
@@ -217,6 +240,9 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
     findings += _check_tickets(config)
+    for reference in (config.alerts.slack, config.alerts.webhook, config.alerts.webhook_secret):
+        if reference is not None and not reference.startswith("http") and secret(reference) is None:
+            findings.append(("note", "alerts", f"{reference} is not set: no notices go there"))
     for name, upstream in config.upstreams.items():
         if upstream.credential is None:
             findings.append(("note", name, "has no credential: clients bring their own"))
