@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import TicketPolicy
 from gateway.errors import UserError
 
@@ -164,6 +165,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tickets: TicketSettings = TicketSettings()
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
+    budgets: dict[str, BudgetTable] = {}
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
     """Where it was read from; set by `load`, not a setting."""
@@ -244,6 +246,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for folder in config.tickets.worktrees:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
+    for name, table in config.budgets.items():
+        try:
+            budget_of(name, table)
+        except UserError as error:
+            yield ("budgets", name), f"[budgets.{name}] {str(error).removeprefix(f'budget {name}: ')}"
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:

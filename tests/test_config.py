@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gateway import config
+from gateway.budget_file import BudgetTable
 from gateway.config import Config, Upstream, load
 from gateway.errors import UserError
 
@@ -20,7 +21,7 @@ def test_the_shipped_file_holds_the_defaults() -> None:
 def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
-    for section, struct in {**get_type_hints(Config), "upstreams": Upstream}.items():
+    for section, struct in {**get_type_hints(Config), "budgets": BudgetTable, "upstreams": Upstream}.items():
         if section == "file":
             continue
         for name, hint in get_type_hints(struct, include_extras=True).items():
@@ -61,6 +62,8 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "4: [tickets] worktrees needs [server] host",
         ),
         ("[tickets.teams]\npayments = 'always'", "1: [tickets] teams: Invalid enum value 'always'"),
+        ("[budgets.a]\nscope = 'org'", '1: [budgets.a] needs "limit_usd"'),
+        ("[budgets.a]\nscope = 'squad:x'\nlimit_usd = 1", "1: [budgets.a] 'squad:x' is no scope"),
         ("[server", " is not valid TOML: "),
     ],
 )

@@ -1,0 +1,293 @@
+"""Where budgets are written down: `[budgets.NAME]` in the settings and in `budgets.toml` beside them, and
+`budgets.jsonl` in the data folder, an append-only list of changes by command and API that is also their audit trail.
+
+A change of either file is in force within a second, without a restart. A `budgets.toml` that cannot be read changes
+nothing, and says why in the log.
+"""
+
+import contextlib
+import difflib
+import fcntl
+import logging
+import os
+import re
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta
+
+from gateway.budgets import Budget, Mode, Raise
+from gateway.call import NANO
+from gateway.errors import UserError
+from gateway.periods import Period
+from gateway.scopes import parse
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MODEL = re.compile(r"[\x21-\x7e]{1,200}")
+LIMIT_USD_MAX = 1_000_000_000
+
+log = logging.getLogger("outlay")
+
+
+def _help(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+class BudgetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A budget as people write it."""
+
+    scope: Annotated[
+        str,
+        _help(
+            "Whose spend: org, team:x, user:x, key:x, ticket:x, task:x, project:PAY, model:x, purpose:x; each_ticket, "
+            "each_task, each_user give every one an account of its own."
+        ),
+    ]
+    limit_usd: Annotated[Decimal, _help("US dollars, up to nine decimals.")]
+    period: Annotated[Period, _help("day, week, month, quarter, total, or rolling_24h.")] = "month"
+    timezone: Annotated[str, _help("In whose midnight a period begins, as in Europe/Berlin.")] = "UTC"
+    on_exceed: Annotated[
+        str,
+        _help(
+            "block: lower a request's maximum to what is left, then refuse; stop_stream: end running streams; "
+            "reroute:MODEL: a cheaper model near the limit; warn: only tell."
+        ),
+    ] = "block"
+    warn_at: Annotated[tuple[float, ...], _help("Fractions of the limit at which to tell.")] = (0.8,)
+    mode: Annotated[Mode, _help("shadow: compute and record everything, enforce nothing.")] = "enforce"
+    owner: Annotated[str | None, _help("Who can raise it: named in refusals.")] = None
+
+
+class BudgetEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of `budgets.jsonl`. Times are whole seconds since the epoch, UTC."""
+
+    event: Literal["set", "remove", "raise"]
+    name: str
+    at: int
+    by: str
+    budget: BudgetTable | None = None
+    amount_usd: Decimal | None = None
+    until: int | None = None
+    reason: str | None = None
+    value: str | None = None
+
+
+def nano(usd: Decimal) -> int:
+    """Whole nano-USD. Raises `UserError` for what is no amount of money."""
+    if not usd.is_finite() or not 0 <= usd <= LIMIT_USD_MAX or usd * NANO != int(usd * NANO):
+        raise UserError(f"{usd} is no limit: write US dollars from 0 to {LIMIT_USD_MAX:,}, with at most nine decimals")
+    return int(usd * NANO)
+
+
+def budget_of(name: str, table: BudgetTable, raises: tuple[Raise, ...] = ()) -> Budget:
+    """Raises `UserError` for what no single field can show."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name[:60]!r} is no name of a budget: write letters, digits, dots, - or _ (at most 100)")
+    reroute, _, model = table.on_exceed.partition(":")
+    if table.on_exceed not in ("block", "stop_stream", "warn") and not (
+        reroute == "reroute" and MODEL.fullmatch(model)
+    ):
+        raise UserError(f"budget {name}: on_exceed is block, stop_stream, reroute:MODEL or warn")
+    if any(not 0 < fraction <= 1 for fraction in table.warn_at):
+        raise UserError(f"budget {name}: warn_at has fractions of the limit, above 0 and at most 1, as in [0.5, 0.8]")
+    try:
+        scope = parse(table.scope)
+    except UserError as error:
+        raise UserError(f"budget {name}: {error}") from None
+    try:
+        ZoneInfo(table.timezone)
+    except (KeyError, ValueError, OSError):
+        raise UserError(
+            f"budget {name}: there is no time zone {table.timezone[:60]!r}; write one as Europe/Berlin"
+        ) from None
+    return Budget(
+        name, scope, nano(table.limit_usd), table.period, table.timezone, table.on_exceed,
+        tuple(sorted(set(table.warn_at))), table.mode, table.owner, raises,
+    )  # fmt: skip
+
+
+def table_of(budget: Budget) -> BudgetTable:
+    """As it is written."""
+    return BudgetTable(
+        str(budget.scope), Decimal(budget.limit_nano) / NANO, budget.period, budget.timezone, budget.on_exceed,
+        budget.warn_at, budget.mode, budget.owner,
+    )  # fmt: skip
+
+
+def read_toml(path: Path) -> dict[str, BudgetTable]:
+    """The budgets of a `budgets.toml`; none where there is no file. Raises `UserError`."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: is not valid TOML: {error}") from None
+    if wrong := [name for name in tables if name != "budgets"]:
+        raise UserError(f"{path}: unknown section [{wrong[0]}]; budgets are written as [budgets.NAME]")
+    found: dict[str, BudgetTable] = {}
+    for name, fields in tables.get("budgets", {}).items():
+        found[name] = table_from(name, fields, f"{path}: ")
+    return found
+
+
+def table_from(name: str, fields: Any, where: str = "") -> BudgetTable:
+    """A budget from plain values. Raises `UserError`, naming the nearest right field."""
+    known = BudgetTable.__struct_fields__
+    for field in fields if isinstance(fields, Mapping) else ():
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
+            advice = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
+            raise UserError(f'{where}budget {name}: unknown setting "{field}"; {advice}')
+    try:
+        table = msgspec.convert(fields, BudgetTable, strict=False)
+        budget_of(name, table)
+    except msgspec.ValidationError as error:
+        message = str(error).replace("Object missing", "missing")
+        raise UserError(f"{where}budget {name}: {message}") from None
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+    return table
+
+
+class BudgetFile:
+    """The budgets of one installation. Methods that write raise `UserError` and `OSError`."""
+
+    def __init__(
+        self, data_dir: Path, settings: Mapping[str, BudgetTable] | None = None, toml: Path | None = None
+    ) -> None:
+        """`settings`: those of the settings file. `toml`: the path of `budgets.toml`, if there may be one."""
+        self._file = data_dir / "budgets.jsonl"
+        self._settings = dict(settings or {})
+        self._toml = toml
+        self._seen: tuple[object, ...] | None = None
+        self._budgets: list[Budget] = []
+        self._written: frozenset[str] = frozenset()
+
+    def all(self) -> list[Budget]:
+        """What is in force, by name. Raises `UserError` for a `budgets.toml` that cannot be read."""
+        if (seen := (_stat(self._file), self._toml and _stat(self._toml))) != self._seen:
+            self._budgets = self._read()
+            self._seen = seen
+        return self._budgets
+
+    def get(self, name: str) -> Budget | None:
+        return next((budget for budget in self.all() if budget.name == name), None)
+
+    def is_written(self, name: str) -> bool:
+        """True for a budget of a settings file, which only that file can change."""
+        self.all()
+        return name in self._written
+
+    def _read(self) -> list[Budget]:
+        tables = dict(self._settings)
+        for name, table in (read_toml(self._toml) if self._toml is not None else {}).items():
+            if name in tables:
+                raise UserError(f"{self._toml}: the budget {name} is in the settings file too: keep one")
+            tables[name] = table
+        self._written = frozenset(tables)
+        raises: dict[str, list[Raise]] = {}
+        for event in self.events():
+            if event.event == "raise" and event.amount_usd is not None and event.until is not None:
+                raises.setdefault(event.name, []).append(_raise_of(event, nano(event.amount_usd), event.until))
+            elif event.name in self._written:
+                continue  # written into a file since, which counts
+            elif event.event == "set" and event.budget is not None:
+                tables[event.name] = event.budget
+            elif event.event == "remove":
+                tables.pop(event.name, None)
+                raises.pop(event.name, None)
+        return [budget_of(name, tables[name], tuple(raises.get(name, ()))) for name in sorted(tables)]
+
+    def events(self) -> Iterator[BudgetEvent]:
+        """The audit trail, oldest first."""
+        try:
+            lines = self._file.read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # torn by a crash: never reported done
+                yield msgspec.json.decode(line, type=BudgetEvent)
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    def set(self, name: str, table: BudgetTable, by: str) -> Budget:
+        """Make a budget, or change one: what it has spent stays, unless scope or period change."""
+        self._must_not_be_written(name)
+        budget_of(name, table)
+        self._append(BudgetEvent("set", name, _now(), by, budget=table))
+        return self._there(name)
+
+    def remove(self, name: str, by: str) -> Budget:
+        budget = self._there(name)
+        self._must_not_be_written(name)
+        self._append(BudgetEvent("remove", name, _now(), by))
+        return budget
+
+    def raise_(
+        self, name: str, amount_usd: Decimal, until: int, reason: str, by: str, value: str | None = None
+    ) -> Budget:
+        """Increase a limit until a moment (seconds since the epoch). `value`: for one account of a template."""
+        budget = self._there(name)
+        if nano(amount_usd) == 0:
+            raise UserError("a raise of $0 raises nothing")
+        if until <= _now():
+            raise UserError("a raise ends in the future: it is temporary")
+        if not reason.strip():
+            raise UserError("a raise needs a reason: others will read it")
+        if value is not None and budget.scope.value is not None:
+            raise UserError(f"the budget {name} has one account, for {budget.scope}: leave out for whom the raise is")
+        self._append(
+            BudgetEvent(
+                "raise", name, _now(), by, amount_usd=amount_usd, until=until, reason=reason.strip(), value=value
+            )
+        )
+        return self._there(name)
+
+    def _there(self, name: str) -> Budget:
+        if (budget := self.get(name)) is None:
+            raise UserError(f"there is no budget {name}; `outlay budgets list` shows them")
+        return budget
+
+    def _must_not_be_written(self, name: str) -> None:
+        if self.is_written(name):
+            raise UserError(f"the budget {name} is written in a settings file: change it there (it applies at once)")
+
+    def _append(self, event: BudgetEvent) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            size = os.fstat(fd).st_size
+            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+            line = (b"\n" if torn else b"") + msgspec.json.encode(event) + b"\n"
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, size)
+                raise OSError(28, os.strerror(28))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _raise_of(event: BudgetEvent, amount_nano: int, until: int) -> Raise:
+    at_us, until_us = event.at * 1_000_000, until * 1_000_000
+    return Raise(amount_nano, until_us, event.reason or "", event.by, at_us, event.value)
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,477 @@
+"""Budgets as a ledger: accounts with a limit, and two-phase transfers in whole nano-USD. Pure: no clock, no I/O.
+
+A call is admitted against every budget that covers it, or against none. It then *holds* money in each account until it
+is *settled* with what it cost. A hold has two amounts: what is reserved now (`amount`, which may grow), and what the
+call can cost at most (`ceiling`). For every account of a hard budget `spent + held <= limit` is kept by all that
+`decide` and `grow` do; a cost above its hold is the provider's doing, is posted all the same, and shows as overshoot.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from gateway import scopes
+from gateway.call import Call
+from gateway.periods import ROLLING_US, Period, Span, span
+from gateway.scopes import Kind, Scope, share
+
+Mode = Literal["enforce", "shadow"]
+BUCKET_US = 5 * 60 * 1_000_000
+"""A rolling window forgets so much at once, late rather than early."""
+
+
+class Raise(msgspec.Struct, frozen=True):
+    """A temporary increase of a limit."""
+
+    amount_nano: int
+    until_us: int
+    reason: str
+    by: str
+    at_us: int = 0
+    value: str | None = None
+    """Of a template: the ticket, task or user that it is for; `None` = each."""
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What may be spent by whom, in which time, and what happens near the limit."""
+
+    name: str
+    scope: Scope
+    limit_nano: int
+    period: Period = "month"
+    timezone: str = "UTC"
+    on_exceed: str = "block"
+    """`block`, `stop_stream`, `warn` or `reroute:MODEL`."""
+    warn_at: tuple[float, ...] = ()
+    mode: Mode = "enforce"
+    owner: str | None = None
+    raises: tuple[Raise, ...] = ()
+
+    @property
+    def is_hard(self) -> bool:
+        return self.mode == "enforce" and self.on_exceed != "warn"
+
+    @property
+    def reroute_to(self) -> str | None:
+        return self.on_exceed.partition(":")[2] or None
+
+    @property
+    def clamps(self) -> bool:
+        """It may lower a request's maximum; `stop_stream` never touches a request."""
+        return self.on_exceed != "stop_stream"
+
+    @property
+    def identity(self) -> str:
+        """What its accounts are about: with another scope or period they begin anew."""
+        return f"{self.name}|{self.scope}|{self.period}|{self.timezone}"
+
+    def limit_of(self, value: str, at_us: int) -> int:
+        """Nano-USD, with the raises that are in force."""
+        if not self.raises:
+            return self.limit_nano
+        return self.limit_nano + sum(
+            each.amount_nano for each in self.raises if at_us < each.until_us and each.value in (None, value)
+        )
+
+
+class Account:
+    """The balance of one budget, for one value of its scope (of a template) and one period."""
+
+    __slots__ = ("budget", "ceilings", "held", "holds", "period", "recent", "spent", "unpriced", "value", "window")
+
+    def __init__(self, budget: Budget, value: str, period: Span) -> None:
+        self.budget = budget
+        self.value = value
+        self.period = period
+        self.spent = 0
+        self.held = 0
+        self.ceilings = 0
+        """What all holds can cost at most."""
+        self.holds = 0
+        self.unpriced = 0
+        """Calls whose cost nobody knows: not in `spent`, and not free."""
+        self.recent: list[tuple[int, int]] | None = None
+        """What was posted since the ledger was asked, as (start of the call, amount); see `Budgets.asking`."""
+        self.window: deque[tuple[int, int]] | None = deque() if budget.period == "rolling_24h" else None
+        """Start and sum of the buckets of a rolling window, oldest first."""
+
+    def limit(self, at_us: int) -> int:
+        return self.budget.limit_of(self.value, at_us)
+
+    def post(self, amount: int, started_us: int) -> None:
+        self.spent += amount
+        if self.recent is not None:
+            self.recent.append((started_us, amount))
+        if self.window is not None:
+            bucket = started_us - started_us % BUCKET_US
+            if not self.window or bucket > self.window[-1][0]:
+                self.window.append((bucket, amount))
+            else:
+                self._post_late(bucket, amount)
+
+    def _post_late(self, bucket: int, amount: int) -> None:
+        assert self.window is not None
+        index = len(self.window)
+        while index and self.window[index - 1][0] > bucket:
+            index -= 1
+        if index and self.window[index - 1][0] == bucket:
+            self.window[index - 1] = (bucket, self.window[index - 1][1] + amount)
+        else:
+            self.window.insert(index, (bucket, amount))
+
+    def clear(self) -> None:
+        self.spent = self.unpriced = 0
+        if self.window is not None:
+            self.window.clear()
+
+    def expire(self, at_us: int) -> None:
+        """Let go of what is older than a rolling window."""
+        while self.window and self.window[0][0] + BUCKET_US + ROLLING_US <= at_us:
+            self.spent -= self.window.popleft()[1]
+
+    def frees_at(self, at_us: int) -> int | None:
+        """When the budget has room again by itself, µs since the epoch."""
+        if self.window is None:
+            return self.period.end_us
+        return self.window[0][0] + BUCKET_US + ROLLING_US if self.window else None
+
+
+class Charge(NamedTuple):
+    """An account, and which of the call's tickets it pays for (empty = the whole call)."""
+
+    account: Account
+    tickets: tuple[int, ...]
+    of_tickets: int
+
+    def part(self, amount: int) -> int:
+        return share(amount, self.tickets, self.of_tickets)
+
+    def whole(self, part: int) -> int:
+        """The largest amount of a whole call of which this account's part is at most `part`."""
+        if not self.tickets or part < 0:
+            return part
+        return part // len(self.tickets) * self.of_tickets
+
+
+class Hold:
+    """What a call reserves, in every account that it charges, until it is settled."""
+
+    __slots__ = ("amount", "ceiling", "charges", "started_us")
+
+    def __init__(self, charges: tuple[Charge, ...], amount: int, ceiling: int, started_us: int) -> None:
+        self.charges = charges
+        self.amount = amount
+        self.ceiling = ceiling
+        self.started_us = started_us
+
+
+class Quote(NamedTuple):
+    """What a call may cost, nano-USD. The worst case of `t` output tokens is `fixed + t * rate`."""
+
+    fixed: int
+    """The most that its input and fees can cost."""
+    rate: int
+    """The most that an output token costs, rounded up. All outputs of the call together count (`choices`)."""
+    tokens: int
+    """The request's own maximum, or the model's, of all outputs together."""
+    usual: int
+    """What such calls cost when they cost much: a high quantile of what was seen, never above the worst case."""
+    usual_tokens: int
+    """The output tokens of the same."""
+    tokens_min: int
+    """With less output the call is of no use."""
+    clamps: bool
+    """The maximum can be lowered in the request."""
+    stops: bool
+    """The answer is a stream that can be ended from here."""
+
+    def worst(self, tokens: int) -> int:
+        return self.fixed + tokens * self.rate
+
+    def pays(self, amount: int) -> int:
+        """How many output tokens an amount pays for, even in the worst case."""
+        if self.rate <= 0:
+            return self.tokens if amount >= self.fixed else 0
+        return max(0, min(self.tokens, (amount - self.fixed) // self.rate))
+
+
+Verdict = Literal["admit", "wait", "refuse"]
+
+
+class Decision(NamedTuple):
+    verdict: Verdict
+    amount: int = 0
+    ceiling: int = 0
+    tokens: int | None = None
+    """The maximum that the request gets; `None` = its own."""
+    account: Account | None = None
+    """What is in the way."""
+
+
+def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int = 0, waited: bool = False) -> Decision:
+    """May the call go on? Looks at the accounts given, and changes none.
+
+    In this order: it goes on untouched when even its worst case fits beside the worst cases of all others; it goes on
+    with a lower maximum that fits so, as long as that is enough for what such calls usually need (`waiting` others
+    leave it less); it waits while money is only held; when it `waited` in vain, it goes on upon what others reserve,
+    rather than what they can cost at most: then growing holds keep the limit, and a stream is ended when its hold
+    cannot grow. It is refused at once when what is not spent does not pay for a useful answer.
+    """
+    left = sure = reserved = UNBOUNDED
+    tightest: Account | None = None
+    is_held = may_clamp = False
+    for charge in charges:
+        account = charge.account
+        account.expire(at_us)
+        unspent = account.limit(at_us) - account.spent
+        if (whole := charge.whole(unspent)) < left or tightest is None:
+            left, tightest = whole, account
+        reserved = min(reserved, charge.whole(unspent - account.held))
+        if account.budget.clamps or not quote.stops:
+            sure = min(sure, charge.whole(unspent - account.ceilings))
+            may_clamp = may_clamp or account.budget.clamps
+        is_held = is_held or account.holds > 0
+    may_clamp = may_clamp and quote.clamps
+    worst = quote.worst(quote.tokens)
+    least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
+    if left < least:
+        return Decision("refuse", account=tightest)
+    first = quote.usual if quote.stops else worst
+    if worst <= sure and first <= reserved:
+        return Decision("admit", first, worst)
+    needed = quote.worst(min(quote.tokens, max(quote.usual_tokens, quote.tokens_min)))
+    if may_clamp and sure >= (needed if is_held else least):
+        fair = sure if not is_held and not waiting else max(needed, sure // (2 + waiting))
+        tokens = quote.pays(min(sure, fair))
+        ceiling = quote.worst(tokens)
+        first = min(quote.usual, ceiling) if quote.stops else ceiling
+        if first <= reserved:
+            return Decision("admit", first, ceiling, tokens if tokens < quote.tokens else None)
+    if is_held and not waited:
+        return Decision("wait", account=tightest)
+    if quote.stops and min(quote.usual, reserved) >= least:
+        tokens = quote.pays(left) if may_clamp else quote.tokens
+        return Decision(
+            "admit", min(quote.usual, reserved), quote.worst(tokens), tokens if tokens < quote.tokens else None
+        )
+    if may_clamp and reserved >= least:
+        tokens = quote.pays(reserved)
+        return Decision("admit", quote.worst(tokens), quote.worst(tokens), tokens)
+    return Decision("refuse", account=tightest)
+
+
+UNBOUNDED = 1 << 80
+
+
+class Budgets:
+    """All budgets in force, and their accounts."""
+
+    def __init__(self) -> None:
+        self._budgets: dict[str, Budget] = {}
+        self._exact: dict[tuple[Kind, str], list[Budget]] = {}
+        self._wide: dict[Kind, list[Budget]] = {}
+        """Templates and globs."""
+        self._accounts: dict[tuple[str, str], Account] = {}
+        """By identity of the budget, and value."""
+
+    # -- what is in force ---------------------------------------------------------------------------------------
+
+    def replace(self, budgets: Iterable[Budget]) -> list[Budget]:
+        """Put other budgets in force. Accounts whose budget goes on keep their balance. Returns the budgets that were
+        not there before: their past spend is not known yet."""
+        before = {budget.identity for budget in self._budgets.values()}
+        self._budgets = {budget.name: budget for budget in budgets}
+        self._exact, self._wide = {}, {}
+        for budget in self._budgets.values():
+            kind, value = budget.scope
+            if value is None or budget.scope.is_glob:
+                self._wide.setdefault(kind, []).append(budget)
+            else:
+                self._exact.setdefault((kind, value), []).append(budget)
+        now = {budget.identity: budget for budget in self._budgets.values()}
+        for (identity, value), account in list(self._accounts.items()):
+            if identity in now:
+                account.budget = now[identity]
+            else:
+                del self._accounts[identity, value]  # holds keep it, and settle into nothing
+        return [budget for identity, budget in now.items() if identity not in before]
+
+    def __iter__(self) -> Iterator[Budget]:
+        return iter(self._budgets.values())
+
+    def __len__(self) -> int:
+        return len(self._budgets)
+
+    def get(self, name: str) -> Budget | None:
+        return self._budgets.get(name)
+
+    def accounts(self, name: str | None = None) -> Iterator[Account]:
+        """The accounts that exist: those that a call has charged."""
+        return (each for each in self._accounts.values() if name is None or each.budget.name == name)
+
+    def account(self, budget: Budget, value: str, at_us: int) -> Account:
+        """The account of the period that the moment is in, or of a later one: when the clock was set back, time does
+        not begin anew."""
+        key = budget.identity, value
+        found = self._accounts.get(key)
+        if found is None or not found.period.has(at_us):
+            period = span(budget.period, budget.timezone, at_us)
+            if found is None or period.start_us > found.period.start_us:
+                found = self._accounts[key] = Account(budget, value, period)
+        return found
+
+    def charges(self, call: Call) -> tuple[Charge, ...]:
+        """The accounts that a call charges, by when it started."""
+        if not self._budgets:
+            return ()
+        found: list[Charge] = []
+        of_tickets = len(call.tickets)
+        for part in scopes.of(call):
+            for budget in self._exact.get((part.kind, part.value), ()):
+                self._charge(found, budget, "", part.tickets, of_tickets, call.started_us)
+            for budget in self._wide.get(part.kind, ()):
+                if budget.scope.value is None:
+                    self._charge(found, budget, part.value, part.tickets, of_tickets, call.started_us)
+                elif budget.scope.matches(part.value):
+                    self._charge(found, budget, "", part.tickets, of_tickets, call.started_us)
+        return tuple(found)
+
+    def _charge(
+        self, found: list[Charge], budget: Budget, value: str, tickets: tuple[int, ...], of_tickets: int, at_us: int
+    ) -> None:
+        account = self.account(budget, value, at_us)
+        for index, charge in enumerate(found):
+            if charge.account is account:  # a glob over several of the call's tickets
+                found[index] = charge._replace(tickets=tuple(sorted({*charge.tickets, *tickets})))
+                return
+        found.append(Charge(account, tickets, of_tickets))
+
+    # -- transfers ----------------------------------------------------------------------------------------------
+
+    def hold(self, charges: tuple[Charge, ...], amount: int, ceiling: int, started_us: int) -> Hold:
+        """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
+        for charge in charges:
+            account = charge.account
+            account.held += charge.part(amount)
+            account.ceilings += charge.part(ceiling)
+            account.holds += 1
+        return Hold(charges, amount, ceiling, started_us)
+
+    def grow(self, hold: Hold, amount: int, at_us: int) -> bool:
+        """Reserve more, in all hard accounts or in none. False when one of them has not so much left."""
+        if amount <= hold.amount:
+            return True
+        for charge in hold.charges:
+            account = charge.account
+            if account.budget.is_hard:
+                account.expire(at_us)
+                more = charge.part(amount) - charge.part(hold.amount)
+                if account.spent + account.held + more > account.limit(at_us):
+                    return False
+        for charge in hold.charges:
+            charge.account.held += charge.part(amount) - charge.part(hold.amount)
+            charge.account.ceilings += max(0, charge.part(amount) - charge.part(hold.ceiling))
+        hold.amount, hold.ceiling = amount, max(amount, hold.ceiling)
+        return True
+
+    def settle(self, hold: Hold, cost: int | None) -> None:
+        """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
+        for charge in hold.charges:
+            account = charge.account
+            account.held -= charge.part(hold.amount)
+            account.ceilings -= charge.part(hold.ceiling)
+            account.holds -= 1
+            assert min(account.held, account.ceilings, account.holds) >= 0, "a hold was settled twice"
+        self._post(hold.charges, cost, hold.started_us)
+
+    def post(self, call: Call, cost: int | None) -> None:
+        """Post what a call cost that held nothing: one of another process, of the past, of a batch. A negative amount
+        takes back. What began before the period of an account is not its."""
+        charges = (each for each in self.charges(call) if each.account.period.start_us <= call.started_us)
+        self._post(charges, cost, call.started_us)
+
+    def _post(self, charges: Iterable[Charge], cost: int | None, started_us: int) -> None:
+        for charge in charges:
+            if cost is None:
+                charge.account.unpriced += 1
+            elif cost:
+                charge.account.post(charge.part(cost), started_us)
+
+    # -- the ledger's own sums ----------------------------------------------------------------------------------
+
+    def asking(self) -> None:
+        """From now on remember what is posted: the ledger is asked for what was posted before."""
+        for account in self._accounts.values():
+            account.recent = []
+
+    def told(self, sums: Iterable["Sum"], at_us: int) -> None:
+        """Take over the ledger's answer, and what was posted since. Accounts that it does not name had spent nothing.
+
+        After this the balances are the ledger's, whatever was corrected in it since they were posted.
+        """
+        found = {(each.identity, each.value): each for each in sums}
+        of = {budget.identity: budget for budget in self._budgets.values()}
+        for identity, value in found.keys() - self._accounts.keys():
+            if identity in of:
+                self.account(of[identity], value, at_us)
+        for key, account in self._accounts.items():
+            told = found.get(key)
+            if told is not None and told.start_us != account.period.start_us:
+                told = None
+            recent, account.recent = account.recent, None
+            if recent is not None:  # else it is new, and all that it has was posted since
+                account.clear()
+                for started_us, amount in recent:
+                    account.post(amount, started_us)
+            if told is not None:
+                account.unpriced += told.unpriced
+                for started_us, amount in told.posted:
+                    account.post(amount, started_us)
+
+    def not_told(self) -> None:
+        """No answer came."""
+        for account in self._accounts.values():
+            account.recent = None
+
+    def forget(self, at_us: int) -> None:
+        """Drop accounts of periods that are over."""
+        for key, account in list(self._accounts.items()):
+            if not account.holds and account.period.end_us is not None and account.period.end_us <= at_us:
+                del self._accounts[key]
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """What the ledger knows of an account in its present period."""
+
+    identity: str
+    value: str
+    start_us: int
+    """Of the period, as `Account.period`."""
+    posted: tuple[tuple[int, int], ...]
+    """(start, nano-USD): one pair for the whole period, or one per bucket of a rolling window."""
+    unpriced: int = 0
+
+
+def hard(charges: Iterable[Charge]) -> list[Charge]:
+    """Those that can refuse a call."""
+    return [charge for charge in charges if charge.account.budget.is_hard]
+
+
+def tightest(charges: Iterable[Charge], at_us: int) -> tuple[Account, int] | None:
+    """The account with the least left, and how much that is (nano-USD, held money taken off; never below 0)."""
+    found = [
+        (charge.account, charge.account.limit(at_us) - charge.account.spent - charge.account.held) for charge in charges
+    ]
+    if not found:
+        return None
+    account, left = min(found, key=lambda each: each[1])
+    return account, max(left, 0)
+
+
+def cost_of(call: Call | Mapping[str, int | None]) -> int | None:
+    """What a budget counts for a call, nano-USD: what is paid for it; `None` = nobody knows."""
+    get = call.get if isinstance(call, Mapping) else lambda name: getattr(call, name)
+    contracted = get("contracted_cost_nano")
+    return get("list_cost_nano") if contracted is None else contracted
