@@ -17,10 +17,10 @@ import analytics
 from analytics import build, commands, disk, rerating
 from gateway import app, prices
 from gateway.call import NANO
-from gateway.cli import CONFIG, config_option, json_option
 from gateway.config import Config
 from gateway.errors import UserError
 from gateway.ledger import write_corrections
+from gateway.options import CONFIG, config_option, json_option
 from gateway.prices import listing
 from gateway.prices.overrides import Overrides
 from gateway.prices.rates import RateSet

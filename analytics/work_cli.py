@@ -11,9 +11,9 @@ import duckdb
 from analytics import attributing, commands, lake, work
 from analytics.attributing import Line, Span
 from analytics.sources import files
-from gateway.cli import config_option, data_option, json_option
 from gateway.config import Config, TicketSettings
 from gateway.errors import UserError
+from gateway.options import config_option, data_option, json_option
 from gateway.tracker import split
 
 RULES = {

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.budget_file import BudgetTable, budget_of
-from gateway.call import TicketPolicy
+from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 
 
@@ -40,12 +40,22 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
 
 
+class AdminKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Opens the admin API and nothing else."""
+
+    key: Annotated[str, _help("The secret, olk_ and at least 32 more characters, as env:NAME or file:PATH.")]
+    role: Annotated[Role, _help("viewer: reads; finops: also sets budgets; admin: also manages keys.")]
+
+
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may call."""
 
     mode: Annotated[
         Literal["keys", "open"], _help('"keys": a gateway key on each call; "open": anyone, loopback only.')
     ] = "keys"
+    admin_keys: Annotated[
+        dict[str, AdminKey], _help("Keys of the admin API by name, beside those of `outlay keys create --role`.")
+    ] = {}
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where it was read from; set by `load`, not a setting."""
 
 
+REFERENCE = re.compile(r"(env|file):\S+")
 UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED_UPSTREAM_NAMES = frozenset({"-", "t", "v1", "v1beta", "model"})
 
@@ -230,6 +241,15 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             ("auth", "mode"),
             '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" or use mode = "keys"',
         )
+    for name, admin in config.auth.admin_keys.items():
+        entry = ("auth", "admin_keys", name)
+        if not UPSTREAM_NAME.fullmatch(name):
+            yield entry, f"[auth.admin_keys.{name}] the name is shown in logs: write lower-case letters, digits, - or _"
+        if not REFERENCE.fullmatch(admin.key):
+            yield (
+                (*entry, "key"),
+                f"[auth.admin_keys.{name}] key must be env:NAME or file:PATH: the key itself does not belong here",
+            )
     for pattern in config.tickets.patterns:
         try:
             is_too_wide = re.compile(pattern).fullmatch("") is not None
@@ -257,7 +277,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield at, f"[upstreams.{name}] the name becomes a path: write lower-case letters, digits, - or _"
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", upstream.base_url):
             yield (*at, "base_url"), f"[upstreams.{name}] base_url must look like https://host or https://host/prefix"
-        if upstream.credential is not None and not re.fullmatch(r"(env|file):\S+", upstream.credential):
+        if upstream.credential is not None and not REFERENCE.fullmatch(upstream.credential):
             yield (
                 (*at, "credential"),
                 f"[upstreams.{name}] credential must be env:NAME or file:PATH: the key itself does not belong here",

@@ -1,5 +1,5 @@
-"""Gateway keys. Only SHA-256 digests are stored, in `keys.jsonl`: an append-only list of what was done to them, which is
-also the audit trail. Another process's change is in force with the next call.
+"""Gateway keys. Only SHA-256 digests are stored, in `keys.jsonl`: an append-only list of what was done to keys, and so
+the audit trail. Another process's change is in force with the next call.
 
 A key is 256 random bits, so a plain digest is safe; it is looked up by digest and compared in constant time. Claim
 keys are in the same list: of them only the public half is stored. Keys of the settings (`[auth.admin_keys]`) are known
@@ -11,6 +11,7 @@ import fcntl
 import fnmatch
 import hmac
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ import msgspec
 
 from gateway import claims, grants, hashing
 from gateway.call import Principal
+from gateway.config import Auth, secret
 from gateway.errors import Refusal, UserError
 from gateway.grants import Grant
 
@@ -272,6 +274,7 @@ class Keys:
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
             line = (b"\n" if torn else b"") + msgspec.json.encode(event) + b"\n"
             if os.write(fd, line) != len(line):
+                os.ftruncate(fd, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._file))
             os.fsync(fd)
         finally:
@@ -305,6 +308,26 @@ def _folded(lines: bytes) -> dict[str, Key]:
         if event.digest is not None:
             key.secrets = [*key.secrets, Secret(event.digest)]
     return keys
+
+
+ADMIN_KEY = re.compile(r"olk_[\x21-\x7e]{32,}")
+
+
+def of_settings(auth: Auth) -> dict[str, Principal]:
+    """Who holds the admin keys of the settings, by digest; without those that are not set. Raises `UserError`."""
+    found: dict[str, Principal] = {}
+    for name, admin in auth.admin_keys.items():
+        if (value := secret(admin.key)) is None:
+            continue
+        if not ADMIN_KEY.fullmatch(value):
+            raise UserError(
+                f"[auth.admin_keys.{name}] the key behind {admin.key} must be olk_ and at least 32 more characters, as "
+                'made by: echo "olk_$(openssl rand -hex 32)"'
+            )
+        if (digest := hashing.digest(value)) in found:
+            raise UserError(f"[auth.admin_keys.{name}] has the key of another name: each needs its own")
+        found[digest] = Principal(f"config:{name}", role=admin.role)
+    return found
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
