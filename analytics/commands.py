@@ -16,7 +16,6 @@ from rich.text import Text
 
 from analytics import disk
 from gateway.config import Config, LedgerSettings
-from gateway.options import settings as settings
 
 
 def journal_settings(config: Config, data: Path) -> LedgerSettings:

@@ -57,6 +57,13 @@ def check(grant: Grant) -> None:
 
 def excess(issuer: Principal, grant: Grant) -> str | None:
     """What a key of this grant would have beyond its issuer, as a demand on the grant; `None` when nothing."""
+    if _RANKS[grant.role] > _RANKS[issuer.role]:
+        return f"role must be no higher than {issuer.role}"
+    return outside(issuer, grant)
+
+
+def outside(issuer: Principal, grant: Grant) -> str | None:
+    """The same, of what keys are bound to alone."""
     for field in _ONE_VALUE:
         bound: Any = getattr(issuer, field)
         if bound is not None and getattr(grant, field) != bound:
@@ -65,8 +72,6 @@ def excess(issuer: Principal, grant: Grant) -> str | None:
         return f"models must be among {', '.join(issuer.models)}"
     if issuer.upstreams and not (grant.upstreams and set(grant.upstreams) <= set(issuer.upstreams)):
         return f"upstreams must be among {', '.join(issuer.upstreams)}"
-    if _RANKS[grant.role] > _RANKS[issuer.role]:
-        return f"role must be no higher than {issuer.role}"
     return None
 
 
