@@ -56,7 +56,7 @@ class KeyHistory(KeyInfo, kw_only=True):
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):
     overlap_seconds: Annotated[
-        int, Meta(ge=0, le=keys.OVERLAP_SECONDS_MAX, description="How long the old secret works on.")
+        float, Meta(ge=0, le=keys.OVERLAP_SECONDS_MAX, description="How long the old secret works on.")
     ] = keys.OVERLAP_SECONDS
 
 
@@ -137,7 +137,7 @@ class KeysApi:
     async def rotate_key(self, asked: Asked) -> RotatedKey:
         issuer, key = asked.principal, self._seen(asked)
         _may_make(issuer, key.created, key.created.expires_at)
-        key_id, overlap = key.created.key_id, asked.body.overlap_seconds
+        key_id, overlap = key.created.key_id, int(asked.body.overlap_seconds)
         done = await _changed(lambda: self._ring.rotate(key_id, overlap, _name(issuer)))
         ended = None if done.ended is None else datetime.fromtimestamp(done.ended, UTC)
         return _more(RotatedKey, _shown(issuer, done.key), secret=done.secret, ended_secret_until=ended)
