@@ -10,8 +10,8 @@ from gateway import credentials
 from gateway.call import NANO, Call
 from gateway.config import Config
 from gateway.dialects import openai_chat
-from gateway.dialects.base import Dialect
-from gateway.errors import Refusal
+from gateway.dialects.base import Caller, Dialect
+from gateway.errors import OF_LIMITS, Refusal
 from gateway.upstream import UpstreamAnswer, UpstreamLost
 
 LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
@@ -19,8 +19,10 @@ LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
 ORIGIN = re.compile(r"^https?://[^/]+")
 
 
-def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True) -> CIMultiDict[str]:
-    """The provider's header fields without hop-by-hop ones, and ours."""
+def headers_of(
+    answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True, remaining_nano: int | None = None
+) -> CIMultiDict[str]:
+    """The provider's header fields without hop-by-hop ones, and ours. `remaining_nano`: of the tightest budget."""
     fields = credentials.end_to_end(answer.headers.items())
     headers = CIMultiDict((name, value) for name, value in fields if not name.lower().startswith("x-outlay-"))
     if not keep_length:
@@ -28,6 +30,8 @@ def headers_of(answer: UpstreamAnswer, call: Call | None, *, keep_length: bool =
     headers.setdefault("Server", "outlay")
     if call is not None:
         headers.update(own_headers(call))
+    if remaining_nano is not None:
+        headers["x-outlay-budget-remaining-usd"] = _usd(remaining_nano)
     return headers
 
 
@@ -57,19 +61,26 @@ def own_headers(call: Call) -> dict[str, str]:
     if call.task_id:
         headers["x-outlay-task"] = call.task_id
     if call.result is not None and call.list_cost_nano is not None:
-        headers["x-outlay-cost-usd"] = f"{call.list_cost_nano // NANO}.{call.list_cost_nano % NANO:09d}"
+        headers["x-outlay-cost-usd"] = _usd(call.list_cost_nano)
     return headers
+
+
+def _usd(nano: int) -> str:
+    return f"{nano // NANO}.{nano % NANO:09d}"
 
 
 def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:
     """Our own "no", in the caller's dialect (OpenAI's where none is known)."""
-    headers, body = (dialect or openai_chat.DIALECT).refuse(refusal)
+    caller = Caller() if call is None else Caller(call.client, call.request_id)
+    status, headers, body = (dialect or openai_chat.DIALECT).refuse(refusal, caller)
     headers |= {"x-outlay-refusal": refusal.code, "Server": "outlay"}
-    if refusal.status < 500:
+    if refusal.code in OF_LIMITS:
+        headers["retry-after"] = str(refusal.seconds)
+    elif status < 500:
         headers["x-should-retry"] = "false"
     if call is not None:
         headers |= {"request-id": call.request_id, "x-request-id": call.request_id, "x-outlay-call-id": call.call_id}
-    return web.json_response(body, status=refusal.status, headers=headers)
+    return web.json_response(body, status=status, headers=headers)
 
 
 def no_route(config: Config) -> Refusal:

@@ -18,7 +18,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway import credentials, hashing, prices
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
+from gateway.admission import Admission
 from gateway.api import Api
+from gateway.balances import Balances
+from gateway.budget_file import BudgetFile
+from gateway.budgets import Budgets
 from gateway.call import Principal
 from gateway.claims import Claims
 from gateway.config import Config
@@ -29,6 +33,7 @@ from gateway.keys import Keys, of_settings
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.proxy import Proxy
+from gateway.quotes import Quotes
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
@@ -67,6 +72,12 @@ def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.
         raise UserError(str(error)) from None
 
 
+def budget_file(config: Config) -> BudgetFile:
+    """Where this installation's budgets are written down."""
+    toml = None if config.file is None else Path(config.file).parent / "budgets.toml"
+    return BudgetFile(Path(config.ledger.dir), config.budgets, toml)
+
+
 @contextlib.asynccontextmanager
 async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     """A gateway that listens; yields its address and port. On exit running calls may finish for `drain_seconds`.
@@ -77,15 +88,20 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     gateway_id = secrets.token_hex(4)
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
+    estimator = Estimator()
+    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds)
     try:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
+        control = Control(ledger.dir)
+        balances = Balances(ledger.dir, budget_file(config), admission, control, gateway_id)
+        balances.start()
+        ledger.checkpoint = balances.checkpoint
         interrupted = ledger.start()
     except OSError as error:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    estimator = Estimator()
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
@@ -97,9 +113,9 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
     proxy = Proxy(
-        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
-    )
-    control = Control(ledger.dir)
+        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
+        admission,
+    )  # fmt: skip
 
     def who(request: web.Request) -> Principal:
         headers = credentials.readable(request.headers)
@@ -131,7 +147,9 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
-    keepers = [asyncio.create_task(ledger.keep(), name="ledger"), asyncio.create_task(tracker.keep(), name="tracker")]
+    keepers = [
+        asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
+    ]
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
         try:

@@ -9,14 +9,19 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from gateway.admission import Admission, Admitted
+from gateway.budgets import cost_of
 from gateway.call import Answer, Ask, Call, Cost, Result, Usage
 from gateway.config import PriceSettings
 from gateway.dialects.base import Dialect
+from gateway.errors import Refusal
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.meter import Meter
 from gateway.prices import PriceBook
+from gateway.quotes import Estimate
 from gateway.telemetry import Telemetry
+from gateway.texts import written_by_model
 from gateway.tokens import Estimator
 
 log = logging.getLogger("outlay")
@@ -24,6 +29,11 @@ log = logging.getLogger("outlay")
 READ_BY_A_MODEL = frozenset({"chat", "generate_content", "text_completion", "invoke_agent", "embeddings", "rerank"})
 """Operations whose input can be estimated from the request's text."""
 WRITTEN_BY_A_MODEL = READ_BY_A_MODEL - {"embeddings", "rerank"}
+
+LOOK_BYTES, LEAST_BYTES_PER_TOKEN = 2048, 4
+"""The running cost of a stream is looked at again after so much more text at least, or when the hold may be used up: no
+event brings a token in fewer bytes."""
+GUESSED_CHARS_PER_TOKEN = 2.5
 
 LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
 """One of so many reported calls of a model is estimated too, if its request is no larger."""
@@ -34,7 +44,13 @@ class OpenCall:
     """A call between its two records: all that is needed to close it, however it ends."""
 
     def __init__(
-        self, call: Call, dialect: Dialect | None, ask: Ask, request: bytes, region: str | None = None
+        self,
+        call: Call,
+        dialect: Dialect | None,
+        ask: Ask,
+        request: bytes,
+        region: str | None = None,
+        admitted: Admitted | None = None,
     ) -> None:
         self.call = call
         self.dialect = dialect
@@ -43,6 +59,8 @@ class OpenCall:
         """The decoded body, for estimates."""
         self.region = region
         """Where the upstream computes, as far as settings and address tell."""
+        self.admitted = admitted
+        """What its budgets hold for it; `None` where no budget covers it."""
         self.meter = Meter(dialect, call.provider or "", {})
         self.is_answered = False
         self.free_without_usage = False
@@ -79,6 +97,7 @@ class Books:
         late: Late,
         estimator: Estimator,
         telemetry: Telemetry,
+        admission: Admission,
     ) -> None:
         self._settings = settings
         self._prices = prices
@@ -87,17 +106,29 @@ class Books:
         """What is billed in a later answer."""
         self._estimator = estimator
         self._telemetry = telemetry
+        self._admission = admission
         self._open: set[OpenCall] = set()
         self._calls_of: dict[tuple[str, str], int] = {}
         """Whole calls by provider and model."""
         self._learning: asyncio.Task[None] | None = None
 
     def open(
-        self, call: Call, dialect: Dialect | None, ask: Ask, request: bytes, region: str | None = None
+        self,
+        call: Call,
+        dialect: Dialect | None,
+        ask: Ask,
+        request: bytes,
+        region: str | None = None,
+        admitted: Admitted | None = None,
     ) -> OpenCall:
-        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`."""
-        self._ledger.open(call)
-        open_call = OpenCall(call, dialect, ask, request, region)
+        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`, and voids the hold."""
+        try:
+            self._ledger.open(call)
+        except Refusal:
+            if admitted is not None:
+                self._admission.settle(admitted.hold, 0)
+            raise
+        open_call = OpenCall(call, dialect, ask, request, region, admitted)
         self._open.add(open_call)
         return open_call
 
@@ -162,7 +193,7 @@ class Books:
             set_cost(call, self.price(call, answer, usage, open_call.region))
         if meter.failed is not None:
             self._telemetry.meter_failures.labels(call.dialect or "", meter.failed).inc()
-        booked_us = self._write(call)
+        booked_us = self._write(call, open_call.admitted)
         if whole and answer.error is None:
             self._learn_from(open_call, answer)
         if answer.pending and answer.upstream_id is not None and booked_us is not None:
@@ -214,6 +245,7 @@ class Books:
         set_cost(call, self.price(call, answer, answer.usage, region))
         if not self._ledger.correct(call, "usage", expected.booked_us):
             raise OSError("the journal cannot be written")
+        self._admission.correct(expected.call, call)
         self.late.settle(key)
 
     async def _estimate(self, open_call: OpenCall, answer: Answer) -> Usage:
@@ -231,8 +263,11 @@ class Books:
         return usage
 
     def _learn_from(self, open_call: OpenCall, answer: Answer) -> None:
-        """Compare an estimate with what was reported, for some of the calls of each model, beside the work."""
+        """Learn what calls of its kind cost. Compare an estimate with what was reported, for some of the calls of each
+        model, beside the work."""
         call, meter = open_call.call, open_call.meter
+        if open_call.admitted is not None and open_call.admitted.estimate is not None:
+            self._admission.learn(call, open_call.admitted.estimate, len(open_call.request), meter.content_bytes)
         key = call.provider or "", answer.response_model or ""
         if call.operation not in WRITTEN_BY_A_MODEL or len(open_call.request) > LEARNED_BYTES_MAX:
             return
@@ -253,9 +288,53 @@ class Books:
             name="learning",
         )
 
-    def _write(self, call: Call) -> int | None:
-        """When the call was booked; `None` when it could not be recorded."""
+    def keeps_up(self, open_call: OpenCall) -> bool:
+        """Compare what a stream has cost so far with what its budgets hold for it. False when they cannot hold more:
+        the stream has to be ended."""
+        admitted, meter = open_call.admitted, open_call.meter
+        if admitted is None or admitted.estimate is None or meter.content_bytes < admitted.enough_to:
+            return True
+        cost = self._running_cost(open_call, admitted.estimate)
+        if not self._admission.grow(admitted.hold, cost):
+            return False
+        open_call.call.held_nano = admitted.hold.amount
+        left, quote = admitted.hold.amount - cost, admitted.estimate.quote
+        admitted.enough_to = meter.content_bytes + max(LOOK_BYTES, left // max(1, quote.rate) * LEAST_BYTES_PER_TOKEN)
+        return True
+
+    def _running_cost(self, open_call: OpenCall, estimate: Estimate) -> int:
+        """Nano-USD: what the provider has reported up to now, and for the text since then what such text usually is."""
+        meter, so_far = open_call.meter, self._usage_so_far(open_call, estimate)
+        tokens = so_far.output_tokens or 0
+        if so_far.input_tokens is not None:
+            cost = self.price(open_call.call, meter.answer, so_far, open_call.region).list_nano
+            if cost is not None:
+                return cost
+        return estimate.input_cost + tokens * estimate.quote.rate
+
+    def _usage_so_far(self, open_call: OpenCall, estimate: Estimate) -> Usage:
+        meter, density = open_call.meter, estimate.tokens_per_byte
+        if density is None:
+            written = written_by_model(meter.sample)
+            density = sum(map(len, written.parts)) / GUESSED_CHARS_PER_TOKEN / (sum(map(len, meter.sample)) or 1)
+        usage = meter.answer.usage
+        tokens = max(usage.output_tokens or 0, round(meter.content_bytes * density))
+        return msgspec.structs.replace(usage, output_tokens=tokens)
+
+    def ending(self, open_call: OpenCall) -> bytes | None:
+        """What ends the stream now as if its maximum had been reached; `None` where it can only be broken off."""
+        admitted, usage = open_call.admitted, open_call.meter.answer.usage
+        if admitted is not None and admitted.estimate is not None:
+            usage = self._usage_so_far(open_call, admitted.estimate)
+        return open_call.meter.end(usage)
+
+    def _write(self, call: Call, admitted: Admitted | None = None) -> int | None:
+        """When the call was booked; `None` when it could not be recorded. Its budgets are settled in any case."""
         booked_us = self._ledger.close(call)
+        if admitted is not None:
+            self._admission.settle(admitted.hold, cost_of(call))
+        elif call.result != "refused":
+            self._admission.post(call)
         if booked_us is None:
             self._telemetry.unrecorded.inc()
         self._telemetry.finished(call)

@@ -7,7 +7,7 @@ call can cost at most (`ceiling`). For every account of a hard budget `spent + h
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -208,6 +208,10 @@ class Decision(NamedTuple):
     """The maximum that the request gets; `None` = its own."""
     account: Account | None = None
     """What is in the way."""
+
+    @property
+    def is_untouched(self) -> bool:
+        return self.verdict == "admit" and self.tokens is None
 
 
 def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int = 0, waited: bool = False) -> Decision:
@@ -470,8 +474,13 @@ def tightest(charges: Iterable[Charge], at_us: int) -> tuple[Account, int] | Non
     return account, max(left, 0)
 
 
-def cost_of(call: Call | Mapping[str, int | None]) -> int | None:
-    """What a budget counts for a call, nano-USD: what is paid for it; `None` = nobody knows."""
-    get = call.get if isinstance(call, Mapping) else lambda name: getattr(call, name)
-    contracted = get("contracted_cost_nano")
-    return get("list_cost_nano") if contracted is None else contracted
+def cost_of(call: Call) -> int | None:
+    """What a budget counts for a call, nano-USD: what is paid for it; `None` = nobody knows.
+
+    Of a call that was under way when the gateway died it counts what was held: a provider has billed some of it.
+    """
+    if call.contracted_cost_nano is not None:
+        return call.contracted_cost_nano
+    if call.list_cost_nano is None and call.result == "interrupted":
+        return call.held_nano
+    return call.list_cost_nano

@@ -21,6 +21,7 @@ TicketSource = Literal["claim", "key", "header", "path", "metadata", "branch", "
 TicketState = Literal["known", "unknown", "closed", "unchecked"]
 TicketPolicy = Literal["optional", "required", "known"]
 TaskSource = Literal["header", "path", "session", "conversation", "none"]
+BudgetAction = Literal["none", "warned", "clamped", "rerouted", "stopped", "blocked", "shadow_blocked"]
 Purpose = Literal["ci", "eval", "batch", "research", "support"]
 """Declared overhead; a call without one is normal work."""
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -88,6 +89,12 @@ class Ask(msgspec.Struct, frozen=True):
     units: dict[str, float] = {}
     """Billed units that the request alone decides (`characters` to speak, `images` wanted): they count where the answer
     reports nothing."""
+    output_tokens_min: int = 1
+    """With a smaller maximum the provider rejects the request (its thinking budget must fit, …)."""
+    choices: int = 1
+    """So many outputs are asked for, each of them up to the maximum."""
+    may_cache: Literal["5m", "1h"] | None = None
+    """It may ask for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
 
 
 class SubPass(msgspec.Struct, frozen=True):
@@ -266,7 +273,7 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     price_id: str | None = None
     price_book: str | None = None
     held_nano: int | None = None
-    budget_action: str | None = None
+    budget_action: BudgetAction | None = None
 
     max_output_tokens: int | None = None
     message_count: int | None = None

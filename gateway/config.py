@@ -33,6 +33,9 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
     drain_seconds: Annotated[float, _help("On SIGTERM, how long running calls may take to finish.", ge=0)] = 60.0
+    budget_wait_seconds: Annotated[
+        float, _help("How long a call may wait for money that running calls hold, before it is refused.", ge=0, le=240)
+    ] = 20.0
     read_on_calls: Annotated[
         int, _help("Answers read on to their usage at a time, after the client has gone; 0 = none.", ge=0)
     ] = 64

@@ -45,6 +45,17 @@ class Control:
         await self._session.close()
         os.close(self._folder)
 
+    async def budget_sums(self, question: bytes, seconds: float) -> bytes:
+        """What budgets' accounts have spent, as JSON; question and answer: `balances`. Raises `AwayError`."""
+        limit = aiohttp.ClientTimeout(total=seconds)
+        try:
+            async with self._session.post("/budgets", data=question, timeout=limit) as response:
+                if response.status == 200:
+                    return await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
+        raise AwayError("Outlay: the control plane does not say what budgets have spent.")
+
     async def ask(self, kind: Kind, name: str, seconds: float | None = None) -> bytes:
         """What a key, task or ticket has cost, as JSON. Raises `AwayError`."""
         seconds = seconds or ANSWER_SECONDS

@@ -113,6 +113,11 @@ def without_encoding(fields: Fields) -> Fields:
     return [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
 
 
+def of_decoded(fields: Fields) -> Fields:
+    """For a body that is sent decoded, in place of the client's."""
+    return [(name, value) for name, value in fields if name.lower() != "content-encoding"]
+
+
 def without_gateway_key(path: str, *, any_key: bool) -> str:
     """The raw path without each `key=` that is ours, or without any when the upstream's credential replaces it."""
     plain, question, query = path.partition("?")

@@ -40,6 +40,12 @@ STATUS: dict[RefusalCode, int] = {
 """HTTP status of each refusal, in order of precedence."""
 
 
+OF_BUDGETS: frozenset[RefusalCode] = frozenset({"budget_exceeded", "loop_stopped"})
+"""Answered so that tools stop at once: each dialect, and some tools, by a status of their own."""
+OF_LIMITS: frozenset[RefusalCode] = frozenset({"rate_limited", "too_many_in_flight"})
+"""These pass by themselves in seconds: answered as the provider's own rate limit is, so that tools try again."""
+
+
 class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not an error
     """Raised by any stage, caught once in `proxy`, written in the caller's dialect.
 
@@ -61,6 +67,11 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not an error
     @property
     def status(self) -> int:
         return STATUS[self.code]
+
+    @property
+    def seconds(self) -> int:
+        """After which a limit may be tried again."""
+        return self.retry_after or 1
 
 
 class UserError(Exception):

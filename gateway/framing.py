@@ -10,7 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -20,11 +20,18 @@ EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
 BOUNDARY_BYTES = 4
 
 
+class Event(NamedTuple):
+    """One event to write: its JSON (or `[DONE]`), and its name, which not every framing and dialect has."""
+
+    name: str
+    data: bytes
+
+
 class Framing(Protocol):
     """Bytes in, events out."""
 
     def __len__(self) -> int:
-        """Bytes held back."""
+        """Bytes held back: those of the last event, which has not ended."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The events that this piece completes. Raises `ValueError` on bytes that cannot be this framing."""
@@ -173,6 +180,8 @@ class Items:
         self._depth = 0
         self._in_string = False
         self._item_from = 0
+        self.wants_comma = False
+        """An item has come, and no comma after it."""
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -205,10 +214,11 @@ class Items:
                 self._depth -= 1
                 if self._depth == 1:
                     found.append(bytes(self._buffer[self._item_from : at + 1]))
-                    done = at + 1
+                    done, self.wants_comma = at + 1, True
         else:
             self._searched = len(self._buffer)
         if self._depth <= 1 and not self._in_string:
+            self.wants_comma = self.wants_comma and b"," not in self._buffer[done : self._searched]
             done = self._searched  # commas and blanks between two items, and what follows the last
         del self._buffer[:done]
         self._searched -= done
@@ -293,6 +303,41 @@ class AwsEvents:
         if kind == "chunk":
             return base64.b64decode(msgspec.json.decode(payload, type=_Chunk).bytes)
         return b"{%s:%s}" % (msgspec.json.encode(kind), payload or b"null")
+
+
+def written(events: list[Event], framing: Framing) -> bytes | None:
+    """The events as bytes that continue a stream of this framing where an event has ended; `None` where it is no
+    stream."""
+    match framing:
+        case ServerSent():
+            return b"".join(
+                (b"event: %s\n" % event.name.encode() if event.name else b"") + b"data: %s\n\n" % event.data
+                for event in events
+            )
+        case Lines():
+            return b"".join(event.data + b"\n" for event in events)
+        case AwsEvents():
+            return b"".join(aws_frame(event) for event in events)
+        case Items():
+            items = b",\n".join(event.data for event in events)
+            return (b",\n" if framing.wants_comma and events else b"") + items + b"]"
+        case _:
+            return None
+
+
+def aws_frame(event: Event) -> bytes:
+    """The inverse of what `AwsEvents` does with one frame; a `chunk` carries a vendor's own event."""
+    payload = event.data
+    if event.name == "chunk":
+        payload = msgspec.json.encode({"bytes": base64.b64encode(payload).decode()})
+    fields = ((":event-type", event.name), (":content-type", "application/json"), (":message-type", "event"))
+    head = b"".join(
+        struct.pack(f">B{len(name)}sBH", len(name), name.encode(), STRING, len(value)) + value.encode()
+        for name, value in fields
+    )
+    sizes = struct.pack(">II", AwsEvents.OVERHEAD + len(head) + len(payload), len(head))
+    frame = sizes + zlib.crc32(sizes).to_bytes(4, "big") + head + payload
+    return frame + zlib.crc32(frame).to_bytes(4, "big")
 
 
 STRING = 7

@@ -376,8 +376,13 @@ def check_upstream(principal: Principal, upstream: str) -> None:
         )
 
 
+def may_use(principal: Principal, model: str | None) -> bool:
+    """True for a model that the key may use."""
+    return not principal.models or any(fnmatch.fnmatchcase(model or "", glob) for glob in principal.models)
+
+
 def check_model(principal: Principal, model: str | None) -> None:
     """Raises the refusal `forbidden` when the key may not use this model."""
-    if principal.models and not any(fnmatch.fnmatchcase(model or "", glob) for glob in principal.models):
+    if not may_use(principal, model):
         allowed = ", ".join(principal.models)
         raise Refusal("forbidden", f"Outlay: the key {principal.key_id} may not use this model, only {allowed}.")

@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ from gateway.config import LedgerSettings
 from gateway.errors import Refusal, UserError
 
 FORMAT_VERSION = 1
+BALANCES = "balances.json"
+"""What the budgets had spent when the present segments were begun."""
+T = TypeVar("T")
 Cause = Literal["usage", "price", "attribution"]
 """Why a call is corrected: what was billed became known later; another price book; another ticket or task."""
 CRC_TAIL = len(b',"crc":"00000000"}')
@@ -52,12 +55,21 @@ def encode(kind: str, at_us: int, fields: bytes) -> bytes:
 def decode(line: bytes) -> dict[str, Any] | None:
     """The record of one journal line, or `None` when it is torn or damaged."""
     body = line.rstrip(b"\n")
-    if len(body) < CRC_TAIL or body[-CRC_TAIL : -CRC_TAIL + 8] != b',"crc":"':
-        return None
-    if b"%08x" % zlib.crc32(body[:-CRC_TAIL]) != body[-CRC_TAIL + 8 : -2]:
-        return None
-    record: dict[str, Any] = msgspec.json.decode(body)
+    record: dict[str, Any] | None = msgspec.json.decode(body) if _is_sound(body) else None
     return record
+
+
+def _is_sound(body: bytes) -> bool:
+    return (
+        body[-CRC_TAIL : -CRC_TAIL + 8] == b',"crc":"'
+        and b"%08x" % zlib.crc32(body[:-CRC_TAIL]) == body[-CRC_TAIL + 8 : -2]
+    )
+
+
+def decode_as(line: bytes, shape: type[T]) -> T | None:
+    """Only what `shape` has of a journal line, or `None` when it is torn or damaged."""
+    body = line.rstrip(b"\n")
+    return msgspec.json.decode(body, type=shape) if _is_sound(body) else None
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -92,6 +104,7 @@ class Ledger:
         self._encoder = msgspec.json.Encoder()
         self._in_flight: dict[str, bytes] = {}
         self._fd = -1
+        self._segment = ""
         self._size = self._head_size = 0
         self._segment_until_us = 0
         self._corrected_us = 0
@@ -102,6 +115,10 @@ class Ledger:
         """Descriptors of full segments whose end could not be written yet; their locks keep recovery away."""
         self._ending = threading.Lock()
         self._reserve_fd = -1
+        self.checkpoint: Callable[[str, int], bytes] | None = None
+        """(own segment, its size) → what `balances.json` has to say when all older segments are gone. It is on the disk
+        before a segment gets its end, and may be sealed."""
+        self._checkpoint = b""
 
     # -- life of the process ------------------------------------------------------------------------------------
 
@@ -130,6 +147,8 @@ class Ledger:
             self._append(encode("close", self._clock(), self._encoder.encode(fields)))
         if (error := _sync(self._fd)) is not None:
             raise error
+        self._take_checkpoint()
+        self._save_checkpoint()
         for fd in crashed.values():
             # Only now: had we died before this line, the next start would have found the same opens.
             line = b"\n" + self._end_line()  # "\n" closes a line torn by the crash
@@ -166,11 +185,14 @@ class Ledger:
         """Write everything out and let go of the segment. With calls in flight it gets no end: the next start closes
         them."""
         if self._fd >= 0 and not self._in_flight:
+            self._take_checkpoint()
             self._unended.append(self._fd)
         elif self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-        self._write_ends()
+        with contextlib.suppress(OSError):  # without it the segments get no end, and are read at the next start
+            self._save_checkpoint()
+            self._write_ends()
         for fd in self._unended:
             os.close(fd)
         self._drop_reserve()
@@ -264,6 +286,7 @@ class Ledger:
             unborn.unlink(missing_ok=True)
             raise
         old, self._fd = self._fd, fd
+        self._segment = path.name
         self._size = self._head_size = len(content)
         self._segment_until_us = now + self._settings.segment_seconds * 1_000_000
         self._written += 1
@@ -295,7 +318,10 @@ class Ledger:
             return  # the next switch tries again
         try:
             if _sync(self._fd) is None and _sync(folder) is None:
+                self._save_checkpoint()
                 self._write_ends()
+        except OSError:
+            return  # likewise
         finally:
             os.close(folder)
 
@@ -308,10 +334,33 @@ class Ledger:
             self._failed(error)
             return False
         self.failure = None
+        self._take_checkpoint()
         if old >= 0:
             self._unended.append(old)
         await asyncio.to_thread(self._end_old)
         return True
+
+    def _take_checkpoint(self) -> None:
+        """At a moment at which nothing is being written."""
+        if self.checkpoint is not None:
+            self._checkpoint = self.checkpoint(self._segment, self._size)
+
+    def _save_checkpoint(self) -> None:
+        """Raises `OSError`."""
+        content, self._checkpoint = self._checkpoint, b""
+        if not content:
+            return
+        aside = self.dir / f"balances-{self._gateway_id}.new"
+        try:
+            with open(aside, "wb", opener=_private) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(self.dir / BALANCES)
+        except OSError:
+            self._checkpoint = content
+            aside.unlink(missing_ok=True)
+            raise
 
     def _end_line(self) -> bytes:
         return encode("end", self._clock(), b"{}")

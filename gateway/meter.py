@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.call import Answer
-from gateway.dialects.base import Dialect
+from gateway.call import Answer, Usage
+from gateway.dialects.base import Dialect, Ending
 from gateway.dialects.openai_chat import is_usage_only
-from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader
+from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader, written
 from gateway.reading import tidied
 from gateway.texts import carries_text
 
@@ -35,6 +35,8 @@ class Meter:
         """The first events with text, as JSON, up to `SAMPLE_BYTES_MAX`."""
         self.content_bytes = 0
         """Size of all such events."""
+        self.ending: Ending | None = None
+        """Set it before the first piece where the stream may have to be ended from our side."""
         self._dialect = dialect
         self._provider = provider
         self._headers = headers
@@ -49,8 +51,27 @@ class Meter:
         try:
             for event in self._reader.feed(chunk):
                 self._see(self._dialect, event)
+                if self.ending is not None:
+                    self._show(self.ending, event)
         except Exception as error:  # noqa: BLE001 - metering must never break a call; the failure is recorded instead
             self._give_up(error)
+
+    @property
+    def unfinished(self) -> int:
+        """So many of the last bytes belong to an event that has not ended. Only before them the stream can be ended;
+        where the client has a part of them, not before the event is whole."""
+        return 0 if self._reader.framing is None else len(self._reader.framing)
+
+    def end(self, usage: Usage) -> bytes | None:
+        """What ends the stream in place of its unfinished bytes, as if its maximum had been reached; empty where it has
+        ended by itself. `None`: it can only be broken off."""
+        framing = self._reader.framing
+        if self.answer.finished:
+            return b""
+        if self.ending is None or framing is None or self.failed is not None or "Content-Encoding" in self._headers:
+            return None
+        events = self.ending.events(usage)
+        return None if events is None else written(events, framing)
 
     def finish(self) -> Answer:
         """What was learned. Call when no more bytes will come."""
@@ -104,6 +125,14 @@ class Meter:
             # A whole answer must be JSON. An event need not (some keep-alive), nor the rest of a stream (a cut event).
             with contextlib.suppress(*() if is_whole else (ValueError,)):
                 self._fold(dialect, event)
+
+    def _show(self, ending: Ending, event: bytes) -> None:
+        try:
+            value = msgspec.json.decode(event)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # some keep-alive
+        if isinstance(value, dict):
+            ending.see(value)
 
     def _is_recognised(self) -> bool:
         return bool(self.answer.response_model or self.answer.upstream_id)

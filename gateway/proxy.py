@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes
+from gateway.admission import Admission, Asking
 from gateway.afterwards import Afterwards
 from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
@@ -58,6 +59,7 @@ class Proxy:
         tickets: Tickets,
         worktrees: Worktrees,
         hash_key: bytes,
+        admission: Admission,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -69,7 +71,8 @@ class Proxy:
         self._forwarder = forwarder
         self._telemetry = telemetry
         self._gateway_id = gateway_id
-        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry)
+        self._admission = admission
+        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._handling = 0
         self._idle = asyncio.Event()
@@ -163,20 +166,28 @@ class Proxy:
                 self._tickets.demand(principal, client, attribution)
             for model in models:
                 self._check_price(upstream.provider, model)
+            if kind == "start":
+                self._admission.demand(call)
             if dialect is not None and route is not None and kind != "call":
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
                 return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
-            asked_for_usage = _with_usage(dialect, upstream, ask, headers, body)
-            if asked_for_usage is not None:
-                # The extra chunk can only be taken out again of bytes that can be read.
-                fields = credentials.without_encoding(fields)
-            open_call = self._books.open(call, dialect, ask, plain, region_of(upstream, path))
+            region = region_of(upstream, path)
+            may_use = functools.partial(keys.may_use, principal)
+            asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
+            admitted = await self._admission.admit(call, asking)
+            open_call = self._books.open(call, dialect, ask, plain, region, admitted)
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
+        if admitted is not None and admitted.body is not None:
+            upstream_path, body, fields = admitted.path or upstream_path, admitted.body, credentials.of_decoded(fields)
+        asked_for_usage = _with_usage(dialect, upstream, ask, fields, body)
+        if asked_for_usage is not None or (admitted is not None and admitted.may_stop):
+            # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
+            fields = credentials.without_encoding(fields)
         sent = asyncio.ensure_future(
             self._forwarder.send(
                 target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
@@ -189,14 +200,15 @@ class Proxy:
             answer = await asyncio.shield(sent)  # it may be read on when the client has gone
             open_call.answered(answer.status, answer.headers)
             meter, pieces = open_call.meter, answer.pieces()
+            if dialect is not None and dialect.ending is not None and admitted is not None and admitted.may_stop:
+                meter.ending = dialect.ending(upstream_path, plain)
             start = b""
             if dialect is not None and _may_be_whole(request, answer, ask):
                 start, open_call.came_whole = await _collect(pieces, meter)
                 if open_call.came_whole:
                     await self._books.close(open_call, "completed")
-                    return web.Response(
-                        status=answer.status, reason=answer.reason, body=start, headers=headers_of(answer, call)
-                    )
+                    headers_out = headers_of(answer, call, remaining_nano=self._remaining(open_call))
+                    return web.Response(status=answer.status, reason=answer.reason, body=start, headers=headers_out)
             response = web.StreamResponse(
                 status=answer.status,
                 reason=answer.reason,
@@ -214,6 +226,8 @@ class Proxy:
                     # The terminal event or the last byte is in this piece: the client may leave when it has seen it.
                     open_call.came_whole = meter.bytes_seen == length and meter.is_complete()
                     await self._books.close(open_call, "completed")
+                if not open_call.is_closed and not self._books.keeps_up(open_call):
+                    return await self._stop(request, response, open_call, piece, pieces, hider)
                 await response.write(piece if hider is None else hider.feed(piece))
             if hider is not None:
                 await response.write(hider.rest())
@@ -243,6 +257,39 @@ class Proxy:
         finally:
             self._telemetry.in_flight.dec()
             self._afterwards.take(open_call, result, sent)
+
+    async def _stop(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        open_call: OpenCall,
+        piece: bytes,
+        pieces: AsyncIterator[bytes],
+        hider: UsageHider | None,
+    ) -> web.StreamResponse:
+        """End a stream whose budget is used up at the end of an event, as if its maximum had been reached. `piece` was
+        not passed on yet. Raises what `pieces` raises."""
+        meter = open_call.meter
+        while (unfinished := meter.unfinished) >= len(piece) > 0:
+            # The client has the beginning of this event.
+            await response.write(piece if hider is None else hider.feed(piece))
+            piece = await anext(pieces, b"")
+            meter.feed(piece)
+        last = piece[: len(piece) - unfinished]
+        ending = self._books.ending(open_call)
+        open_call.call.budget_action = "stopped"
+        await self._books.close(open_call, "stopped_by_budget")
+        await response.write(last if hider is None else hider.feed(last))
+        if ending is None:
+            cut_off(request)
+            return response
+        await response.write(ending if hider is None else hider.feed(ending) + hider.rest())
+        await response.write_eof()
+        return response
+
+    def _remaining(self, open_call: OpenCall) -> int | None:
+        """What is left of the tightest budget, nano-USD."""
+        return None if open_call.admitted is None else self._admission.remaining(open_call.admitted.hold)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -302,10 +349,11 @@ class Proxy:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
         known = call.key_id is not None or self._config.auth.mode == "open"
+        response = refusal_response(refusal, dialect, call)
         if known and self._ledger.failure is None:
-            call.refusal, call.status = refusal.code, refusal.status
+            call.refusal, call.status = refusal.code, response.status
             await self._books.refuse(call)
-        return refusal_response(refusal, dialect, call)
+        return response
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
@@ -336,7 +384,7 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, region_of(upstream, path), self._books)
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission)
             return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
@@ -451,10 +499,12 @@ async def _read(request: web.Request) -> bytes:
 
 
 def _with_usage(
-    dialect: Dialect | None, upstream: Upstream, ask: Ask, headers: dict[str, str], body: bytes
+    dialect: Dialect | None, upstream: Upstream, ask: Ask, fields: credentials.Fields, body: bytes
 ) -> bytes | None:
     """The body with `stream_options.include_usage` where the usage would else not be reported; `None` = as sent."""
-    if dialect is not openai_chat.DIALECT or not ask.stream or "content-encoding" in headers:
+    if dialect is not openai_chat.DIALECT or not ask.stream:
+        return None
+    if any(name.lower() == "content-encoding" for name, _ in fields):
         return None
     wanted = upstream.include_usage
     if wanted is None:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
 
+from gateway.admission import Admission
 from gateway.answers import cut_off, own_headers
 from gateway.books import Books, OpenCall
 from gateway.call import Ask, Call, Result
@@ -46,12 +47,15 @@ RESULTS: dict[By, Result] = {"client": "client_cancelled", "upstream": "upstream
 class Session:
     """One session. `call` is what is known of its caller: the template of each response's record."""
 
-    def __init__(self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books) -> None:
+    def __init__(
+        self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books, admission: Admission
+    ) -> None:
         self._call = call
         self._dialect = dialect
         self._ask = ask
         self._region = region
         self._books = books
+        self._admission = admission
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
@@ -138,12 +142,13 @@ class Session:
             self._open = None
 
     def _begin(self) -> OpenCall:
-        """The open call; a new one after each bill. Raises the refusal `ledger_unavailable`."""
+        """The open call; a new one after each bill. Raises refusals."""
         if self._open is None:
             now = now_us()
             call = msgspec.structs.replace(self._call, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
             call.session_id = call.session_id or self._call.call_id
-            self._open = self._books.open(call, self._dialect, self._ask, b"", self._region)
+            admitted = self._admission.admit_now(call, self._ask, self._region)
+            self._open = self._books.open(call, self._dialect, self._ask, b"", self._region, admitted)
             self._open.answered(101, {})
             self._open.free_without_usage = True
             answer = self._open.meter.answer

@@ -8,20 +8,35 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.anthropic_shapes import fold_message
-from gateway.dialects.base import NO_VALUE, Dialect, excerpts, read_request, route
+from gateway.dialects.anthropic_shapes import MessageEnding, fold_message, output_tokens_min
+from gateway.dialects.base import (
+    NO_VALUE,
+    Caller,
+    Dialect,
+    Ending,
+    Written,
+    excerpts,
+    may_cache,
+    read_request,
+    renamed_model,
+    route,
+)
 from gateway.dialects.openai_shapes import fold_own_cost
-from gateway.errors import Refusal
+from gateway.edits import capped
+from gateway.errors import OF_BUDGETS, Refusal
 from gateway.reading import child, count, text
 
 ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    429: "rate_limit_error",
     504: "timeout_error",
 }
+LITELLM = ("litellm", "aider")
 
 
 class _Request(msgspec.Struct):
@@ -33,6 +48,7 @@ class _Request(msgspec.Struct):
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
+    thinking: Any = None
     system: msgspec.Raw = NO_VALUE
     safeguards: msgspec.Raw = NO_VALUE
     output_config: msgspec.Raw = NO_VALUE
@@ -40,15 +56,18 @@ class _Request(msgspec.Struct):
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
+    maximum = count(request.max_tokens) or count(request.max_tokens_to_sample)
     return Ask(
         model=text(request.model) or _vertex_model(path),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_tokens) or count(request.max_tokens_to_sample),
+        max_output_tokens=maximum,
         service_tier=text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=_session(child(request.metadata).get("user_id")),
         excerpts=excerpts(request.messages, request.system, request.safeguards, request.output_config),
+        output_tokens_min=output_tokens_min(request.thinking, maximum),
+        may_cache=may_cache(body),
     )
 
 
@@ -77,9 +96,28 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         fold_own_cost(answer, child(data, "usage"), provider)
 
 
-def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
-    kind = ERROR_TYPES.get(refusal.status, "api_error")
-    return {}, {"type": "error", "error": {"type": kind, "message": refusal.message}}
+def refuse(refusal: Refusal, caller: Caller) -> Written:
+    """Budgets are a 402, at which all tools stop but those that speak through LiteLLM."""
+    retries_402 = refusal.code in OF_BUDGETS and caller.client in LITELLM
+    status, kind = 400 if retries_402 else refusal.status, ERROR_TYPES.get(refusal.status, "api_error")
+    body = {"type": "error", "error": {"type": kind, "message": refusal.message}}
+    return Written(status, {}, body if caller.request_id is None else {**body, "request_id": caller.request_id})
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    return capped(body, tokens, ("max_tokens_to_sample",) if path.endswith("/complete") else ("max_tokens",))
+
+
+VERTEX_MODEL = re.compile(r"/publishers/anthropic/models/([^/:]+)(?=:)")
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    """Vertex names the model in the path, Anthropic in the body."""
+    return renamed_model(path, body, model, VERTEX_MODEL)
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    return None if path.endswith("/complete") else MessageEnding()
 
 
 DIALECT = Dialect(
@@ -99,5 +137,8 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"type"\s*:\s*"(?:message_start|message_delta|message_stop|completion|error)"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
     links=re.compile(rb'("results_url"\s*:\s*")https?://[^/"]+'),
 )

@@ -8,11 +8,61 @@ fields: merged field by field, the last statement wins.
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from gateway.call import Answer, SubPass, Usage
 from gateway.dialects.base import add_subpasses, add_units, last_wins
+from gateway.framing import Event
 from gateway.reading import child, count, items, text
 
 NO_REGION = frozenset({"global", "not_available"})
+
+
+def output_tokens_min(thinking: Any, maximum: int | None) -> int:
+    """A thinking budget must be smaller than the maximum, unless it may span several turns (interleaved)."""
+    given = child(thinking)
+    budget = count(given.get("budget_tokens")) if given.get("type") == "enabled" else None
+    return 1 if budget is None or (maximum is not None and budget >= maximum) else budget + 1
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """The usage object that `fold_message` reads."""
+    read, write = usage.cache_read_input_tokens or 0, usage.cache_write_input_tokens or 0
+    given = {} if usage.input_tokens is None else {
+        "input_tokens": usage.input_tokens - read - write,
+        "cache_creation_input_tokens": write,
+        "cache_read_input_tokens": read,
+    }  # fmt: skip
+    return {**given, "output_tokens": usage.output_tokens or 0}
+
+
+class MessageEnding:
+    """Ends the content blocks that are open, then the message."""
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+        self._has_begun = self._has_reason = self._has_ended = False
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        kind, index = event.get("type"), count(event.get("index")) or 0
+        self._has_begun = self._has_begun or kind == "message_start"
+        self._has_ended = self._has_ended or kind == "message_stop"
+        if kind == "content_block_start":
+            self._open.append(index)
+        elif kind == "content_block_stop" and index in self._open:
+            self._open.remove(index)
+        elif kind == "message_delta":
+            self._has_reason = self._has_reason or child(event, "delta").get("stop_reason") is not None
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if not self._has_begun:
+            return None
+        ends: list[dict[str, Any]] = [] if self._has_ended else [{"type": "message_stop"}]
+        if not self._has_reason:
+            delta = {"stop_reason": "max_tokens", "stop_sequence": None}
+            ends.insert(0, {"type": "message_delta", "delta": delta, "usage": usage_of(usage)})
+        stops = [{"type": "content_block_stop", "index": index} for index in self._open]
+        return [Event(end["type"], msgspec.json.encode(end)) for end in (*stops, *ends)]
 
 
 def fold_message(answer: Answer, data: Mapping[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from gateway.call import Answer, Ask, Excerpts, SubPass, Usage
+from gateway.edits import renamed
 from gateway.errors import Refusal
+from gateway.framing import Event
 from gateway.reading import amount, count, tidied
 
 T = TypeVar("T")
@@ -34,6 +37,38 @@ class Route(msgspec.Struct, frozen=True):
         return "call" if self.operation is not None else "start" if self.starts else "unbilled"
 
 
+class Caller(NamedTuple):
+    """To whom a refusal is written."""
+
+    client: str | None = None
+    """The tool's name, as `clients` knows it: tools stop at different answers."""
+    request_id: str | None = None
+
+
+class Written(NamedTuple):
+    """A refusal on the wire. The status may be another one than the refusal's own."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Ending(Protocol):
+    """How a running stream is ended from our side: with the dialect's own terminal events, so that tools take it for an
+    answer that reached its maximum. Keeps what these events must repeat (id, model, what is still open).
+
+    Made for one stream, and only where a budget may stop it: `meter.ending = dialect.ending(path, body)`. The meter
+    lets it `see` every event that passes; `meter.end(usage)` gives the bytes. Odd values never raise.
+    """
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """One event, decoded, as `fold` has it."""
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        """What ends the stream after the events seen; empty where it has ended. `None` where nothing can: it has not
+        begun, or is of a kind that is not known here. `usage`: what is billed up to now."""
+
+
 class Dialect(msgspec.Struct, frozen=True):
     """One wire format."""
 
@@ -47,8 +82,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """(answer, one JSON object: a whole answer or one event of a stream, provider) → taken in. Odd values never raise.
 
     The provider matters because servers that speak one wire format mean different things by it."""
-    refuse: Callable[[Refusal], tuple[dict[str, str], Any]]
-    """Headers and JSON body of a refusal, shaped so that tools of this dialect stop and show its message."""
+    refuse: Callable[[Refusal, Caller], Written]
+    """A refusal, shaped so that tools of this dialect stop and show its message."""
     links: re.Pattern[bytes] | None = None
     """Origins of addresses in unbilled answers that clients follow, with the key that they have for the gateway; group
     1 stands before the origin."""
@@ -56,6 +91,15 @@ class Dialect(msgspec.Struct, frozen=True):
     """A whole stream of this dialect shows that it is whole: by a terminal event, or by the reason why it stopped."""
     fold_headers: Callable[[Answer, Mapping[str, str]], None] | None = None
     """Takes what only the answer's header fields (case-insensitive) have, after the body."""
+    clamp: Callable[[str, str, bytes, int], bytes | None] | None = None
+    """(path, provider, decoded body, tokens) → the body with an output maximum of at most `tokens`, all other bytes as
+    sent. `None` where the operation has no such maximum. `tokens` below `Ask.output_tokens_min` breaks the request."""
+    reroute: Callable[[str, bytes, str], tuple[str, bytes] | None] | None = None
+    """(path with or without query, decoded body, model) → path and body that ask for this model instead, all else as
+    sent. `None` where that cannot be. As with `clamp`, a signature that the client made does not fit any more."""
+    ending: Callable[[str, bytes], Ending | None] | None = None
+    """(path, decoded body as the client sent it) → what can end the stream of its answer. `None`: nothing can, the
+    connection has to be aborted."""
 
 
 def route(
@@ -128,6 +172,28 @@ def entries(value: msgspec.Raw) -> list[msgspec.Raw] | None:
     given = bytes(value)
     return msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
 
+
+def renamed_model(
+    path: str, body: bytes, model: str, in_path: re.Pattern[str], field: str = "model"
+) -> tuple[str, bytes] | None:
+    """Path and body with another model where they name one: group 1 of `in_path`, and the body's `field`. `None` where
+    neither does."""
+    new = renamed(body, model, field)
+    plain, mark, query = path.partition("?")
+    found = in_path.search(plain)
+    if found is not None:
+        plain = plain[: found.start(1)] + quote(model, safe="") + plain[found.end(1) :]
+    return None if new is None and found is None else (plain + mark + query, body if new is None else new)
+
+
+def may_cache(body: bytes) -> Literal["5m", "1h"] | None:
+    """What `Ask.may_cache` says, for bodies that mark with `cache_control` or `cachePoint` what to cache."""
+    if b"cache_control" not in body and b"cachePoint" not in body:
+        return None
+    return "1h" if LONG_LIVED.search(body) else "5m"
+
+
+LONG_LIVED = re.compile(rb'"ttl"\s*:\s*"1h"')
 
 FIELD_NAME = re.compile(rb'name="(\w{1,40})"')
 FILE_NAME = re.compile(rb";\s*filename\*?=")

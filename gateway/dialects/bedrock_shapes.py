@@ -6,11 +6,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from gateway.call import Usage
+from gateway.dialects.base import Caller, Written
 from gateway.errors import Refusal
 from gateway.reading import count
 
-ERROR_TYPES = {400: "ValidationException", 401: "AccessDeniedException", 403: "AccessDeniedException",
-               404: "ResourceNotFoundException", 413: "ValidationException", 504: "ModelTimeoutException"}  # fmt: skip
+ERROR_TYPES = {400: "ValidationException", 401: "AccessDeniedException", 402: "ServiceQuotaExceededException",
+               403: "AccessDeniedException", 404: "ResourceNotFoundException", 413: "ValidationException",
+               429: "ThrottlingException", 504: "ModelTimeoutException"}  # fmt: skip
 MODEL = re.compile(r"/model/([^/]+)/")
 
 
@@ -35,7 +37,7 @@ def fold_counts(usage: Usage, data: Mapping[str, Any], *, suffix: str, only_miss
         usage.output_tokens = output
 
 
-def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
+def refuse(refusal: Refusal, caller: Caller) -> Written:
     """The AWS SDKs raise the exception that the header names, with `message`."""
     kind = ERROR_TYPES.get(refusal.status, "ServiceUnavailableException")
-    return {"x-amzn-errortype": kind}, {"message": refusal.message}
+    return Written(refusal.status, {"x-amzn-errortype": kind}, {"message": refusal.message})

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Usage
-from gateway.dialects.base import add_units, last_wins
-from gateway.errors import Refusal
+from gateway.dialects.base import Caller, Written, add_units, last_wins
+from gateway.errors import OF_LIMITS, Refusal
 from gateway.reading import child, count, items, largest
 
 OF_INPUT: dict[str | int, str] = {
@@ -26,13 +26,18 @@ OF_CACHE: dict[str | int, str] = {"AUDIO": "cache_read_audio_tokens", 4: "cache_
 GRPC_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    402: "FAILED_PRECONDITION",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
     502: "UNAVAILABLE",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+
+
+RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
 
 def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
@@ -67,7 +72,10 @@ def _fold_modalities(usage: Usage, details: Any, names: Mapping[Any, str]) -> No
             add_units(usage, **{name: entry.get("tokenCount")})
 
 
-def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
+def refuse(refusal: Refusal, caller: Caller) -> Written:
     """Google's error body."""
     status = GRPC_STATUS.get(refusal.status, "INTERNAL")
-    return {}, {"error": {"code": refusal.status, "message": refusal.message, "status": status}}
+    error: dict[str, Any] = {"code": refusal.status, "message": refusal.message, "status": status}
+    if refusal.code in OF_LIMITS:
+        error["details"] = [{"@type": RETRY_INFO, "retryDelay": f"{refusal.seconds}s"}]
+    return Written(refusal.status, {}, {"error": error})

@@ -10,8 +10,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, excerpts, read_request, route
+from gateway.call import Answer, Ask, Usage
+from gateway.dialects.base import (
+    NO_VALUE,
+    Dialect,
+    Ending,
+    add_units,
+    excerpts,
+    length_of,
+    may_cache,
+    read_request,
+    route,
+)
 from gateway.dialects.openai_shapes import (
     SESSION_KEYS,
     azure_deployment,
@@ -19,11 +29,15 @@ from gateway.dialects.openai_shapes import (
     fold_usage,
     named,
     refuse,
+    reroute,
     ticket_in,
+    usage_of,
 )
-from gateway.framing import data_of
+from gateway.edits import capped
+from gateway.framing import Event, data_of
 from gateway.reading import child, count, items, text
 
+LIST_OF_PROMPTS = re.compile(rb'\[\s*["\[]')
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
@@ -33,6 +47,9 @@ class _Request(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     service_tier: Any = None
+    n: Any = None
+    best_of: Any = None
+    prompt: msgspec.Raw = NO_VALUE
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
@@ -50,7 +67,14 @@ def read_ask(path: str, body: bytes) -> Ask:
         session_id=named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
+        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
+        may_cache=may_cache(body),
     )
+
+
+def _prompts(prompt: msgspec.Raw) -> int:
+    """A list of texts, or of lists of token ids, is so many prompts; a list of token ids is one."""
+    return (length_of(prompt) or 1) if LIST_OF_PROMPTS.match(bytes(prompt)) else 1
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -116,6 +140,63 @@ def is_usage_only(event: bytes) -> bool:
     return isinstance(chunk, dict) and chunk.get("choices") == []
 
 
+TAKES_THE_NEW_NAME = ("openai", "azure.ai.openai")
+MAXIMA = ("max_tokens", "max_completion_tokens")
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    """OpenAI's reasoning models reject `max_tokens`, other servers know nothing else."""
+    if "/conversations" in path:
+        return capped(body, tokens, ("completion_args",), ("max_tokens",))
+    if not path.endswith("/chat/completions"):
+        return capped(body, tokens, MAXIMA)
+    return capped(body, tokens, MAXIMA[::-1] if provider in TAKES_THE_NEW_NAME else MAXIMA)
+
+
+class ChatEnding:
+    """Ends each choice that is open, then states the usage where the client asked for it."""
+
+    def __init__(self, *, is_chat: bool, shows_usage: bool) -> None:
+        self._is_chat = is_chat
+        self._owes_usage = shows_usage
+        self._base: dict[str, Any] = {}
+        self._open: dict[int, bool] = {}
+        """Of each choice seen, whether it goes on."""
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        if not self._base and isinstance(event.get("choices"), list):
+            self._base = {name: value for name, value in event.items() if name in REPEATED}
+        for choice in (child(one) for one in items(event.get("choices"))):
+            index = count(choice.get("index")) or 0
+            self._open[index] = self._open.get(index, True) and not choice.get("finish_reason")
+        self._owes_usage = self._owes_usage and not (child(event, "usage") and not items(event.get("choices")))
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if not self._base:
+            return None
+        still_open = [index for index, is_open in (self._open or {0: True}).items() if is_open]
+        chunks: list[dict[str, Any]] = [{"choices": [self._end_of(index)]} for index in still_open]
+        if self._owes_usage:
+            chunks.append({"choices": [], "usage": usage_of(usage, "prompt_tokens", "completion_tokens")})
+        ends = [Event("", msgspec.json.encode(self._base | chunk)) for chunk in chunks]
+        return [*ends, Event("", b"[DONE]")]
+
+    def _end_of(self, index: int) -> dict[str, Any]:
+        said: dict[str, Any] = {"delta": {}} if self._is_chat else {"text": ""}
+        return {"index": index, **said, "logprobs": None, "finish_reason": "length"}
+
+
+REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", "provider"})
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    if "/conversations" in path:
+        return None
+    options = read_request(body, _StreamOptions).stream_options
+    is_chat = not path.endswith("/completions") or path.endswith(("/chat/completions", "/agents/completions"))
+    return ChatEnding(is_chat=is_chat, shows_usage=child(options).get("include_usage") is True)
+
+
 CONVERSATIONS = r"/v1/conversations(/[^/]+(/\w+(/[^/]+)?)?)?$"
 
 DIALECT = Dialect(
@@ -141,4 +222,7 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|"error"\s*:'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

@@ -5,15 +5,19 @@ never billed, nor is counting its input tokens.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from gateway.call import Answer, Ask, SubPass
+from gateway.dialects import openai_shapes
 from gateway.dialects.base import (
     NO_VALUE,
+    Caller,
     Dialect,
+    Written,
     add_subpasses,
     add_units,
     entries,
@@ -22,12 +26,15 @@ from gateway.dialects.base import (
     read_request,
     route,
 )
-from gateway.dialects.openai_shapes import SESSION_KEYS, fold_usage, named, refuse, ticket_in
+from gateway.dialects.openai_shapes import SESSION_KEYS, fold_usage, named, ticket_in
+from gateway.errors import OF_BUDGETS, Refusal
 from gateway.reading import child, count, items, text, value_of
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
+FIELD_MAX = 1000
+"""A header field holds so much of a message."""
 DEFAULT_IMAGE_MODEL = "gpt-image-1"
 """Of the image generation tool, where the request names none."""
 
@@ -105,6 +112,21 @@ def _fold_tools(answer: Answer, response: Mapping[str, Any], provider: str) -> N
 def _is_search(item: Mapping[str, Any]) -> bool:
     """`open_page` and `find_in_page` are steps of a search that is already billed."""
     return item.get("type") == "web_search_call" and child(item, "action").get("type", "search") == "search"
+
+
+def refuse(refusal: Refusal, caller: Caller) -> Written:
+    """Codex stops at once, with a readable sentence, only at the answer that says that a plan is used up."""
+    if refusal.code not in OF_BUDGETS or caller.client != "codex":
+        return openai_shapes.refuse(refusal, caller)
+    error = {"type": "usage_limit_reached", "message": refusal.message}
+    resets = {} if refusal.resets_at is None else {"resets_at": refusal.resets_at}
+    return Written(429, {"x-codex-promo-message": _field_value(refusal.message)}, {"error": error | resets})
+
+
+def _field_value(message: str) -> str:
+    """What a header field can carry, and Codex reads: one line of ASCII."""
+    plain = unicodedata.normalize("NFKD", " ".join(message.split())).encode("ascii", "ignore").decode()
+    return "".join(letter for letter in plain if letter.isprintable())[:FIELD_MAX]
 
 
 DIALECT = Dialect(

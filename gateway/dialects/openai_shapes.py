@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from gateway.call import Answer, Usage
-from gateway.dialects.base import add_units, last_wins
-from gateway.errors import Refusal
+from gateway.dialects.base import Caller, Written, add_units, last_wins, renamed_model
+from gateway.errors import OF_BUDGETS, OF_LIMITS, Refusal
 from gateway.reading import child, count, largest, text, usd
 
 SESSION_KEYS = ("session_id", "conversation_id", "thread_id")
@@ -151,7 +151,26 @@ def fold_error(answer: Answer, data: Mapping[str, Any]) -> None:
         answer.error = text(found.get("type")) or text(found.get("code")) or "error"
 
 
-def refuse(refusal: Refusal) -> tuple[dict[str, str], Any]:
-    """OpenAI's error body. Its SDKs and Codex print `message` and stop."""
-    error = {"message": refusal.message, "type": refusal.code, "param": None, "code": refusal.code}
-    return {}, {"error": error}
+def refuse(refusal: Refusal, caller: Caller) -> Written:
+    """OpenAI's error body. Its SDKs print `message` and stop; budgets are a 400, at which no tool tries again."""
+    kind, code = ("requests", "rate_limit_exceeded") if refusal.code in OF_LIMITS else (refusal.code, refusal.code)
+    status = 400 if refusal.code in OF_BUDGETS else refusal.status
+    return Written(status, {}, {"error": {"message": refusal.message, "type": kind, "param": None, "code": code}})
+
+
+def usage_of(usage: Usage, input_key: str, output_key: str) -> dict[str, Any]:
+    """The usage object that `fold_usage` reads."""
+    read, reasoning = usage.cache_read_input_tokens or 0, usage.reasoning_output_tokens or 0
+    given, written = usage.input_tokens or 0, usage.output_tokens or 0
+    return {
+        input_key: given,
+        f"{input_key}_details": {"cached_tokens": read},
+        output_key: written,
+        f"{output_key}_details": {"reasoning_tokens": reasoning},
+        "total_tokens": given + written,
+    }
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    """Of a request that names its model in the body, or in an Azure path."""
+    return renamed_model(path, body, model, DEPLOYMENT)

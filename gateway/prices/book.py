@@ -16,7 +16,7 @@ from gateway.call import Cost, PriceStatus, SubPass, Usage
 from gateway.prices.entries import OwnPrice, in_force, tier_of
 from gateway.prices.names import NAME_MAX, spellings, stems
 from gateway.prices.overrides import Overrides
-from gateway.prices.rates import Band, Parts, Rates, RateSet, is_floor, parts, whole
+from gateway.prices.rates import Band, Parts, Rates, RateSet, Worst, is_floor, parts, whole, worst
 from gateway.prices.snapshot import PROVIDERS, Model, Provider, Quote, load_snapshot
 from gateway.prices.supplement import SUPPLEMENT, ExtraRates, Factor, Supplement, load_supplement
 
@@ -170,6 +170,7 @@ class PriceBook:
         self._supplement = supplement
         self.overrides = overrides
         self._entry = lru_cache(CACHED_LOOKUPS)(self._look_up)
+        self._worst = lru_cache(CACHED_LOOKUPS)(_worst)
 
     @property
     def providers(self) -> frozenset[str]:
@@ -248,6 +249,33 @@ class PriceBook:
             contracted,
             main.guessed_model,
         )
+
+    def worst(
+        self,
+        provider: str,
+        model: str,
+        at: datetime,
+        input_tokens: int,
+        *,
+        service_tier: str | None = None,
+        region: str | None = None,
+        units: Mapping[str, float] | None = None,
+        cached_1h: bool = False,
+    ) -> Worst | None:
+        """The highest rates that a call with at most so much input can pay at a moment (UTC), before discounts; `None`
+        when there are none."""
+        region = region.lower() if region else None
+        dearest: Worst | None = None
+        for found in self._rate_sets(provider, (model,), at, tier_of(service_tier), region):
+            for number, band in enumerate(found.bands):
+                if band.over_input_tokens and input_tokens <= band.over_input_tokens:
+                    continue
+                if units:
+                    rates = worst(band.rates, units, cached_1h=cached_1h)
+                else:
+                    rates = self._worst(found, number, cached_1h)
+                dearest = rates if dearest is None else Worst(*map(max, dearest, rates))
+        return dearest
 
     def find(self, provider: str, model: str, at: datetime, *, service_tier: str | None = None) -> RateSet | None:
         """The rates a call of `model` would pay at a moment (UTC), before discounts; `None` when there are none."""
@@ -414,6 +442,10 @@ class PriceBook:
         if name in self._providers:
             return self._providers[name]
         return next((p for p in self._providers.values() if p.named is not None and p.named(name)), None)
+
+
+def _worst(rate_set: RateSet, band_number: int, cached_1h: bool) -> Worst:
+    return worst(rate_set.bands[band_number].rates, {}, cached_1h=cached_1h)
 
 
 def _called(provider: str) -> tuple[str, ...]:

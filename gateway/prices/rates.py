@@ -1,7 +1,7 @@
 """What one rate set makes of one usage: five parts in whole nano-USD, each rounded once, half to even."""
 
 from collections.abc import Mapping
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -199,6 +199,36 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
             *((1, rates.once.get(unit)) for unit, count in units.items() if count > 0),
         ),
     )
+
+
+class Worst(NamedTuple):
+    """The most that a call can pay, whole nano-USD, rounded up."""
+
+    input: int
+    """Per token, however it is read or cached."""
+    output: int
+    """Per token, of whatever kind."""
+    fees: int
+    """Of the call itself, and of the units that its request asks for."""
+
+
+def worst(rates: Rates, units: Mapping[str, float], *, cached_1h: bool) -> Worst:
+    """Token rates at their highest: each token may be fresh, or written to a cache (`cached_1h`: for an hour)."""
+    written = rates.cache_write_1h if cached_1h else rates.cache_write
+    read = (rates.input, written, rates.input_audio, rates.input_image)
+    made = (rates.output, rates.output_reasoning, rates.output_audio, rates.output_image)
+    fees = rates.each.get("requests", ZERO)
+    for unit, count in units.items():
+        fees += _quantity(count, UNITS_MAX) * rates.each.get(unit, ZERO) + rates.once.get(unit, ZERO)
+    return Worst(_highest(read), _highest(made), _up(fees))
+
+
+def _highest(rates: tuple[Decimal | None, ...]) -> int:
+    return _up(max((rate for rate in rates if rate is not None), default=ZERO))
+
+
+def _up(nano: Decimal) -> int:
+    return int(nano.to_integral_value(ROUND_CEILING))
 
 
 def is_floor(rates: Rates, usage: Usage) -> bool:

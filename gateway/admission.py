@@ -1,0 +1,337 @@
+"""Admission: a call goes on when every budget that covers it has room for it, waits while money is only held by others,
+and is refused when it is spent. `budgets.decide` decides; here is the waiting, and what a person is told."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
+from gateway.call import NANO, Ask, BudgetAction, Call
+from gateway.dialects.base import Dialect
+from gateway.errors import Refusal
+from gateway.ledger import now_us
+from gateway.periods import Period
+from gateway.quotes import Estimate, Quotes
+from gateway.tokens import Estimator
+
+MARGIN, MARGIN_TOKENS = 1.3, 256
+"""Counted input is taken for so much more: the error of the count (docs/metering.md)."""
+COUNTED_BYTES_MIN = 2048
+"""A shorter request is not counted: each of its bytes may be a token."""
+NEAR = 20
+"""With less left than so many calls like it, a stream is watched so closely that it can be ended properly."""
+HEADROOM = 1.25
+"""A hold that grows, grows by more than is needed just now."""
+
+
+class Admitted(msgspec.Struct):
+    """What a call got."""
+
+    hold: Hold
+    estimate: Estimate | None = None
+    """`None` where the model has no price."""
+    path: str | None = None
+    body: bytes | None = None
+    """What is sent in place of the client's own path and (decoded) body, where a budget asked for it."""
+    may_stop: bool = False
+    """The stream of the answer may have to be ended: a budget is nearly used up."""
+    enough_to: int = 0
+    """The hold is enough for so many bytes of content."""
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """What admission has to know of a asking."""
+
+    dialect: Dialect | None
+    ask: Ask
+    path: str
+    """As it goes upstream."""
+    body: bytes
+    """Decoded."""
+    region: str | None
+    provider: str
+    may_use: Callable[[str], bool]
+    """True for the models that the caller's key may use."""
+
+    def clamped(self, tokens: int) -> bytes | None:
+        """The body with a maximum of at most so many output tokens; `None` where it has none."""
+        clamp = None if self.dialect is None else self.dialect.clamp
+        return None if clamp is None else clamp(self.path, self.provider, self.body, tokens)
+
+    def for_model(self, model: str) -> "Asking | None":
+        reroute = None if self.dialect is None else self.dialect.reroute
+        changed = None if reroute is None else reroute(self.path, self.body, model)
+        return None if changed is None else msgspec.structs.replace(self, path=changed[0], body=changed[1])
+
+
+class _Waiter:
+    """A call that waits for money that others hold."""
+
+    def __init__(self, charges: tuple[Charge, ...], quote: Quote, started_us: int) -> None:
+        self.charges = charges
+        self.quote = quote
+        self.started_us = started_us
+        self.decided: asyncio.Future[tuple[Decision, Hold | None]] = asyncio.get_running_loop().create_future()
+
+
+class Admission:
+    """Admits calls to their budgets, and settles them."""
+
+    def __init__(
+        self,
+        budgets: Budgets,
+        quotes: Quotes,
+        estimator: Estimator,
+        wait_seconds: float,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        self.budgets = budgets
+        self._quotes = quotes
+        self._estimator = estimator
+        self._wait_seconds = wait_seconds
+        self._clock = clock
+        self._waiting: dict[Account, deque[_Waiter]] = {}
+
+    # -- before the call ----------------------------------------------------------------------------------------
+
+    async def admit(self, call: Call, asking: Asking) -> Admitted | None:
+        """Hold money for a call in all its budgets; `None` where there is none. Raises the refusal `budget_exceeded`.
+
+        Sets `held_nano` and `budget_action` of the call, and its model where another one is asked for.
+        """
+        charges = self.budgets.charges(call)
+        if not charges:
+            return None
+        estimate = self._estimate(call, asking)
+        if estimate is None:  # its budgets count it among those that cost nobody knows what
+            return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
+        decision = self._decide(charges, estimate.quote)
+        if not decision.is_untouched:
+            estimate = await self._estimate_well(call, asking, estimate)
+            decision = self._decide(charges, estimate.quote)
+        if not decision.is_untouched and (other := self._rerouted(call, asking, charges)) is not None:
+            asking, charges = other, self.budgets.charges(call)
+            estimate = await self._estimate_well(call, asking, estimate)
+            decision = self._decide(charges, estimate.quote)
+        hold: Hold | None = None
+        if decision.verdict == "wait":
+            decision, hold = await self._wait(charges, estimate.quote, call.started_us, decision)
+        if decision.verdict == "refuse":
+            call.budget_action = "blocked"
+            raise _refusal(decision, self._clock())
+        call.budget_action = call.budget_action or self._soft_action(charges, estimate.quote)
+        if hold is None:
+            hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
+        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and self._is_near(hold))
+        if call.budget_action == "rerouted":
+            admitted.path, admitted.body = asking.path, asking.body
+        if decision.tokens is not None:
+            call.budget_action = "clamped"
+            call.max_output_tokens = max(1, decision.tokens // asking.ask.choices)
+            admitted.body = asking.clamped(call.max_output_tokens)
+        return self._admitted(call, admitted)
+
+    def admit_now(self, call: Call, ask: Ask, region: str | None) -> Admitted | None:
+        """The same for what cannot wait, and cannot be lowered: a response in a session."""
+        charges = self.budgets.charges(call)
+        if not charges:
+            return None
+        estimate = self._quotes.quote(call, ask, region, 0)
+        if estimate is None:
+            return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
+        quote = estimate.quote._replace(clamps=False, stops=True)
+        decision = self._decide(charges, quote, waited=True)
+        if decision.verdict == "refuse":
+            call.budget_action = "blocked"
+            raise _refusal(decision, self._clock())
+        call.budget_action = self._soft_action(charges, quote)
+        hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
+        return self._admitted(call, Admitted(hold, estimate))
+
+    def demand(self, call: Call) -> None:
+        """For what is billed later, and holds nothing: a batch. Raises the refusal `budget_exceeded` when a budget that
+        covers it is spent."""
+        now = self._clock()
+        for charge in hard(self.budgets.charges(call)):
+            charge.account.expire(now)
+            if charge.account.spent >= charge.account.limit(now):
+                call.budget_action = "blocked"
+                raise _refusal(Decision("refuse", account=charge.account), now)
+
+    def _decide(self, charges: Sequence[Charge], quote: Quote, *, waited: bool = False) -> Decision:
+        able = hard(charges)
+        waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
+        return decide(able, quote, self._clock(), waiting=waiting, waited=waited)
+
+    def _estimate(self, call: Call, asking: Asking) -> Estimate | None:
+        return self._quotes.quote(call, asking.ask, asking.region, len(asking.body))
+
+    async def _estimate_well(self, call: Call, asking: Asking, known: Estimate) -> Estimate:
+        """Now that it matters: with the input counted, and the request tried whether its maximum can be lowered."""
+        estimate: Estimate | None = known
+        if len(asking.body) >= COUNTED_BYTES_MIN:
+            tokens = await self._estimator.request_tokens(call.provider or "", call.request_model, asking.body)
+            most = round(tokens * MARGIN) + MARGIN_TOKENS
+            estimate = self._quotes.quote(call, asking.ask, asking.region, len(asking.body), input_tokens=most)
+        estimate = estimate or known
+        clamps = estimate.quote.clamps and asking.clamped(1) is not None
+        return estimate._replace(quote=estimate.quote._replace(clamps=clamps))
+
+    def _rerouted(self, call: Call, asking: Asking, charges: Sequence[Charge]) -> Asking | None:
+        """The same request for the model that a budget names, where it can ask for it."""
+        model = next((m for charge in hard(charges) if (m := charge.account.budget.reroute_to)), None)
+        if model is None or model == call.request_model or not asking.may_use(model):
+            return None
+        if (changed := asking.for_model(model)) is not None:
+            call.request_model, call.budget_action = model, "rerouted"
+        return changed
+
+    def _soft_action(self, charges: Sequence[Charge], quote: Quote) -> BudgetAction:
+        """What budgets that enforce nothing say to the call."""
+        now = self._clock()
+        soft = [charge for charge in charges if not charge.account.budget.is_hard]
+        shadows = [each for each in soft if each.account.budget.on_exceed != "warn"]
+        if shadows and decide(shadows, quote, now, waited=True).verdict == "refuse":
+            return "shadow_blocked"
+        for charge in soft:
+            account = charge.account
+            account.expire(now)
+            if account.spent + account.held + charge.part(quote.usual) > account.limit(now):
+                return "warned"
+        return "none"
+
+    def _is_near(self, hold: Hold) -> bool:
+        """True when some calls like this one would use up a budget."""
+        now = self._clock()
+        return any(
+            charge.account.limit(now) - charge.account.spent - charge.account.ceilings < NEAR * hold.ceiling
+            for charge in hard(hold.charges)
+        )
+
+    def _admitted(self, call: Call, admitted: Admitted) -> Admitted:
+        call.held_nano = admitted.hold.amount
+        call.budget_action = call.budget_action or "none"
+        return admitted
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    async def _wait(
+        self, charges: tuple[Charge, ...], quote: Quote, started_us: int, decision: Decision
+    ) -> tuple[Decision, Hold | None]:
+        """Wait for settlements, first come, first served, for a bounded time."""
+        account = decision.account
+        assert account is not None
+        waiter = _Waiter(charges, quote, started_us)
+        self._waiting.setdefault(account, deque()).append(waiter)
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                return await asyncio.shield(waiter.decided)
+        except TimeoutError:
+            if waiter.decided.done():
+                return waiter.decided.result()
+            return self._decide(charges, quote, waited=True), None
+        except asyncio.CancelledError:
+            if waiter.decided.done() and (hold := waiter.decided.result()[1]) is not None:
+                self.settle(hold, 0)
+            raise
+        finally:
+            if (queue := self._waiting.get(account)) is not None and not waiter.decided.done():
+                queue.remove(waiter)
+                if not queue:
+                    del self._waiting[account]
+            waiter.decided.cancel()
+
+    def _wake(self, account: Account) -> None:
+        """Decide anew for those that wait for an account, as far as they fit in."""
+        queue = self._waiting.get(account)
+        while queue:
+            waiter = queue[0]
+            decision = decide(hard(waiter.charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
+            if decision.verdict == "wait":
+                return
+            hold = None
+            if decision.verdict == "admit":
+                hold = self.budgets.hold(waiter.charges, decision.amount, decision.ceiling, waiter.started_us)
+            queue.popleft()
+            waiter.decided.set_result((decision, hold))
+        self._waiting.pop(account, None)
+
+    def wake_all(self) -> None:
+        """The limits have changed."""
+        for account in list(self._waiting):
+            self._wake(account)
+
+    # -- while it runs, and at its end --------------------------------------------------------------------------
+
+    def grow(self, hold: Hold, cost: int) -> bool:
+        """Keep a hold ahead of the running cost of its stream. False when a budget has not so much left."""
+        now = self._clock()
+        cost, ahead = min(cost, hold.ceiling), min(int(cost * HEADROOM), hold.ceiling)
+        return self.budgets.grow(hold, ahead, now) or self.budgets.grow(hold, cost, now)
+
+    def settle(self, hold: Hold, cost: int | None) -> None:
+        """Once per hold: see `Budgets.settle`."""
+        self.budgets.settle(hold, cost)
+        if self._waiting:
+            for charge in hold.charges:
+                self._wake(charge.account)
+
+    def post(self, call: Call) -> None:
+        """What held nothing: a batch's results."""
+        self.budgets.post(call, cost_of(call))
+
+    def correct(self, before: Call, now: Call) -> None:
+        """A call that was posted costs something else."""
+        self.budgets.post(before, -(cost_of(before) or 0))
+        self.budgets.post(now, cost_of(now) or 0)
+
+    def learn(self, call: Call, estimate: Estimate, request_bytes: int, content_bytes: int) -> None:
+        self._quotes.learn(call, estimate, request_bytes, content_bytes)
+
+    def remaining(self, hold: Hold) -> int | None:
+        """What is left of the tightest of the call's budgets, nano-USD."""
+        found = tightest(hold.charges, self._clock())
+        return None if found is None else found[1]
+
+
+# -- what a person is told ----------------------------------------------------------------------------------------
+
+
+def _refusal(decision: Decision, now: int) -> Refusal:
+    account = decision.account
+    assert account is not None
+    budget = account.budget
+    limit, left = account.limit(now), account.limit(now) - account.spent
+    scope = f"{budget.scope.kind} {account.value}" if account.value else str(budget.scope)
+    state = f"{usd(account.spent)} of {usd(limit)} spent"
+    if account.held:
+        state += f", {usd(account.held)} held by {account.holds} running calls"
+    if left > 0:
+        state += "; what is left does not pay for this call"
+    ends = account.frees_at(now)
+    resets = f" It begins anew on {_local(ends, budget.timezone)}." if ends is not None else ""
+    owner = f"{budget.owner} or an administrator" if budget.owner else "an administrator"
+    return Refusal(
+        "budget_exceeded",
+        f"Outlay: the budget {budget.name} ({scope}, {_per(budget.period)}) is used up: {state}.{resets} "
+        f"To go on, ask {owner} to raise it: `outlay budgets raise {budget.name}`. [budget_exceeded]",
+        resets_at=None if ends is None else ends // 1_000_000,
+    )
+
+
+def _per(period: Period) -> str:
+    return {"total": "in all", "rolling_24h": "in 24 hours"}.get(period, f"per {period}")
+
+
+def usd(nano: int) -> str:
+    """For reading: in cents, or finer where cents show nothing."""
+    amount = nano / NANO
+    return f"${amount:,.2f}" if not 0 < abs(amount) < 0.1 else f"${amount:.4f}"
+
+
+def _local(at_us: int, zone: str) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M ") + zone
