@@ -106,8 +106,11 @@ class KeysApi:
         ]  # fmt: skip
 
     async def list_keys(self, asked: Asked) -> KeyList:
-        seen = [key for key in self._ring.all() if grants.outside(asked.principal, key.created) is None]
-        return KeyList([_shown(asked.principal, key) for key in seen])
+        def told() -> list[KeyInfo]:
+            seen = (key for key in self._ring.all() if grants.outside(asked.principal, key.created) is None)
+            return [_shown(asked.principal, key) for key in seen]
+
+        return KeyList(await asyncio.to_thread(told))
 
     async def get_key(self, asked: Asked) -> KeyHistory:
         key = self._seen(asked)
@@ -209,7 +212,7 @@ def _not_possible(what: str) -> ApiError:
 
 
 class WhichPrice(msgspec.Struct, forbid_unknown_fields=True):
-    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    model: Annotated[str, Meta(min_length=1, max_length=200, examples=["gpt-4.1"])]
     provider: (
         Annotated[str, Meta(min_length=1, max_length=200, description="What calls to it pay: openai, …")] | None
     ) = None

@@ -3,12 +3,15 @@
 Nothing here is by person, and nothing lists tasks or tickets: they are asked for by name.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from gateway.budgets_api import OwnBudget
 from gateway.call import Principal, Role, TicketPolicy, TicketState
 from gateway.control import ID, AwayError, Control
 from gateway.endpoints import ApiError, Asked, Endpoint, Line
@@ -16,9 +19,13 @@ from gateway.errors import Refusal
 from gateway.routes import written_out
 from gateway.tickets import Tickets
 
+SHAPE = r"[^\x00-\x1f\x7f-\x9f]{1,512}"
 TICKETS_IN_LINE = 3
 OWN_SPEND_SECONDS, BRANCH_SECONDS = 2.0, 0.3
 """All else about a key is known at once. Programs that ask about a branch want nothing else, and do not wait long."""
+
+
+Amount = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "number"})]
 
 
 class Spend(msgspec.Struct):
@@ -30,10 +37,10 @@ class Spend(msgspec.Struct):
 
 
 class KeySpend(msgspec.Struct):
-    """What a key sees of its own spend."""
+    """What a key sees of its own spend, amounts as they came."""
 
-    today_usd: Decimal
-    month_usd: Decimal
+    today_usd: Amount
+    month_usd: Amount
     unpriced_calls: int
 
 
@@ -99,7 +106,7 @@ class Me(msgspec.Struct, kw_only=True):
     role: Role | None
     ticket_policy: TicketPolicy
     spend: KeySpend | None
-    budgets: list[msgspec.Raw]
+    budgets: list[OwnBudget]
     branch_tickets: list[BranchTicket] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -115,9 +122,10 @@ class Format(msgspec.Struct, forbid_unknown_fields=True):
 class Api:
     """The endpoints for holders of gateway keys."""
 
-    def __init__(self, tickets: Tickets, control: Control) -> None:
+    def __init__(self, tickets: Tickets, control: Control, budgets: Callable[[Principal], list[OwnBudget]]) -> None:
         self._tickets = tickets
         self._control = control
+        self._budgets = budgets
 
     def endpoints(self) -> list[Endpoint]:
         away = {503: "The control plane is not running, or took too long."}
@@ -128,11 +136,11 @@ class Api:
             ),
             Endpoint(
                 method="GET", path=r"/-/api/v1/tasks/{id:[\s\S]+}", access="key", summary="What a task has cost.",
-                serve=self.task, query=Format, answer=TaskSpend, refuses=away, may_be_line=True,
+                serve=self.task, query=Format, answer=TaskSpend, refuses=away, may_be_line=True, shapes={"id": SHAPE},
             ),
             Endpoint(
                 method="GET", path=r"/-/api/v1/tickets/{id:[\s\S]+}", access="key", summary="What a ticket has cost.",
-                serve=self.ticket, query=Format, answer=TicketSpend, refuses=away, may_be_line=True,
+                serve=self.ticket, query=Format, answer=TicketSpend, refuses=away, may_be_line=True, shapes={"id": SHAPE},
             ),
         ]  # fmt: skip
 
@@ -145,7 +153,7 @@ class Api:
             key_id=principal.key_id, user_id=principal.user_id, team_id=principal.team_id, ticket=principal.ticket,
             purpose=principal.purpose, models=principal.models, upstreams=principal.upstreams,
             expires_at=None if ends is None else datetime.fromtimestamp(ends, UTC), role=principal.role,
-            ticket_policy=self._tickets.policy_of(principal), spend=spend, budgets=[],
+            ticket_policy=self._tickets.policy_of(principal), spend=spend, budgets=self._budgets(principal),
         )  # fmt: skip
         if query.branch is not None:
             of_branch = self._tickets.of_branch(query.branch, query.repo)

@@ -23,6 +23,7 @@ from gateway.api import Api
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile
 from gateway.budgets import Budgets
+from gateway.budgets_api import BudgetsApi
 from gateway.call import Principal
 from gateway.claims import Claims
 from gateway.config import Config
@@ -121,7 +122,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         headers = credentials.readable(request.headers)
         return credentials.authenticate_api(key_ring, config.auth.mode, headers, request.raw_path)
 
-    parts = (Api(tickets, control), KeysApi(key_ring, tickets), PricesApi(book, config.prices.policy))
+    of_budgets = BudgetsApi(budget_file(config), admission.budgets)
+    parts = (
+        Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets), PricesApi(book, config.prices.policy),
+        of_budgets,
+    )  # fmt: skip
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)

@@ -73,6 +73,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     refuses: Mapping[int, str] = {}
     """What else it may answer, by status: beside what follows from access, body and query."""
     may_be_line: bool = False
+    shapes: Mapping[str, str] = {}
+    """Patterns of the path's parts, for the description alone."""
 
     def admits(self, principal: Principal) -> bool:
         return self.access == "key" or _RANKS[principal.role] >= _RANKS[self.access]

@@ -24,8 +24,7 @@ def _text(meaning: str) -> Meta:
 
 
 def _texts(meaning: str) -> Meta:
-    items = {"type": "string", **_TEXT_SCHEMA}
-    return Meta(extra_json_schema={"maxItems": ENTRIES_MAX, "items": items, "description": meaning})
+    return Meta(extra_json_schema={"maxItems": ENTRIES_MAX, "description": meaning})
 
 
 class Grant(msgspec.Struct, kw_only=True):
@@ -37,8 +36,8 @@ class Grant(msgspec.Struct, kw_only=True):
     ticket: Annotated[str, _text("Ticket that all its calls belong to.")] | None = None
     ticket_policy: TicketPolicy | None = None
     purpose: Purpose | None = None
-    models: Annotated[tuple[str, ...], _texts("Only these models: globs.")] = ()
-    upstreams: Annotated[tuple[str, ...], _texts("Only these upstreams.")] = ()
+    models: Annotated[tuple[Annotated[str, _text("A glob.")], ...], _texts("Only these models.")] = ()
+    upstreams: Annotated[tuple[Annotated[str, _text("A name.")], ...], _texts("Only these upstreams.")] = ()
     role: Role | None = None
 
 

@@ -65,7 +65,7 @@ def _operation(each: Endpoint, by_kind: Mapping[str, Any]) -> dict[str, Any]:
         "responses": {str(status): answer for status, answer in sorted(_responses(each, by_kind))},
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
+        {"name": name, "in": "path", "required": True, "schema": _shape(each.shapes.get(name))} for name in names
     ]
     if each.query is not None:
         parameters += _query(each.query)
@@ -75,6 +75,10 @@ def _operation(each: Endpoint, by_kind: Mapping[str, Any]) -> dict[str, Any]:
         content = {"application/json": {"schema": by_kind[repr(each.body)]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _shape(pattern: str | None) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1} | ({} if pattern is None else {"pattern": f"^{pattern}$"})
 
 
 def _query(kind: Any) -> Iterator[dict[str, Any]]:
@@ -109,10 +113,10 @@ def _schema(kind: type) -> dict[str, Any]:
 
 
 def _amounts(value: Any) -> Any:
-    """Exact amounts are numbers here, with all their decimals."""
+    """Exact amounts are numbers here, with all their decimals; what takes them may take strings as well."""
     if isinstance(value, dict):
         if value.get("format") == "decimal":
             rest = {key: inner for key, inner in value.items() if key not in ("type", "format")}
-            return {**rest, "type": "number"}
+            return rest if "anyOf" in rest else {**rest, "type": "number"}
         return {key: _amounts(inner) for key, inner in value.items()}
     return [_amounts(inner) for inner in value] if isinstance(value, list) else value
