@@ -128,7 +128,7 @@ class Api:
         self._budgets = budgets
 
     def endpoints(self) -> list[Endpoint]:
-        away = {503: "The control plane is not running, or took too long."}
+        away, named = {503: "The control plane is not running, or took too long."}, {"id": SHAPE}
         return [
             Endpoint(
                 method="GET", path="/-/api/v1/me", access="key", summary="The key that asks.",
@@ -136,11 +136,11 @@ class Api:
             ),
             Endpoint(
                 method="GET", path=r"/-/api/v1/tasks/{id:[\s\S]+}", access="key", summary="What a task has cost.",
-                serve=self.task, query=Format, answer=TaskSpend, refuses=away, may_be_line=True, shapes={"id": SHAPE},
+                serve=self.task, query=Format, answer=TaskSpend, refuses=away, may_be_line=True, shapes=named,
             ),
             Endpoint(
                 method="GET", path=r"/-/api/v1/tickets/{id:[\s\S]+}", access="key", summary="What a ticket has cost.",
-                serve=self.ticket, query=Format, answer=TicketSpend, refuses=away, may_be_line=True, shapes={"id": SHAPE},
+                serve=self.ticket, query=Format, answer=TicketSpend, refuses=away, may_be_line=True, shapes=named,
             ),
         ]  # fmt: skip
 
