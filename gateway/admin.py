@@ -2,15 +2,17 @@
 
 from aiohttp import web
 
-from gateway.ledger import Ledger
+from gateway.budgets import Budgets
+from gateway.ledger import Ledger, now_us
 from gateway.telemetry import CONTENT_TYPE, Telemetry
 
 
 class Admin:
     """Health and metrics."""
 
-    def __init__(self, ledger: Ledger, telemetry: Telemetry) -> None:
+    def __init__(self, ledger: Ledger, telemetry: Telemetry, budgets: Budgets) -> None:
         self._ledger = ledger
+        self._budgets = budgets
         self._telemetry = telemetry
         self.draining = False
 
@@ -34,6 +36,7 @@ class Admin:
         return web.json_response({"status": "ready"})
 
     async def metrics(self, request: web.Request) -> web.Response:
+        self._telemetry.balances(self._budgets, now_us())
         self._telemetry.journal_failed.set(self._ledger.failure is not None)
         return web.Response(body=self._telemetry.render(), headers={"Content-Type": CONTENT_TYPE})
 

@@ -16,6 +16,7 @@ from gateway.errors import Refusal
 from gateway.ledger import now_us
 from gateway.periods import Period
 from gateway.quotes import Estimate, Quotes
+from gateway.scopes import Scope
 from gateway.tokens import Estimator
 
 MARGIN, MARGIN_TOKENS = 1.3, 256
@@ -130,7 +131,7 @@ class Admission:
         if call.budget_action == "rerouted":
             admitted.path, admitted.body = asking.path, asking.body
         if decision.tokens is not None:
-            call.budget_action = "clamped"
+            call.budget_action = "rerouted" if call.budget_action == "rerouted" else "clamped"
             call.max_output_tokens = max(1, decision.tokens // asking.ask.choices)
             admitted.body = asking.clamped(call.max_output_tokens)
         return self._admitted(call, admitted)
@@ -306,7 +307,7 @@ def _refusal(decision: Decision, now: int) -> Refusal:
     assert account is not None
     budget = account.budget
     limit, left = account.limit(now), account.limit(now) - account.spent
-    scope = f"{budget.scope.kind} {account.value}" if account.value else str(budget.scope)
+    scope = Scope(budget.scope.kind, account.value) if account.value else budget.scope
     state = f"{usd(account.spent)} of {usd(limit)} spent"
     if account.held:
         state += f", {usd(account.held)} held by {account.holds} running calls"
@@ -318,7 +319,8 @@ def _refusal(decision: Decision, now: int) -> Refusal:
     return Refusal(
         "budget_exceeded",
         f"Outlay: the budget {budget.name} ({scope}, {_per(budget.period)}) is used up: {state}.{resets} "
-        f"To go on, ask {owner} to raise it: `outlay budgets raise {budget.name}`. [budget_exceeded]",
+        f"To go on, ask {owner} for a raise: `outlay budgets raise {budget.name} --by-usd … --until … --reason …`. "
+        "[budget_exceeded]",
         resets_at=None if ends is None else ends // 1_000_000,
     )
 

@@ -73,10 +73,10 @@ def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.
         raise UserError(str(error)) from None
 
 
-def budget_file(config: Config) -> BudgetFile:
-    """Where this installation's budgets are written down."""
+def budget_file(config: Config, data: Path | None = None) -> BudgetFile:
+    """Where this installation's budgets are written down. `data`: a data folder other than that of the settings."""
     toml = None if config.file is None else Path(config.file).parent / "budgets.toml"
-    return BudgetFile(Path(config.ledger.dir), config.budgets, toml)
+    return BudgetFile(data or Path(config.ledger.dir), config.budgets, toml)
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +95,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
         control = Control(ledger.dir)
-        balances = Balances(ledger.dir, budget_file(config), admission, control, gateway_id)
+        balances = Balances(ledger.dir, budget_file(config), admission.budgets, gateway_id, control, admission.wake_all)
         balances.start()
         ledger.checkpoint = balances.checkpoint
         interrupted = ledger.start()
@@ -107,7 +107,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
     telemetry = Telemetry()
-    admin = Admin(ledger, telemetry)
+    admin = Admin(ledger, telemetry, admission.budgets)
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     tracker.refresh()

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.admission import Admission
 from gateway.budget_file import BudgetFile
 from gateway.budgets import Account, Budget, Budgets, Sum, cost_of
 from gateway.call import Call
@@ -61,17 +60,20 @@ class Balances:
         self,
         data_dir: Path,
         file: BudgetFile,
-        admission: Admission,
-        control: Control,
-        gateway_id: str,
+        budgets: Budgets,
+        gateway_id: str = "",
+        control: Control | None = None,
+        on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = now_us,
     ) -> None:
+        """`gateway_id`: whose own calls are posted without the journal. `control`: who knows the ledger's sums.
+        `on_change` is called when limits or balances have changed."""
         self._journal = data_dir / "journal"
         self._checkpoint = data_dir / BALANCES
         self._file = file
-        self._admission = admission
-        self._budgets: Budgets = admission.budgets
+        self._budgets = budgets
         self._control = control
+        self._on_change = on_change
         self._gateway_id = gateway_id
         self._clock = clock
         self._through: dict[str, int] = {}
@@ -123,11 +125,13 @@ class Balances:
         if budgets is None or budgets == list(self._budgets):
             return False
         fresh = self._budgets.replace(budgets)
-        self._admission.wake_all()
+        self._on_change()
         return bool(fresh)
 
     async def _ask(self) -> bool:
         """Take over the ledger's own sums. False when they could not be had."""
+        if self._control is None:
+            return True
         self._catch_up()  # what others wrote by now is in the answer, and must not be posted after it
         before_us = self._clock()
         question = [_question(budget, before_us) for budget in self._budgets]
@@ -142,7 +146,7 @@ class Balances:
             self._budgets.not_told()
             raise
         self._budgets.told(sums, before_us)
-        self._admission.wake_all()
+        self._on_change()
         return True
 
     # -- the journal --------------------------------------------------------------------------------------------

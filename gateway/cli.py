@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from gateway import app, hook_cli, keys, keys_cli, run_cli
+from gateway import app, budgets_cli, hook_cli, keys, keys_cli, run_cli
 from gateway.config import Config, LedgerSettings, secret
 from gateway.errors import UserError
 from gateway.options import config_option, json_option, settings
@@ -49,7 +49,7 @@ def outlay() -> None:
     """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
 
 
-for _command in (run_cli.run, run_cli.env_, hook_cli.hook, keys_cli.keys_):
+for _command in (budgets_cli.budgets_, run_cli.run, run_cli.env_, hook_cli.hook, keys_cli.keys_):
     outlay.add_command(_command)
 
 

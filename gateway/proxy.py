@@ -3,12 +3,12 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
 
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, hashing, keys, routes
+from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
 from gateway.admission import Admission, Asking
 from gateway.afterwards import Afterwards
 from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
@@ -150,9 +150,11 @@ class Proxy:
                 plain = self._decoded(body, headers.get("content-encoding", ""))
                 ask = _read_ask(dialect, target.path if call.operation == "realtime" else path, plain)
                 models = (ask.model,)
-            elif kind == "start":
-                models = self._models_of_batch(principal, path, headers, body)
-            for model in models:
+            elif kind == "start" and (principal.models or self._config.prices.policy == "block"):
+                plain = self._decoded(body, headers.get("content-encoding", ""))
+                models = _models_of_batch(path, plain)
+            also = submodels.named(plain) if principal.models and kind != "unbilled" else ()
+            for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
@@ -172,7 +174,8 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
+                check = functools.partial(keys.check_model, principal) if principal.models else None
+                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, check, own=own)
             region = region_of(upstream, path)
             may_use = functools.partial(keys.may_use, principal)
             asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
@@ -329,22 +332,6 @@ class Proxy:
                 "blocked. An administrator can add one to config/prices.toml.",
             )
 
-    def _models_of_batch(
-        self, principal: Principal, path: str, headers: dict[str, str], body: bytes
-    ) -> Collection[str]:
-        """The models that a new batch asks for; none where any may be asked. Raises the refusal `forbidden` where the
-        request does not show them."""
-        if not principal.models and self._config.prices.policy != "block":
-            return ()
-        models = batches.models_of(path, self._decoded(body, headers.get("content-encoding", "")))
-        if models is None:
-            raise Refusal(
-                "forbidden",
-                "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
-                "Use a key that may use all models, or ask without a batch.",
-            )
-        return models
-
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
@@ -370,10 +357,12 @@ class Proxy:
         ask: Ask,
         path: str,
         fields: credentials.Fields,
+        check: Callable[[str], None] | None,
         *,
         own: bool,
     ) -> web.StreamResponse:
-        """Relay a WebSocket session. `own`: with the client's own credential. Raises refusals of the upstream."""
+        """Relay a WebSocket session. `own`: with the client's own credential; `check`: of the models that it names on
+        its way. Raises refusals of the upstream."""
         name = call.upstream or ""
         upstream = self._config.upstreams[name]
         protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
@@ -384,7 +373,7 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission)
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission, check)
             return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
@@ -563,6 +552,18 @@ def _own_address(request: web.Request, path: str) -> str:
     plain, own = path.partition("?")[0], request.raw_path.partition("?")[0]
     scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
     return f"{scheme}://{request.host}{own.removesuffix(plain)}"
+
+
+def _models_of_batch(path: str, body: bytes) -> Collection[str]:
+    """The models that a new batch asks for. Raises the refusal `forbidden` where the request does not show them."""
+    models = batches.models_of(path, body)
+    if models is None:
+        raise Refusal(
+            "forbidden",
+            "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
+            "Use a key that may use all models, or ask without a batch.",
+        )
+    return models
 
 
 def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:

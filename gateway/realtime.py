@@ -3,11 +3,13 @@ its own, recorded before its last message goes out."""
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
 
+from gateway import submodels
 from gateway.admission import Admission
 from gateway.answers import cut_off, own_headers
 from gateway.books import Books, OpenCall
@@ -48,14 +50,23 @@ class Session:
     """One session. `call` is what is known of its caller: the template of each response's record."""
 
     def __init__(
-        self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books, admission: Admission
+        self,
+        call: Call,
+        dialect: Dialect,
+        ask: Ask,
+        region: str | None,
+        books: Books,
+        admission: Admission,
+        check: Callable[[str], None] | None = None,
     ) -> None:
+        """`check` raises the refusal `forbidden` for a model that the caller's key may not use."""
         self._call = call
         self._dialect = dialect
         self._ask = ask
         self._region = region
         self._books = books
         self._admission = admission
+        self._check = check
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
@@ -105,6 +116,9 @@ class Session:
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
+                if self._check is not None:
+                    for model in submodels.named(_bytes(message)):
+                        self._check(model)
                 open_call = self._begin()
                 if ASKED.search(_bytes(message)):
                     open_call.free_without_usage = False

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from gateway.budgets import Account, Budgets
 from gateway.call import NANO, Call
 
 MODELS_MAX = 1000
@@ -49,6 +50,15 @@ class Telemetry:
         self.unrecorded = Counter(
             "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
         )
+        self._budgets = {
+            what: Gauge(f"outlay_budget_{what}_usd", f"{text}, all accounts of a template together.", ("budget",),
+                        registry=self.registry)
+            for what, text in (
+                ("limit", "What a budget may spend in its present period"),
+                ("spent", "What it has spent of that"),
+                ("held", "What it holds for running calls"),
+            )
+        }  # fmt: skip
         self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
@@ -58,6 +68,22 @@ class Telemetry:
         """Count what was no evidence, each as `source:reason`."""
         for each in evidence:
             self.ignored_evidence.labels(*each.split(":")).inc()
+
+    def balances(self, budgets: Budgets, at_us: int) -> None:
+        """Take over the balances of now."""
+        for gauge in self._budgets.values():
+            gauge.clear()
+        accounts_of: dict[str, list[Account]] = {}
+        for account in budgets.accounts():
+            if account.period.has(at_us):
+                account.expire(at_us)
+                accounts_of.setdefault(account.budget.name, []).append(account)
+        for budget in budgets:
+            accounts = accounts_of.get(budget.name, [])
+            limit = sum(each.limit(at_us) for each in accounts) if accounts else budget.limit_of("", at_us)
+            self._budgets["limit"].labels(budget.name).set(limit / NANO)
+            self._budgets["spent"].labels(budget.name).set(sum(each.spent for each in accounts) / NANO)
+            self._budgets["held"].labels(budget.name).set(sum(each.held for each in accounts) / NANO)
 
     def finished(self, call: Call) -> None:
         """Count one closed call."""

@@ -1,0 +1,419 @@
+"""Budgets on a running gateway: what was spent, by the ledger and by the provider, and what was not allowed."""
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from gateway.budget_file import BudgetFile, BudgetTable
+from gateway.config import Server, Upstream
+from gateway.keys import Keys
+from tests.conftest import Running, StartGateway
+from tests.fakes.model import FakeModel, fake_model
+
+NANO = 10**9
+PRICES = {"gpt-4.1": (2000, 8000), "gpt-4.1-nano": (100, 400), "claude-sonnet-4-5": (3000, 15000)}
+"""Nano-USD per input and output token."""
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[FakeModel]:
+    async with fake_model() as fake:
+        yield fake
+
+
+StartBudgeted = Callable[..., contextlib.AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def budgeted(start_gateway: StartGateway, model: FakeModel) -> StartBudgeted:
+    """Start a gateway before the model with budgets: `budgeted(b=BudgetTable(…), wait=1.0)`."""
+
+    def start(wait: float = 20.0, **budgets: BudgetTable) -> contextlib.AbstractAsyncContextManager[Running]:
+        def to(provider: str) -> Upstream:
+            return Upstream(base_url=model.url, provider=provider, credential="env:PROVIDER_KEY")
+
+        server = Server(port=0, drain_seconds=1.0, budget_wait_seconds=wait)
+        upstreams = {"openai": to("openai"), "anthropic": to("anthropic")}
+        return start_gateway(server=server, upstreams=upstreams, budgets=budgets)
+
+    return start
+
+
+def limit(usd: str, scope: str = "team:payments", **more: Any) -> BudgetTable:
+    return BudgetTable(scope=scope, limit_usd=Decimal(usd), **more)
+
+
+def ask(model: str, *, stream: bool = False, max_tokens: int | None = 4000, text: str = "hi") -> dict[str, Any]:
+    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}
+    return body if max_tokens is None else {**body, "max_tokens": max_tokens}
+
+
+async def send(running: Running, body: dict[str, Any], **headers: str) -> tuple[int, dict[str, str], bytes]:
+    path = MESSAGES if body["model"].startswith("claude") else CHAT
+    async with running.post(path, body, **headers) as response:
+        return response.status, dict(response.headers), await response.read()
+
+
+def billed(model: FakeModel) -> int:
+    """What the provider has served, nano-USD."""
+    rates = ((PRICES[one.model], one) for one in model.served)
+    return sum(rate[0] * one.input_tokens + rate[1] * one.output_tokens for rate, one in rates)
+
+
+def booked(running: Running) -> int:
+    return sum(record.get("contracted_cost_nano") or 0 for record in running.closed())
+
+
+async def balance(running: Running, what: str, budget: str = "b") -> float:
+    """One of the gauges of a budget."""
+    async with running.session.get(running.url + "/-/metrics") as response:
+        found = re.search(
+            rf'^outlay_budget_{what}_usd{{budget="{budget}"}} (\S+)$', await response.text(), re.MULTILINE
+        )
+    assert found is not None
+    return float(found[1])
+
+
+# -- the cap holds, and money is usable -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [4000, 64_000])
+async def test_400_concurrent_mixed_calls_spend_a_dollar_and_no_more(
+    budgeted: StartBudgeted, model: FakeModel, most: int
+) -> None:
+    chance = random.Random(1)
+    model.wants, model.seconds_per_token = (lambda body: chance.choice((20, 100, 300, 1000, 3000))), 0.0005
+    async with budgeted(b=limit("1")) as running:
+        running.session.connector._limit = 0  # type: ignore[union-attr]
+        bodies = [
+            ask(
+                ("gpt-4.1", "claude-sonnet-4-5")[n % 2],
+                stream=n % 4 < 2,
+                max_tokens=most,
+                text="hi " * chance.randint(1, 300),
+            )
+            for n in range(400)
+        ]
+        answers = await asyncio.gather(*(send(running, body) for body in bodies))
+        statuses = Counter(status for status, _, _ in answers)
+        assert set(statuses) == {200, 400, 402}, "the budget is too large for this test, or something broke"
+        assert booked(running) == billed(model), "what the ledger says is what the provider served"
+        assert 0.95 * NANO <= booked(running) <= NANO
+        assert await balance(running, "held") == 0
+        assert await balance(running, "spent") == booked(running) / NANO
+        refused = [record for record in running.closed() if record["result"] == "refused"]
+        assert {(record["refusal"], record["budget_action"]) for record in refused} == {("budget_exceeded", "blocked")}
+        assert len(model.served) == statuses[200]
+
+
+async def test_agents_are_not_refused_while_there_is_money(budgeted: StartBudgeted, model: FakeModel) -> None:
+    """Three agents at a time, each asks for up to 64,000 tokens ($0.96 alone) of a budget of $0.40."""
+    chance = random.Random(2)
+    model.wants, model.seconds_per_token = (lambda body: chance.randint(50, 600)), 0.0002
+    async with budgeted(b=limit("0.4")) as running:
+
+        async def agent() -> None:
+            while True:
+                status, _, _ = await send(
+                    running, ask("claude-sonnet-4-5", stream=True, max_tokens=64_000, text="x" * 3000)
+                )
+                if status != 200:
+                    assert status == 402
+                    return
+
+        await asyncio.gather(*(agent() for _ in range(3)))
+        assert booked(running) == billed(model)
+        useful = 15_000 * 256 + 3000 * (3000 + 2048)  # the least output, and the input at a token per byte
+        assert 0.4 * NANO - useful <= booked(running) <= 0.4 * NANO
+        assert all(one.whole for one in model.served), "no stream was ended"
+        assert await balance(running, "held") == 0
+
+
+async def test_calls_that_run_long_do_not_shut_out_others(budgeted: StartBudgeted, model: FakeModel) -> None:
+    """20 calls of up to $0.96 each, none of which ends before all have begun, on a budget of $5."""
+    together = asyncio.Barrier(20)
+    model.wants = lambda body: 100
+
+    async def texts(bill: Any, tokens: int) -> AsyncIterator[str]:
+        await together.wait()
+        bill.output_tokens, bill.whole = tokens, True
+        yield "token " * tokens
+
+    model._texts = texts  # type: ignore[method-assign]
+    async with budgeted(b=limit("5"), wait=0.5) as running:
+        body = ask("claude-sonnet-4-5", stream=True, max_tokens=64_000)
+        answers = await asyncio.gather(*(send(running, body) for _ in range(20)))
+        assert {status for status, _, _ in answers} == {200}
+        assert booked(running) == billed(model)
+
+
+async def test_a_maximum_is_lowered_to_what_is_left(budgeted: StartBudgeted, model: FakeModel) -> None:
+    model.wants = lambda body: 50_000
+    async with budgeted(b=limit("0.05")) as running:
+        status, headers, body = await send(running, ask("gpt-4.1", max_tokens=64_000))
+        assert status == 200
+        (served,) = model.served
+        assert served.max_tokens is not None
+        assert served.max_tokens < 0.05 * NANO / 8000
+        assert served.output_tokens == served.max_tokens > 5000
+        assert json.loads(body)["choices"][0]["finish_reason"] == "length"
+        (record,) = running.closed()
+        assert record["budget_action"] == "clamped"
+        assert record["max_output_tokens"] == served.max_tokens
+        assert record["contracted_cost_nano"] <= record["held_nano"] <= 0.05 * NANO
+        remaining = 0.05 * NANO - booked(running)
+        assert Decimal(headers["x-outlay-budget-remaining-usd"]) * NANO == remaining
+
+
+async def test_a_request_without_a_maximum_gets_one_near_the_limit(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0.05")) as running:
+        assert (await send(running, ask("gpt-4.1", max_tokens=None)))[0] == 200
+        assert model.served[0].max_tokens is not None
+    model.served.clear()
+    async with budgeted(b=limit("50")) as running:
+        assert (await send(running, ask("gpt-4.1", max_tokens=None)))[0] == 200
+        assert model.served[0].max_tokens is None
+
+
+async def test_a_tiny_budget_refuses_before_the_provider_is_asked(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0.0001", owner="fin@example.com")) as running:
+        status, headers, body = await send(running, ask("claude-sonnet-4-5", stream=True))
+        assert (status, model.served) == (402, [])
+        assert headers["x-outlay-refusal"] == "budget_exceeded"
+        assert headers["x-should-retry"] == "false"
+        assert "retry-after" not in {name.lower() for name in headers}
+        message = json.loads(body)["error"]["message"]
+        for part in (
+            "budget b",
+            "team:payments",
+            "per month",
+            "$0.00 of $0.0001 spent",
+            "fin@example.com",
+            "begins anew on",
+        ):
+            assert part in message
+
+
+# -- other ways near the limit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt-4.1", "claude-sonnet-4-5"])
+async def test_stop_stream_ends_a_stream_as_if_by_its_maximum(
+    budgeted: StartBudgeted, model: FakeModel, name: str
+) -> None:
+    model.wants, model.seconds_per_token = (lambda body: 20_000), 0.0001
+    async with budgeted(b=limit("0.02", on_exceed="stop_stream")) as running:
+        status, _, body = await send(running, ask(name, stream=True, max_tokens=64_000))
+        assert status == 200
+        assert model.served[0].max_tokens == 64_000, "the request was not touched"
+        assert b"error" not in body
+        if name == "gpt-4.1":
+            assert b'"finish_reason":"length"' in body
+            assert body.endswith(b"data: [DONE]\n\n")
+        else:
+            assert b'"stop_reason":"max_tokens"' in body
+            assert body.rstrip().endswith(b'data: {"type":"message_stop"}')
+        (record,) = running.closed()
+        assert (record["result"], record["budget_action"]) == ("stopped_by_budget", "stopped")
+        assert 0.005 * NANO < record["contracted_cost_nano"] <= 0.02 * NANO
+        assert not model.served[0].whole
+        assert await balance(running, "held") == 0
+
+
+async def test_reroute_asks_a_cheaper_model_near_the_limit(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0.2", on_exceed="reroute:gpt-4.1-nano")) as running:
+        assert (await send(running, ask("gpt-4.1", max_tokens=4000)))[0] == 200
+        assert (await send(running, ask("gpt-4.1", max_tokens=60_000)))[0] == 200
+        assert [one.model for one in model.served] == ["gpt-4.1", "gpt-4.1-nano"]
+        assert [record["budget_action"] for record in running.closed()] == ["none", "rerouted"]
+        assert running.closed()[1]["request_model"] == "gpt-4.1-nano"
+        assert booked(running) == billed(model)
+
+
+async def test_a_key_is_not_rerouted_to_what_it_may_not_use(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0.2", "org", on_exceed="reroute:gpt-4.1-nano")) as running:
+        _, running.key = Keys(running.dir).create(models=("gpt-4.1",))
+        assert (await send(running, ask("gpt-4.1", max_tokens=60_000)))[0] == 200
+        assert model.served[0].model == "gpt-4.1"
+        assert running.closed()[0]["budget_action"] == "clamped"
+
+
+async def test_warn_and_shadow_enforce_nothing_and_say_so(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(w=limit("0.0001", on_exceed="warn"), s=limit("0.0001", mode="shadow")) as running:
+        assert (await send(running, ask("gpt-4.1", max_tokens=60_000)))[0] == 200
+        assert model.served[0].max_tokens == 60_000
+        assert running.closed()[0]["budget_action"] == "shadow_blocked"
+        assert await balance(running, "spent", "w") == await balance(running, "spent", "s") > 0.0001
+    async with budgeted(w=limit("0.0001", on_exceed="warn")) as running:
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+        assert running.closed()[-1]["budget_action"] == "warned"
+
+
+async def test_all_budgets_or_none(budgeted: StartBudgeted) -> None:
+    """A refusal by one budget holds nothing in the others."""
+    async with budgeted(
+        org=limit("100", "org"), ticket=limit("0.0001", "each_ticket"), project=limit("50", "project:PAY")
+    ) as running:
+        status, _, body = await send(running, ask("gpt-4.1"), x_outlay_ticket="PAY-1")
+        assert status == 400
+        assert "ticket:PAY-1" in json.loads(body)["error"]["message"]
+        assert await balance(running, "held", "org") == await balance(running, "held", "project") == 0
+        assert (await send(running, ask("gpt-4.1")))[0] == 200, "without a ticket, only the company pays"
+        assert await balance(running, "spent", "project") == 0
+        assert await balance(running, "spent", "org") > 0
+
+
+# -- every way that a call can end ----------------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_gives_its_money_back(budgeted: StartBudgeted, model: FakeModel) -> None:
+    model.wants, model.seconds_per_token = (lambda body: 60_000), 0.01
+    async with budgeted(b=limit("0.97")) as running:
+        first = asyncio.create_task(send(running, ask("claude-sonnet-4-5", stream=True, max_tokens=64_000)))
+        while not model.served or not await balance(running, "held"):
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(send(running, ask("claude-sonnet-4-5", max_tokens=64_000)))  # waits for it
+        await asyncio.sleep(0.2)
+        assert len(model.served) == 1
+        second.cancel()
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        while await balance(running, "held"):
+            await asyncio.sleep(0.01)
+        (record,) = running.closed()
+        assert record["result"] == "client_cancelled"
+        assert await balance(running, "spent") == record["contracted_cost_nano"] / NANO > 0
+
+
+async def test_who_waits_goes_on_when_others_settle(budgeted: StartBudgeted, model: FakeModel) -> None:
+    model.wants, model.seconds_per_token = (lambda body: 400), 0.001
+    async with budgeted(b=limit("1")) as running:
+        body = ask("claude-sonnet-4-5", max_tokens=64_000)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(send(running, body) for _ in range(12)))
+        assert {status for status, _, _ in answers} == {200}
+        assert time.monotonic() - started < 15
+
+
+async def test_a_raise_lets_those_go_on_who_wait(budgeted: StartBudgeted, model: FakeModel) -> None:
+    model.wants, model.seconds_per_token = (lambda body: 3000 if body["max_tokens"] == 4000 else 50), 0.002
+    async with budgeted(wait=15) as running:
+        file = BudgetFile(running.dir)
+        file.set("b", limit("0.07"), "cli")
+        await asyncio.sleep(1.2)
+        first = asyncio.create_task(send(running, ask("claude-sonnet-4-5", max_tokens=4000)))
+        while not model.served:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(send(running, ask("claude-sonnet-4-5", max_tokens=3999)))
+        await asyncio.sleep(0.1)
+        assert len(model.served) == 1
+        file.raise_("b", Decimal(1), int(time.time()) + 60, "launch", "cli")
+        assert (await second)[0] == 200
+        assert not first.done()
+        await first
+
+
+async def test_upstream_errors_cost_nothing(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("1")) as running:
+        await asyncio.gather(*(send(running, {**ask("gpt-4.1"), "messages": None, "n": 1}) for _ in range(3)))
+        async with running.post("/openai/v1/chat/completions", b"{") as response:
+            assert response.status == 400
+        assert await balance(running, "held") == 0
+
+
+async def test_balances_outlive_a_restart_and_the_sealing_of_segments(
+    budgeted: StartBudgeted, model: FakeModel
+) -> None:
+    model.wants = lambda body: 2000
+    async with budgeted(b=limit("1"), r=limit("5", "org", period="rolling_24h")) as running:
+        for _ in range(3):
+            assert (await send(running, ask("gpt-4.1")))[0] == 200
+    spent = booked(running)
+    for segment in (running.dir / "journal").glob("*.jsonl"):
+        segment.unlink()
+    async with budgeted(b=limit("1"), r=limit("5", "org", period="rolling_24h")) as running:
+        assert await balance(running, "spent") == spent / NANO
+        assert await balance(running, "spent", "r") == spent / NANO
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+        assert await balance(running, "spent") == (spent + booked(running)) / NANO
+        before = booked(running)
+    async with budgeted(b=limit("1")) as running:  # the journal is there this time, and must not count twice
+        assert await balance(running, "spent") == (spent + before) / NANO
+
+
+async def test_another_gateway_on_the_same_folder_is_seen(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("1")) as one, budgeted(b=limit("1")) as other:
+        assert (await send(one, ask("gpt-4.1")))[0] == 200
+        deadline = time.monotonic() + 10
+        while await balance(other, "spent") != await balance(one, "spent"):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert await balance(one, "spent") == booked(one) / NANO
+
+
+async def test_a_damaged_checkpoint_is_said_and_the_journal_read(
+    budgeted: StartBudgeted, model: FakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with budgeted(b=limit("1")) as running:
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+    spent = booked(running)
+    (running.dir / "balances.json").write_bytes(b"{")
+    async with budgeted(b=limit("1")) as running:
+        assert await balance(running, "spent") == spent / NANO
+    assert "balances.json is damaged" in caplog.text
+
+
+# -- what is written down, while it runs -----------------------------------------------------------------------------
+
+
+async def test_budgets_apply_without_a_restart(budgeted: StartBudgeted, caplog: pytest.LogCaptureFixture) -> None:
+    async with budgeted() as running:
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+        file = BudgetFile(running.dir)
+        file.set("b", limit("0"), "cli")
+        await asyncio.sleep(1.3)
+        assert (await send(running, ask("gpt-4.1")))[0] == 400
+        file.remove("b", "cli")
+        await asyncio.sleep(1.3)
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+
+
+async def test_refusals_in_order_of_precedence(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0", "org")) as running:
+        _, bound = Keys(running.dir).create(models=("claude-*",))
+        steps = [
+            ("unauthenticated", {"Authorization": "Bearer olk_nobody"}, ask("gpt-4.1")),
+            ("forbidden", {"Authorization": f"Bearer {bound}"}, ask("gpt-4.1")),
+            ("request_unreadable", {}, b"{"),
+            ("budget_exceeded", {}, ask("gpt-4.1")),
+        ]
+        for code, headers, body in steps:
+            async with running.post("/openai/v1/chat/completions", body, **headers) as response:
+                assert response.headers["x-outlay-refusal"] == code
+        assert model.served == []
+
+
+async def test_free_routes_are_never_refused(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0", "org")) as running:
+        async with running.post("/v1/messages/count_tokens", ask("claude-sonnet-4-5")) as response:
+            assert "x-outlay-refusal" not in response.headers
+
+
+async def test_batches_are_not_begun_on_a_spent_budget(budgeted: StartBudgeted, model: FakeModel) -> None:
+    async with budgeted(b=limit("0", "org")) as running:
+        batch = {"requests": [{"custom_id": "1", "params": ask("claude-sonnet-4-5")}]}
+        async with running.post("/v1/messages/batches", batch) as response:
+            assert response.status == 402
+            assert response.headers["x-outlay-refusal"] == "budget_exceeded"
+        assert model.served == []
