@@ -174,8 +174,8 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                check = functools.partial(keys.check_model, principal) if principal.models else None
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, check, own=own)
+                may_send = functools.partial(self._may_send, headers, request.raw_path)
+                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, may_send, own=own)
             region = region_of(upstream, path)
             may_use = functools.partial(keys.may_use, principal)
             asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
@@ -311,6 +311,13 @@ class Proxy:
             )
         return self._credentials[name]
 
+    def _may_send(self, headers: dict[str, str], raw_path: str, message: bytes) -> None:
+        """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
+        that the message names."""
+        principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
+        for model in submodels.named(message) if principal.models else ():
+            keys.check_model(principal, model)
+
     def _decoded(self, body: bytes, encoding: str) -> bytes:
         try:
             return decoded(body, encoding, self._config.server.body_bytes_max)
@@ -357,12 +364,11 @@ class Proxy:
         ask: Ask,
         path: str,
         fields: credentials.Fields,
-        check: Callable[[str], None] | None,
+        may_send: Callable[[bytes], None],
         *,
         own: bool,
     ) -> web.StreamResponse:
-        """Relay a WebSocket session. `own`: with the client's own credential; `check`: of the models that it names on
-        its way. Raises refusals of the upstream."""
+        """Relay a WebSocket session. `own`: with the client's own credential. Raises refusals of the upstream."""
         name = call.upstream or ""
         upstream = self._config.upstreams[name]
         protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
@@ -373,7 +379,7 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission, check)
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission, may_send)
             return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()

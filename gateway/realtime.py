@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
 
-from gateway import submodels
 from gateway.admission import Admission
 from gateway.answers import cut_off, own_headers
 from gateway.books import Books, OpenCall
@@ -57,16 +56,16 @@ class Session:
         region: str | None,
         books: Books,
         admission: Admission,
-        check: Callable[[str], None] | None = None,
+        may_send: Callable[[bytes], None],
     ) -> None:
-        """`check` raises the refusal `forbidden` for a model that the caller's key may not use."""
+        """`may_send` raises the refusal of a client's message."""
         self._call = call
         self._dialect = dialect
         self._ask = ask
         self._region = region
         self._books = books
         self._admission = admission
-        self._check = check
+        self._may_send = may_send
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
@@ -116,9 +115,7 @@ class Session:
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
-                if self._check is not None:
-                    for model in submodels.named(_bytes(message)):
-                        self._check(model)
+                self._may_send(_bytes(message))
                 open_call = self._begin()
                 if ASKED.search(_bytes(message)):
                     open_call.free_without_usage = False

@@ -1,5 +1,5 @@
-"""The API against its own description: schemathesis asks a gateway on a real socket for whatever the description allows,
-and for what it does not."""
+"""The API against its own description: schemathesis asks a gateway on a real socket for whatever the description
+allows, and for what it does not."""
 
 import asyncio
 import json

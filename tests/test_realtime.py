@@ -276,3 +276,18 @@ async def test_a_session_names_no_model_that_its_key_may_not_use(
             assert end.type is aiohttp.WSMsgType.CLOSE
             assert "may not use this model" in end.extra
         assert [json.loads(message) for message in provider.got] == [mine]
+
+
+async def test_a_session_ends_with_its_key(start_gateway: StartGateway, provider: Provider) -> None:
+    provider.batches = [[CREATED], [BEGUN, DELTA, done(1)]]
+    async with started(start_gateway, provider) as gateway:
+        ring = Keys(gateway.dir)
+        event, key = ring.create()
+        url = gateway.url + "/v1/realtime?model=gpt-realtime"
+        async with gateway.session.ws_connect(url, headers={"Authorization": f"Bearer {key}"}) as socket:
+            assert await ask(socket, {"type": "session.update"}, 1) == [CREATED]
+            ring.revoke(event.key_id)
+            await socket.send_str(json.dumps({"type": "response.create"}))
+            end = await socket.receive(5)
+            assert (end.type, "is revoked" in end.extra) == (aiohttp.WSMsgType.CLOSE, True)
+        assert len(provider.got) == 1
