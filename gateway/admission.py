@@ -193,8 +193,10 @@ class Admission:
 
     def _soft_action(self, charges: Sequence[Charge], quote: Quote) -> BudgetAction:
         """What budgets that enforce nothing say to the call."""
-        now = self._clock()
         soft = [charge for charge in charges if not charge.account.budget.is_hard]
+        if not soft:
+            return "none"
+        now = self._clock()
         shadows = [each for each in soft if each.account.budget.on_exceed != "warn"]
         if shadows and decide(shadows, quote, now, waited=True).verdict == "refuse":
             return "shadow_blocked"

@@ -19,6 +19,7 @@ from gateway import credentials, hashing, prices
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
+from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile
@@ -113,9 +114,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
+    alerts = Alerts(config.alerts, ledger.dir, telemetry)
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
-        admission,
+        admission, alerts,
     )  # fmt: skip
 
     def who(request: web.Request) -> Principal:
@@ -152,6 +154,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
+    alerts.start()
     keepers = [
         asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
@@ -169,6 +172,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     finally:
         await runner.cleanup()
         await proxy.stop()
+        await alerts.stop()
         await forwarder.close()
         await control.close()
         estimator.close()

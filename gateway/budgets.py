@@ -8,6 +8,7 @@ call can cost at most (`ceiling`). For every account of a hard budget `spent + h
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -34,7 +35,7 @@ class Raise(msgspec.Struct, frozen=True):
     """Of a template: the ticket, task or user that it is for; `None` = each."""
 
 
-class Budget(msgspec.Struct, frozen=True):
+class Budget(msgspec.Struct, frozen=True, dict=True):
     """What may be spent by whom, in which time, and what happens near the limit."""
 
     name: str
@@ -49,20 +50,20 @@ class Budget(msgspec.Struct, frozen=True):
     owner: str | None = None
     raises: tuple[Raise, ...] = ()
 
-    @property
+    @cached_property
     def is_hard(self) -> bool:
         return self.mode == "enforce" and self.on_exceed != "warn"
 
-    @property
+    @cached_property
     def reroute_to(self) -> str | None:
         return self.on_exceed.partition(":")[2] or None
 
-    @property
+    @cached_property
     def clamps(self) -> bool:
         """It may lower a request's maximum; `stop_stream` never touches a request."""
         return self.on_exceed != "stop_stream"
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What its accounts are about: with another scope or period they begin anew."""
         return f"{self.name}|{self.scope}|{self.period}|{self.timezone}"
@@ -98,7 +99,8 @@ class Account:
         """Start and sum of the buckets of a rolling window, oldest first."""
 
     def limit(self, at_us: int) -> int:
-        return self.budget.limit_of(self.value, at_us)
+        budget = self.budget
+        return budget.limit_of(self.value, at_us) if budget.raises else budget.limit_nano
 
     def post(self, amount: int, started_us: int) -> None:
         self.spent += amount
@@ -231,14 +233,20 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
     is_held = may_clamp = False
     for charge in charges:
         account = charge.account
-        account.expire(at_us)
+        if account.window:
+            account.expire(at_us)
         unspent = account.limit(at_us) - account.spent
-        if (whole := charge.whole(unspent)) < left or tightest is None:
-            left, tightest = whole, account
-        reserved = min(reserved, charge.whole(unspent - account.held))
+        unreserved, uncovered = unspent - account.held, unspent - account.ceilings
+        if charge.tickets:
+            unspent, unreserved, uncovered = map(charge.whole, (unspent, unreserved, uncovered))
+        if unspent < left or tightest is None:
+            left, tightest = unspent, account
+        if unreserved < reserved:
+            reserved = unreserved
         if account.budget.clamps or not quote.stops:
-            sure = min(sure, charge.whole(unspent - account.ceilings))
             may_clamp = may_clamp or account.budget.clamps
+            if uncovered < sure:
+                sure = uncovered
         is_held = is_held or account.holds > 0
     may_clamp = may_clamp and quote.clamps
     worst = quote.worst(quote.tokens)
@@ -361,8 +369,8 @@ class Budgets:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
         for charge in charges:
             account = charge.account
-            account.held += charge.part(amount)
-            account.ceilings += charge.part(ceiling)
+            account.held += charge.part(amount) if charge.tickets else amount
+            account.ceilings += charge.part(ceiling) if charge.tickets else ceiling
             account.holds += 1
         return Hold(charges, amount, ceiling, started_us)
 
@@ -387,10 +395,10 @@ class Budgets:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
         for charge in hold.charges:
             account = charge.account
-            account.held -= charge.part(hold.amount)
-            account.ceilings -= charge.part(hold.ceiling)
+            account.held -= charge.part(hold.amount) if charge.tickets else hold.amount
+            account.ceilings -= charge.part(hold.ceiling) if charge.tickets else hold.ceiling
             account.holds -= 1
-            assert min(account.held, account.ceilings, account.holds) >= 0, "a hold was settled twice"
+            assert account.holds >= 0, "a hold was settled twice"
         self._post(hold.charges, cost, hold.started_us)
 
     def post(self, call: Call, cost: int | None) -> None:
@@ -404,7 +412,7 @@ class Budgets:
             if cost is None:
                 charge.account.unpriced += 1
             elif cost:
-                charge.account.post(charge.part(cost), started_us)
+                charge.account.post(charge.part(cost) if charge.tickets else cost, started_us)
 
     # -- the ledger's own sums ----------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ class Ask(msgspec.Struct, frozen=True):
     choices: int = 1
     """So many outputs are asked for, each of them up to the maximum."""
     may_cache: Literal["5m", "1h"] | None = None
-    """It may ask for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
+    """It asks for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
 
 
 class SubPass(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from gateway import app, budgets_cli, hook_cli, keys, keys_cli, run_cli
+from gateway import alerts, app, budgets_cli, hook_cli, keys, keys_cli, run_cli
 from gateway.config import Config, LedgerSettings, secret
 from gateway.errors import UserError
 from gateway.options import config_option, json_option, settings
@@ -91,6 +91,29 @@ def serve(config_path: Path | None, port: int | None) -> None:
     uvloop.run(app.serve(config, ready))
 
 
+@outlay.group(name="alerts")
+def alerts_() -> None:
+    """Notices about budgets and odd spending."""
+
+
+@alerts_.command(name="test")
+@config_option
+@json_option
+def try_alerts(config_path: Path | None, as_json: bool) -> None:
+    """Send a test notice to each channel of [alerts], and say what came back."""
+    outcomes = uvloop.run(alerts.try_out(settings(config_path).alerts))
+    if as_json:
+        rows = [{"channel": name, "delivered": each.is_delivered, "detail": each.detail} for name, each in outcomes]
+        click.echo(json.dumps(rows))
+    else:
+        for name, each in outcomes:
+            click.echo(f"{'ok' if each.is_delivered else 'failed':<7}{name}: {each.detail}")
+    if not outcomes:
+        raise UserError("no notice goes anywhere: set slack, webhook or log in [alerts]")
+    if not all(each.is_delivered for _, each in outcomes):
+        raise click.exceptions.Exit(1)
+
+
 @outlay.command()
 @config_option
 @click.option("--offline", is_flag=True, help="Do not try to reach the upstreams.")
@@ -107,6 +130,9 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     for name, admin in config.auth.admin_keys.items():
         if not any(principal.key_id == f"config:{name}" for principal in admins.values()):
             findings.append(("note", f"admin key {name}", f"{admin.key} is not set: it opens nothing"))
+    for reference in (config.alerts.slack, config.alerts.webhook, config.alerts.webhook_secret):
+        if reference is not None and not reference.startswith("http") and secret(reference) is None:
+            findings.append(("note", "alerts", f"{reference} is not set: no notices go there"))
     for name, upstream in config.upstreams.items():
         if upstream.credential is None:
             findings.append(("note", name, "has no credential: clients bring their own"))

@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,6 +20,7 @@ from msgspec import Meta
 from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
+from gateway.limits import LimitTable, limit_of
 
 
 def _help(text: str, **limits: Any) -> Meta:
@@ -152,6 +154,29 @@ class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Notices about budgets and odd spending, and where they go."""
+
+    slack: Annotated[
+        str | None, _help("Slack-compatible incoming webhook: where its URL is, as env:NAME or file:PATH.")
+    ] = None
+    webhook: Annotated[
+        str | None, _help("Notices are posted there as signed JSON: a URL, or where it is: env:NAME or file:PATH.")
+    ] = None
+    webhook_secret: Annotated[
+        str | None, _help("They are signed with this: env:NAME or file:PATH of whsec_… (base64), or of any other text.")
+    ] = None
+    log: Annotated[bool, _help("Notices go to the gateway's log, too.")] = True
+    velocity_factor: Annotated[
+        float, _help("Tell when a key spends so many times its own usual in an hour; 0 = never.", ge=0)
+    ] = 5.0
+    velocity_usd: Annotated[Decimal, _help("… and at least so many US dollars.")] = Decimal(10)
+    runaway_calls: Annotated[int, _help("Tell when a task makes so many calls within an hour; 0 = never.", ge=0)] = 1000
+    runaway_usd: Annotated[Decimal, _help("Tell when a task spends so many US dollars within an hour; 0 = never.")] = (
+        Decimal(100)
+    )
+
+
 class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The second process: seals the journal, keeps outlay.duckdb."""
 
@@ -179,6 +204,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
+    limits: dict[str, LimitTable] = {}
+    alerts: AlertSettings = AlertSettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
     """Where it was read from; set by `load`, not a setting."""
@@ -274,6 +301,23 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             budget_of(name, table)
         except UserError as error:
             yield ("budgets", name), f"[budgets.{name}] {str(error).removeprefix(f'budget {name}: ')}"
+    for name, limit in config.limits.items():
+        try:
+            limit_of(name, limit)
+        except UserError as error:
+            yield ("limits", name), f"[limits.{name}] {error}"
+    alerts = config.alerts
+    for name in ("velocity_usd", "runaway_usd"):
+        if getattr(alerts, name) < 0:
+            yield ("alerts", name), f"[alerts] {name} must be 0 or more"
+    if alerts.slack is not None and not REFERENCE.fullmatch(alerts.slack):
+        yield ("alerts", "slack"), "[alerts] slack must be env:NAME or file:PATH: who has the address can post there"
+    if alerts.webhook is not None and not re.fullmatch(r"(env|file):\S+|https?://\S+", alerts.webhook):
+        yield ("alerts", "webhook"), "[alerts] webhook must be https://…, env:NAME or file:PATH"
+    if alerts.webhook_secret is not None and not REFERENCE.fullmatch(alerts.webhook_secret):
+        yield ("alerts", "webhook_secret"), "[alerts] webhook_secret must be env:NAME or file:PATH"
+    if alerts.webhook is not None and alerts.webhook_secret is None:
+        yield ("alerts", "webhook"), "[alerts] webhook needs webhook_secret, which its receiver checks notices with"
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:

@@ -3,14 +3,16 @@
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
 
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
-from gateway.admission import Admission, Asking
+from gateway.admission import Admission, Admitted, Asking
 from gateway.afterwards import Afterwards
+from gateway.alerts import Alerts
 from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
 from gateway.books import Books, OpenCall
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
@@ -22,6 +24,7 @@ from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
+from gateway.limits import LimitedError, Limits
 from gateway.meter import Meter, UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
@@ -60,6 +63,7 @@ class Proxy:
         worktrees: Worktrees,
         hash_key: bytes,
         admission: Admission,
+        alerts: Alerts,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -72,7 +76,9 @@ class Proxy:
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._admission = admission
-        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission)
+        self._alerts = alerts
+        self._limits = Limits(config.limits)
+        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission, self._recorded)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._handling = 0
         self._idle = asyncio.Event()
@@ -175,11 +181,18 @@ class Proxy:
             if dialect is not None and is_session:
                 own = credential is None
                 may_send = functools.partial(self._may_send, headers, request.raw_path)
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, may_send, own=own)
+                self._admit_to_limits(call, None)
+                try:
+                    return await self._relay_session(
+                        request, call, dialect, ask, upstream_path, fields, may_send, own=own
+                    )
+                finally:
+                    self._limits.release(call)
             region = region_of(upstream, path)
             may_use = functools.partial(keys.may_use, principal)
             asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
             admitted = await self._admission.admit(call, asking)
+            self._admit_to_limits(call, admitted)
             open_call = self._books.open(call, dialect, ask, plain, region, admitted)
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
@@ -259,6 +272,7 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
+            self._limits.release(call)  # also when the answer is read on: its client has gone, and may ask again
             self._afterwards.take(open_call, result, sent)
 
     async def _stop(
@@ -342,12 +356,29 @@ class Proxy:
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
+        self._limits.take_back(call)
         known = call.key_id is not None or self._config.auth.mode == "open"
         response = refusal_response(refusal, dialect, call)
         if known and self._ledger.failure is None:
             call.refusal, call.status = refusal.code, response.status
             await self._books.refuse(call)
         return response
+
+    def _admit_to_limits(self, call: Call, admitted: Admitted | None) -> None:
+        """Raises the refusals of limits; what the call's budgets hold is given back then."""
+        try:
+            self._limits.admit(call, _clock_us())
+        except LimitedError as limited:
+            self._telemetry.limited.labels(limited.kind, limited.what).inc()
+            if admitted is not None:
+                self._admission.settle(admitted.hold, 0)
+                call.held_nano = call.budget_action = None
+            raise
+
+    def _recorded(self, call: Call) -> None:
+        """Told of each record of a call."""
+        self._limits.finished(call, _clock_us())
+        self._alerts.finished(call)
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
@@ -438,6 +469,11 @@ class Proxy:
             if answer is not None:
                 answer.close()
         return response or web.Response()
+
+
+def _clock_us() -> int:
+    """Never goes back."""
+    return time.monotonic_ns() // 1000
 
 
 # -- the call record, field by field ------------------------------------------------------------------------------

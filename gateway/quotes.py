@@ -7,7 +7,6 @@ stands in.
 """
 
 from collections import deque
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gateway.budgets import Quote
@@ -97,7 +96,7 @@ class Quotes:
         most = request_bytes if input_tokens is None else min(input_tokens, request_bytes)
         most += OVERHEAD_TOKENS + self._surplus.get((provider, model), 0)
         rates = self._prices.worst(
-            provider, model, datetime.fromtimestamp(call.started_us / 1e6, UTC), most,
+            provider, model, call.started_us // 1_000_000, most,
             service_tier=ask.service_tier, region=region, units=ask.units, cached_1h=ask.may_cache == "1h",
         )  # fmt: skip
         if rates is None:

@@ -22,6 +22,8 @@ ASKED = re.compile(rb'"type"\s*:\s*"response\.create"|"clientContent"')
 """A client's message that asks for a response."""
 BEGUN = re.compile(rb'"type"\s*:\s*"response\.created"|"modelTurn"')
 """A server's message after which a bill will come."""
+REASON_MAX = 120
+"""A close frame holds so many bytes of a reason (RFC 6455 §5.5.1), which must be whole letters."""
 NOT_SENDABLE = frozenset({None, 1005, 1006, 1015})
 """Close codes that only say that no close frame came (RFC 6455 §7.4.1)."""
 
@@ -179,7 +181,8 @@ async def _pass_on(message: WSMessage, to: Socket) -> None:
 
 
 def _refused(refusal: Refusal) -> _End:
-    return _End("gateway", WSCloseCode.INTERNAL_ERROR, refusal.message.encode()[:120])
+    code = WSCloseCode.POLICY_VIOLATION if refusal.status < 500 else WSCloseCode.INTERNAL_ERROR
+    return _End("gateway", code, refusal.message.encode()[:REASON_MAX].decode(errors="ignore").encode())
 
 
 def _end(by: By, message: WSMessage, socket: Socket) -> _End:

@@ -33,6 +33,10 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
+        self.limited = Counter(
+            "outlay_limited_calls", "Calls refused by a limit, by kind of its scope, and what was used up.",
+            ("scope", "limit"), registry=self.registry,
+        )  # fmt: skip
         self.ignored_evidence = Counter(
             "outlay_ignored_evidence", "Values that should name a ticket or its place, and were none.",
             ("source", "reason"), registry=self.registry,
@@ -50,6 +54,10 @@ class Telemetry:
         self.unrecorded = Counter(
             "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
         )
+        self.alerts = Counter(
+            "outlay_alerts", "Notices by channel and what became of them.", ("kind", "channel", "result"),
+            registry=self.registry,
+        )  # fmt: skip
         self._budgets = {
             what: Gauge(f"outlay_budget_{what}_usd", f"{text}, all accounts of a template together.", ("budget",),
                         registry=self.registry)

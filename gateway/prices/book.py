@@ -171,6 +171,7 @@ class PriceBook:
         self.overrides = overrides
         self._entry = lru_cache(CACHED_LOOKUPS)(self._look_up)
         self._worst = lru_cache(CACHED_LOOKUPS)(_worst)
+        self._rate_sets_in = lru_cache(CACHED_LOOKUPS)(self._rate_sets_of_minute)
 
     @property
     def providers(self) -> frozenset[str]:
@@ -254,7 +255,7 @@ class PriceBook:
         self,
         provider: str,
         model: str,
-        at: datetime,
+        at_seconds: int,
         input_tokens: int,
         *,
         service_tier: str | None = None,
@@ -262,11 +263,10 @@ class PriceBook:
         units: Mapping[str, float] | None = None,
         cached_1h: bool = False,
     ) -> Worst | None:
-        """The highest rates that a call with at most so much input can pay at a moment (UTC), before discounts; `None`
-        when there are none."""
-        region = region.lower() if region else None
+        """The highest rates that a call with at most so much input can pay at a moment (seconds since the epoch, UTC),
+        before discounts; `None` when there are none."""
         dearest: Worst | None = None
-        for found in self._rate_sets(provider, (model,), at, tier_of(service_tier), region):
+        for found in self._rate_sets_in(provider, model, at_seconds // 60, service_tier, region):
             for number, band in enumerate(found.bands):
                 if band.over_input_tokens and input_tokens <= band.over_input_tokens:
                     continue
@@ -363,6 +363,13 @@ class PriceBook:
             if rates := candidate.rate_set(at, tier, region):
                 return [rates]
         return [rates for candidate in entry.guesses if (rates := candidate.rate_set(at, tier, region))]
+
+    def _rate_sets_of_minute(
+        self, provider: str, model: str, minute: int, service_tier: str | None, region: str | None
+    ) -> list[RateSet]:
+        """In a minute since the epoch: no price changes within one."""
+        at = datetime.fromtimestamp(minute * 60, UTC)
+        return self._rate_sets(provider, (model,), at, tier_of(service_tier), region.lower() if region else None)
 
     def _look_up(self, provider: str, names: tuple[str, ...]) -> Entry:
         """Own prices of either name before the list; then name by name, first what it is an alias of; then guesses."""
