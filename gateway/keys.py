@@ -13,8 +13,9 @@ import hmac
 import os
 import re
 import secrets
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -125,28 +126,24 @@ class KeyStateError(UserError):
     """The key is not in a state for that."""
 
 
-class _Ring(NamedTuple):
-    """The keys of a file, and which file it was."""
-
-    seen: tuple[int, int, int] | None
-    by_id: dict[str, Key]
-    by_digest: dict[str, tuple[Key, Secret]]
-
-
 class Keys:
     """The keys of one data folder, and those of the settings by their digests."""
 
     def __init__(self, data_dir: Path, configured: Mapping[str, Principal] | None = None) -> None:
         self._file = data_dir / "keys.jsonl"
         self._configured = configured or {}
-        self._ring = _Ring(None, {}, {})
-        """Replaced as a whole: changes are made in threads."""
+        self._by_id: dict[str, Key] = {}
+        self._by_digest: dict[str, tuple[Key, Secret]] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self._read_to = 0
+        self._lock = threading.Lock()
+        """Of reading: changes are made in threads."""
 
     # -- who is it? ---------------------------------------------------------------------------------------------------
 
     def authenticate(self, secret: str | None) -> Principal:
         """The principal of a presented key. Raises the refusal `unauthenticated`."""
-        ring = self.refresh()
+        self.refresh()
         if secret is None:
             raise Refusal(
                 "unauthenticated",
@@ -154,7 +151,7 @@ class Keys:
                 "in the x-outlay-key header. An administrator makes one with `outlay keys create`.",
             )
         presented = hashing.digest(secret)
-        key, known = ring.by_digest.get(presented, (None, None))
+        key, known = self._by_digest.get(presented, (None, None))
         if key is None or known is None or not hmac.compare_digest(known.digest, presented):
             return self._of_settings(presented)
         now = time.time()
@@ -179,31 +176,49 @@ class Keys:
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:
         """Public half and team of a claim key that is in force."""
-        key = self.refresh().by_id.get(key_id)
+        self.refresh()
+        key = self._by_id.get(key_id)
         if key is None or key.created.public_key is None or key.state(time.time()) != "active":
             return None
         return key.created.public_key, key.created.team_id
 
-    def refresh(self) -> _Ring:
-        """The keys, read again when the file changed. One `stat` when it did not."""
+    def refresh(self) -> None:
+        """Read what the file has gained. One `stat` when it did not change."""
+        if self._stat() != self._seen:
+            with self._lock:
+                self._seen = self._read(self._stat())
+
+    def _stat(self) -> tuple[int, int, int] | None:
         try:
             stat = self._file.stat()
         except FileNotFoundError:
-            self._ring = _Ring(None, {}, {})
-            return self._ring
-        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if seen != self._ring.seen:
-            by_id = _folded(self._file.read_bytes())
-            by_digest = {secret.digest: (key, secret) for key in by_id.values() for secret in key.secrets}
-            self._ring = _Ring(seen, by_id, by_digest)
-        return self._ring
+            return None
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def _read(self, now: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if now is None:
+            self._by_id, self._by_digest, self._read_to = {}, {}, 0
+            return None
+        is_same = self._seen is not None and self._seen[0] == now[0] and self._read_to <= now[1]
+        by_id, by_digest = (self._by_id, self._by_digest) if is_same else ({}, {})
+        start = self._read_to if is_same else 0
+        with self._file.open("rb") as file:
+            file.seek(start)
+            lines = file.read()
+        lines = lines[: lines.rfind(b"\n") + 1]  # what follows is being written
+        for key in _folded(lines, by_id):
+            by_digest.update((secret.digest, (key, secret)) for secret in key.secrets)
+        self._by_id, self._by_digest, self._read_to = by_id, by_digest, start + len(lines)
+        return now
 
     def all(self) -> list[Key]:
-        return list(self.refresh().by_id.values())
+        self.refresh()
+        return list(self._by_id.values())
 
     def one(self, key_id: str) -> Key:
         """Raises `NoSuchKeyError`."""
-        key = self.refresh().by_id.get(key_id)
+        self.refresh()
+        key = self._by_id.get(key_id)
         if key is None:
             raise NoSuchKeyError(f"there is no key {key_id}; `outlay keys list` shows them")
         return key
@@ -286,19 +301,16 @@ def _new_secret() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def _folded(lines: bytes) -> dict[str, Key]:
-    """The keys that a file's events make."""
-    keys: dict[str, Key] = {}
+def _folded(lines: bytes, keys: dict[str, Key]) -> Iterator[Key]:
+    """Take events into the keys that there are; the keys that they changed."""
     for line in lines.splitlines():
         try:
             event = msgspec.json.decode(line, type=KeyEvent)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue  # a line torn by a crash: its command never reported success
         if event.event == "create":
-            key = keys[event.key_id] = Key(event, [])
-        elif (found := keys.get(event.key_id)) is not None:
-            key = found
-        else:
+            keys[event.key_id] = Key(event, [])
+        if (key := keys.get(event.key_id)) is None:
             continue
         key.events.append(event)
         if event.event == "revoke":
@@ -307,7 +319,7 @@ def _folded(lines: bytes) -> dict[str, Key]:
             key.rotated(event)
         if event.digest is not None:
             key.secrets = [*key.secrets, Secret(event.digest)]
-    return keys
+        yield key
 
 
 ADMIN_KEY = re.compile(r"olk_[\x21-\x7e]{32,}")

@@ -268,3 +268,30 @@ def test_mistakes_at_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "keys.jsonl").unlink(missing_ok=True)
     (tmp_path / "file").touch()
     assert "the keys cannot be written" in run(tmp_path / "file", "create", code=1)
+
+
+def test_another_file_in_its_place(tmp_path: Path) -> None:
+    ring, file = Keys(tmp_path), tmp_path / "keys.jsonl"
+    event, secret = ring.create(team_id="a")
+    assert ring.authenticate(secret).team_id == "a"
+    before = file.read_bytes()
+    ring.revoke(event.key_id)
+    assert "is revoked" in refused(ring, secret)
+    (tmp_path / "backup").write_bytes(before)
+    (tmp_path / "backup").replace(file)
+    assert ring.authenticate(secret).team_id == "a"
+    file.unlink()
+    assert "not known" in refused(ring, secret)
+    assert ring.all() == []
+
+
+def test_a_line_that_is_being_written_counts_when_it_is_whole(tmp_path: Path) -> None:
+    ring, file = Keys(tmp_path), tmp_path / "keys.jsonl"
+    line = f'{{"event":"create","key_id":"key_1","at":5,"digest":"{hashing.digest("olk_new")}"}}\n'.encode()
+    for end in range(0, len(line), 7):
+        file.write_bytes(line[:end])
+        assert "not known" in refused(ring, "olk_new")
+    with file.open("ab") as more:
+        more.write(line[end:])
+    assert ring.authenticate("olk_new").key_id == "key_1"
+    assert len(ring.one("key_1").events) == 1
