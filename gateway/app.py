@@ -111,6 +111,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     admin = Admin(ledger, telemetry, admission.budgets)
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
+    key_ring.refresh()
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
