@@ -23,6 +23,7 @@ from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile
+from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budgets
 from gateway.budgets_api import BudgetsApi
 from gateway.call import Principal
@@ -91,7 +92,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
     estimator = Estimator()
-    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds)
+    telemetry = Telemetry()
+    alerts = Alerts(config.alerts, ledger.dir, telemetry)
+    notices = BudgetNotices(alerts.notice)
+    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
     try:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
@@ -107,7 +111,6 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
-    telemetry = Telemetry()
     admin = Admin(ledger, telemetry, admission.budgets)
     forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
@@ -115,7 +118,6 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
-    alerts = Alerts(config.alerts, ledger.dir, telemetry)
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
         admission, alerts,
