@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.budget_file import BudgetTable, budget_of
-from gateway.call import TicketPolicy
+from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.limits import LimitTable, limit_of
 
@@ -45,12 +45,22 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
 
 
+class AdminKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Opens the admin API and nothing else."""
+
+    key: Annotated[str, _help("The secret, olk_ and at least 32 more characters, as env:NAME or file:PATH.")]
+    role: Annotated[Role, _help("viewer: reads; finops: also sets budgets; admin: also manages keys.")]
+
+
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may call."""
 
     mode: Annotated[
         Literal["keys", "open"], _help('"keys": a gateway key on each call; "open": anyone, loopback only.')
     ] = "keys"
+    admin_keys: Annotated[
+        dict[str, AdminKey], _help("Keys of the admin API by name, beside those of `outlay keys create --role`.")
+    ] = {}
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -281,6 +291,15 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             ("auth", "mode"),
             '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" or use mode = "keys"',
         )
+    for name, admin in config.auth.admin_keys.items():
+        entry = ("auth", "admin_keys", name)
+        if not UPSTREAM_NAME.fullmatch(name):
+            yield entry, f"[auth.admin_keys.{name}] the name is shown in logs: write lower-case letters, digits, - or _"
+        if not REFERENCE.fullmatch(admin.key):
+            yield (
+                (*entry, "key"),
+                f"[auth.admin_keys.{name}] key must be env:NAME or file:PATH: the key itself does not belong here",
+            )
     for pattern in config.tickets.patterns:
         try:
             is_too_wide = re.compile(pattern).fullmatch("") is not None

@@ -4,12 +4,12 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, hashing, keys, routes
+from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
 from gateway.admission import Admission, Admitted, Asking
 from gateway.afterwards import Afterwards
 from gateway.alerts import Alerts
@@ -177,9 +177,11 @@ class Proxy:
                 plain = self._decoded(body, headers.get("content-encoding", ""))
                 ask = _read_ask(dialect, target.path if call.operation == "realtime" else path, plain)
                 models = (ask.model,)
-            elif kind == "start":
-                models = self._models_of_batch(principal, path, headers, body)
-            for model in models:
+            elif kind == "start" and (principal.models or self._config.prices.policy == "block"):
+                plain = self._decoded(body, headers.get("content-encoding", ""))
+                models = _models_of_batch(path, plain)
+            also = submodels.named(plain) if principal.models and kind != "unbilled" else ()
+            for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
@@ -199,15 +201,20 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
+                may_send = functools.partial(self._may_send, headers, request.raw_path)
                 self._admit_to_limits(call, None)
                 try:
-                    return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
+                    return await self._relay_session(
+                        request, call, dialect, ask, upstream_path, fields, may_send, own=own
+                    )
                 finally:
                     self._limits.release(call)
             asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
 
             async def open_attempt(name: str, call: Call) -> Attempt:
-                """Admit a call to its budgets and limits, open it in the books, and send it."""
+                """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
+                if call.attempt > 1:  # a key that has ended meanwhile makes no further call
+                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
                 asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
@@ -395,6 +402,13 @@ class Proxy:
             )
         return Plan(places[0], order, upstreams, now)
 
+    def _may_send(self, headers: dict[str, str], raw_path: str, message: bytes) -> None:
+        """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
+        that the message names."""
+        principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
+        for model in submodels.named(message) if principal.models else ():
+            keys.check_model(principal, model)
+
     def _decoded(self, body: bytes, encoding: str) -> bytes:
         try:
             return decoded(body, encoding, self._config.server.body_bytes_max)
@@ -415,22 +429,6 @@ class Proxy:
                 f"Outlay: the model {model or '(none named)'} has no price here, and calls without a price are "
                 "blocked. An administrator can add one to config/prices.toml.",
             )
-
-    def _models_of_batch(
-        self, principal: Principal, path: str, headers: dict[str, str], body: bytes
-    ) -> Collection[str]:
-        """The models that a new batch asks for; none where any may be asked. Raises the refusal `forbidden` where the
-        request does not show them."""
-        if not principal.models and self._config.prices.policy != "block":
-            return ()
-        models = batches.models_of(path, self._decoded(body, headers.get("content-encoding", "")))
-        if models is None:
-            raise Refusal(
-                "forbidden",
-                "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
-                "Use a key that may use all models, or ask without a batch.",
-            )
-        return models
 
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
@@ -473,6 +471,7 @@ class Proxy:
         ask: Ask,
         path: str,
         fields: credentials.Fields,
+        may_send: Callable[[bytes], None],
         *,
         own: bool,
     ) -> web.StreamResponse:
@@ -487,7 +486,7 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission)
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission, may_send)
             return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
@@ -658,6 +657,18 @@ def _own_address(request: web.Request, path: str) -> str:
     plain, own = path.partition("?")[0], request.raw_path.partition("?")[0]
     scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
     return f"{scheme}://{request.host}{own.removesuffix(plain)}"
+
+
+def _models_of_batch(path: str, body: bytes) -> Collection[str]:
+    """The models that a new batch asks for. Raises the refusal `forbidden` where the request does not show them."""
+    models = batches.models_of(path, body)
+    if models is None:
+        raise Refusal(
+            "forbidden",
+            "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
+            "Use a key that may use all models, or ask without a batch.",
+        )
+    return models
 
 
 def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:

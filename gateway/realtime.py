@@ -3,6 +3,7 @@ its own, recorded before its last message goes out."""
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -50,14 +51,23 @@ class Session:
     """One session. `call` is what is known of its caller: the template of each response's record."""
 
     def __init__(
-        self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books, admission: Admission
+        self,
+        call: Call,
+        dialect: Dialect,
+        ask: Ask,
+        region: str | None,
+        books: Books,
+        admission: Admission,
+        may_send: Callable[[bytes], None],
     ) -> None:
+        """`may_send` raises the refusal of a client's message."""
         self._call = call
         self._dialect = dialect
         self._ask = ask
         self._region = region
         self._books = books
         self._admission = admission
+        self._may_send = may_send
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
@@ -107,6 +117,7 @@ class Session:
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
+                self._may_send(_bytes(message))
                 open_call = self._begin()
                 if ASKED.search(_bytes(message)):
                     open_call.free_without_usage = False

@@ -428,6 +428,22 @@ async def test_without_a_journal_no_further_attempt_is_made(
     assert len(upstream.requests) == 1
 
 
+async def test_a_key_that_is_revoked_meanwhile_makes_no_further_attempt(
+    start_gateway: StartGateway, upstream: FakeUpstream
+) -> None:
+    upstream.answer(failing(503, retry_after="1"))
+    async with start_gateway(upstreams={"openai": to(upstream.url, retries=1)}) as gateway:
+        asked = asyncio.ensure_future(gateway.post("/v1/chat/completions", CHAT))
+        async with asyncio.timeout(5):
+            while not gateway.closed():
+                await asyncio.sleep(0.01)
+        ring = Keys(gateway.dir)
+        ring.revoke(ring.all()[0].created.key_id)
+        async with await asked as response:
+            assert (response.status, await response.read()) == (503, ERROR)
+    assert len(upstream.requests) == 1
+
+
 # -- breakers ---------------------------------------------------------------------------------------------------------
 
 

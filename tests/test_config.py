@@ -8,7 +8,7 @@ import pytest
 
 from gateway import config
 from gateway.budget_file import BudgetTable
-from gateway.config import Config, Upstream, load
+from gateway.config import AdminKey, Config, Upstream, load
 from gateway.errors import UserError
 from gateway.limits import LimitTable
 
@@ -23,7 +23,9 @@ def test_the_shipped_file_holds_the_defaults() -> None:
 def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
-    tables = {"budgets": BudgetTable, "limits": LimitTable, "upstreams": Upstream}
+    tables = {
+        "budgets": BudgetTable, "limits": LimitTable, "upstreams": Upstream, "auth.admin_keys": AdminKey,
+    }  # fmt: skip
     for section, struct in {**get_type_hints(Config), **tables}.items():
         if section == "file":
             continue
@@ -72,6 +74,12 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "4: [tickets] worktrees needs [server] host",
         ),
         ("[tickets.teams]\npayments = 'always'", "1: [tickets] teams: Invalid enum value 'always'"),
+        (
+            "[auth.admin_keys.a]\nkey = 'olk_x'\nrole = 'admin'",
+            "2: [auth.admin_keys.a] key must be env:NAME or file:PATH",
+        ),
+        ("[auth.admin_keys.a]\nkey = 'env:A'\nrole = 'root'", "1: [auth.admin_keys] role: Invalid enum value 'root'"),
+        ("[auth.admin_keys.a]\nkey = 'env:A'", '1: [auth.admin_keys.a] needs "role"'),
         ("[budgets.a]\nscope = 'org'", '1: [budgets.a] needs "limit_usd"'),
         ("[budgets.a]\nscope = 'squad:x'\nlimit_usd = 1", "1: [budgets.a] 'squad:x' is no scope"),
         ("[limits.a]\nin_flight = 1", '1: [limits.a] needs "scope"'),
