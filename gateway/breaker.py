@@ -29,7 +29,8 @@ class Breaker:
     """Closed until `rule.failures` attempts have failed in a row, then open for `rule.seconds`, then half open: one
     attempt at a time is the probe, whose success closes it and whose failure opens it again.
 
-    A probe that nobody reports within `rule.seconds` counts no more, so that none can hold the place for ever.
+    After `rule.seconds` without a report another probe may start beside it, so that none holds the place for ever; the
+    first report of them decides. Whole answers of models can take minutes.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -38,6 +39,8 @@ class Breaker:
         self._opened: float | None = None
         self._probe = 0
         """The number of the latest probe."""
+        self._decided = 0
+        """Reports of probes up to this one count no more."""
         self._probe_until: float | None = None
 
     def state(self, now: float) -> State:
@@ -68,17 +71,17 @@ class Breaker:
         return self._probe
 
     def leave(self, entry: int, verdict: Verdict, now: float) -> None:
-        """Report what `enter` let in. Unless it is closed only the latest probe counts."""
+        """Report what `enter` let in. Unless it is closed only probes count."""
         if self._opened is None:
             self._failures = {"works": 0, "fails": self._failures + 1, "unknown": self._failures}[verdict]
             if self._rule.failures and self._failures >= self._rule.failures:
                 self._opened = now
-        elif entry and entry == self._probe and self._probe_until is not None:
-            self._probe_until = None
-            if verdict == "works":
-                self._opened, self._failures = None, 0
-            elif verdict == "fails":
-                self._opened = now
+        elif entry > self._decided:
+            if entry == self._probe or verdict != "unknown":
+                self._probe_until = None
+            if verdict != "unknown":
+                self._decided = self._probe
+                self._opened, self._failures = (now, self._failures) if verdict == "fails" else (None, 0)
 
 
 class Breakers:

@@ -19,33 +19,40 @@ class Reference:
 
     def __init__(self) -> None:
         self.state: tuple[Any, ...] = ("closed", [])
+        self.probes: list[object] = []
+        """Since it opened, without a report."""
 
     def second(self) -> None:
         if self.state[0] == "open":
             left = self.state[1] - 1
-            self.state = ("open", left) if left else ("half_open", None, 0)
-        elif self.state[0] == "half_open" and self.state[1] is not None:
-            left = self.state[2] - 1
-            self.state = ("half_open", self.state[1] if left else None, left)
+            self.state = ("open", left) if left else ("half_open", 0)
+        elif self.state[0] == "half_open" and self.state[1]:
+            self.state = ("half_open", self.state[1] - 1)
 
     def start(self, attempt: object) -> bool:
-        """True when it is the probe."""
-        if self.state[:2] != ("half_open", None):
+        """True when it is a probe."""
+        if self.state != ("half_open", 0):
             return False
-        self.state = ("half_open", attempt, SECONDS)
+        self.state = ("half_open", SECONDS)
+        self.probes.append(attempt)
         return True
 
     def end(self, attempt: object, verdict: Verdict) -> None:
         if self.state[0] == "closed" and verdict != "unknown":
             last = [*self.state[1], verdict][-FAILURES:]
-            self.state = ("open", SECONDS) if last == ["fails"] * FAILURES else ("closed", last)
-        elif self.state[0] == "half_open" and self.state[1] is attempt:
-            self.state = {"works": ("closed", []), "fails": ("open", SECONDS), "unknown": ("half_open", None, 0)}[
-                verdict
-            ]
+            self._become(("open", SECONDS) if last == ["fails"] * FAILURES else ("closed", last))
+        elif self.state[0] == "half_open" and attempt in self.probes:
+            if verdict != "unknown":
+                self._become(("closed", []) if verdict == "works" else ("open", SECONDS))
+            elif attempt is self.probes[-1]:
+                self.state = ("half_open", 0)
+
+    def _become(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+        self.probes = []
 
     def asks_for_none(self) -> bool:
-        return self.state[0] == "open" or (self.state[0] == "half_open" and self.state[1] is not None)
+        return self.state[0] == "open" or (self.state[0] == "half_open" and self.state[1] > 0)
 
 
 class Comparison(RuleBasedStateMachine):
@@ -101,7 +108,7 @@ class Comparison(RuleBasedStateMachine):
         assert self.breaker.pause(self.now + SECONDS) is None
 
 
-Comparison.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Comparison.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
 TestBreaker = Comparison.TestCase
 
 
@@ -128,6 +135,16 @@ def test_one_model_does_not_cut_off_another(breakers: Breakers) -> None:
     assert breakers.pause("a", "m", 12.0) == (1.0, 21.0)
     breakers.leave("a", "m", 1, "works", 12.0)
     assert (breakers.order(["a", "b"], "m", 12.0), breakers.pause("a", "m", 12.0)) == (["a", "b"], None)
+
+
+def test_a_model_that_takes_longer_than_the_pause_is_found_to_work(breakers: Breakers) -> None:
+    for _ in range(2):
+        fail(breakers, "a", "m", 0.0)
+    probes = [(at, breakers.enter("a", "m", at)) for at in (10.0, 20.0, 30.0, 40.0)]
+    assert [entry for _, entry in probes] == [1, 2, 3, 4]
+    breakers.leave("a", "m", 1, "works", 45.0)
+    assert breakers.pause("a", "m", 45.0) is None
+    breakers.leave("a", "m", 2, "works", 55.0)
 
 
 def test_no_failures_and_no_breaker(breakers: Breakers) -> None:
