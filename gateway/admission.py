@@ -67,10 +67,9 @@ class Asking(msgspec.Struct, frozen=True):
 class _Waiter:
     """A call that waits for money that others hold."""
 
-    def __init__(self, charges: tuple[Charge, ...], quote: Quote, started_us: int, account: Account) -> None:
-        self.charges = charges
+    def __init__(self, call: Call, quote: Quote, account: Account) -> None:
+        self.call = call
         self.quote = quote
-        self.started_us = started_us
         self.account = account
         """Whose holds are in the way."""
         self.decided: asyncio.Future[tuple[Decision, Hold | None]] = asyncio.get_running_loop().create_future()
@@ -112,19 +111,19 @@ class Admission:
         decision = self._decide(charges, estimate.quote)
         if not decision.is_untouched:
             estimate = await self._estimate_well(call, asking, estimate)
+            charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
             decision = self._decide(charges, estimate.quote)
         if not decision.is_untouched and (other := self._rerouted(call, asking, charges)) is not None:
-            asking, charges = other, self.budgets.charges(call)
-            estimate = await self._estimate_well(call, asking, estimate)
+            asking, estimate = other, await self._estimate_well(call, other, estimate)
+            charges = self.budgets.charges(call)
             decision = self._decide(charges, estimate.quote)
-        hold: Hold | None = None
         if decision.verdict == "wait":
-            decision, hold = await self._wait(charges, estimate.quote, call.started_us, decision)
-        if decision.verdict == "refuse":
-            raise self._refuse(call, decision.account)
-        call.budget_action = call.budget_action or self._soft_action(charges, estimate.quote)
+            decision, hold = await self._wait(call, estimate.quote, decision)
+        else:
+            hold = self._hold(call, charges, decision)
         if hold is None:
-            hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
+            raise self._refuse(call, decision.account)
+        call.budget_action = call.budget_action or self._soft_action(hold.charges, estimate.quote)
         admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and decision.near)
         if call.budget_action == "rerouted":
             admitted.path, admitted.body = asking.path, asking.body
@@ -144,10 +143,9 @@ class Admission:
             return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
         quote = estimate.quote._replace(clamps=False, stops=True)
         decision = self._decide(charges, quote, waited=True)
-        if decision.verdict == "refuse":
+        if (hold := self._hold(call, charges, decision)) is None:
             raise self._refuse(call, decision.account)
         call.budget_action = self._soft_action(charges, quote)
-        hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
         return self._admitted(call, Admitted(hold, estimate))
 
     def demand(self, call: Call) -> None:
@@ -170,6 +168,12 @@ class Admission:
         able = hard(charges)
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
         return decide(able, quote, self._clock(), waiting=waiting, waited=waited)
+
+    def _hold(self, call: Call, charges: tuple[Charge, ...], decision: Decision) -> Hold | None:
+        """What a decision reserves; `None` where it lets the call not go on."""
+        if decision.verdict != "admit":
+            return None
+        return self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
 
     def _estimate(self, call: Call, asking: Asking) -> Estimate | None:
         return self._quotes.quote(call, asking.ask, asking.region, len(asking.body))
@@ -217,12 +221,10 @@ class Admission:
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
-    async def _wait(
-        self, charges: tuple[Charge, ...], quote: Quote, started_us: int, decision: Decision
-    ) -> tuple[Decision, Hold | None]:
-        """Wait for settlements, first come, first served, for a bounded time."""
+    async def _wait(self, call: Call, quote: Quote, decision: Decision) -> tuple[Decision, Hold | None]:
+        """Wait for settlements, first come, first served, for a bounded time. No hold: the call is refused."""
         assert decision.account is not None
-        waiter = _Waiter(charges, quote, started_us, decision.account)
+        waiter = _Waiter(call, quote, decision.account)
         self._waiting.setdefault(waiter.account, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -230,7 +232,9 @@ class Admission:
         except TimeoutError:
             if waiter.decided.done():
                 return waiter.decided.result()
-            return self._decide(charges, quote, waited=True), None
+            charges = self.budgets.charges(call)
+            decision = self._decide(charges, quote, waited=True)
+            return decision, self._hold(call, charges, decision)
         except asyncio.CancelledError:
             if waiter.decided.done() and (hold := waiter.decided.result()[1]) is not None:
                 self.settle(hold, 0)
@@ -247,19 +251,16 @@ class Admission:
         queue = self._waiting.get(account)
         while queue:
             waiter = queue[0]
-            decision = decide(hard(waiter.charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
-            if decision.verdict == "wait":
-                if decision.account in (account, None):
-                    return
-                queue.popleft()
-                waiter.account = decision.account  # another one is in the way now
-                self._waiting.setdefault(waiter.account, deque()).append(waiter)
-                continue
-            hold = None
-            if decision.verdict == "admit":
-                hold = self.budgets.hold(waiter.charges, decision.amount, decision.ceiling, waiter.started_us)
+            charges = self.budgets.charges(waiter.call)
+            decision = decide(hard(charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
+            if decision.verdict == "wait" and decision.account in (account, None):
+                return
             queue.popleft()
-            waiter.decided.set_result((decision, hold))
+            if decision.verdict != "wait":
+                waiter.decided.set_result((decision, self._hold(waiter.call, charges, decision)))
+            elif decision.account is not None:  # another one is in the way now
+                waiter.account = decision.account
+                self._waiting.setdefault(waiter.account, deque()).append(waiter)
         self._waiting.pop(account, None)
 
     def wake_all(self) -> None:

@@ -469,9 +469,11 @@ class Budgets:
             account.recent = None
 
     def forget(self, at_us: int) -> None:
-        """Drop accounts of periods that are over."""
+        """Drop accounts of periods that are over, and those that know nothing: clients choose the names of tasks."""
         for key, account in list(self._accounts.items()):
-            if not account.holds and account.period.end_us is not None and account.period.end_us <= at_us:
+            account.expire(at_us)
+            is_over = account.period.end_us is not None and account.period.end_us <= at_us
+            if not account.holds and (is_over or not (account.spent or account.unpriced or account.recent)):
                 del self._accounts[key]
 
 
