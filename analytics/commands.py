@@ -15,14 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analytics import disk
-from gateway.cli import CONFIG
-from gateway.config import Config, LedgerSettings, load
-
-
-def settings(path: Path | None) -> Config:
-    if path is not None:
-        return load(path)
-    return load(CONFIG) if CONFIG.exists() else Config()
+from gateway.config import Config, LedgerSettings
 
 
 def journal_settings(config: Config, data: Path) -> LedgerSettings:

@@ -20,8 +20,8 @@ import msgspec
 
 from analytics.forges import FORGES, Pull, send
 from gateway.addresses import is_address
-from gateway.cli import json_option
 from gateway.errors import UserError
+from gateway.options import json_option
 
 MARKER = "<!-- outlay:cost -->"
 COMPUTED = "<sub>Computed "

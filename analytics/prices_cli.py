@@ -17,10 +17,10 @@ import analytics
 from analytics import build, commands, disk, rerating
 from gateway import app, prices
 from gateway.call import NANO
-from gateway.cli import CONFIG, config_option, json_option
 from gateway.config import Config
 from gateway.errors import UserError
 from gateway.ledger import write_corrections
+from gateway.options import CONFIG, config_option, json_option, settings
 from gateway.prices import listing
 from gateway.prices.overrides import Overrides
 from gateway.prices.rates import RateSet
@@ -57,13 +57,9 @@ def prices_() -> None:
 @json_option
 def show(model: str, provider: str | None, at: datetime | None, config_path: Path | None, as_json: bool) -> None:
     """All rates of MODEL: by provider, service tier, time and context length. USD per million tokens."""
-    book = app.load_prices(commands.settings(config_path))
+    book = app.load_prices(settings(config_path))
     moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
-    found: list[listing.Offer] = []
-    for seller in [provider] if provider else listing.sellers(book, model, moment):
-        offers = listing.offers(book, seller, model, moment)
-        same = [[msgspec.structs.replace(offer, provider=other.provider) for offer in offers] for other in found]
-        found += [] if any(copy and all(offer in found for offer in copy) for copy in same) else offers
+    found = listing.at_sellers(book, model, provider, moment)
     is_new = provider and provider.lower() not in book.providers and all(offer.status == "fallback" for offer in found)
     if not found:
         near = listing.near(book, model)
@@ -325,7 +321,7 @@ def rerate(
     """What past calls would cost with today's prices; with --apply, correct them. What was recorded stays."""
     if from_ > to:
         raise click.UsageError("--from is after --to")
-    config = commands.settings(config_path)
+    config = settings(config_path)
     if apply_ and config.file is None:
         raise UserError(
             f"there is no {CONFIG} here, so that own prices and discounts would be missing: name the settings file of "
@@ -349,11 +345,11 @@ def rerate(
         click.echo(f"Own prices and discounts: {_overrides(config, book)}.")
     written = 0
     if apply_ and summary.lines:
-        settings = commands.journal_settings(config, data)
+        journal = commands.journal_settings(config, data)
         found = (each.correction() for each in outcomes("Correcting") if isinstance(each, rerating.Rerated))
         try:
             with commands.tidy_when_terminated(), disk.correcting(data):
-                written = write_corrections(settings, found, f"rerate-{secrets.token_hex(4)}")
+                written = write_corrections(journal, found, f"rerate-{secrets.token_hex(4)}")
         except OSError as error:
             raise UserError(
                 f"{data} cannot be written: {error.strerror}; some corrections may be missing: the same command, run "

@@ -11,9 +11,9 @@ import duckdb
 from analytics import attributing, commands, lake, work
 from analytics.attributing import Line, Span
 from analytics.sources import files
-from gateway.cli import config_option, data_option, json_option
 from gateway.config import Config, TicketSettings
 from gateway.errors import UserError
+from gateway.options import config_option, data_option, json_option, settings
 from gateway.tracker import split
 
 RULES = {
@@ -64,7 +64,7 @@ def import_work(
     tables = [files.table_of(path) for path in paths]
     if twice := next((table for table in tables if tables.count(table) > 1), None):
         raise click.UsageError(f"there are two files for {twice}: import one after the other")
-    config = commands.settings(config_path)
+    config = settings(config_path)
     folder = _folder(config, data)
     try:
         with work.alone(folder):
@@ -150,7 +150,7 @@ def attribute(
     """What is known of past calls' tickets by now; with --apply, correct them. What was recorded stays."""
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
-    config = commands.settings(config_path)
+    config = settings(config_path)
     folder = _folder(config, data)
     span = Span(from_ or Span().first, datetime.combine(to, time.max) if to else Span().last)
     lines = _correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))

@@ -4,27 +4,22 @@ and is refused when it is spent. `budgets.decide` decides; here is the waiting, 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.budget_notices import BudgetNotices, local, per, scope_of, usd
 from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
-from gateway.call import NANO, Ask, BudgetAction, Call
+from gateway.call import Ask, BudgetAction, Call
 from gateway.dialects.base import Dialect
 from gateway.errors import Refusal
 from gateway.ledger import now_us
-from gateway.periods import Period
 from gateway.quotes import Estimate, Quotes
-from gateway.scopes import Scope
 from gateway.tokens import Estimator
 
 MARGIN, MARGIN_TOKENS = 1.3, 256
 """Counted input is taken for so much more: the error of the count (docs/metering.md)."""
 COUNTED_BYTES_MIN = 2048
 """A shorter request is not counted: each of its bytes may be a token."""
-NEAR = 20
-"""With less left than so many calls like it, a stream is watched so closely that it can be ended properly."""
 HEADROOM = 1.25
 """A hold that grows, grows by more than is needed just now."""
 
@@ -72,10 +67,11 @@ class Asking(msgspec.Struct, frozen=True):
 class _Waiter:
     """A call that waits for money that others hold."""
 
-    def __init__(self, charges: tuple[Charge, ...], quote: Quote, started_us: int) -> None:
-        self.charges = charges
+    def __init__(self, call: Call, quote: Quote, account: Account) -> None:
+        self.call = call
         self.quote = quote
-        self.started_us = started_us
+        self.account = account
+        """Whose holds are in the way."""
         self.decided: asyncio.Future[tuple[Decision, Hold | None]] = asyncio.get_running_loop().create_future()
 
 
@@ -88,12 +84,14 @@ class Admission:
         quotes: Quotes,
         estimator: Estimator,
         wait_seconds: float,
+        notices: BudgetNotices,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self.budgets = budgets
         self._quotes = quotes
         self._estimator = estimator
         self._wait_seconds = wait_seconds
+        self._notices = notices
         self._clock = clock
         self._waiting: dict[Account, deque[_Waiter]] = {}
 
@@ -113,21 +111,20 @@ class Admission:
         decision = self._decide(charges, estimate.quote)
         if not decision.is_untouched:
             estimate = await self._estimate_well(call, asking, estimate)
+            charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
             decision = self._decide(charges, estimate.quote)
         if not decision.is_untouched and (other := self._rerouted(call, asking, charges)) is not None:
-            asking, charges = other, self.budgets.charges(call)
-            estimate = await self._estimate_well(call, asking, estimate)
+            asking, estimate = other, await self._estimate_well(call, other, estimate)
+            charges = self.budgets.charges(call)
             decision = self._decide(charges, estimate.quote)
-        hold: Hold | None = None
         if decision.verdict == "wait":
-            decision, hold = await self._wait(charges, estimate.quote, call.started_us, decision)
-        if decision.verdict == "refuse":
-            call.budget_action = "blocked"
-            raise _refusal(decision, self._clock())
-        call.budget_action = call.budget_action or self._soft_action(charges, estimate.quote)
+            decision, hold = await self._wait(call, estimate.quote, decision)
+        else:
+            hold = self._hold(call, charges, decision)
         if hold is None:
-            hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
-        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and self._is_near(hold))
+            raise self._refuse(call, decision.account)
+        call.budget_action = call.budget_action or self._soft_action(hold.charges, estimate.quote)
+        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and decision.near)
         if call.budget_action == "rerouted":
             admitted.path, admitted.body = asking.path, asking.body
         if decision.tokens is not None:
@@ -146,11 +143,9 @@ class Admission:
             return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
         quote = estimate.quote._replace(clamps=False, stops=True)
         decision = self._decide(charges, quote, waited=True)
-        if decision.verdict == "refuse":
-            call.budget_action = "blocked"
-            raise _refusal(decision, self._clock())
+        if (hold := self._hold(call, charges, decision)) is None:
+            raise self._refuse(call, decision.account)
         call.budget_action = self._soft_action(charges, quote)
-        hold = self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
         return self._admitted(call, Admitted(hold, estimate))
 
     def demand(self, call: Call) -> None:
@@ -160,13 +155,25 @@ class Admission:
         for charge in hard(self.budgets.charges(call)):
             charge.account.expire(now)
             if charge.account.spent >= charge.account.limit(now):
-                call.budget_action = "blocked"
-                raise _refusal(Decision("refuse", account=charge.account), now)
+                raise self._refuse(call, charge.account)
+
+    def _refuse(self, call: Call, account: Account | None) -> Refusal:
+        assert account is not None
+        now = self._clock()
+        self._notices.refused(account, now)
+        call.budget_action = "blocked"
+        return _refusal(account, now)
 
     def _decide(self, charges: Sequence[Charge], quote: Quote, *, waited: bool = False) -> Decision:
         able = hard(charges)
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
         return decide(able, quote, self._clock(), waiting=waiting, waited=waited)
+
+    def _hold(self, call: Call, charges: tuple[Charge, ...], decision: Decision) -> Hold | None:
+        """What a decision reserves; `None` where it lets the call not go on."""
+        if decision.verdict != "admit":
+            return None
+        return self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
 
     def _estimate(self, call: Call, asking: Asking) -> Estimate | None:
         return self._quotes.quote(call, asking.ask, asking.region, len(asking.body))
@@ -207,14 +214,6 @@ class Admission:
                 return "warned"
         return "none"
 
-    def _is_near(self, hold: Hold) -> bool:
-        """True when some calls like this one would use up a budget."""
-        now = self._clock()
-        return any(
-            charge.account.limit(now) - charge.account.spent - charge.account.ceilings < NEAR * hold.ceiling
-            for charge in hard(hold.charges)
-        )
-
     def _admitted(self, call: Call, admitted: Admitted) -> Admitted:
         call.held_nano = admitted.hold.amount
         call.budget_action = call.budget_action or "none"
@@ -222,30 +221,29 @@ class Admission:
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
-    async def _wait(
-        self, charges: tuple[Charge, ...], quote: Quote, started_us: int, decision: Decision
-    ) -> tuple[Decision, Hold | None]:
-        """Wait for settlements, first come, first served, for a bounded time."""
-        account = decision.account
-        assert account is not None
-        waiter = _Waiter(charges, quote, started_us)
-        self._waiting.setdefault(account, deque()).append(waiter)
+    async def _wait(self, call: Call, quote: Quote, decision: Decision) -> tuple[Decision, Hold | None]:
+        """Wait for settlements, first come, first served, for a bounded time. No hold: the call is refused."""
+        assert decision.account is not None
+        waiter = _Waiter(call, quote, decision.account)
+        self._waiting.setdefault(waiter.account, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._wait_seconds):
                 return await asyncio.shield(waiter.decided)
         except TimeoutError:
             if waiter.decided.done():
                 return waiter.decided.result()
-            return self._decide(charges, quote, waited=True), None
+            charges = self.budgets.charges(call)
+            decision = self._decide(charges, quote, waited=True)
+            return decision, self._hold(call, charges, decision)
         except asyncio.CancelledError:
             if waiter.decided.done() and (hold := waiter.decided.result()[1]) is not None:
                 self.settle(hold, 0)
             raise
         finally:
-            if (queue := self._waiting.get(account)) is not None and not waiter.decided.done():
-                queue.remove(waiter)
-                if not queue:
-                    del self._waiting[account]
+            if not waiter.decided.done():
+                self._waiting[waiter.account].remove(waiter)
+                if not self._waiting[waiter.account]:
+                    del self._waiting[waiter.account]
             waiter.decided.cancel()
 
     def _wake(self, account: Account) -> None:
@@ -253,14 +251,16 @@ class Admission:
         queue = self._waiting.get(account)
         while queue:
             waiter = queue[0]
-            decision = decide(hard(waiter.charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
-            if decision.verdict == "wait":
+            charges = self.budgets.charges(waiter.call)
+            decision = decide(hard(charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
+            if decision.verdict == "wait" and decision.account in (account, None):
                 return
-            hold = None
-            if decision.verdict == "admit":
-                hold = self.budgets.hold(waiter.charges, decision.amount, decision.ceiling, waiter.started_us)
             queue.popleft()
-            waiter.decided.set_result((decision, hold))
+            if decision.verdict != "wait":
+                waiter.decided.set_result((decision, self._hold(waiter.call, charges, decision)))
+            elif decision.account is not None:  # another one is in the way now
+                waiter.account = decision.account
+                self._waiting.setdefault(waiter.account, deque()).append(waiter)
         self._waiting.pop(account, None)
 
     def wake_all(self) -> None:
@@ -279,9 +279,12 @@ class Admission:
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Once per hold: see `Budgets.settle`."""
         self.budgets.settle(hold, cost)
-        if self._waiting:
-            for charge in hold.charges:
-                self._wake(charge.account)
+        for charge in hold.charges:
+            account = charge.account
+            if cost and account.spent >= account.notice_from:
+                self._notices.posted(account, account.spent - charge.part(cost), self._clock())
+            if self._waiting:
+                self._wake(account)
 
     def post(self, call: Call) -> None:
         """What held nothing: a batch's results."""
@@ -304,38 +307,20 @@ class Admission:
 # -- what a person is told ----------------------------------------------------------------------------------------
 
 
-def _refusal(decision: Decision, now: int) -> Refusal:
-    account = decision.account
-    assert account is not None
-    budget = account.budget
-    limit, left = account.limit(now), account.limit(now) - account.spent
-    scope = Scope(budget.scope.kind, account.value) if account.value else budget.scope
+def _refusal(account: Account, now: int) -> Refusal:
+    budget, limit = account.budget, account.limit(now)
     state = f"{usd(account.spent)} of {usd(limit)} spent"
     if account.held:
         state += f", {usd(account.held)} held by {account.holds} running calls"
-    if left > 0:
+    if account.spent < limit:
         state += "; what is left does not pay for this call"
     ends = account.frees_at(now)
-    resets = f" It begins anew on {_local(ends, budget.timezone)}." if ends is not None else ""
+    resets = f" It begins anew on {local(ends, budget.timezone)}." if ends is not None else ""
     owner = f"{budget.owner} or an administrator" if budget.owner else "an administrator"
     return Refusal(
         "budget_exceeded",
-        f"Outlay: the budget {budget.name} ({scope}, {_per(budget.period)}) is used up: {state}.{resets} "
+        f"Outlay: the budget {budget.name} ({scope_of(account)}, {per(budget.period)}) is used up: {state}.{resets} "
         f"To go on, ask {owner} for a raise: `outlay budgets raise {budget.name} --by-usd … --until … --reason …`. "
         "[budget_exceeded]",
         resets_at=None if ends is None else ends // 1_000_000,
     )
-
-
-def _per(period: Period) -> str:
-    return {"total": "in all", "rolling_24h": "in 24 hours"}.get(period, f"per {period}")
-
-
-def usd(nano: int) -> str:
-    """For reading: in cents, or finer where cents show nothing."""
-    amount = nano / NANO
-    return f"${amount:,.2f}" if not 0 < abs(amount) < 0.1 else f"${amount:.4f}"
-
-
-def _local(at_us: int, zone: str) -> str:
-    return datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M ") + zone

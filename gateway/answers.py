@@ -12,8 +12,11 @@ from gateway.config import Config
 from gateway.dialects import openai_chat
 from gateway.dialects.base import Caller, Dialect
 from gateway.errors import OF_LIMITS, Refusal
+from gateway.meter import Meter
 from gateway.upstream import UpstreamAnswer, UpstreamLost
 
+WHOLE_BYTES_MAX = 64 * 1024 * 1024
+"""A larger answer is passed on as it comes, without a cost header."""
 LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
 """Header fields with addresses that clients follow."""
 ORIGIN = re.compile(r"^https?://[^/]+")
@@ -52,6 +55,19 @@ def led_back(
 
 async def _replaced(links: re.Pattern[bytes], pieces: AsyncIterator[bytes], own: bytes) -> AsyncIterator[bytes]:
     yield links.sub(lambda found: found[1] + own, b"".join([piece async for piece in pieces]))
+
+
+async def collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bool]:
+    """The pieces up to `WHOLE_BYTES_MAX`, past the meter, and whether that was all."""
+    found: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        meter.feed(piece)
+        found.append(piece)
+        size += len(piece)
+        if size > WHOLE_BYTES_MAX:
+            return b"".join(found), False
+    return b"".join(found), True
 
 
 def own_headers(call: Call) -> dict[str, str]:

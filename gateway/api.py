@@ -3,25 +3,29 @@
 Nothing here is by person, and nothing lists tasks or tickets: they are asked for by name.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from aiohttp import web
+from msgspec import Meta
 
-from gateway import credentials
-from gateway.call import Principal
+from gateway.budgets_api import OwnBudget
+from gateway.call import Principal, Role, TicketPolicy, TicketState
 from gateway.control import ID, AwayError, Control
+from gateway.endpoints import ApiError, Asked, Endpoint, Line
 from gateway.errors import Refusal
-from gateway.keys import Keys
 from gateway.routes import written_out
 from gateway.tickets import Tickets
 
+SHAPE = r"[^\x00-\x1f\x7f-\x9f]{1,512}"
 TICKETS_IN_LINE = 3
 OWN_SPEND_SECONDS, BRANCH_SECONDS = 2.0, 0.3
 """All else about a key is known at once. Programs that ask about a branch want nothing else, and do not wait long."""
-NO_STORE = {"Cache-Control": "no-store"}
+
+
+Amount = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "number"})]
 
 
 class Spend(msgspec.Struct):
@@ -35,53 +39,135 @@ class Spend(msgspec.Struct):
 class KeySpend(msgspec.Struct):
     """What a key sees of its own spend, amounts as they came."""
 
-    today_usd: msgspec.Raw
-    month_usd: msgspec.Raw
+    today_usd: Amount
+    month_usd: Amount
     unpriced_calls: int
+
+
+class ModelSpend(msgspec.Struct):
+    model: str | None
+    calls: int
+    unpriced_calls: int
+    list_cost_usd: Decimal
+
+
+class SourceSpend(msgspec.Struct):
+    ticket_source: str | None
+    calls: int
+    list_cost_usd: Decimal
+
+
+class TaskSpend(msgspec.Struct, kw_only=True):
+    """What a task has cost, as the control plane tells it."""
+
+    task_id: str
+    tickets: list[str]
+    list_cost_usd: Decimal
+    calls: int
+    unpriced_calls: int
+    first_call_at: datetime | None
+    last_call_at: datetime | None
+    models: list[ModelSpend]
+    as_of: datetime
+
+
+class TicketSpend(msgspec.Struct, kw_only=True):
+    """What a ticket has cost, as the control plane tells it."""
+
+    ticket_id: str
+    ticket_state: str | None
+    list_cost_usd: Decimal
+    calls: int
+    unpriced_calls: int
+    tasks: int
+    first_call_at: datetime | None
+    last_call_at: datetime | None
+    models: list[ModelSpend]
+    sources: list[SourceSpend]
+    as_of: datetime
+
+
+class BranchTicket(msgspec.Struct):
+    ticket_id: str
+    ticket_state: TicketState
+
+
+class Me(msgspec.Struct, kw_only=True):
+    """A key as it was made, and its spend."""
+
+    key_id: str | None
+    user_id: str | None
+    team_id: str | None
+    ticket: str | None
+    purpose: str | None
+    models: tuple[str, ...]
+    upstreams: tuple[str, ...]
+    expires_at: datetime | None
+    role: Role | None
+    ticket_policy: TicketPolicy
+    spend: KeySpend | None
+    budgets: list[OwnBudget]
+    branch_tickets: list[BranchTicket] | msgspec.UnsetType = msgspec.UNSET
+
+
+class OfBranch(msgspec.Struct, forbid_unknown_fields=True):
+    branch: str | None = None
+    repo: str | None = None
+
+
+class Format(msgspec.Struct, forbid_unknown_fields=True):
+    format: Literal["json", "line"] = "json"
 
 
 class Api:
     """The endpoints for holders of gateway keys."""
 
-    def __init__(self, mode: Literal["keys", "open"], key_ring: Keys, tickets: Tickets, control: Control) -> None:
-        self._mode = mode
+    def __init__(self, tickets: Tickets, control: Control, budgets: Callable[[Principal], list[OwnBudget]]) -> None:
         self._tickets = tickets
-        self._keys = key_ring
         self._control = control
+        self._budgets = budgets
 
-    def routes(self) -> list[web.RouteDef]:
+    def endpoints(self) -> list[Endpoint]:
+        away, named = {503: "The control plane is not running, or took too long."}, {"id": SHAPE}
         return [
-            web.get("/-/api/v1/me", self.me),
-            web.get(r"/-/api/v1/tasks/{id:[\s\S]+}", self.task),
-            web.get(r"/-/api/v1/tickets/{id:[\s\S]+}", self.ticket),
-        ]
+            Endpoint(
+                method="GET", path="/-/api/v1/me", access="key", summary="The key that asks.",
+                serve=self.me, query=OfBranch, answer=Me,
+            ),
+            Endpoint(
+                method="GET", path=r"/-/api/v1/tasks/{id:[\s\S]+}", access="key", summary="What a task has cost.",
+                serve=self.task, query=Format, answer=TaskSpend, refuses=away, may_be_line=True, shapes=named,
+            ),
+            Endpoint(
+                method="GET", path=r"/-/api/v1/tickets/{id:[\s\S]+}", access="key", summary="What a ticket has cost.",
+                serve=self.ticket, query=Format, answer=TicketSpend, refuses=away, may_be_line=True, shapes=named,
+            ),
+        ]  # fmt: skip
 
-    async def me(self, request: web.Request) -> web.Response:
+    async def me(self, asked: Asked) -> Me:
         """The key that asks: whose it is, what it may do, what it has spent; and the tickets of a branch, if asked."""
-        try:
-            principal = self._authenticate(request)
-        except Refusal as refusal:
-            return _refused(refusal)
-        branch = request.query.get("branch")
-        spend = await self._spend_of(principal, OWN_SPEND_SECONDS if branch is None else BRANCH_SECONDS)
-        told = {**_grant(principal), "ticket_policy": self._tickets.policy_of(principal), "spend": spend, "budgets": []}
-        if branch is not None:
-            of_branch = self._tickets.of_branch(branch, request.query.get("repo"))
-            told["branch_tickets"] = [{"ticket_id": ticket, "ticket_state": state} for ticket, state in of_branch]
-        return _json(msgspec.json.encode(told))
+        principal, query = asked.principal, asked.query
+        spend = await self._spend_of(principal, OWN_SPEND_SECONDS if query.branch is None else BRANCH_SECONDS)
+        ends = principal.expires_at
+        told = Me(
+            key_id=principal.key_id, user_id=principal.user_id, team_id=principal.team_id, ticket=principal.ticket,
+            purpose=principal.purpose, models=principal.models, upstreams=principal.upstreams,
+            expires_at=None if ends is None else datetime.fromtimestamp(ends, UTC), role=principal.role,
+            ticket_policy=self._tickets.policy_of(principal), spend=spend, budgets=self._budgets(principal),
+        )  # fmt: skip
+        if query.branch is not None:
+            of_branch = self._tickets.of_branch(query.branch, query.repo)
+            told.branch_tickets = [BranchTicket(ticket, state) for ticket, state in of_branch]
+        return told
 
-    async def task(self, request: web.Request) -> web.Response:
+    async def task(self, asked: Asked) -> msgspec.Raw | Line:
         """A task, or a session of a tool."""
-        return await self._spend_on(request, "tasks", request.match_info["id"])
+        return await self._spend_on("tasks", asked.path["id"], asked.query)
 
-    async def ticket(self, request: web.Request) -> web.Response:
-        return await self._spend_on(request, "tickets", written_out(request.match_info["id"]))
+    async def ticket(self, asked: Asked) -> msgspec.Raw | Line:
+        return await self._spend_on("tickets", written_out(asked.path["id"]), asked.query)
 
     # -- the parts ----------------------------------------------------------------------------------------------------
-
-    def _authenticate(self, request: web.Request) -> Principal:
-        headers = credentials.readable(request.headers)
-        return credentials.authenticate(self._keys, self._mode, headers, request.raw_path)
 
     async def _spend_of(self, principal: Principal, seconds: float) -> KeySpend | None:
         """`None` where nobody can say: without a key, or without the control plane, which all else does without."""
@@ -92,22 +178,14 @@ class Api:
         except AwayError:
             return None
 
-    async def _spend_on(self, request: web.Request, kind: Literal["tasks", "tickets"], name: str) -> web.Response:
+    async def _spend_on(self, kind: Literal["tasks", "tickets"], name: str, query: Format) -> msgspec.Raw | Line:
+        if not ID.fullmatch(name):
+            raise Refusal("request_unreadable", "Outlay: a name has at most 512 characters, and no control characters.")
         try:
-            self._authenticate(request)
-            as_line = _wants_line(request.query.get("format", "json"))
-            if not ID.fullmatch(name):
-                raise Refusal(
-                    "request_unreadable", "Outlay: a name has at most 512 characters, and no control characters."
-                )
             spend = await self._control.ask(kind, name)
-            if not as_line:
-                return _json(spend)
-            return web.Response(text=await self._line(kind, name, spend) + "\n", headers=NO_STORE)
-        except Refusal as refusal:
-            return _refused(refusal)
+            return msgspec.Raw(spend) if query.format == "json" else Line(await self._line(kind, name, spend))
         except AwayError as away:
-            return _error(503, "control_plane_away", str(away))
+            raise ApiError(503, "control_plane_away", str(away)) from None
 
     async def _line(self, kind: Literal["tasks", "tickets"], name: str, spend: bytes) -> str:
         found = msgspec.json.decode(spend, type=Spend)
@@ -134,38 +212,3 @@ def _amount(spend: Spend) -> str:
     usd = spend.list_cost_usd
     amount = "<$0.01" if 0 < usd < Decimal("0.01") else f"${usd:,.2f}"
     return amount + (f" +{spend.unpriced_calls} unpriced" if spend.unpriced_calls else "")
-
-
-def _grant(principal: Principal) -> dict[str, Any]:
-    """The key as it was made."""
-    ends = principal.expires_at
-    return {
-        "key_id": principal.key_id,
-        "user_id": principal.user_id,
-        "team_id": principal.team_id,
-        "ticket": principal.ticket,
-        "purpose": principal.purpose,
-        "models": principal.models,
-        "upstreams": principal.upstreams,
-        "expires_at": None if ends is None else datetime.fromtimestamp(ends, UTC),
-    }
-
-
-def _wants_line(format_: str) -> bool:
-    if format_ not in ("json", "line"):
-        raise Refusal("request_unreadable", "Outlay: the format is json or line.")
-    return format_ == "line"
-
-
-def _json(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json", headers=NO_STORE)
-
-
-def _refused(refusal: Refusal) -> web.Response:
-    response = _error(refusal.status, refusal.code, refusal.message)
-    response.headers["x-outlay-refusal"] = refusal.code
-    return response
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"error": {"code": code, "message": message}}, status=status, headers=NO_STORE)

@@ -15,18 +15,24 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import hashing, prices
+from gateway import credentials, hashing, prices
 from gateway.admin import Admin
+from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
+from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile
+from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budgets
+from gateway.budgets_api import BudgetsApi
+from gateway.call import Principal
 from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
-from gateway.keys import Keys
+from gateway.http_api import HttpApi
+from gateway.keys import Keys, of_settings
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.proxy import Proxy
@@ -81,12 +87,15 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
 
     Raises `UserError` when the port or the data folder cannot be used.
     """
-    book = load_prices(config)
+    book, admin_keys = load_prices(config), of_settings(config.auth)
     gateway_id = secrets.token_hex(4)
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
     estimator = Estimator()
-    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds)
+    telemetry = Telemetry()
+    alerts = Alerts(config.alerts, ledger.dir, telemetry)
+    notices = BudgetNotices(alerts.notice)
+    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
     try:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
@@ -102,18 +111,28 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
-    telemetry = Telemetry()
     admin = Admin(ledger, telemetry, admission.budgets)
     forwarder = Forwarder(config.server)
-    key_ring, tracker = Keys(ledger.dir), Tracker(ledger.dir)
+    key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
+    key_ring.refresh()
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
     proxy = Proxy(
         config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
-        admission,
+        admission, alerts,
     )  # fmt: skip
-    api = Api(config.auth.mode, key_ring, tickets, control)
+
+    def who(request: web.Request) -> Principal:
+        headers = credentials.readable(request.headers)
+        return credentials.authenticate_api(key_ring, config.auth.mode, headers, request.raw_path)
+
+    of_budgets = BudgetsApi(budget_file(config), admission.budgets)
+    parts = (
+        Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets), PricesApi(book, config.prices.policy),
+        of_budgets,
+    )  # fmt: skip
+    api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
@@ -138,6 +157,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
+    alerts.start()
     keepers = [
         asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
@@ -155,6 +175,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     finally:
         await runner.cleanup()
         await proxy.stop()
+        await alerts.stop()
         await forwarder.close()
         await control.close()
         estimator.close()

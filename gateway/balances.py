@@ -92,14 +92,14 @@ class Balances:
         self._catch_up(own=True)
 
     def checkpoint(self, own_segment: str, size: int) -> bytes:
-        """What goes into `balances.json` now, when nothing else is being posted; nothing where there is no budget."""
+        """What goes into `balances.json` now, when nothing else is being posted."""
         now = self._clock()
         self._catch_up(own=not self._is_started)  # at the start the own segment has what a crash left open
         self._is_started = True
         self._through[own_segment] = size
         self._budgets.forget(now)
         accounts = [_balance(each) for each in self._budgets.accounts() if each.spent or each.unpriced]
-        return msgspec.json.encode(Checkpoint(self._through, accounts)) if len(self._budgets) else b""
+        return msgspec.json.encode(Checkpoint(self._through, accounts))
 
     async def keep(self) -> None:
         """Run beside the server."""

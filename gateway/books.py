@@ -4,7 +4,7 @@ however the call ended."""
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -98,7 +98,9 @@ class Books:
         estimator: Estimator,
         telemetry: Telemetry,
         admission: Admission,
+        recorded: Callable[[Call], None],
     ) -> None:
+        """`recorded` is told of each record of a call."""
         self._settings = settings
         self._prices = prices
         self._ledger = ledger
@@ -107,6 +109,7 @@ class Books:
         self._estimator = estimator
         self._telemetry = telemetry
         self._admission = admission
+        self._recorded = recorded
         self._open: set[OpenCall] = set()
         self._calls_of: dict[tuple[str, str], int] = {}
         """Whole calls by provider and model."""
@@ -338,6 +341,7 @@ class Books:
         if booked_us is None:
             self._telemetry.unrecorded.inc()
         self._telemetry.finished(call)
+        self._recorded(call)
         return booked_us
 
 

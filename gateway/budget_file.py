@@ -46,7 +46,7 @@ class BudgetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         _help(
             "Whose spend: org, team:x, user:x, key:x, ticket:x, task:x, project:PAY, model:x, purpose:x; each_ticket, "
-            "each_task, each_user give every one an account of its own."
+            "each_task, each_user, each_key, each_team give every one an account of its own."
         ),
     ]
     limit_usd: Annotated[Decimal, _help("US dollars, up to nine decimals.")]

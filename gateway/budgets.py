@@ -80,7 +80,10 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
 class Account:
     """The balance of one budget, for one value of its scope (of a template) and one period."""
 
-    __slots__ = ("budget", "ceilings", "held", "holds", "period", "recent", "spent", "unpriced", "value", "window")
+    __slots__ = (
+        "budget", "ceilings", "held", "holds", "notice_from", "period", "recent", "spent", "unpriced", "value",
+        "window",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget, value: str, period: Span) -> None:
         self.budget = budget
@@ -93,6 +96,8 @@ class Account:
         self.holds = 0
         self.unpriced = 0
         """Calls whose cost nobody knows: not in `spent`, and not free."""
+        self.notice_from = 0
+        """Nothing is worth a notice before so much is spent."""
         self.recent: list[tuple[int, int]] | None = None
         """What was posted since the ledger was asked, as (start of the call, amount); see `Budgets.asking`."""
         self.window: deque[tuple[int, int]] | None = deque() if budget.period == "rolling_24h" else None
@@ -205,6 +210,10 @@ class Quote(NamedTuple):
 Verdict = Literal["admit", "wait", "refuse"]
 
 
+NEAR = 20
+"""So many calls at their worst."""
+
+
 class Decision(NamedTuple):
     verdict: Verdict
     amount: int = 0
@@ -212,7 +221,9 @@ class Decision(NamedTuple):
     tokens: int | None = None
     """The maximum that the request gets; `None` = its own."""
     account: Account | None = None
-    """What is in the way."""
+    """What is in the way: the account with the least left, or the one whose holds leave the least room."""
+    near: bool = True
+    """With less left than some calls like it need, a stream is watched so closely that it can be ended properly."""
 
     @property
     def is_untouched(self) -> bool:
@@ -228,9 +239,10 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
     rather than what they can cost at most: then growing holds keep the limit, and a stream is ended when its hold
     cannot grow. It is refused at once when what is not spent does not pay for a useful answer.
     """
-    left = sure = reserved = UNBOUNDED
+    left = sure = reserved = free = narrowest = UNBOUNDED
     tightest: Account | None = None
-    is_held = may_clamp = False
+    held_up_by: Account | None = None
+    may_clamp = False
     for charge in charges:
         account = charge.account
         if account.window:
@@ -243,19 +255,25 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
             left, tightest = unspent, account
         if unreserved < reserved:
             reserved = unreserved
+        if uncovered < free:
+            free = uncovered
+        room = unreserved
         if account.budget.clamps or not quote.stops:
-            may_clamp = may_clamp or account.budget.clamps
+            may_clamp, room = may_clamp or account.budget.clamps, uncovered
             if uncovered < sure:
                 sure = uncovered
-        is_held = is_held or account.holds > 0
+        if account.holds and room < narrowest:
+            narrowest, held_up_by = room, account
+    is_held = held_up_by is not None
     may_clamp = may_clamp and quote.clamps
     worst = quote.worst(quote.tokens)
     least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
     if left < least:
         return Decision("refuse", account=tightest)
     first = quote.usual if quote.stops else worst
+    near = free < NEAR * worst
     if worst <= sure and first <= reserved:
-        return Decision("admit", first, worst)
+        return Decision("admit", first, worst, near=near)
     needed = quote.worst(min(quote.tokens, max(quote.usual_tokens, quote.tokens_min)))
     if may_clamp and sure >= (needed if is_held else least):
         fair = sure if not is_held and not waiting else max(needed, sure // (2 + waiting))
@@ -265,7 +283,7 @@ def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int 
         if first <= reserved:
             return Decision("admit", first, ceiling, tokens if tokens < quote.tokens else None)
     if is_held and not waited:
-        return Decision("wait", account=tightest)
+        return Decision("wait", account=held_up_by)
     if quote.stops and min(quote.usual, reserved) >= least:
         tokens = quote.pays(left) if may_clamp else quote.tokens
         return Decision(
@@ -308,7 +326,7 @@ class Budgets:
         now = {budget.identity: budget for budget in self._budgets.values()}
         for (identity, value), account in list(self._accounts.items()):
             if identity in now:
-                account.budget = now[identity]
+                account.budget, account.notice_from = now[identity], 0
             else:
                 del self._accounts[identity, value]  # holds keep it, and settle into nothing
         return [budget for identity, budget in now.items() if identity not in before]
@@ -451,9 +469,11 @@ class Budgets:
             account.recent = None
 
     def forget(self, at_us: int) -> None:
-        """Drop accounts of periods that are over."""
+        """Drop accounts of periods that are over, and those that know nothing: clients choose the names of tasks."""
         for key, account in list(self._accounts.items()):
-            if not account.holds and account.period.end_us is not None and account.period.end_us <= at_us:
+            account.expire(at_us)
+            is_over = account.period.end_us is not None and account.period.end_us <= at_us
+            if not account.holds and (is_over or not (account.spent or account.unpriced or account.recent)):
                 del self._accounts[key]
 
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway import app
-from gateway.admission import usd
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile, table_from, table_of
+from gateway.budget_notices import usd
 from gateway.budgets import Account, Budget, Budgets, Mode
 from gateway.call import NANO
 from gateway.errors import UserError

@@ -5,7 +5,7 @@ names are the columns of the `calls` table, except that money is whole nano-USD 
 USD (`*_usd`) in SQL, and `started_us` (microseconds since the epoch, UTC) becomes `started_at`.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -22,8 +22,11 @@ TicketState = Literal["known", "unknown", "closed", "unchecked"]
 TicketPolicy = Literal["optional", "required", "known"]
 TaskSource = Literal["header", "path", "session", "conversation", "none"]
 BudgetAction = Literal["none", "warned", "clamped", "rerouted", "stopped", "blocked", "shadow_blocked"]
-PURPOSES = ("ci", "eval", "batch", "research", "support")
+Purpose = Literal["ci", "eval", "batch", "research", "support"]
 """Declared overhead; a call without one is normal work."""
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+Role = Literal["viewer", "finops", "admin"]
+"""What a key may do in the admin API, each all that the one before it may."""
 Agent = Literal["main", "subagent", "compaction", "side"]
 
 
@@ -91,7 +94,7 @@ class Ask(msgspec.Struct, frozen=True):
     choices: int = 1
     """So many outputs are asked for, each of them up to the maximum."""
     may_cache: Literal["5m", "1h"] | None = None
-    """It may ask for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
+    """It asks for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
 
 
 class SubPass(msgspec.Struct, frozen=True):
@@ -162,6 +165,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Of the gateway key; see `claims`."""
     expires_at: int | None = None
     """When the gateway key ends, seconds since the epoch, UTC."""
+    role: Role | None = None
+    """Opens the admin API, and then no provider."""
 
 
 class Attribution(msgspec.Struct, frozen=True):

@@ -78,7 +78,8 @@ def recognise(headers: Headers) -> Client:
     for name, pattern in USER_AGENTS:
         if version := pattern.search(agent_string):
             return Client(name, version[1], session_id=session_id)
-    return Client(session_id=session_id)
+    is_codex = headers.get("originator", "").lower().startswith("codex")  # "Codex Desktop", which it calls itself, too
+    return Client("codex" if is_codex else None, session_id=session_id)
 
 
 def observe(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:

@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -17,8 +18,9 @@ import msgspec
 from msgspec import Meta
 
 from gateway.budget_file import BudgetTable, budget_of
-from gateway.call import TicketPolicy
+from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
+from gateway.limits import LimitTable, limit_of
 
 
 def _help(text: str, **limits: Any) -> Meta:
@@ -43,12 +45,22 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
 
 
+class AdminKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Opens the admin API and nothing else."""
+
+    key: Annotated[str, _help("The secret, olk_ and at least 32 more characters, as env:NAME or file:PATH.")]
+    role: Annotated[Role, _help("viewer: reads; finops: also sets budgets; admin: also manages keys.")]
+
+
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may call."""
 
     mode: Annotated[
         Literal["keys", "open"], _help('"keys": a gateway key on each call; "open": anyone, loopback only.')
     ] = "keys"
+    admin_keys: Annotated[
+        dict[str, AdminKey], _help("Keys of the admin API by name, beside those of `outlay keys create --role`.")
+    ] = {}
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +107,26 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _help("Ask chat streams for usage where the client did not; by default where the provider needs it."),
     ] = None
     allow_unmetered_paths: Annotated[bool, _help("Forward paths that Outlay cannot meter.")] = False
+    retries: Annotated[
+        int, _help("Attempts after the first, where that one certainly cost nothing; tools retry, too.", ge=0, le=10)
+    ] = 0
+    retry_statuses: Annotated[
+        tuple[int, ...], _help("Answers after which another attempt, here or at a fallback, may help.")
+    ] = (429, 500, 502, 503, 529)
+    retry_seconds: Annotated[
+        float, _help("No attempt starts later than so long after the request; a longer retry-after is passed on.", ge=0)
+    ] = 30.0
+    fallbacks: Annotated[
+        tuple[str, ...],
+        _help("Upstreams that are asked, in this order, when the attempts here have failed; same models, same paths."),
+    ] = ()
+    breaker_failures: Annotated[
+        int, _help("Failures in a row of one model after which the fallbacks are asked first; 0 = never.", ge=0)
+    ] = 5
+    breaker_seconds: Annotated[float, _help("… for so long, until one attempt finds out how it is.", gt=0)] = 30.0
+    breaker_refuses: Annotated[
+        bool, _help("Meanwhile refuse what no fallback takes, at once; by default it is forwarded all the same.")
+    ] = False
 
 
 class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,6 +174,29 @@ class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Notices about budgets and odd spending, and where they go."""
+
+    slack: Annotated[
+        str | None, _help("Slack-compatible incoming webhook: where its URL is, as env:NAME or file:PATH.")
+    ] = None
+    webhook: Annotated[
+        str | None, _help("Notices are posted there as signed JSON: a URL, or where it is: env:NAME or file:PATH.")
+    ] = None
+    webhook_secret: Annotated[
+        str | None, _help("They are signed with this: env:NAME or file:PATH of whsec_… (base64), or of any other text.")
+    ] = None
+    log: Annotated[bool, _help("Notices go to the gateway's log, too.")] = True
+    velocity_factor: Annotated[
+        float, _help("Tell when a key spends so many times its own usual in an hour; 0 = never.", ge=0)
+    ] = 5.0
+    velocity_usd: Annotated[Decimal, _help("… and at least so many US dollars.")] = Decimal(10)
+    runaway_calls: Annotated[int, _help("Tell when a task makes so many calls within an hour; 0 = never.", ge=0)] = 1000
+    runaway_usd: Annotated[Decimal, _help("Tell when a task spends so many US dollars within an hour; 0 = never.")] = (
+        Decimal(100)
+    )
+
+
 class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The second process: seals the journal, keeps outlay.duckdb."""
 
@@ -169,11 +224,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
+    limits: dict[str, LimitTable] = {}
+    alerts: AlertSettings = AlertSettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
     """Where it was read from; set by `load`, not a setting."""
 
 
+REFERENCE = re.compile(r"(env|file):\S+")
 UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED_UPSTREAM_NAMES = frozenset({"-", "t", "v1", "v1beta", "model"})
 
@@ -233,6 +291,15 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             ("auth", "mode"),
             '[auth] mode = "open" serves anyone: bind [server] host = "127.0.0.1" or use mode = "keys"',
         )
+    for name, admin in config.auth.admin_keys.items():
+        entry = ("auth", "admin_keys", name)
+        if not UPSTREAM_NAME.fullmatch(name):
+            yield entry, f"[auth.admin_keys.{name}] the name is shown in logs: write lower-case letters, digits, - or _"
+        if not REFERENCE.fullmatch(admin.key):
+            yield (
+                (*entry, "key"),
+                f"[auth.admin_keys.{name}] key must be env:NAME or file:PATH: the key itself does not belong here",
+            )
     for pattern in config.tickets.patterns:
         try:
             is_too_wide = re.compile(pattern).fullmatch("") is not None
@@ -254,17 +321,51 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             budget_of(name, table)
         except UserError as error:
             yield ("budgets", name), f"[budgets.{name}] {str(error).removeprefix(f'budget {name}: ')}"
+    for name, limit in config.limits.items():
+        try:
+            limit_of(name, limit)
+        except UserError as error:
+            yield ("limits", name), f"[limits.{name}] {error}"
+    alerts = config.alerts
+    for name in ("velocity_usd", "runaway_usd"):
+        if getattr(alerts, name) < 0:
+            yield ("alerts", name), f"[alerts] {name} must be 0 or more"
+    if alerts.slack is not None and not REFERENCE.fullmatch(alerts.slack):
+        yield ("alerts", "slack"), "[alerts] slack must be env:NAME or file:PATH: who has the address can post there"
+    if alerts.webhook is not None and not re.fullmatch(r"(env|file):\S+|https?://\S+", alerts.webhook):
+        yield ("alerts", "webhook"), "[alerts] webhook must be https://…, env:NAME or file:PATH"
+    if alerts.webhook_secret is not None and not REFERENCE.fullmatch(alerts.webhook_secret):
+        yield ("alerts", "webhook_secret"), "[alerts] webhook_secret must be env:NAME or file:PATH"
+    if alerts.webhook is not None and alerts.webhook_secret is None:
+        yield ("alerts", "webhook"), "[alerts] webhook needs webhook_secret, which its receiver checks notices with"
     for name, upstream in config.upstreams.items():
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:
             yield at, f"[upstreams.{name}] the name becomes a path: write lower-case letters, digits, - or _"
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", upstream.base_url):
             yield (*at, "base_url"), f"[upstreams.{name}] base_url must look like https://host or https://host/prefix"
-        if upstream.credential is not None and not re.fullmatch(r"(env|file):\S+", upstream.credential):
+        if upstream.credential is not None and not REFERENCE.fullmatch(upstream.credential):
             yield (
                 (*at, "credential"),
                 f"[upstreams.{name}] credential must be env:NAME or file:PATH: the key itself does not belong here",
             )
+        if not all(400 <= status <= 599 for status in upstream.retry_statuses):
+            yield (
+                (*at, "retry_statuses"),
+                f"[upstreams.{name}] retry_statuses must be from 400 to 599: any other answer is paid for",
+            )
+        for fallback in upstream.fallbacks:
+            if fallback == name or fallback not in config.upstreams or upstream.fallbacks.count(fallback) > 1:
+                others = ", ".join(each for each in config.upstreams if each != name) or "none is configured"
+                yield (
+                    (*at, "fallbacks"),
+                    f"[upstreams.{name}] fallbacks: {fallback!r} must name another upstream, once: {others}",
+                )
+            elif config.upstreams[fallback].credential is None:
+                yield (
+                    (*at, "fallbacks"),
+                    f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
+                )
 
 
 def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:

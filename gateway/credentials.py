@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from gateway.call import Principal
+from gateway.errors import Refusal
 from gateway.keys import PREFIX, Keys
 
 Fields = list[tuple[str, str]]
@@ -39,6 +40,17 @@ def authenticate(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping
     """Who sent a request (header names in lower case). Raises the refusal `unauthenticated`."""
     key = presented(headers, path)
     return Principal() if mode == "open" and key is None else key_ring.authenticate(key)
+
+
+def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
+    """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
+    principal = authenticate(key_ring, mode, headers, path)
+    is_bearer = headers.get("authorization", "")[:7].lower() == "bearer " and PREFIX in headers["authorization"]
+    if principal.role is not None and "x-outlay-key" not in headers and not is_bearer:
+        raise Refusal(
+            "unauthenticated", "Outlay: send a key with a role as Authorization: Bearer, or in the x-outlay-key header."
+        )
+    return principal
 
 
 def presented(headers: Mapping[str, str], path: str) -> str | None:

@@ -331,13 +331,14 @@ def aws_frame(event: Event) -> bytes:
     if event.name == "chunk":
         payload = msgspec.json.encode({"bytes": base64.b64encode(payload).decode()})
     fields = ((":event-type", event.name), (":content-type", "application/json"), (":message-type", "event"))
-    head = b"".join(
-        struct.pack(f">B{len(name)}sBH", len(name), name.encode(), STRING, len(value)) + value.encode()
-        for name, value in fields
-    )
+    head = b"".join(_string_header(name.encode(), value.encode()) for name, value in fields)
     sizes = struct.pack(">II", AwsEvents.OVERHEAD + len(head) + len(payload), len(head))
     frame = sizes + zlib.crc32(sizes).to_bytes(4, "big") + head + payload
     return frame + zlib.crc32(frame).to_bytes(4, "big")
+
+
+def _string_header(name: bytes, value: bytes) -> bytes:
+    return b"%c%s%c%s%s" % (len(name), name, STRING, len(value).to_bytes(2, "big"), value)
 
 
 STRING = 7

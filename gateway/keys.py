@@ -1,51 +1,71 @@
-"""Gateway keys. Only SHA-256 digests are stored, in `keys.jsonl`: an append-only list of creations and revocations
-that is also the audit trail. Another process's change is in force with the next call.
+"""Gateway keys. Only SHA-256 digests are stored, in `keys.jsonl`: an append-only list of what was done to keys, and so
+the audit trail. Another process's change is in force with the next call.
 
 A key is 256 random bits, so a plain digest is safe; it is looked up by digest and compared in constant time. Claim
-keys are in the same list: of them only the public half is stored.
+keys are in the same list: of them only the public half is stored. Keys of the settings (`[auth.admin_keys]`) are known
+here as well, and change with the settings alone.
 """
 
+import errno
+import fcntl
 import fnmatch
 import hmac
 import os
+import re
 import secrets
+import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gateway import claims, hashing
-from gateway.call import Principal, TicketPolicy
+from gateway import claims, grants, hashing
+from gateway.call import Principal
+from gateway.config import Auth, secret
 from gateway.errors import Refusal, UserError
+from gateway.grants import Grant
 
 PREFIX = "olk_"
+OVERLAP_SECONDS = 24 * 3600
+OVERLAP_SECONDS_MAX = 30 * 24 * 3600
+CLI = "cli"
+"""Who issues keys at the command line: whoever may write to the data folder, and so without limits."""
 
 
-class KeyEvent(msgspec.Struct, omit_defaults=True):
+class KeyEvent(Grant, omit_defaults=True, kw_only=True):
     """One line of `keys.jsonl`. Times are whole seconds since the epoch, UTC."""
 
-    event: Literal["create", "revoke"]
+    event: Literal["create", "rotate", "revoke"]
     key_id: str
     at: int
+    by: str | None = None
+    """The key_id of the issuer, or `cli`; `None` in files from before it was kept."""
     digest: str | None = None
     public_key: str | None = None
     """Of a claim key, which signs claims and opens nothing."""
-    name: str | None = None
-    user_id: str | None = None
-    team_id: str | None = None
-    ticket: str | None = None
-    ticket_policy: TicketPolicy | None = None
-    purpose: str | None = None
-    models: tuple[str, ...] = ()
-    upstreams: tuple[str, ...] = ()
     expires_at: int | None = None
+    old_until: int | None = None
+    """Of a rotation: until when the secret before works beside the new one."""
+
+
+class Secret(NamedTuple):
+    """A secret of a key, by its digest."""
+
+    digest: str
+    until: int | None = None
+    """When it was, or will be, rotated out."""
 
 
 class Key(msgspec.Struct):
     """A key as it stands now."""
 
     created: KeyEvent
+    events: list[KeyEvent]
+    secrets: list[Secret] = []
+    """The newest last; no more than two work at a time."""
     revoked_at: int | None = None
 
     def state(self, now: float) -> Literal["active", "revoked", "expired"]:
@@ -54,15 +74,72 @@ class Key(msgspec.Struct):
         expires = self.created.expires_at
         return "expired" if expires is not None and now >= expires else "active"
 
+    def old_until(self, now: float) -> int | None:
+        """Until when the secret before the last rotation works; `None` when it does not."""
+        return max((secret.until for secret in self.secrets if secret.until and secret.until > now), default=None)
+
+    def rotated(self, event: KeyEvent) -> None:
+        ends = [event.at] * (len(self.secrets) - 1) + [event.at if event.old_until is None else event.old_until]
+        self.secrets = [
+            Secret(secret.digest, end if secret.until is None else min(secret.until, end))
+            for secret, end in zip(self.secrets, ends, strict=True)
+        ]
+
+
+class Change(msgspec.Struct):
+    """One line of the audit trail."""
+
+    at: datetime
+    event: Literal["create", "rotate", "revoke"]
+    key_id: str
+    by: str | None
+
+
+class KeyInfo(Grant, kw_only=True):
+    """A key as it is shown: never with a secret or a digest."""
+
+    key_id: str
+    kind: Literal["calls", "claims"]
+    state: Literal["active", "revoked", "expired"]
+    created_at: datetime
+    by: str | None
+    expires_at: datetime | None = None
+    rotated_at: datetime | None = None
+    old_secret_until: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class Rotated(NamedTuple):
+    """What a rotation did."""
+
+    key: Key
+    secret: str
+    ended: int | None
+    """A secret from before the last rotation, which would have worked until then, has ended now."""
+
+
+class NoSuchKeyError(UserError):
+    """There is no key of this id."""
+
+
+class KeyStateError(UserError):
+    """The key is not in a state for that."""
+
 
 class Keys:
-    """The keys of one data folder."""
+    """The keys of one data folder, and those of the settings by their digests."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, configured: Mapping[str, Principal] | None = None) -> None:
         self._file = data_dir / "keys.jsonl"
-        self._seen: tuple[int, int, int] | None = None
+        self._configured = configured or {}
         self._by_id: dict[str, Key] = {}
-        self._by_digest: dict[str, Key] = {}
+        self._by_digest: dict[str, tuple[Key, Secret]] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self._read_to = 0
+        self._lock = threading.Lock()
+        """Of reading: changes are made in threads."""
+
+    # -- who is it? ---------------------------------------------------------------------------------------------------
 
     def authenticate(self, secret: str | None) -> Principal:
         """The principal of a presented key. Raises the refusal `unauthenticated`."""
@@ -74,20 +151,28 @@ class Keys:
                 "in the x-outlay-key header. An administrator makes one with `outlay keys create`.",
             )
         presented = hashing.digest(secret)
-        key = self._by_digest.get(presented)
-        if key is None or key.created.digest is None or not hmac.compare_digest(key.created.digest, presented):
-            raise Refusal("unauthenticated", "Outlay: this gateway key is not known here. Ask your administrator.")
-        state = key.state(time.time())
+        key, known = self._by_digest.get(presented, (None, None))
+        if key is None or known is None or not hmac.compare_digest(known.digest, presented):
+            return self._of_settings(presented)
+        now = time.time()
+        made, state = key.created, key.state(now)
         if state != "active":
+            raise Refusal("unauthenticated", f"Outlay: the gateway key {made.key_id} is {state}. Ask for a new one.")
+        if known.until is not None and now >= known.until:
             raise Refusal(
-                "unauthenticated", f"Outlay: the gateway key {key.created.key_id} is {state}. Ask for a new one."
+                "unauthenticated", f"Outlay: the gateway key {made.key_id} has a new secret, and this one has ended."
             )
-        made = key.created
         return Principal(
             made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
             ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
-            expires_at=made.expires_at,
+            expires_at=made.expires_at, role=made.role,
         )  # fmt: skip
+
+    def _of_settings(self, presented: str) -> Principal:
+        for digest, principal in self._configured.items():
+            if hmac.compare_digest(digest, presented):
+                return principal
+        raise Refusal("unauthenticated", "Outlay: this gateway key is not known here. Ask your administrator.")
 
     def claim_key(self, key_id: str) -> tuple[str, str | None] | None:
         """Public half and team of a claim key that is in force."""
@@ -98,75 +183,204 @@ class Keys:
         return key.created.public_key, key.created.team_id
 
     def refresh(self) -> None:
-        """Read the file again when it changed. One `stat` when it did not."""
+        """Read what the file has gained. One `stat` when it did not change."""
+        if self._stat() != self._seen:
+            with self._lock:
+                self._seen = self._read(self._stat())
+
+    def _stat(self) -> tuple[int, int, int] | None:
         try:
             stat = self._file.stat()
         except FileNotFoundError:
-            self._seen, self._by_id, self._by_digest = None, {}, {}
-            return
-        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if seen == self._seen:
-            return
-        by_id: dict[str, Key] = {}
-        for line in self._file.read_bytes().splitlines():
-            try:
-                event = msgspec.json.decode(line, type=KeyEvent)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # a line torn by a crash: its command never reported success
-            if event.event == "create":
-                by_id[event.key_id] = Key(event)
-            elif event.key_id in by_id:
-                by_id[event.key_id].revoked_at = event.at
-        self._by_id = by_id
-        self._by_digest = {key.created.digest: key for key in by_id.values() if key.created.digest}
-        self._seen = seen
+            return None
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def _read(self, now: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if now is None:
+            self._by_id, self._by_digest, self._read_to = {}, {}, 0
+            return None
+        is_same = self._seen is not None and self._seen[0] == now[0] and self._read_to <= now[1]
+        by_id, by_digest = (self._by_id, self._by_digest) if is_same else ({}, {})
+        start = self._read_to if is_same else 0
+        with self._file.open("rb") as file:
+            file.seek(start)
+            lines = file.read()
+        lines = lines[: lines.rfind(b"\n") + 1]  # what follows is being written
+        for key in _folded(lines, by_id):
+            by_digest.update((secret.digest, (key, secret)) for secret in key.secrets)
+        self._by_id, self._by_digest, self._read_to = by_id, by_digest, start + len(lines)
+        return now
 
     def all(self) -> list[Key]:
         self.refresh()
         return list(self._by_id.values())
 
-    def create(self, **grant: Any) -> tuple[KeyEvent, str]:
-        """Make a key with the given fields of `KeyEvent`. Returns its record and the secret, which is kept nowhere."""
-        secret = PREFIX + secrets.token_urlsafe(32)
-        return self._created(secrets.token_hex(6), digest=hashing.digest(secret), **grant), secret
-
-    def create_claim_key(self, **grant: Any) -> tuple[KeyEvent, str]:
-        """The same for a key that signs claims."""
-        name = secrets.token_hex(6)
-        secret, public = claims.new_key(name)
-        return self._created(name, public_key=public, **grant), secret
-
-    def _created(self, name: str, /, **grant: Any) -> KeyEvent:
-        event = KeyEvent(event="create", key_id=f"key_{name}", at=int(time.time()), **grant)
-        self._append(event)
-        return event
-
-    def revoke(self, key_id: str) -> KeyEvent:
-        """Revoke a key. Raises `UserError` when there is no such active key."""
+    def one(self, key_id: str) -> Key:
+        """Raises `NoSuchKeyError`."""
         self.refresh()
         key = self._by_id.get(key_id)
         if key is None:
-            raise UserError(f"there is no key {key_id}; `outlay keys list` shows them")
-        if key.revoked_at is not None:
-            raise UserError(f"key {key_id} is revoked already")
-        event = KeyEvent(event="revoke", key_id=key_id, at=int(time.time()))
-        self._append(event)
-        return event
+            raise NoSuchKeyError(f"there is no key {key_id}; `outlay keys list` shows them")
+        return key
 
-    def _append(self, event: KeyEvent) -> None:
+    def log(self) -> list[Change]:
+        """Every change there was, the oldest first."""
+        return sorted((change for key in self.all() for change in changes(key)), key=lambda change: change.at)
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+
+    def create(self, by: str = CLI, /, **grant: Any) -> tuple[KeyEvent, str]:
+        """Make a key with the given fields of `KeyEvent`. Returns its record and the secret, which is kept nowhere."""
+        secret = _new_secret()
+        return self._created(secrets.token_hex(6), by, digest=hashing.digest(secret), **grant), secret
+
+    def create_claim_key(self, by: str = CLI, /, **grant: Any) -> tuple[KeyEvent, str]:
+        """The same for a key that signs claims."""
+        name = secrets.token_hex(6)
+        secret, public = claims.new_key(name)
+        return self._created(name, by, public_key=public, **grant), secret
+
+    def _created(self, name: str, by: str, /, **grant: Any) -> KeyEvent:
+        event = KeyEvent(event="create", key_id=f"key_{name}", at=int(time.time()), by=by, **grant)
+        grants.check(event)
+        return self._append(lambda: event)
+
+    def rotate(self, key_id: str, overlap: int = OVERLAP_SECONDS, by: str = CLI) -> Rotated:
+        """Give a key a new secret; the one before works for `overlap` more seconds.
+
+        Raises `NoSuchKeyError`, and `KeyStateError` for a claim key or one that is not in force.
+        """
+        secret = _new_secret()
+        ended: int | None = None
+
+        def decide() -> KeyEvent:
+            nonlocal ended
+            key, now = self.one(key_id), int(time.time())
+            if key.created.public_key is not None:
+                raise KeyStateError(f"{key_id} is a claim key: make another one, and revoke this when it is in use")
+            if (state := key.state(now)) != "active":
+                raise KeyStateError(f"key {key_id} is {state}: make another one")
+            ended = key.old_until(now)
+            digest = hashing.digest(secret)
+            return KeyEvent(event="rotate", key_id=key_id, at=now, by=by, digest=digest, old_until=now + overlap)
+
+        self._append(decide)
+        return Rotated(self.one(key_id), secret, ended)
+
+    def revoke(self, key_id: str, by: str = CLI) -> Key:
+        """Revoke a key. Raises `NoSuchKeyError`, and `KeyStateError` when it is revoked already."""
+
+        def decide() -> KeyEvent:
+            if self.one(key_id).revoked_at is not None:
+                raise KeyStateError(f"key {key_id} is revoked already")
+            return KeyEvent(event="revoke", key_id=key_id, at=int(time.time()), by=by)
+
+        self._append(decide)
+        return self.one(key_id)
+
+    def _append(self, decide: Callable[[], KeyEvent]) -> KeyEvent:
+        """Write what `decide` says, with no other writer between the two. Raises `OSError`."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            event = decide()
             size = os.fstat(fd).st_size
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            os.write(fd, (b"\n" if torn else b"") + msgspec.json.encode(event) + b"\n")
+            line = (b"\n" if torn else b"") + msgspec.json.encode(event) + b"\n"
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._file))
             os.fsync(fd)
         finally:
             os.close(fd)
+        return event
+
+
+def _new_secret() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def _folded(lines: bytes, keys: dict[str, Key]) -> Iterator[Key]:
+    """Take events into the keys that there are; the keys that they changed."""
+    for line in lines.splitlines():
+        try:
+            event = msgspec.json.decode(line, type=KeyEvent)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # a line torn by a crash: its command never reported success
+        if event.event == "create":
+            keys[event.key_id] = Key(event, [])
+        if (key := keys.get(event.key_id)) is None:
+            continue
+        key.events.append(event)
+        if event.event == "revoke":
+            key.revoked_at = event.at
+        elif event.event == "rotate":
+            key.rotated(event)
+        if event.digest is not None:
+            key.secrets = [*key.secrets, Secret(event.digest)]
+        yield key
+
+
+ADMIN_KEY = re.compile(r"olk_[\x21-\x7e]{32,}")
+
+
+def of_settings(auth: Auth) -> dict[str, Principal]:
+    """Who holds the admin keys of the settings, by digest; without those that are not set. Raises `UserError`."""
+    found: dict[str, Principal] = {}
+    for name, admin in auth.admin_keys.items():
+        if (value := secret(admin.key)) is None:
+            continue
+        if not ADMIN_KEY.fullmatch(value):
+            raise UserError(
+                f"[auth.admin_keys.{name}] the key behind {admin.key} must be olk_ and at least 32 more characters, as "
+                'made by: echo "olk_$(openssl rand -hex 32)"'
+            )
+        if (digest := hashing.digest(value)) in found:
+            raise UserError(f"[auth.admin_keys.{name}] has the key of another name: each needs its own")
+        found[digest] = Principal(f"config:{name}", role=admin.role)
+    return found
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def info(key: Key, now: float) -> KeyInfo:
+    made = key.created
+    rotations = [event.at for event in key.events if event.event == "rotate"]
+    return KeyInfo(
+        **{field: getattr(made, field) for field in Grant.__struct_fields__},
+        key_id=made.key_id,
+        kind="claims" if made.public_key else "calls",
+        state=key.state(now),
+        created_at=datetime.fromtimestamp(made.at, UTC),
+        by=made.by,
+        expires_at=_moment(made.expires_at),
+        rotated_at=_moment(max(rotations, default=None)),
+        old_secret_until=_moment(key.old_until(now)),
+        revoked_at=_moment(key.revoked_at),
+    )
+
+
+def changes(key: Key) -> list[Change]:
+    return [Change(datetime.fromtimestamp(e.at, UTC), e.event, e.key_id, e.by) for e in key.events]
+
+
+def _moment(at: int | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC)
+
+
+# -- what a key may be used for ---------------------------------------------------------------------------------------
 
 
 def check_upstream(principal: Principal, upstream: str) -> None:
     """Raises the refusal `forbidden` when the key may not use this upstream."""
+    if principal.role is not None:
+        raise Refusal(
+            "forbidden",
+            f"Outlay: the key {principal.key_id} has the role {principal.role}: it opens the admin API and no "
+            "provider. Use a key without a role for calls.",
+        )
     if principal.upstreams and upstream not in principal.upstreams:
         allowed = ", ".join(principal.upstreams)
         raise Refusal(

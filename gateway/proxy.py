@@ -3,16 +3,30 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Collection
-from datetime import UTC, datetime
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, hashing, keys, routes
-from gateway.admission import Admission, Asking
+from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
+from gateway.admission import Admission, Admitted, Asking
 from gateway.afterwards import Afterwards
-from gateway.answers import broke_off, cut_off, headers_of, led_back, no_route, not_metered, refusal_response
+from gateway.alerts import Alerts
+from gateway.answers import (
+    WHOLE_BYTES_MAX,
+    broke_off,
+    collect,
+    cut_off,
+    headers_of,
+    led_back,
+    no_route,
+    not_metered,
+    refusal_response,
+)
+from gateway.attempts import Attempt, Attempts, close_unanswered
 from gateway.books import Books, OpenCall
+from gateway.breaker import Breakers, Rule
 from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
 from gateway.dialects import openai_chat
@@ -22,24 +36,26 @@ from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
-from gateway.meter import Meter, UsageHider
+from gateway.limits import LimitedError, Limits
+from gateway.meter import UsageHider
 from gateway.prices import PriceBook
 from gateway.realtime import Session
 from gateway.repositories import header_branch, repo_name
+from gateway.retries import Plan
 from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
-from gateway.upstream import Forwarder, HandshakeRefusedError, NotReachedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import Forwarder, HandshakeRefusedError, UpstreamAnswer, UpstreamLost
 from gateway.watch import Watch
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
 
-WHOLE_BYTES_MAX = 64 * 1024 * 1024
-"""A larger answer is passed on as it comes, without a cost header."""
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
+KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
+"""What these operations begin is asked for again later, at the upstream that the client knows."""
 
 
 class Proxy:
@@ -60,6 +76,7 @@ class Proxy:
         worktrees: Worktrees,
         hash_key: bytes,
         admission: Admission,
+        alerts: Alerts,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -72,8 +89,15 @@ class Proxy:
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._admission = admission
-        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission)
+        self._alerts = alerts
+        self._limits = Limits(config.limits)
+        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission, self._recorded)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
+        self._breakers = Breakers(
+            {name: Rule(each.breaker_failures, each.breaker_seconds) for name, each in config.upstreams.items()}
+        )
+        for name in config.upstreams:
+            telemetry.breakers_open.labels(name).set_function(functools.partial(self._breakers_open, name))
         self._handling = 0
         self._idle = asyncio.Event()
         self.ends = False
@@ -83,6 +107,9 @@ class Proxy:
             for name, upstream in config.upstreams.items()
             if upstream.credential and (value := secret(upstream.credential))
         }
+
+    def _breakers_open(self, name: str) -> int:
+        return len(self._breakers.open_models(name, time.monotonic()))
 
     async def stop(self) -> None:
         """Close every call that is open. No request may come any more."""
@@ -150,9 +177,11 @@ class Proxy:
                 plain = self._decoded(body, headers.get("content-encoding", ""))
                 ask = _read_ask(dialect, target.path if call.operation == "realtime" else path, plain)
                 models = (ask.model,)
-            elif kind == "start":
-                models = self._models_of_batch(principal, path, headers, body)
-            for model in models:
+            elif kind == "start" and (principal.models or self._config.prices.policy == "block"):
+                plain = self._decoded(body, headers.get("content-encoding", ""))
+                models = _models_of_batch(path, plain)
+            also = submodels.named(plain) if principal.models and kind != "unbilled" else ()
+            for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
@@ -172,52 +201,78 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                return await self._relay_session(request, call, dialect, ask, upstream_path, fields, own=own)
-            region = region_of(upstream, path)
-            may_use = functools.partial(keys.may_use, principal)
-            asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
-            admitted = await self._admission.admit(call, asking)
-            open_call = self._books.open(call, dialect, ask, plain, region, admitted)
+                may_send = functools.partial(self._may_send, headers, request.raw_path)
+                self._admit_to_limits(call, None)
+                try:
+                    return await self._relay_session(
+                        request, call, dialect, ask, upstream_path, fields, may_send, own=own
+                    )
+                finally:
+                    self._limits.release(call)
+            asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
+
+            async def open_attempt(name: str, call: Call) -> Attempt:
+                """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
+                if call.attempt > 1:  # a key that has ended meanwhile makes no further call
+                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
+                upstream = self._config.upstreams[name]
+                call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
+                asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
+                admitted = await self._admission.admit(call, asking)
+                self._admit_to_limits(call, admitted)
+                open_call = self._books.open(call, dialect, ask, plain, region, admitted)
+                own = credential if name == asked_at else self._credentials[name]
+                fields, sent_path, sent_body = credentials.outgoing(request.headers.items(), own), upstream_path, body
+                if admitted is not None and admitted.body is not None:
+                    fields = credentials.of_decoded(fields)
+                    sent_path, sent_body = admitted.path or upstream_path, admitted.body
+                asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
+                if asked_for_usage is not None or (admitted is not None and admitted.may_stop):
+                    # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
+                    fields = credentials.without_encoding(fields)
+                sending = self._forwarder.send(
+                    name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
+                )
+                return Attempt(open_call, asyncio.ensure_future(sending), sent_path, asked_for_usage is not None)
+
+            places = [asked_at]
+            if credential is not None and call.operation not in KEPT_BY_PROVIDERS:
+                places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
+            attempts = Attempts(
+                call, self._plan(places, ask), open_attempt, self._as_whole, self._books, self._breakers,
+                self._telemetry,
+            )  # fmt: skip
+            await attempts.begin()
         except Refusal as refusal:
             return await self._refused(refusal, call, dialect)
 
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
-        if admitted is not None and admitted.body is not None:
-            upstream_path, body, fields = admitted.path or upstream_path, admitted.body, credentials.of_decoded(fields)
-        asked_for_usage = _with_usage(dialect, upstream, ask, fields, body)
-        if asked_for_usage is not None or (admitted is not None and admitted.may_stop):
-            # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
-            fields = credentials.without_encoding(fields)
-        sent = asyncio.ensure_future(
-            self._forwarder.send(
-                target.upstream, upstream, request.method, upstream_path, fields, asked_for_usage or body
-            )
-        )
         response: web.StreamResponse | None = None
         result: Result = "interrupted"
         self._telemetry.in_flight.inc()
         try:
-            answer = await asyncio.shield(sent)  # it may be read on when the client has gone
-            open_call.answered(answer.status, answer.headers)
-            meter, pieces = open_call.meter, answer.pieces()
+            answer = await attempts.answer()
+            if isinstance(answer, web.Response):
+                return answer
+            open_call, _, sent_path, asked_for_usage = attempts.current
+            meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
             if dialect is not None and dialect.ending is not None and admitted is not None and admitted.may_stop:
-                meter.ending = dialect.ending(upstream_path, plain)
+                meter.ending = dialect.ending(sent_path, plain)
             start = b""
             if dialect is not None and _may_be_whole(request, answer, ask):
-                start, open_call.came_whole = await _collect(pieces, meter)
+                start, open_call.came_whole = await collect(pieces, meter)
                 if open_call.came_whole:
                     await self._books.close(open_call, "completed")
-                    headers_out = headers_of(answer, call, remaining_nano=self._remaining(open_call))
-                    return web.Response(status=answer.status, reason=answer.reason, body=start, headers=headers_out)
+                    return self._as_whole(open_call, answer, start)
             response = web.StreamResponse(
                 status=answer.status,
                 reason=answer.reason,
-                headers=headers_of(answer, call, keep_length=asked_for_usage is None),
+                headers=headers_of(answer, open_call.call, keep_length=not asked_for_usage),
             )
             await response.prepare(request)
             if start:
                 await response.write(start)
-            hides = asked_for_usage is not None and "Content-Encoding" not in answer.headers
+            hides = asked_for_usage and "Content-Encoding" not in answer.headers
             hider = UsageHider() if hides else None
             length = int(answer.headers.get("Content-Length", -1))
             async for piece in pieces:
@@ -239,8 +294,7 @@ class Proxy:
             await response.write_eof()
             return response
         except Refusal as refusal:
-            open_call.free_without_usage = isinstance(refusal, NotReachedError)
-            return await self._unanswered(refusal, open_call, "upstream_error")
+            return await self._unanswered(refusal, attempts.current.open_call, "upstream_error")
         except UpstreamLost as lost:
             if response is None:
                 return await self._unanswered(broke_off(lost), open_call, "upstream_cut")
@@ -256,7 +310,8 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
-            self._afterwards.take(open_call, result, sent)
+            self._limits.release(call)  # also when the answer is read on: its client has gone, and may ask again
+            self._afterwards.take(attempts.current.open_call, result, attempts.current.sent)
 
     async def _stop(
         self,
@@ -287,9 +342,13 @@ class Proxy:
         await response.write_eof()
         return response
 
-    def _remaining(self, open_call: OpenCall) -> int | None:
-        """What is left of the tightest budget, nano-USD."""
-        return None if open_call.admitted is None else self._admission.remaining(open_call.admitted.hold)
+    def _as_whole(self, open_call: OpenCall, answer: UpstreamAnswer, body: bytes) -> web.Response:
+        """What the client gets of a call that is closed. Its cost stands in a header, and what is left of the tightest
+        budget."""
+        admitted = open_call.admitted
+        remaining = None if admitted is None else self._admission.remaining(admitted.hold)
+        headers = headers_of(answer, open_call.call, remaining_nano=remaining)
+        return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -307,6 +366,48 @@ class Proxy:
                 + ". Or send your own provider key, and the gateway key in the x-outlay-key header.",
             )
         return self._credentials[name]
+
+    def _fallbacks(self, principal: Principal, name: str, method: str, path: str, model: str | None) -> Iterator[str]:
+        """The fallbacks of an upstream that mean the same by a path, and that the caller may use."""
+        found = dialects.find(method, path, self._config.upstreams[name].provider)
+        if found is None:
+            return
+        for fallback in self._config.upstreams[name].fallbacks:
+            provider = self._config.upstreams[fallback].provider
+            if fallback not in self._credentials or dialects.find(method, path, provider) != found:
+                continue
+            try:
+                keys.check_upstream(principal, fallback)
+                self._check_price(provider, model)
+            except Refusal:
+                continue
+            yield fallback
+
+    def _plan(self, places: Sequence[str], ask: Ask) -> Plan:
+        """The order in which upstreams are asked: those whose circuit breaker is open come last, or not at all. Raises
+        the refusal `upstream_unreachable` where none is left."""
+        model, now = ask.model or "", time.monotonic()
+        upstreams, pauses = self._config.upstreams, {name: self._breakers.pause(name, model, now) for name in places}
+        order = [
+            name
+            for name in self._breakers.order(places, model, now)
+            if pauses[name] is None or not upstreams[name].breaker_refuses
+        ]
+        if not order and (pause := pauses[places[0]]) is not None:
+            opened, until = (datetime.now(UTC) + timedelta(seconds=at - now) for at in pause)
+            raise Refusal(
+                "upstream_unreachable",
+                f"Outlay: the upstream {places[0]} has failed again and again with this model, so that it is not asked "
+                f"since {opened:%H:%M:%S} UTC. Try again after {until:%H:%M:%S} UTC.",
+            )
+        return Plan(places[0], order, upstreams, now)
+
+    def _may_send(self, headers: dict[str, str], raw_path: str, message: bytes) -> None:
+        """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
+        that the message names."""
+        principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
+        for model in submodels.named(message) if principal.models else ():
+            keys.check_model(principal, model)
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
         try:
@@ -329,25 +430,10 @@ class Proxy:
                 "blocked. An administrator can add one to config/prices.toml.",
             )
 
-    def _models_of_batch(
-        self, principal: Principal, path: str, headers: dict[str, str], body: bytes
-    ) -> Collection[str]:
-        """The models that a new batch asks for; none where any may be asked. Raises the refusal `forbidden` where the
-        request does not show them."""
-        if not principal.models and self._config.prices.policy != "block":
-            return ()
-        models = batches.models_of(path, self._decoded(body, headers.get("content-encoding", "")))
-        if models is None:
-            raise Refusal(
-                "forbidden",
-                "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
-                "Use a key that may use all models, or ask without a batch.",
-            )
-        return models
-
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
+        self._limits.take_back(call)
         known = call.key_id is not None or self._config.auth.mode == "open"
         response = refusal_response(refusal, dialect, call)
         if known and self._ledger.failure is None:
@@ -355,11 +441,26 @@ class Proxy:
             await self._books.refuse(call)
         return response
 
+    def _admit_to_limits(self, call: Call, admitted: Admitted | None) -> None:
+        """Raises the refusals of limits; what the call's budgets hold is given back then."""
+        try:
+            self._limits.admit(call, _clock_us())
+        except LimitedError as limited:
+            self._telemetry.limited.labels(limited.kind, limited.what).inc()
+            if admitted is not None:
+                self._admission.settle(admitted.hold, 0)
+                call.held_nano = call.budget_action = None
+            raise
+
+    def _recorded(self, call: Call) -> None:
+        """Told of each record of a call."""
+        self._limits.finished(call, _clock_us())
+        self._alerts.finished(call)
+
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
         self._telemetry.refusals.labels(refusal.code).inc()
-        open_call.call.refusal, open_call.call.status = refusal.code, refusal.status
-        await self._books.close(open_call, result)
+        await close_unanswered(self._books, open_call, refusal, result)
         return refusal_response(refusal, open_call.dialect, open_call.call)
 
     async def _relay_session(
@@ -370,6 +471,7 @@ class Proxy:
         ask: Ask,
         path: str,
         fields: credentials.Fields,
+        may_send: Callable[[bytes], None],
         *,
         own: bool,
     ) -> web.StreamResponse:
@@ -384,7 +486,7 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission)
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission, may_send)
             return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
@@ -443,6 +545,11 @@ class Proxy:
             if answer is not None:
                 answer.close()
         return response or web.Response()
+
+
+def _clock_us() -> int:
+    """Never goes back."""
+    return time.monotonic_ns() // 1000
 
 
 # -- the call record, field by field ------------------------------------------------------------------------------
@@ -523,19 +630,6 @@ def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> boo
     return int(answer.headers.get("Content-Length", 0)) <= WHOLE_BYTES_MAX
 
 
-async def _collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bool]:
-    """The pieces up to `WHOLE_BYTES_MAX`, past the meter, and whether that was all."""
-    found: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        meter.feed(piece)
-        found.append(piece)
-        size += len(piece)
-        if size > WHOLE_BYTES_MAX:
-            return b"".join(found), False
-    return b"".join(found), True
-
-
 async def _relay_watched(pieces: AsyncIterator[bytes], response: web.StreamResponse, watch: Watch) -> None:
     """Pass an answer on so that the client has its end only when what it brought is booked. Raises `OSError`.
 
@@ -563,6 +657,18 @@ def _own_address(request: web.Request, path: str) -> str:
     plain, own = path.partition("?")[0], request.raw_path.partition("?")[0]
     scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
     return f"{scheme}://{request.host}{own.removesuffix(plain)}"
+
+
+def _models_of_batch(path: str, body: bytes) -> Collection[str]:
+    """The models that a new batch asks for. Raises the refusal `forbidden` where the request does not show them."""
+    models = batches.models_of(path, body)
+    if models is None:
+        raise Refusal(
+            "forbidden",
+            "Outlay: this batch does not show which models it asks for, and here not every model may be asked. "
+            "Use a key that may use all models, or ask without a batch.",
+        )
+    return models
 
 
 def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:

@@ -3,6 +3,7 @@ its own, recorded before its last message goes out."""
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -21,6 +22,8 @@ ASKED = re.compile(rb'"type"\s*:\s*"response\.create"|"clientContent"')
 """A client's message that asks for a response."""
 BEGUN = re.compile(rb'"type"\s*:\s*"response\.created"|"modelTurn"')
 """A server's message after which a bill will come."""
+REASON_MAX = 120
+"""A close frame holds so many bytes of a reason (RFC 6455 §5.5.1), which must be whole letters."""
 NOT_SENDABLE = frozenset({None, 1005, 1006, 1015})
 """Close codes that only say that no close frame came (RFC 6455 §7.4.1)."""
 
@@ -48,14 +51,23 @@ class Session:
     """One session. `call` is what is known of its caller: the template of each response's record."""
 
     def __init__(
-        self, call: Call, dialect: Dialect, ask: Ask, region: str | None, books: Books, admission: Admission
+        self,
+        call: Call,
+        dialect: Dialect,
+        ask: Ask,
+        region: str | None,
+        books: Books,
+        admission: Admission,
+        may_send: Callable[[bytes], None],
     ) -> None:
+        """`may_send` raises the refusal of a client's message."""
         self._call = call
         self._dialect = dialect
         self._ask = ask
         self._region = region
         self._books = books
         self._admission = admission
+        self._may_send = may_send
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
@@ -105,6 +117,7 @@ class Session:
     async def _up(self, client: web.WebSocketResponse, upstream: ClientWebSocketResponse) -> _End:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
+                self._may_send(_bytes(message))
                 open_call = self._begin()
                 if ASKED.search(_bytes(message)):
                     open_call.free_without_usage = False
@@ -168,7 +181,8 @@ async def _pass_on(message: WSMessage, to: Socket) -> None:
 
 
 def _refused(refusal: Refusal) -> _End:
-    return _End("gateway", WSCloseCode.INTERNAL_ERROR, refusal.message.encode()[:120])
+    code = WSCloseCode.POLICY_VIOLATION if refusal.status < 500 else WSCloseCode.INTERNAL_ERROR
+    return _End("gateway", code, refusal.message.encode()[:REASON_MAX].decode(errors="ignore").encode())
 
 
 def _end(by: By, message: WSMessage, socket: Socket) -> _End:

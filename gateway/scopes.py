@@ -12,7 +12,9 @@ from gateway.errors import UserError
 
 Kind = Literal["org", "team", "user", "key", "ticket", "task", "project", "model", "purpose"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-EACH: dict[str, Kind] = {"each_ticket": "ticket", "each_task": "task", "each_user": "user"}
+EACH: dict[str, Kind] = {
+    "each_ticket": "ticket", "each_task": "task", "each_user": "user", "each_key": "key", "each_team": "team",
+}  # fmt: skip
 """Templates: every value of the kind has an account of its own."""
 VALUE_MAX = 512
 

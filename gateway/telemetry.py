@@ -33,6 +33,10 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
+        self.limited = Counter(
+            "outlay_limited_calls", "Calls refused by a limit, by kind of its scope, and what was used up.",
+            ("scope", "limit"), registry=self.registry,
+        )  # fmt: skip
         self.ignored_evidence = Counter(
             "outlay_ignored_evidence", "Values that should name a ticket or its place, and were none.",
             ("source", "reason"), registry=self.registry,
@@ -50,6 +54,21 @@ class Telemetry:
         self.unrecorded = Counter(
             "outlay_unrecorded_calls", "Finished calls that the journal could not take.", registry=self.registry
         )
+        self.retries = Counter(
+            "outlay_retries", "Attempts after the first of a request, by where they went.", ("upstream",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.fallbacks = Counter(
+            "outlay_fallbacks", "Attempts that went to a fallback.", ("upstream", "fallback"), registry=self.registry
+        )
+        self.breakers_open = Gauge(
+            "outlay_breakers_open", "Models for which an upstream's circuit breaker is open.", ("upstream",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.alerts = Counter(
+            "outlay_alerts", "Notices by channel and what became of them.", ("kind", "channel", "result"),
+            registry=self.registry,
+        )  # fmt: skip
         self._budgets = {
             what: Gauge(f"outlay_budget_{what}_usd", f"{text}, all accounts of a template together.", ("budget",),
                         registry=self.registry)
@@ -68,6 +87,13 @@ class Telemetry:
         """Count what was no evidence, each as `source:reason`."""
         for each in evidence:
             self.ignored_evidence.labels(*each.split(":")).inc()
+
+    def attempted(self, number: int, asked: str, name: str) -> None:
+        """Count an attempt that was sent: the how manyth of its request, and where it went instead of `asked`."""
+        if number > 1:
+            self.retries.labels(name).inc()
+        if name != asked:
+            self.fallbacks.labels(asked, name).inc()
 
     def balances(self, budgets: Budgets, at_us: int) -> None:
         """Take over the balances of now."""

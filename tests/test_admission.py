@@ -273,6 +273,18 @@ async def test_all_budgets_or_none(budgeted: StartBudgeted) -> None:
         assert await balance(running, "spent", "org") > 0
 
 
+async def test_a_budget_says_when_it_is_used_up(
+    budgeted: StartBudgeted, model: FakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.wants = lambda body: 900
+    async with budgeted(b=limit("0.01", warn_at=(0.5,))) as running:
+        assert [(await send(running, ask("gpt-4.1")))[0] for _ in range(3)] == [200, 400, 400]
+        while "is used up" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert caplog.text.count("has reached 50% of its limit") == 1
+    assert caplog.text.count("is used up: calls are refused") == 1
+
+
 # -- every way that a call can end ----------------------------------------------------------------------------------
 
 
@@ -302,6 +314,19 @@ async def test_who_waits_goes_on_when_others_settle(budgeted: StartBudgeted, mod
         body = ask("claude-sonnet-4-5", max_tokens=64_000)
         started = time.monotonic()
         answers = await asyncio.gather(*(send(running, body) for _ in range(12)))
+        assert {status for status, _, _ in answers} == {200}
+        assert time.monotonic() - started < 15
+
+
+async def test_who_waits_is_woken_by_the_budget_whose_holds_are_in_the_way(
+    budgeted: StartBudgeted, model: FakeModel
+) -> None:
+    """The ticket's budget has the least left, but the team's money is held."""
+    model.wants, model.seconds_per_token = (lambda body: 400), 0.001
+    async with budgeted(team=limit("0.07"), ticket=limit("0.065", "each_ticket")) as running:
+        body = ask("claude-sonnet-4-5", max_tokens=4000)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(send(running, body, x_outlay_ticket=f"PAY-{n}") for n in range(4)))
         assert {status for status, _, _ in answers} == {200}
         assert time.monotonic() - started < 15
 

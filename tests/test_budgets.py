@@ -241,6 +241,11 @@ class Ledger(RuleBasedStateMachine):
         self.budgets.asking()
         self.budgets.told(sums, self.now)
 
+    @rule()
+    def forget(self) -> None:
+        """Accounts that know nothing come back as they were."""
+        self.budgets.forget(self.now)
+
     def replay(self) -> None:
         for each in self.posted:
             self.budgets.post(each.call, each.cost)

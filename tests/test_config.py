@@ -8,9 +8,11 @@ import pytest
 
 from gateway import config
 from gateway.budget_file import BudgetTable
-from gateway.config import Config, Upstream, load
+from gateway.config import AdminKey, Config, Upstream, load
 from gateway.errors import UserError
+from gateway.limits import LimitTable
 
+UPSTREAM = "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\n"
 SHIPPED = Path(__file__).parent.parent / "config" / "outlay.toml"
 
 
@@ -21,7 +23,10 @@ def test_the_shipped_file_holds_the_defaults() -> None:
 def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
-    for section, struct in {**get_type_hints(Config), "budgets": BudgetTable, "upstreams": Upstream}.items():
+    tables = {
+        "budgets": BudgetTable, "limits": LimitTable, "upstreams": Upstream, "auth.admin_keys": AdminKey,
+    }  # fmt: skip
+    for section, struct in {**get_type_hints(Config), **tables}.items():
         if section == "file":
             continue
         for name, hint in get_type_hints(struct, include_extras=True).items():
@@ -53,6 +58,13 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\ncredential = 'sk-123'",
             "4: [upstreams.a] credential must be env:NAME or file:PATH",
         ),
+        (f"{UPSTREAM}retry_statuses = [200]", "4: [upstreams.a] retry_statuses must be from 400 to 599"),
+        (f"{UPSTREAM}fallbacks = ['b']", "4: [upstreams.a] fallbacks: 'b' must name another upstream, once: none is"),
+        (f"{UPSTREAM}fallbacks = ['a']", "4: [upstreams.a] fallbacks: 'a' must name another upstream"),
+        (
+            f"{UPSTREAM}fallbacks = ['b']\n[upstreams.b]\nbase_url = 'https://x'\nprovider = 'p'",
+            "4: [upstreams.a] fallbacks: b needs a credential",
+        ),
         ("[tickets]\npatterns = ['(']", "2: [tickets] patterns: '(' is no regular expression"),
         ("[tickets]\npatterns = ['[0-9]*']", "2: [tickets] patterns: '[0-9]*' matches the empty text"),
         ("[tickets]\nworktrees = ['~nobody-here/src']", "2: [tickets] worktrees: '~nobody-here/src' must be"),
@@ -62,8 +74,28 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "4: [tickets] worktrees needs [server] host",
         ),
         ("[tickets.teams]\npayments = 'always'", "1: [tickets] teams: Invalid enum value 'always'"),
+        (
+            "[auth.admin_keys.a]\nkey = 'olk_x'\nrole = 'admin'",
+            "2: [auth.admin_keys.a] key must be env:NAME or file:PATH",
+        ),
+        ("[auth.admin_keys.a]\nkey = 'env:A'\nrole = 'root'", "1: [auth.admin_keys] role: Invalid enum value 'root'"),
+        ("[auth.admin_keys.a]\nkey = 'env:A'", '1: [auth.admin_keys.a] needs "role"'),
         ("[budgets.a]\nscope = 'org'", '1: [budgets.a] needs "limit_usd"'),
         ("[budgets.a]\nscope = 'squad:x'\nlimit_usd = 1", "1: [budgets.a] 'squad:x' is no scope"),
+        ("[limits.a]\nin_flight = 1", '1: [limits.a] needs "scope"'),
+        ("[limits.a]\nscope = 'org'", "1: [limits.a] limits nothing: write requests_per_minute"),
+        ("[limits.a]\nscope = 'squad:x'\nin_flight = 1", "1: [limits.a] 'squad:x' is no scope"),
+        ("[limits.a]\nscope = 'org'\nin_flight = 0", "1: [limits] in_flight: Expected `int` >= 1"),
+        (
+            "[limits.a]\nscope = 'org'\nusd_per_minute = 1e-10",
+            "1: [limits.a] usd_per_minute must be more than 0, with nine",
+        ),
+        ("[limits.a]\nscope = 'org'\nrequests = 1", '3: [limits.a] unknown setting "requests"; did you mean'),
+        ("[alerts]\nvelocity_usd = -1", "2: [alerts] velocity_usd must be 0 or more"),
+        ("[alerts]\nslack = 'https://hooks.slack.com/sk-123'", "2: [alerts] slack must be env:NAME or file:PATH"),
+        ("[alerts]\nwebhook = 'https://x'", "2: [alerts] webhook needs webhook_secret"),
+        ("[alerts]\nwebhook = 'x'\nwebhook_secret = 'env:X'", "2: [alerts] webhook must be https://"),
+        ("[alerts]\nwebhook_secret = 'sk-123'", "2: [alerts] webhook_secret must be env:NAME"),
         ("[server", " is not valid TOML: "),
     ],
 )

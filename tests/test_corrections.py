@@ -103,17 +103,15 @@ def test_a_command_writes_all_corrections_or_none_beside_a_gateway(data: Path, d
     settings = LedgerSettings(dir=str(data), segment_bytes=4096, reserve_bytes=0)
     gateway = Ledger(settings, "gw-1")
     gateway.start()
-    calls = [call() for _ in range(20)]
-    for each in calls:
-        gateway.close(each)
+    calls = [(each := call(), gateway.close(each) or 0) for _ in range(20)]
 
     def corrections(stop_after: int) -> Iterator[Correction]:
-        for number, each in enumerate(calls):
+        for number, (each, booked_us) in enumerate(calls):
             if number == stop_after:
                 assert set(nano(db).values()) == {1000}
                 Ledger(settings, "gw-2").start()  # takes nothing of it for what a crash left
                 raise KeyboardInterrupt
-            yield Correction(restated(each, 5), "price", micros(NOON), now_us())
+            yield Correction(restated(each, 5), "price", booked_us, now_us())
 
     before = set((data / "journal").iterdir())
     with pytest.raises(KeyboardInterrupt):

@@ -14,9 +14,10 @@ from analytics.comment import comment
 from analytics.sources import files
 from analytics.work_cli import RULES
 from gateway import launch
-from gateway.api import Api
 from gateway.cli import outlay
+from gateway.config import Upstream, load
 from gateway.errors import STATUS
+from gateway.keys_cli import keys_
 from gateway.telemetry import Telemetry
 
 ROOT = Path(__file__).parent.parent
@@ -88,12 +89,20 @@ def test_a_ticket_in_a_base_url_is_written_as_in_the_docs() -> None:
     assert launch.Session(url="", path_ticket="acme/shop#45").base() == "/t/acme~shop~45"
 
 
-def test_the_api_is_documented() -> None:
+def test_the_options_of_comments_are_there() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    paths = [re.sub(r":[^}]*", "", route.path) for route in Api.routes(object.__new__(Api))]
-    assert {f"GET {path}" for path in paths} == set(re.findall(r"^\| `(GET [^`]*)`", page, re.MULTILINE))
     for command in re.findall(r"`(--[\w-]+)`", page):
         assert command in {option for parameter in comment.params for option in parameter.opts}
+
+
+def test_the_upstreams_with_fallbacks_in_the_docs_are_settings(tmp_path: Path) -> None:
+    page = (ROOT / "docs/relaying.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "outlay.toml").write_text(block)
+    config = load(tmp_path / "outlay.toml")
+    assert config.upstreams["openai"].fallbacks == ("openai-eu",)
+    named = set(re.findall(r"`((?:retr|breaker|fallback)\w*)\b", page))
+    assert named - {"retry"} <= set(Upstream.__struct_fields__)
 
 
 DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")
@@ -112,3 +121,11 @@ def test_every_rule_of_late_evidence_is_documented() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == RULES.keys()
     described = build.load()["attribution_changes"].columns["rule"]
     assert [rule for rule in RULES if rule not in described] == []
+
+
+def test_every_command_and_option_for_keys_is_documented() -> None:
+    page = (ROOT / "docs/keys.md").read_text(encoding="utf-8")
+    for name, command in keys_.commands.items():
+        assert f"outlay keys {name}" in page
+        for option in {option for parameter in command.params for option in parameter.opts if option.startswith("--")}:
+            assert option in page or option in ("--config", "--data", "--json")

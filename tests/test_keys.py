@@ -1,12 +1,22 @@
 """Gateway keys: only digests on disk, revocation in force at once, a torn file survives."""
 
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateway import hashing
+from gateway.cli import outlay
+from gateway.config import AdminKey, Auth
 from gateway.errors import Refusal, UserError
-from gateway.keys import Keys
+from gateway.keys import Keys, of_settings
 
 
 def refused(ring: Keys, secret: str | None) -> str:
@@ -67,3 +77,221 @@ def test_revoking_what_is_not_there(tmp_path: Path) -> None:
     ring.revoke(event.key_id)
     with pytest.raises(UserError, match="revoked already"):
         ring.revoke(event.key_id)
+
+
+# -- rotation ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotated_key_has_two_secrets_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, now = Keys(tmp_path), 1_000_000
+    monkeypatch.setattr(time, "time", lambda: now)
+    event, first = ring.create(team_id="a", models=("gpt-*",))
+    done = ring.rotate(event.key_id, 100)
+    assert (done.ended, done.key.old_until(now)) == (None, now + 100)
+    second = done.secret
+    for secret in (first, second):
+        principal = ring.authenticate(secret)
+        assert (principal.key_id, principal.team_id, principal.models) == (event.key_id, "a", ("gpt-*",))
+    assert ring.authenticate(first).fingerprint != ring.authenticate(second).fingerprint
+
+    now += 50
+    done = ring.rotate(event.key_id, 100)
+    assert done.ended == 1_000_100
+    assert "has a new secret" in refused(ring, first)
+    for secret in (second, done.secret):
+        assert ring.authenticate(secret).key_id == event.key_id
+
+    now += 100
+    assert "has a new secret" in refused(ring, second)
+    assert ring.authenticate(done.secret).key_id == event.key_id
+    assert Keys(tmp_path).one(event.key_id).old_until(now) is None
+    last = ring.rotate(event.key_id, 0)
+    assert (last.ended, last.key.old_until(now)) == (None, None)
+    assert "has a new secret" in refused(ring, done.secret)
+
+
+def test_what_cannot_be_rotated(tmp_path: Path) -> None:
+    ring = Keys(tmp_path)
+    revoked, _ = ring.create()
+    ring.revoke(revoked.key_id)
+    expired, _ = ring.create(expires_at=1)
+    claim, _ = ring.create_claim_key()
+    for event, message in ((revoked, "is revoked"), (expired, "is expired"), (claim, "is a claim key")):
+        with pytest.raises(UserError, match=message):
+            ring.rotate(event.key_id)
+    with pytest.raises(UserError, match="there is no key"):
+        ring.rotate("key_nope")
+
+
+def test_a_rotation_keeps_expiry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, now = Keys(tmp_path), 1_000_000
+    monkeypatch.setattr(time, "time", lambda: now)
+    event, first = ring.create(expires_at=now + 10)
+    second = ring.rotate(event.key_id, 100).secret
+    now += 10
+    assert "is expired" in refused(ring, first)
+    assert "is expired" in refused(ring, second)
+
+
+@given(overlaps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), max_size=6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+def test_there_are_never_more_than_two_secrets(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, overlaps: list[tuple[int, int]]
+) -> None:
+    ring, now = Keys(tmp_path_factory.mktemp("keys")), 1_000_000
+    monkeypatch.setattr(time, "time", lambda: now)
+    event, first = ring.create()
+    secrets: list[tuple[str, int | None]] = [(first, None)]
+    for overlap, wait in overlaps:
+        secrets[-1] = (secrets[-1][0], now + overlap)
+        secrets.append((ring.rotate(event.key_id, overlap).secret, None))
+        now += wait
+        works = [secret for secret, _ in secrets if _works(ring, secret)]
+        old, until = secrets[-2]
+        assert works == ([old] if until is not None and now < until else []) + [secrets[-1][0]]
+
+
+def _works(ring: Keys, secret: str) -> bool:
+    try:
+        ring.authenticate(secret)
+    except Refusal:
+        return False
+    return True
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from gateway.keys import Keys
+ring = Keys(Path(sys.argv[1]))
+for number in range(20):
+    ring.create(team_id=sys.argv[3])
+    print(ring.rotate(sys.argv[2], 3600).secret)
+"""
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    event, _ = Keys(tmp_path).create()
+    command = [sys.executable, "-c", WRITER, str(tmp_path), event.key_id]
+    writers = [subprocess.Popen([*command, f"t{number}"], stdout=subprocess.PIPE, text=True) for number in range(4)]
+    told = [secret for writer in writers for secret in writer.communicate(timeout=60)[0].split()]
+    assert [writer.returncode for writer in writers] == [0] * 4
+    ring = Keys(tmp_path)
+    assert len(ring.all()) == 1 + 4 * 20
+    assert len(ring.one(event.key_id).events) == 1 + 4 * 20
+    assert len(told) == 80
+    assert sum(_works(ring, secret) for secret in told) == 2
+
+
+def test_the_audit_trail(tmp_path: Path) -> None:
+    ring = Keys(tmp_path)
+    event, _ = ring.create("key_issuer", team_id="a")
+    ring.rotate(event.key_id, by="config:ops")
+    ring.revoke(event.key_id)
+    assert [(each.event, each.by) for each in ring.log()] == [
+        ("create", "key_issuer"), ("rotate", "config:ops"), ("revoke", "cli"),
+    ]  # fmt: skip
+
+
+def test_keys_of_before_are_read_on(tmp_path: Path) -> None:
+    line = f'{{"event":"create","key_id":"key_1","at":5,"digest":"{hashing.digest("olk_old")}","name":""}}\n'
+    (tmp_path / "keys.jsonl").write_text(line)
+    ring = Keys(tmp_path)
+    assert ring.authenticate("olk_old").key_id == "key_1"
+    assert ring.log()[0].by is None
+
+
+# -- keys of the settings ----------------------------------------------------------------------------------------------
+
+
+def test_keys_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "olk_" + "x" * 32
+    monkeypatch.setenv("ONE", secret)
+    monkeypatch.delenv("OTHER", raising=False)
+    auth = Auth(admin_keys={"ops": AdminKey("env:ONE", "admin"), "bi": AdminKey("env:OTHER", "viewer")})
+    ring = Keys(tmp_path, of_settings(auth))
+    principal = ring.authenticate(secret)
+    assert (principal.key_id, principal.role) == ("config:ops", "admin")
+    assert "not known" in refused(ring, secret + "x")
+    monkeypatch.setenv("OTHER", secret)
+    with pytest.raises(UserError, match="has the key of another name"):
+        of_settings(auth)
+    for weak in ("x" * 40, "olk_short", "olk_ " + "x" * 32):
+        monkeypatch.setenv("OTHER", weak)
+        with pytest.raises(UserError, match=r"\[auth.admin_keys.bi\] the key behind env:OTHER must be") as error:
+            of_settings(auth)
+        assert weak not in str(error.value)
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def run(folder: Path, *arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(outlay, ["keys", *arguments, "--data", str(folder)])
+    if isinstance(result.exception, UserError):
+        assert code == 1
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_keys_at_the_command_line(tmp_path: Path) -> None:
+    made = json.loads(run(tmp_path, "create", "--team", "a", "--role", "viewer", "--model", "gpt-*", "--json"))
+    assert (made["role"], made["models"], made["by"], made["state"]) == ("viewer", ["gpt-*"], "cli", "active")
+    key_id, ring = made["key_id"], Keys(tmp_path)
+    told = run(tmp_path, "rotate", key_id, "--overlap", "90m").split("\n")
+    assert (told[0], ring.authenticate(told[1]).role) == (key_id, "viewer")
+    assert "The old secret works until" in told[2]
+    assert "The secret before that, which was to work until" in run(tmp_path, "rotate", key_id, "--overlap", "0")
+    assert "The old secret has ended" in run(tmp_path, "rotate", key_id, "--overlap", "0")
+    rotated = json.loads(run(tmp_path, "rotate", key_id, "--json"))
+    assert (rotated["key_id"], rotated["ended_secret_until"]) == (key_id, None)
+    until = datetime.fromisoformat(rotated["old_secret_until"]) - datetime.now(UTC)
+    assert timedelta(hours=23, minutes=59) < until <= timedelta(hours=24)
+    [shown] = json.loads(run(tmp_path, "list", "--json"))
+    assert shown["old_secret_until"] == rotated["old_secret_until"]
+    assert rotated["secret"] not in run(tmp_path, "list") + run(tmp_path, "log") + json.dumps(shown)
+    assert "is revoked" in run(tmp_path, "revoke", key_id)
+    assert "make another one" in run(tmp_path, "rotate", key_id, code=1)
+    log = json.loads(run(tmp_path, "log", "--json"))
+    assert [each["event"] for each in log] == ["create", *["rotate"] * 4, "revoke"]
+    assert {each["by"] for each in log} == {"cli"}
+
+
+def test_mistakes_at_the_command_line(tmp_path: Path) -> None:
+    assert "No keys yet" in run(tmp_path, "list")
+    for overlap in ("soon", "-1h", "31d", "1w", ""):
+        assert "write a time like 90m" in run(tmp_path, "rotate", "key_1", "--overlap", overlap, code=2)
+    assert "this moment is over" in run(tmp_path, "create", "--expires", "2020-01-01", code=2)
+    assert "a claim key opens nothing" in run(tmp_path, "create", "--claims", "--role", "admin", code=2)
+    assert "team_id must have 1 to 200 characters" in run(tmp_path, "create", "--team", "", code=1)
+    (tmp_path / "keys.jsonl").unlink(missing_ok=True)
+    (tmp_path / "file").touch()
+    assert "the keys cannot be written" in run(tmp_path / "file", "create", code=1)
+
+
+def test_another_file_in_its_place(tmp_path: Path) -> None:
+    ring, file = Keys(tmp_path), tmp_path / "keys.jsonl"
+    event, secret = ring.create(team_id="a")
+    assert ring.authenticate(secret).team_id == "a"
+    before = file.read_bytes()
+    ring.revoke(event.key_id)
+    assert "is revoked" in refused(ring, secret)
+    (tmp_path / "backup").write_bytes(before)
+    (tmp_path / "backup").replace(file)
+    assert ring.authenticate(secret).team_id == "a"
+    file.unlink()
+    assert "not known" in refused(ring, secret)
+    assert ring.all() == []
+
+
+def test_a_line_that_is_being_written_counts_when_it_is_whole(tmp_path: Path) -> None:
+    ring, file = Keys(tmp_path), tmp_path / "keys.jsonl"
+    line = f'{{"event":"create","key_id":"key_1","at":5,"digest":"{hashing.digest("olk_new")}"}}\n'.encode()
+    for end in range(0, len(line), 7):
+        file.write_bytes(line[:end])
+        assert "not known" in refused(ring, "olk_new")
+    with file.open("ab") as more:
+        more.write(line[end:])
+    assert ring.authenticate("olk_new").key_id == "key_1"
+    assert len(ring.one("key_1").events) == 1

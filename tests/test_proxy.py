@@ -299,6 +299,7 @@ async def test_strangers_are_refused_in_their_dialect_and_not_recorded(gateway: 
         assert response.headers["x-should-retry"] == "false"
         assert response.headers["x-outlay-refusal"] == "unauthenticated"
         assert "outlay keys create" in body["error"].pop("message")
+        assert body.pop("request_id", response.headers["request-id"]) == response.headers["request-id"]
         assert body == shape
     assert gateway.upstream.requests == []
     assert gateway.closed() == []

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.config import PriceSettings, Upstream
+from gateway.keys import Keys
 from tests.conftest import Running, StartGateway
 
 TRANSCRIPTION = {"input": {"transcription": {"model": "gpt-4o-mini-transcribe"}}}
@@ -251,3 +252,42 @@ async def test_keys_in_subprotocols_open_sessions_and_go_no_further(
             assert await ask(socket, {"type": "session.update"}, 1) == [CREATED]
         assert provider.headers["sec-websocket-protocol"] == "realtime"
         assert gateway.key not in str(provider.headers)
+
+
+async def test_a_session_names_no_model_that_its_key_may_not_use(
+    start_gateway: StartGateway, provider: Provider
+) -> None:
+    provider.batches = [[CREATED], [CREATED]]
+    async with started(start_gateway, provider) as gateway:
+        _, key = Keys(gateway.dir).create(models=("gpt-realtime*", "gpt-4o-mini-transcribe"))
+        headers = {"Authorization": f"Bearer {key}"}
+        for path in ("/v1/realtime?model=gpt-5-realtime", "/v1/realtime"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await gateway.session.ws_connect(gateway.url + path, headers=headers)
+            assert refused.value.status == 403
+        async with gateway.session.ws_connect(
+            gateway.url + "/v1/realtime?model=gpt-realtime", headers=headers
+        ) as socket:
+            mine = {"type": "session.update", "session": {"audio": TRANSCRIPTION}}
+            assert await ask(socket, mine, 1) == [CREATED]
+            audio = {"input": {"transcription": {"model": "whisper-1"}}}
+            await socket.send_str(json.dumps({"type": "session.update", "session": {"audio": audio}}))
+            end = await socket.receive(5)
+            assert end.type is aiohttp.WSMsgType.CLOSE
+            assert "may not use this model" in end.extra
+        assert [json.loads(message) for message in provider.got] == [mine]
+
+
+async def test_a_session_ends_with_its_key(start_gateway: StartGateway, provider: Provider) -> None:
+    provider.batches = [[CREATED], [BEGUN, DELTA, done(1)]]
+    async with started(start_gateway, provider) as gateway:
+        ring = Keys(gateway.dir)
+        event, key = ring.create()
+        url = gateway.url + "/v1/realtime?model=gpt-realtime"
+        async with gateway.session.ws_connect(url, headers={"Authorization": f"Bearer {key}"}) as socket:
+            assert await ask(socket, {"type": "session.update"}, 1) == [CREATED]
+            ring.revoke(event.key_id)
+            await socket.send_str(json.dumps({"type": "response.create"}))
+            end = await socket.receive(5)
+            assert (end.type, "is revoked" in end.extra) == (aiohttp.WSMsgType.CLOSE, True)
+        assert len(provider.got) == 1

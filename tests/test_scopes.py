@@ -15,13 +15,24 @@ def call(**fields: object) -> Call:
 
 
 @pytest.mark.parametrize(
-    "text", ["org", "team:payments", "ticket:acme/shop#45", "model:claude-*", "task:*", "each_ticket", "each_user"]
+    "text",
+    [
+        "org",
+        "team:payments",
+        "ticket:acme/shop#45",
+        "model:claude-*",
+        "task:*",
+        "each_ticket",
+        "each_user",
+        "each_key",
+        "each_team",
+    ],
 )
 def test_a_scope_reads_as_it_is_written(text: str) -> None:
     assert str(scopes.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "team", "team:", "squad:x", "each_team", "org:acme", "key:a\nb"])
+@pytest.mark.parametrize("text", ["", "team", "team:", "squad:x", "each_model", "org:acme", "key:a\nb"])
 def test_what_is_no_scope_is_told_what_to_write(text: str) -> None:
     with pytest.raises(UserError, match="write org, team:NAME"):
         scopes.parse(text)

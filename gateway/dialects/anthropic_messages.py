@@ -15,6 +15,7 @@ from gateway.dialects.base import (
     Dialect,
     Ending,
     Written,
+    ends_with,
     excerpts,
     may_cache,
     read_request,
@@ -66,8 +67,8 @@ def read_ask(path: str, body: bytes) -> Ask:
         tool_count=None if request.tools is None else len(request.tools),
         session_id=_session(child(request.metadata).get("user_id")),
         excerpts=excerpts(request.messages, request.system, request.safeguards, request.output_config),
-        output_tokens_min=output_tokens_min(request.thinking, maximum),
         may_cache=may_cache(body),
+        output_tokens_min=output_tokens_min(request.thinking, maximum),
     )
 
 
@@ -105,7 +106,7 @@ def refuse(refusal: Refusal, caller: Caller) -> Written:
 
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
-    return capped(body, tokens, ("max_tokens_to_sample",) if path.endswith("/complete") else ("max_tokens",))
+    return capped(body, tokens, ("max_tokens_to_sample",) if ends_with(path, "/complete") else ("max_tokens",))
 
 
 VERTEX_MODEL = re.compile(r"/publishers/anthropic/models/([^/:]+)(?=:)")
@@ -113,11 +114,11 @@ VERTEX_MODEL = re.compile(r"/publishers/anthropic/models/([^/:]+)(?=:)")
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
     """Vertex names the model in the path, Anthropic in the body."""
-    return renamed_model(path, body, model, VERTEX_MODEL)
+    return renamed_model(path, body, model, in_path=VERTEX_MODEL)
 
 
 def ending(path: str, body: bytes) -> Ending | None:
-    return None if path.endswith("/complete") else MessageEnding()
+    return None if ends_with(path, "/complete") else MessageEnding()
 
 
 DIALECT = Dialect(

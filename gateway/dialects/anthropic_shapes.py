@@ -19,10 +19,17 @@ NO_REGION = frozenset({"global", "not_available"})
 
 
 def output_tokens_min(thinking: Any, maximum: int | None) -> int:
-    """A thinking budget must be smaller than the maximum, unless it may span several turns (interleaved)."""
+    """The least maximum that leaves room for the thinking which a request turns on."""
+    if thinking is None:
+        return 1
     given = child(thinking)
-    budget = count(given.get("budget_tokens")) if given.get("type") == "enabled" else None
-    return 1 if budget is None or (maximum is not None and budget >= maximum) else budget + 1
+    return above(given.get("budget_tokens"), maximum) if given.get("type") == "enabled" else 1
+
+
+def above(budget: Any, maximum: int | None) -> int:
+    """A thinking budget must be smaller than the maximum, unless it may span several turns: then it is larger."""
+    tokens = count(budget)
+    return 1 if tokens is None or (maximum is not None and tokens >= maximum) else tokens + 1
 
 
 def usage_of(usage: Usage) -> dict[str, int]:

@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.bedrock_shapes import fold_counts, model_of, refuse
+from gateway.dialects.anthropic_shapes import output_tokens_min
+from gateway.dialects.base import Dialect, Ending, may_cache, read_request, route
+from gateway.dialects.bedrock_shapes import ConverseEnding, fold_counts, model_of, refuse, reroute
 from gateway.dialects.openai_shapes import ticket_in
+from gateway.edits import capped
 from gateway.reading import child, count, items, text
 
 
@@ -29,19 +31,32 @@ class _Request(msgspec.Struct, rename="camel"):
     inference_config: _Inference | None = None
     tool_config: _Tools | None = None
     request_metadata: Any = None
+    additional_model_request_fields: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
     tools = request.tool_config.tools if request.tool_config else None
+    maximum = count(request.inference_config.max_tokens) if request.inference_config else None
+    more = child(request.additional_model_request_fields)
     return Ask(
         model=model_of(path),
         stream=path.endswith("-stream"),
-        max_output_tokens=count(request.inference_config.max_tokens) if request.inference_config else None,
+        max_output_tokens=maximum,
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if tools is None else len(tools),
         ticket=ticket_in(request.request_metadata),
+        may_cache=may_cache(body, b"cachePoint"),
+        output_tokens_min=max(output_tokens_min(more.get(name), maximum) for name in ("thinking", "reasoning_config")),
     )
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    return capped(body, tokens, ("inferenceConfig",), ("maxTokens",))
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    return ConverseEnding()
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -71,4 +86,7 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'^\{"(?:metadata|messageStop|exception)"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

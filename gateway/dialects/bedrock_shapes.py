@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from gateway.call import Usage
-from gateway.dialects.base import Caller, Written
+from gateway.dialects.base import Caller, Written, renamed_model
 from gateway.errors import Refusal
-from gateway.reading import count
+from gateway.framing import Event
+from gateway.reading import child, count
 
 ERROR_TYPES = {400: "ValidationException", 401: "AccessDeniedException", 402: "ServiceQuotaExceededException",
                403: "AccessDeniedException", 404: "ResourceNotFoundException", 413: "ValidationException",
@@ -35,6 +38,55 @@ def fold_counts(usage: Usage, data: Mapping[str, Any], *, suffix: str, only_miss
         usage.cache_read_input_tokens, usage.cache_write_input_tokens = read, write
     if output is not None and not (only_missing and usage.output_tokens is not None):
         usage.output_tokens = output
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    """Bedrock names the model in the path alone."""
+    return renamed_model(path, body, model, in_path=MODEL)
+
+
+class ConverseEnding:
+    """Ends the content blocks that are open, then the message, then states the usage.
+
+    `carried`: as the events of a vendor inside of Bedrock's own, as Nova's are.
+    """
+
+    def __init__(self, *, carried: bool = False) -> None:
+        self._carried = carried
+        self._open: list[int] = []
+        self._seen: set[str] = set()
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        self._seen |= MARKS & event.keys()
+        for name in ("contentBlockStart", "contentBlockDelta"):
+            if name in event and (index := count(child(event, name).get("contentBlockIndex")) or 0) not in self._open:
+                self._open.append(index)
+        if "contentBlockStop" in event:
+            stopped = count(child(event, "contentBlockStop").get("contentBlockIndex")) or 0
+            self._open = [index for index in self._open if index != stopped]
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if "messageStart" not in self._seen:
+            return None
+        ends: list[tuple[str, Any]] = [("contentBlockStop", {"contentBlockIndex": index}) for index in self._open]
+        if "messageStop" not in self._seen:
+            ends.append(("messageStop", {"stopReason": "max_tokens"}))
+        if "metadata" not in self._seen:
+            ends.append(("metadata", {"usage": counts_of(usage), "metrics": {"latencyMs": 0}}))
+        if self._carried:
+            return [Event("chunk", msgspec.json.encode({name: data})) for name, data in ends]
+        return [Event(name, msgspec.json.encode(data)) for name, data in ends]
+
+
+MARKS = {"messageStart", "messageStop", "metadata"}
+
+
+def counts_of(usage: Usage) -> dict[str, int]:
+    """The counts that `fold_counts` reads."""
+    read, write = usage.cache_read_input_tokens or 0, usage.cache_write_input_tokens or 0
+    given, output = usage.input_tokens or 0, usage.output_tokens or 0
+    cached = {"cacheReadInputTokens": read, "cacheWriteInputTokens": write} if read or write else {}
+    return {"inputTokens": given - read - write, "outputTokens": output, "totalTokens": given + output, **cached}
 
 
 def refuse(refusal: Refusal, caller: Caller) -> Written:

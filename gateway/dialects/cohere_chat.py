@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, last_wins, read_request, route
+from gateway.call import Answer, Ask, Usage
+from gateway.dialects.base import Dialect, Ending, add_units, ends_with, last_wins, read_request, renamed_model, route
 from gateway.dialects.openai_shapes import fold_usage, refuse
+from gateway.edits import capped
+from gateway.framing import Event
 from gateway.reading import child, count, items, text
 
 
@@ -19,6 +21,7 @@ class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     max_tokens: Any = None
+    num_generations: Any = None
     messages: Any = None
     tools: Any = None
 
@@ -31,7 +34,54 @@ def read_ask(path: str, body: bytes) -> Ask:
         max_output_tokens=count(request.max_tokens),
         message_count=len(request.messages) if isinstance(request.messages, list) else None,
         tool_count=len(request.tools) if isinstance(request.tools, list) else None,
+        choices=count(request.num_generations) or 1,
     )
+
+
+WRITES = ("/chat", "/generate")
+"""The other paths have no maximum; and vectors of another model are of no use beside the others."""
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    return capped(body, tokens, ("max_tokens",)) if ends_with(path, *WRITES) else None
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    return renamed_model(path, body, model) if ends_with(path, *WRITES) else None
+
+
+ENDS = {"content-start": "content-end", "tool-call-start": "tool-call-end", "citation-start": "citation-end"}
+
+
+class ChatEnding:
+    """Version 2: ends what is open, innermost first, then the message."""
+
+    def __init__(self) -> None:
+        self._has_begun = self._has_ended = False
+        self._open: list[tuple[str, int]] = []
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        kind, index = text(event.get("type")) or "", count(event.get("index")) or 0
+        self._has_begun = self._has_begun or kind == "message-start"
+        self._has_ended = self._has_ended or kind == "message-end"
+        if kind in ENDS:
+            self._open.append((ENDS[kind], index))
+        elif (kind, index) in self._open:
+            self._open.remove((kind, index))
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if not self._has_begun:
+            return None
+        counts = {"input_tokens": usage.input_tokens or 0, "output_tokens": usage.output_tokens or 0}
+        delta = {"finish_reason": "MAX_TOKENS", "usage": {"billed_units": counts, "tokens": counts}}
+        ends: list[dict[str, Any]] = [{"type": kind, "index": index} for kind, index in reversed(self._open)]
+        if not self._has_ended:
+            ends.append({"type": "message-end", "delta": delta})
+        return [*(Event(end["type"], msgspec.json.encode(end)) for end in ends), Event("", b"[DONE]")]
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    return ChatEnding() if ends_with(path, "/v2/chat") else None
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -67,4 +117,7 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"message-end"|"is_finished"\s*:\s*true|"usage"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

@@ -11,10 +11,23 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import NO_VALUE, Dialect, add_units, entries, excerpts, length_of, read_request, route
-from gateway.dialects.gemini_shapes import fold_metadata, refuse
+from gateway.call import Answer, Ask, Usage
+from gateway.dialects.base import (
+    NO_VALUE,
+    Dialect,
+    Ending,
+    add_units,
+    entries,
+    excerpts,
+    length_of,
+    read_request,
+    renamed_model,
+    route,
+)
+from gateway.dialects.gemini_shapes import fold_metadata, metadata_of, refuse
 from gateway.dialects.openai_shapes import ticket_in
+from gateway.edits import capped
+from gateway.framing import Event
 from gateway.reading import child, count, items, largest, text
 
 CODE_ASSIST = "v1internal"
@@ -23,11 +36,13 @@ CODE_ASSIST = "v1internal"
 
 class _Config(msgspec.Struct, rename="camel"):
     max_output_tokens: Any = None
+    candidate_count: Any = None
     schema: msgspec.Raw = msgspec.field(name="responseJsonSchema", default=NO_VALUE)
 
 
 class _SnakeConfig(msgspec.Struct):
     max_output_tokens: Any = None
+    candidate_count: Any = None
     schema: msgspec.Raw = msgspec.field(name="response_json_schema", default=NO_VALUE)
 
 
@@ -62,7 +77,61 @@ def read_ask(path: str, body: bytes) -> Ask:
         tool_count=length_of(request.tools),
         ticket=ticket_in(request.labels),
         excerpts=excerpts(messages, request.system_instruction, output_format=config.schema if config else NO_VALUE),
+        choices=(count(config.candidate_count) if config else None) or 1,
     )
+
+
+GENERATES = re.compile(r"(?::|%3A)(?:generateContent|streamGenerateContent)$", re.IGNORECASE)
+CONFIG, MAXIMUM = ("generationConfig", "generation_config"), ("maxOutputTokens", "max_output_tokens")
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    if not GENERATES.search(path.partition("?")[0]):
+        return None
+    within = (("request",),) if CODE_ASSIST in path else ()
+    return capped(body, tokens, *within, CONFIG, MAXIMUM)
+
+
+MODEL_IN_PATH = re.compile(r"/models/([^/:]+?)(?=(?::|%3A)\w+$)", re.IGNORECASE)
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    """Code Assist names the model in the body, all others in the path."""
+    if not GENERATES.search(path.partition("?")[0]):
+        return None  # vectors of another model are of no use beside the others
+    return renamed_model(path, body, model, in_path=MODEL_IN_PATH)
+
+
+class GenerateEnding:
+    """Ends each candidate that is open: a stream has no other end."""
+
+    def __init__(self) -> None:
+        self._base: dict[str, Any] = {}
+        self._is_wrapped = False
+        self._open: dict[int, bool] = {}
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        self._is_wrapped = bool(child(event, "response"))
+        data = child(event, "response") or event
+        self._base |= {name: data[name] for name in ("modelVersion", "responseId") if name in data}
+        for candidate in (child(one) for one in items(data.get("candidates"))):
+            index = count(candidate.get("index")) or 0
+            self._open[index] = self._open.get(index, True) and not candidate.get("finishReason")
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if not self._base and not self._open:
+            return None
+        still_open = [index for index, is_open in (self._open or {0: True}).items() if is_open]
+        if not still_open:
+            return []
+        said = {"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "MAX_TOKENS"}
+        candidates = [{**said, "index": index} for index in still_open]
+        last = {"candidates": candidates, "usageMetadata": metadata_of(usage), **self._base}
+        return [Event("", msgspec.json.encode({"response": last} if self._is_wrapped else last))]
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    return GenerateEnding()
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -126,4 +195,7 @@ DIALECT = Dialect(
     fold=fold,
     refuse=refuse,
     signs_end=False,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, last_wins, read_request, route
+from gateway.dialects.base import Dialect, add_units, last_wins, read_request, renamed_model, route
 from gateway.dialects.gemini_shapes import refuse
+from gateway.edits import capped
 from gateway.reading import child, count, items, text
 
 
@@ -40,6 +41,15 @@ def read_ask(path: str, body: bytes) -> Ask:
         message_count=len(request.input) if isinstance(request.input, list) else 1,
         tool_count=len(request.tools) if isinstance(request.tools, list) else None,
     )
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    return capped(body, tokens, ("generation_config",), ("max_output_tokens",))
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    """An agent, which stands in for a model, cannot be replaced by one."""
+    return renamed_model(path, body, model)
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -82,4 +92,6 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"interaction\.(?:completed|complete|status_update)"|"error"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
 )

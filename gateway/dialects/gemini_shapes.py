@@ -62,6 +62,24 @@ def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
     _fold_modalities(usage, data.get("cacheTokensDetails"), OF_CACHE)
 
 
+def metadata_of(usage: Usage) -> dict[str, int]:
+    """The `usageMetadata` object that `fold_metadata` reads."""
+    tool_prompt = int((usage.other_units or {}).get("tool_use_prompt_tokens", 0))
+    thoughts, read = usage.reasoning_output_tokens or 0, usage.cache_read_input_tokens or 0
+    given, output = usage.input_tokens or 0, usage.output_tokens or 0
+    optional = {
+        "cachedContentTokenCount": read,
+        "thoughtsTokenCount": thoughts,
+        "toolUsePromptTokenCount": tool_prompt,
+    }
+    return {
+        "promptTokenCount": given - tool_prompt,
+        "candidatesTokenCount": output - thoughts,
+        **{name: number for name, number in optional.items() if number},
+        "totalTokenCount": given + output,
+    }
+
+
 def _fold_modalities(usage: Usage, details: Any, names: Mapping[Any, str]) -> None:
     for entry in (child(one) for one in items(details)):
         modality = entry.get("modality")

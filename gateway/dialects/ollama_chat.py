@@ -10,16 +10,19 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, last_wins, read_request, route
+from gateway.call import Answer, Ask, Usage
+from gateway.dialects.base import Dialect, Ending, ends_with, last_wins, read_request, renamed_model, route
 from gateway.dialects.openai_shapes import refuse
-from gateway.reading import text
+from gateway.edits import capped
+from gateway.framing import Event
+from gateway.reading import child, count, text
 
 
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     messages: Any = None
+    options: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -28,8 +31,47 @@ def read_ask(path: str, body: bytes) -> Ask:
     return Ask(
         model=text(request.model),
         stream=streams and request.stream is not False,
+        max_output_tokens=count(child(request.options).get("num_predict")) or None,
         message_count=len(request.messages) if isinstance(request.messages, list) else None,
     )
+
+
+WRITES = ("/chat", "/generate")
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    """0 and less mean no limit."""
+    return capped(body, tokens, ("options",), ("num_predict",), least=1) if ends_with(path, *WRITES) else None
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    return renamed_model(path, body, model) if ends_with(path, *WRITES) else None
+
+
+class LineEnding:
+    """One last line, with the reason and the counts."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[str, Any] = {}
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        self._last = event
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if "message" not in self._last and "response" not in self._last:
+            return None
+        if self._last.get("done") is True:
+            return []
+        said: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": ""}} if "message" in self._last else {"response": ""}
+        )
+        named = {name: self._last[name] for name in ("model", "created_at") if name in self._last}
+        counts = {"prompt_eval_count": usage.input_tokens or 0, "eval_count": usage.output_tokens or 0}
+        return [Event("", msgspec.json.encode({**named, **said, "done": True, "done_reason": "length", **counts}))]
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    return LineEnding()
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -54,4 +96,7 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"done"\s*:\s*true|"error"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

@@ -11,7 +11,8 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.base import Dialect, read_request, route
-from gateway.dialects.openai_shapes import fold_usage, refuse, ticket_in
+from gateway.dialects.openai_shapes import fold_usage, refuse, reroute, ticket_in
+from gateway.edits import capped
 from gateway.reading import child, count, text
 
 UNDER_WAY = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
@@ -31,7 +32,13 @@ def read_ask(path: str, body: bytes) -> Ask:
         stream=bool(request.stream),
         max_output_tokens=count(request.max_completion_tokens),
         ticket=ticket_in(request.metadata),
+        output_tokens_min=256,
     )
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    """A maximum for all the answers of a run."""
+    return capped(body, tokens, ("max_completion_tokens",))
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -65,4 +72,6 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"object"\s*:\s*"thread\.run"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
 )

@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
+from gateway.dialects.anthropic_shapes import above, output_tokens_min
 from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
     Ending,
     add_units,
+    ends_with,
     excerpts,
     length_of,
     may_cache,
@@ -47,6 +49,8 @@ class _Request(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     service_tier: Any = None
+    thinking: Any = None
+    reasoning: Any = None
     n: Any = None
     best_of: Any = None
     prompt: msgspec.Raw = NO_VALUE
@@ -57,24 +61,32 @@ class _Request(msgspec.Struct):
 
 def read_ask(path: str, body: bytes) -> Ask:
     request = read_request(body, _Request)
+    maximum = count(request.max_completion_tokens) or count(request.max_tokens)
     return Ask(
         model=azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_completion_tokens) or count(request.max_tokens),
+        max_output_tokens=maximum,
         service_tier=text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
-        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
         may_cache=may_cache(body),
+        output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, maximum),
+        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(bytes(request.prompt)),
     )
 
 
-def _prompts(prompt: msgspec.Raw) -> int:
+def _output_tokens_min(request: _Request, maximum: int | None) -> int:
+    """Anthropic's own field, and OpenRouter's."""
+    reasoning = above(child(request.reasoning).get("max_tokens"), maximum)
+    return max(output_tokens_min(request.thinking, maximum), reasoning)
+
+
+def _prompts(prompt: bytes) -> int:
     """A list of texts, or of lists of token ids, is so many prompts; a list of token ids is one."""
-    return (length_of(prompt) or 1) if LIST_OF_PROMPTS.match(bytes(prompt)) else 1
+    return (length_of(msgspec.Raw(prompt)) or 1) if LIST_OF_PROMPTS.match(prompt) else 1
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -148,7 +160,7 @@ def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
     """OpenAI's reasoning models reject `max_tokens`, other servers know nothing else."""
     if "/conversations" in path:
         return capped(body, tokens, ("completion_args",), ("max_tokens",))
-    if not path.endswith("/chat/completions"):
+    if not ends_with(path, "/chat/completions"):
         return capped(body, tokens, MAXIMA)
     return capped(body, tokens, MAXIMA[::-1] if provider in TAKES_THE_NEW_NAME else MAXIMA)
 
@@ -164,7 +176,7 @@ class ChatEnding:
         """Of each choice seen, whether it goes on."""
 
     def see(self, event: Mapping[str, Any]) -> None:
-        if not self._base and isinstance(event.get("choices"), list):
+        if not self._open and isinstance(event.get("choices"), list):  # Azure's first event has neither id nor model
             self._base = {name: value for name, value in event.items() if name in REPEATED}
         for choice in (child(one) for one in items(event.get("choices"))):
             index = count(choice.get("index")) or 0
@@ -190,10 +202,11 @@ REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", 
 
 
 def ending(path: str, body: bytes) -> Ending | None:
-    if "/conversations" in path:
+    """None for Mistral's conversations and watsonx, whose streams end in another way."""
+    if "/conversations" in path or "/ml/v1/" in path:
         return None
     options = read_request(body, _StreamOptions).stream_options
-    is_chat = not path.endswith("/completions") or path.endswith(("/chat/completions", "/agents/completions"))
+    is_chat = ends_with(path, "/chat/completions", "/agents/completions") or not ends_with(path, "/completions")
     return ChatEnding(is_chat=is_chat, shows_usage=child(options).get("include_usage") is True)
 
 

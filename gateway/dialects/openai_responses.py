@@ -6,33 +6,38 @@ never billed, nor is counting its input tokens.
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask, SubPass
+from gateway.call import Answer, Ask, SubPass, Usage
 from gateway.dialects import openai_shapes
 from gateway.dialects.base import (
     NO_VALUE,
     Caller,
     Dialect,
+    Ending,
     Written,
     add_subpasses,
     add_units,
+    ends_with,
     entries,
     excerpts,
     last_wins,
     read_request,
     route,
 )
-from gateway.dialects.openai_shapes import SESSION_KEYS, fold_usage, named, ticket_in
+from gateway.dialects.openai_shapes import SESSION_KEYS, fold_usage, named, reroute, ticket_in, usage_of
+from gateway.edits import capped
 from gateway.errors import OF_BUDGETS, Refusal
-from gateway.reading import child, count, items, text, value_of
+from gateway.framing import Event
+from gateway.reading import child, count, items, largest, text, value_of
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
+OUTPUT_TOKENS_MIN = 16
 FIELD_MAX = 1000
 """A header field holds so much of a message."""
 DEFAULT_IMAGE_MODEL = "gpt-image-1"
@@ -64,7 +69,13 @@ def read_ask(path: str, body: bytes) -> Ask:
         session_id=named(value_of(request.client_metadata), SESSION_KEYS) or named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(messages, request.instructions, request.client_metadata),
+        output_tokens_min=OUTPUT_TOKENS_MIN,
     )
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    """ChatGPT's own server rejects the field, and compacting knows none."""
+    return None if "/codex/" in path or ends_with(path, "/compact") else capped(body, tokens, ("max_output_tokens",))
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -114,6 +125,122 @@ def _is_search(item: Mapping[str, Any]) -> bool:
     return item.get("type") == "web_search_call" and child(item, "action").get("type", "search") == "search"
 
 
+class _Part(msgspec.Struct):
+    """A part of a message that is being written."""
+
+    kind: str
+    said: list[str] = []
+    annotations: list[Any] = []
+    closed: Mapping[str, Any] | None = None
+    is_said: bool = False
+
+    def written(self) -> dict[str, Any]:
+        if self.closed is not None:
+            return dict(self.closed)
+        said = "".join(self.said)
+        if self.kind == "refusal":
+            return {"type": self.kind, self.kind: said}
+        return {"type": self.kind, "annotations": self.annotations, "logprobs": [], "text": said}
+
+
+class _Message(msgspec.Struct):
+    item: Mapping[str, Any]
+    parts: dict[int, _Part] = {}
+
+
+class ResponseEnding:
+    """Ends the messages that are being written, then the response.
+
+    Other items that are under way, tool calls and reasoning, are left out: a tool would run half a command, or send
+    back reasoning that the provider does not know.
+    """
+
+    def __init__(self) -> None:
+        self._response: Mapping[str, Any] = {}
+        self._sequence: int | None = None
+        self._output: dict[int, Mapping[str, Any]] = {}
+        self._open: dict[int, _Message] = {}
+        self._has_ended = False
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        kind = text(event.get("type")) or ""
+        self._has_ended = self._has_ended or kind in TERMINAL
+        self._response = child(event, "response") or self._response
+        self._sequence = largest(event.get("sequence_number"), self._sequence)
+        at, item = count(event.get("output_index")), child(event, "item")
+        if at is None:
+            return
+        if kind == "response.output_item.done":
+            self._output[at] = item
+            self._open.pop(at, None)
+        elif kind == "response.output_item.added" and item.get("type") == "message":
+            self._open[at] = _Message(item)
+        elif at in self._open:
+            self._see_part(self._open[at].parts, kind.removeprefix("response."), event)
+
+    def _see_part(self, parts: dict[int, _Part], kind: str, event: Mapping[str, Any]) -> None:
+        given = child(event, "part")
+        named = text(given.get("type")) or kind.partition(".")[0]
+        part = parts.setdefault(count(event.get("content_index")) or 0, _Part(named))
+        match kind:
+            case "output_text.delta" | "refusal.delta":
+                part.said.append(text(event.get("delta"), DELTA_MAX) or "")
+            case "output_text.done" | "refusal.done":
+                part.is_said = True
+            case "output_text.annotation.added":
+                part.annotations.append(event.get("annotation"))
+            case "content_part.done":
+                part.closed = given
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if not self._response:
+            return None
+        if self._has_ended:
+            return []
+        ends: list[dict[str, Any]] = []
+        output = dict(self._output)
+        for at, message in sorted(self._open.items()):
+            for index, part in sorted(message.parts.items()):
+                ends += self._ends_of(
+                    part, {"item_id": message.item.get("id"), "output_index": at, "content_index": index}
+                )
+            content = [part.written() for _, part in sorted(message.parts.items())]
+            output[at] = {**message.item, "status": "incomplete", "content": content}
+            ends.append({"type": "response.output_item.done", "output_index": at, "item": output[at]})
+        response = {
+            **self._response,
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "output": [item for _, item in sorted(output.items())],
+            "usage": usage_of(usage, "input_tokens", "output_tokens"),
+        }
+        ends.append({"type": "response.incomplete", "response": response})
+        if self._sequence is not None:
+            ends = [{**end, "sequence_number": self._sequence + 1 + number} for number, end in enumerate(ends)]
+        return [Event(end["type"], msgspec.json.encode(end)) for end in ends]
+
+    @staticmethod
+    def _ends_of(part: _Part, where: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        written = part.written()
+        if part.closed is None and not part.is_said:
+            said = {name: value for name, value in written.items() if name in ("text", "refusal", "logprobs")}
+            yield {"type": f"response.{part.kind}.done", **where, **said}
+        if part.closed is None:
+            yield {"type": "response.content_part.done", **where, "part": written}
+
+
+DELTA_MAX = 2**24
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    """Work in the background goes on when its stream is cut."""
+    return None if read_request(body, _Background).background is True else ResponseEnding()
+
+
+class _Background(msgspec.Struct):
+    background: Any = None
+
+
 def refuse(refusal: Refusal, caller: Caller) -> Written:
     """Codex stops at once, with a readable sentence, only at the answer that says that a plan is used up."""
     if refusal.code not in OF_BUDGETS or caller.client != "codex":
@@ -143,4 +270,7 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled|queued)"|"type"\s*:\s*"error"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

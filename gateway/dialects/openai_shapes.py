@@ -173,4 +173,4 @@ def usage_of(usage: Usage, input_key: str, output_key: str) -> dict[str, Any]:
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
     """Of a request that names its model in the body, or in an Azure path."""
-    return renamed_model(path, body, model, DEPLOYMENT)
+    return renamed_model(path, body, model, in_path=DEPLOYMENT)

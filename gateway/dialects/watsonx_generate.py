@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
+from gateway.call import Answer, Ask, Usage
+from gateway.dialects.base import Dialect, Ending, ends_with, read_request, renamed_model, route
 from gateway.dialects.openai_shapes import refuse
+from gateway.edits import capped
+from gateway.framing import Event
 from gateway.reading import child, count, items, largest, text
 
 
@@ -32,6 +34,43 @@ def read_ask(path: str, body: bytes) -> Ask:
         stream=path.endswith("_stream"),
         max_output_tokens=count(request.parameters.max_new_tokens) if request.parameters else None,
     )
+
+
+def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
+    return None if ends_with(path, "/embeddings") else capped(body, tokens, ("parameters",), ("max_new_tokens",))
+
+
+def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:
+    return None if ends_with(path, "/embeddings") else renamed_model(path, body, model, field="model_id")
+
+
+class ResultEnding:
+    """One last event, with the reason and the output's count."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[str, Any] = {}
+        self._has_ended = False
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        results = items(event.get("results"))
+        self._last = event if results else self._last
+        reasons = [child(one).get("stop_reason") for one in results]
+        self._has_ended = self._has_ended or any(reason not in (None, "not_finished") for reason in reasons)
+
+    def events(self, usage: Usage) -> list[Event] | None:
+        if not self._last:
+            return None
+        result = {
+            "generated_text": "",
+            "generated_token_count": usage.output_tokens or 0,
+            "input_token_count": 0,
+            "stop_reason": "max_tokens",
+        }
+        return [] if self._has_ended else [Event("message", msgspec.json.encode({**self._last, "results": [result]}))]
+
+
+def ending(path: str, body: bytes) -> Ending | None:
+    return ResultEnding()
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
@@ -59,4 +98,7 @@ DIALECT = Dialect(
     may_matter=re.compile(rb'"results"|"errors"'),
     fold=fold,
     refuse=refuse,
+    clamp=clamp,
+    reroute=reroute,
+    ending=ending,
 )

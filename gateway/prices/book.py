@@ -168,7 +168,7 @@ class PriceBook:
         self._list_id = list_id
         self._providers = providers
         self._supplement = supplement
-        self._overrides = overrides
+        self.overrides = overrides
         self._entry = lru_cache(CACHED_LOOKUPS)(self._look_up)
         self._worst = lru_cache(CACHED_LOOKUPS)(_worst)
         self._rate_sets_in = lru_cache(CACHED_LOOKUPS)(self._rate_sets_of_minute)
@@ -214,7 +214,7 @@ class PriceBook:
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         tier = tier_of(service_tier, batch=batch)
         region = region.lower() if region else None
-        percent = self._overrides.discount(provider, models, at)
+        percent = self.overrides.discount(provider, models, at)
         if reported_nano is not None and not 0 <= reported_nano <= REPORTED_NANO_MAX:
             reported_nano = None
 
@@ -227,7 +227,7 @@ class PriceBook:
         status, price_id, other, total = main.status, main.price_id, main.cost.other, main.total
         contracted, own_terms = _discounted(total, percent), main.own or percent is not None
         for model, part in also:
-            discount = self._overrides.discount(provider, (model,) if model else models, at)
+            discount = self.overrides.discount(provider, (model,) if model else models, at)
             status, price_id = _weaker(status, part.status), _joined(price_id, part.price_id)
             other, total = other + part.total, total + part.total
             contracted += _discounted(part.total, discount)
@@ -298,7 +298,7 @@ class PriceBook:
         model = model.lower()
         listed = {provider.id for provider in self._providers.values() if provider.find(model)}
         renamed = {name for name, listed_as in PROVIDERS.items() if listed_as in listed}
-        priced = {p for prices in (self._supplement.prices, self._overrides.prices) for p, m in prices if m == model}
+        priced = {p for prices in (self._supplement.prices, self.overrides.prices) for p, m in prices if m == model}
         return sorted(listed - set(PROVIDERS.values()) | renamed | priced)
 
     @property
@@ -376,7 +376,7 @@ class PriceBook:
         known = [own for name in names if (own := self._own(provider, name, "exact"))]
         steps: list[tuple[str, PriceStatus]] = []
         for name in names:
-            if alias := self._overrides.alias(provider, name):
+            if alias := self.overrides.alias(provider, name):
                 steps.append((alias, "alias"))
             steps.append((name, "alias" if name.endswith("-latest") else "exact"))
         for name, status in steps:
@@ -389,7 +389,7 @@ class PriceBook:
 
     def _own(self, provider: str, name: str, status: PriceStatus) -> Candidate | None:
         for spelling in spellings(name):
-            if prices := self._overrides.own(provider, spelling):
+            if prices := self.overrides.own(provider, spelling):
                 return Candidate(Listed(spelling, prices), status if spelling == name else "alias")
         return None
 

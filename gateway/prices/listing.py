@@ -94,6 +94,16 @@ def sellers(book: PriceBook, model: str, at: datetime) -> list[str]:
     return sorted({*book.sellers(model), *known})
 
 
+def at_sellers(book: PriceBook, model: str, provider: str | None, at: datetime) -> list[Offer]:
+    """The rates of a model at one provider, or at all that have it; of sellers with the same rates, one's."""
+    found: list[Offer] = []
+    for seller in [provider] if provider else sellers(book, model, at):
+        here = offers(book, seller, model, at)
+        same = [[msgspec.structs.replace(offer, provider=other.provider) for offer in here] for other in found]
+        found += [] if any(copy and all(offer in found for offer in copy) for copy in same) else here
+    return found
+
+
 def near(book: PriceBook, model: str) -> list[str]:
     """Names in the book that a person may have meant."""
     names = {model.id for provider in book.lists.values() for model in provider.models}

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway import scopes
 from gateway.admission import Admission, Asking
+from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budget, Budgets
 from gateway.call import Ask, Call
 from gateway.dialects import anthropic_messages
@@ -60,7 +61,7 @@ async def main() -> None:
     def with_budgets(count: int) -> Callable[[], Awaitable[None]]:
         ledger = Budgets()
         ledger.replace(budgets(count))
-        admission = Admission(ledger, Quotes(prices), Estimator(), 0)
+        admission = Admission(ledger, Quotes(prices), Estimator(), 0, BudgetNotices(lambda *_, **__: None))
 
         async def admit() -> None:
             admitted = await admission.admit(call(), asking)

@@ -4,13 +4,8 @@ Needs npm, and its registry once: pinned versions are kept in the user's cache f
 they cannot be installed. The tools have a home of their own, no real key, and reach nothing but the gateway.
 """
 
-import asyncio
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +14,9 @@ import pytest
 from gateway.config import TicketSettings
 from tests.checkouts import BRANCH, git, make_repository
 from tests.conftest import Running, StartGateway
+from tests.end_to_end.tools import INSTALL_SECONDS, RUN_SECONDS, run_tool
 from tests.fakes.upstream import chunked, sse, whole
 
-TOOLS = {
-    "claude": "@anthropic-ai/claude-code@2.1.332",
-    "codex": "@openai/codex@0.169.0",
-    "gemini": "@google/gemini-cli@0.61.0",
-}
-INSTALL_SECONDS = 240
-RUN_SECONDS = 60
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 3 * RUN_SECONDS)
 
 CLAUDE_ANSWER = chunked(
@@ -83,36 +72,6 @@ GEMINI_ANSWERS = (
 """Of the classifier that chooses a model, and of that model."""
 
 
-def installed(tool: str) -> Path:
-    """The folder with the tool's command. Skips the test where it cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outlay-tests"
-    folder = cache / TOOLS[tool].replace("/", "-")
-    if folder.exists():
-        return folder / "node_modules/.bin"
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not there")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as beside:
-            install = [
-                "npm",
-                "install",
-                "--ignore-scripts",
-                "--no-audit",
-                "--no-fund",
-                "--fetch-retries=0",
-                TOOLS[tool],
-            ]
-            run = {"cwd": beside, "check": True, "capture_output": True, "timeout": INSTALL_SECONDS}
-            subprocess.run([*install, "--prefix", ".", TOOLS[tool]], **run)
-            if tool == "claude":
-                subprocess.run(["node", "node_modules/@anthropic-ai/claude-code/install.cjs"], **run)
-            Path(beside).rename(folder)  # whole or not at all
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"{TOOLS[tool]} cannot be installed: {error}")
-    return folder / "node_modules/.bin"
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
@@ -126,34 +85,9 @@ async def use(gateway: Running, repository: Path, command: list[str], *options: 
 
 
 async def start(gateway: Running, repository: Path, tool: str, command: list[str], **settings: str) -> None:
-    closed = "http://127.0.0.1:9"
-    environ = {
-        "PATH": f"{installed(tool)}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(repository.parent / "home"),
-        "TERM": "dumb",
-        "OUTLAY_URL": gateway.url,
-        "OUTLAY_KEY": gateway.key,
-        "HTTPS_PROXY": closed,
-        "NO_PROXY": "127.0.0.1",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        "DISABLE_TELEMETRY": "1",
-        "GEMINI_CLI_TRUST_WORKSPACE": "true",
-        "GEMINI_TELEMETRY_ENABLED": "false",
-        **settings,
-    }
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=repository, env=environ, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode == 0, err.decode()
-    assert "Hello." in out.decode()
+    code, out, err = await run_tool(gateway, repository, tool, command, **settings)
+    assert code == 0, err
+    assert "Hello." in out
 
 
 def check(rows: list[dict[str, Any]], same: str, **expected: Any) -> None:

@@ -1,0 +1,325 @@
+"""Budgets in the admin API: what they are, what is left of them, and changing those that no settings file has.
+
+A key with a role that is bound to anything sees and changes the budgets of its own team alone (scope `team:x`).
+Nothing is by person: accounts of `each_user` are not shown, and budgets of a person not to viewers.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gateway.budget_file import NAME, BudgetEvent, BudgetFile, BudgetTable, budget_of, table_of
+from gateway.budgets import Account, Budget, Budgets
+from gateway.call import NANO, Call, Principal
+from gateway.endpoints import ApiError, Asked, Endpoint
+from gateway.errors import Refusal, UserError
+from gateway.ledger import now_us
+from gateway.scopes import EACH, KINDS, Scope
+
+ACCOUNTS_MAX = 100
+STEP = 100
+"""Budgets told at a time."""
+T = TypeVar("T")
+SCOPE = f"^(org|{'|'.join(EACH)}|({'|'.join(KINDS[1:])}):[!-~]{{1,200}})$"
+ON_EXCEED = "^(block|stop_stream|warn|reroute:[!-~]{1,200})$"
+_INPUT = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,9})?$"}]}
+Usd = Annotated[Decimal, Meta(description="US dollars, exact, up to nine decimals.", extra_json_schema=_INPUT)]
+
+
+class NewBudget(BudgetTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A budget, as `[budgets.NAME]` has it."""
+
+    scope: Annotated[str, Meta(description="Whose spend: see docs/budgets.md.", extra_json_schema={"pattern": SCOPE})]
+    limit_usd: Usd
+    on_exceed: Annotated[
+        str, Meta(description="What happens near the limit.", extra_json_schema={"pattern": ON_EXCEED})
+    ] = "block"
+
+
+class NewRaise(msgspec.Struct, forbid_unknown_fields=True):
+    """A temporary increase of a limit."""
+
+    amount_usd: Usd
+    until: Annotated[datetime, Meta(tz=True, description="When it ends: ISO 8601, with a zone.")]
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    value: Annotated[str, Meta(max_length=512, description="Of a template: for whom.")] | None = None
+
+
+class Balance(msgspec.Struct):
+    """An account of a budget, in the present period."""
+
+    limit_usd: Annotated[Decimal, Meta(description="With the raises that are in force.")]
+    spent_usd: Decimal
+    held_usd: Annotated[Decimal, Meta(description="Reserved by calls that run.")]
+    left_usd: Annotated[Decimal, Meta(description="Below 0 after an overshoot.")]
+    unpriced_calls: int
+    resets_at: datetime | None
+
+
+class ValueBalance(Balance):
+    """An account of a template."""
+
+    value: str
+
+
+class RaiseInfo(msgspec.Struct):
+    amount_usd: Decimal
+    until: datetime
+    reason: str
+    by: str
+    value: str | None
+
+
+class BudgetChange(msgspec.Struct):
+    at: datetime
+    event: Literal["set", "remove", "raise"]
+    by: str
+    limit_usd: Decimal | None
+    amount_usd: Decimal | None
+    reason: str | None
+
+
+class BudgetInfo(msgspec.Struct, kw_only=True):
+    name: str
+    scope: str
+    limit_usd: Decimal
+    period: str
+    timezone: str
+    on_exceed: str
+    warn_at: tuple[float, ...]
+    mode: str
+    owner: str | None
+    in_settings: Annotated[bool, Meta(description="Stands in a settings file, which alone can change it.")]
+    raises: list[RaiseInfo]
+    balance: Annotated[Balance | None, Meta(description="`null` for templates, and until a new budget is in force.")]
+
+
+class BudgetDetail(BudgetInfo, kw_only=True):
+    accounts: Annotated[list[ValueBalance], Meta(description=f"Of a template: the {ACCOUNTS_MAX} with the least left.")]
+    changes: list[BudgetChange]
+
+
+class BudgetList(msgspec.Struct):
+    budgets: list[BudgetInfo]
+
+
+class OwnBudget(Balance):
+    """A budget that calls of a key are charged to, as the key's holder sees it."""
+
+    name: str
+    owner: str | None
+
+
+class BudgetsApi:
+    """Budgets, for all roles; changes for finops and admins."""
+
+    def __init__(self, file: BudgetFile, budgets: Budgets, clock: Callable[[], int] = now_us) -> None:
+        """`file`: not shared with others, for it is read in threads here."""
+        self._file = file
+        self._budgets = budgets
+        self._clock = clock
+        self._lock = asyncio.Lock()
+
+    def endpoints(self) -> list[Endpoint]:
+        one, missing = "/-/api/v1/budgets/{name}", {404: "No such budget, or none that this key may see."}
+        named = {"name": NAME.pattern}
+        unread = {503: "A budgets file cannot be read, or not be written."}
+        refuses = {409: "It stands in a settings file.", 422: "It is no budget; the message says why.", **unread}
+        return [
+            Endpoint(
+                method="GET", path="/-/api/v1/budgets", access="viewer", summary="All budgets and their balances.",
+                serve=self.list_budgets, answer=BudgetList, refuses=unread,
+            ),
+            Endpoint(
+                method="GET", path=one, access="viewer", summary="A budget, and what was done to it.",
+                serve=self.get_budget, answer=BudgetDetail, refuses={**missing, **unread}, shapes=named,
+            ),
+            Endpoint(
+                method="PUT", path=one, access="finops", summary="Make a budget, or change one.",
+                serve=self.set_budget, body=NewBudget, answer=BudgetInfo, refuses=refuses, shapes=named,
+            ),
+            Endpoint(
+                method="DELETE", path=one, access="finops", summary="Remove a budget.", serve=self.remove_budget,
+                answer=BudgetInfo, refuses={**missing, 409: refuses[409], **unread}, shapes=named,
+            ),
+            Endpoint(
+                method="POST", path=one + "/raise", access="finops", summary="Increase a limit until a moment.",
+                serve=self.raise_budget, body=NewRaise, answer=BudgetInfo,
+                refuses={**missing, 422: "It is no raise; the message says why.", **unread}, shapes=named,
+            ),
+        ]  # fmt: skip
+
+    async def list_budgets(self, asked: Asked) -> BudgetList:
+        written = await self._in_turn(lambda: [(each, self._file.is_written(each.name)) for each in self._file.all()])
+        found: list[BudgetInfo] = []
+        for number, (budget, in_settings) in enumerate(written):
+            if _may_see(asked.principal, budget.scope):
+                found.append(self._told(budget, in_settings=in_settings))
+            if number % STEP == 0:
+                await asyncio.sleep(0)  # streams go on
+        return BudgetList(found)
+
+    async def get_budget(self, asked: Asked) -> BudgetDetail:
+        budget = await self._seen(asked)
+        events = await self._in_turn(lambda: [event for event in self._file.events() if event.name == budget.name])
+        return BudgetDetail(
+            **msgspec.structs.asdict(await self._info(budget)),
+            accounts=self._accounts(budget),
+            changes=[_change(event) for event in events],
+        )
+
+    async def set_budget(self, asked: Asked) -> BudgetInfo:
+        name, wanted, by = asked.path["name"], asked.body, _by(asked)
+        table = BudgetTable(**msgspec.structs.asdict(wanted))
+        scope = _judged(lambda: budget_of(name, table)).scope
+        before = await self._in_turn(lambda: self._file.get(name))
+        for touched in [scope] if before is None else [before.scope, scope]:
+            if not _may_change(asked.principal, touched):
+                raise Refusal("forbidden", "Outlay: a key that is bound to a team sets budgets of this team alone.")
+        if before is not None and msgspec.structs.replace(before, raises=()) == budget_of(name, table):
+            return await self._info(before)
+        await self._not_in_settings(name)
+        return await self._info(await self._in_turn(lambda: self._file.set(name, table, by)))
+
+    async def remove_budget(self, asked: Asked) -> BudgetInfo:
+        name, by = (await self._seen(asked)).name, _by(asked)
+        await self._not_in_settings(name)
+        return await self._info(await self._in_turn(lambda: self._file.remove(name, by)))
+
+    async def raise_budget(self, asked: Asked) -> BudgetInfo:
+        name, wanted, by = (await self._seen(asked)).name, asked.body, _by(asked)
+        until = int(wanted.until.timestamp())
+        return await self._info(
+            await self._in_turn(
+                lambda: _judged(
+                    lambda: self._file.raise_(name, wanted.amount_usd, until, wanted.reason, by, wanted.value)
+                )
+            )
+        )
+
+    def own(self, principal: Principal) -> list[OwnBudget]:
+        """The budgets that cover every call of a key. Of templates and tickets only a call can tell."""
+        now, tickets = self._clock(), (principal.ticket,) if principal.ticket else ()
+        call = Call(
+            call_id="", request_id="", attempt=1, started_us=now, key_id=principal.key_id, user_id=principal.user_id,
+            team_id=principal.team_id, purpose=principal.purpose, tickets=tickets,
+        )  # fmt: skip
+        accounts = (charge.account for charge in self._budgets.charges(call))
+        return [_balance(OwnBudget, each, now, name=each.budget.name, owner=each.budget.owner) for each in accounts]
+
+    # -- the parts ----------------------------------------------------------------------------------------------------
+
+    async def _in_turn(self, use: Callable[[], T]) -> T:
+        """In a thread, for it waits for the disk."""
+        async with self._lock:
+            try:
+                return await asyncio.to_thread(use)
+            except UserError:
+                raise ApiError(503, "budgets_unreadable", "Outlay: budgets.toml cannot be read; see the log.") from None
+            except OSError:
+                raise ApiError(
+                    503, "cannot_write", "Outlay: the data folder cannot be used; nothing was changed."
+                ) from None
+
+    async def _seen(self, asked: Asked) -> Budget:
+        budget = await self._in_turn(lambda: self._file.get(asked.path["name"]))
+        if budget is None or not _may_see(asked.principal, budget.scope):
+            raise ApiError(404, "not_found", "Outlay: there is no such budget.")
+        return budget
+
+    async def _not_in_settings(self, name: str) -> None:
+        if await self._in_turn(lambda: self._file.is_written(name)):
+            raise ApiError(409, "conflict", "Outlay: this budget stands in a settings file: change it there.")
+
+    async def _info(self, budget: Budget) -> BudgetInfo:
+        in_settings = await self._in_turn(lambda: self._file.is_written(budget.name))
+        return self._told(budget, in_settings=in_settings)
+
+    def _told(self, budget: Budget, *, in_settings: bool) -> BudgetInfo:
+        now = self._clock()
+        in_force = self._budgets.get(budget.name)
+        balance = None
+        if in_force is not None and in_force.identity == budget.identity and budget.scope.value is not None:
+            balance = _balance(Balance, self._budgets.account(in_force, "", now), now)
+        return BudgetInfo(
+            **msgspec.structs.asdict(table_of(budget)),
+            name=budget.name,
+            in_settings=in_settings,
+            raises=[
+                RaiseInfo(_usd(each.amount_nano), _moment(each.until_us), each.reason, each.by, each.value)
+                for each in budget.raises
+                if now < each.until_us
+            ],
+            balance=balance,
+        )
+
+    def _accounts(self, budget: Budget) -> list[ValueBalance]:
+        if budget.scope.value is not None or budget.scope.kind == "user":
+            return []
+        now = self._clock()
+        accounts = (each for each in self._budgets.accounts(budget.name) if each.period.has(now))
+        found = [_balance(ValueBalance, each, now, value=each.value) for each in accounts]
+        return sorted(found, key=lambda each: each.left_usd)[:ACCOUNTS_MAX]
+
+
+def _judged(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except UserError as error:
+        raise ApiError(422, "not_possible", f"Outlay: {error}.") from None
+
+
+def _is_bound(principal: Principal) -> bool:
+    bounds = (
+        principal.team_id, principal.user_id, principal.ticket, principal.purpose, principal.models,
+        principal.upstreams, principal.ticket_policy,
+    )  # fmt: skip
+    return any(bounds)
+
+
+def _may_change(principal: Principal, scope: Scope) -> bool:
+    return not _is_bound(principal) or scope == Scope("team", principal.team_id)
+
+
+def _may_see(principal: Principal, scope: Scope) -> bool:
+    is_person = scope.kind == "user" and scope.value is not None
+    return _may_change(principal, scope) and not (is_person and principal.role == "viewer")
+
+
+def _by(asked: Asked) -> str:
+    assert asked.principal.key_id is not None
+    return asked.principal.key_id
+
+
+def _balance(kind: Callable[..., T], account: Account, now: int, **more: object) -> T:
+    account.expire(now)
+    limit = account.limit(now)
+    frees_at = account.frees_at(now)
+    return kind(
+        limit_usd=_usd(limit),
+        spent_usd=_usd(account.spent),
+        held_usd=_usd(account.held),
+        left_usd=_usd(limit - account.spent - account.held),
+        unpriced_calls=account.unpriced,
+        resets_at=None if frees_at is None else _moment(frees_at),
+        **more,
+    )
+
+
+def _change(event: BudgetEvent) -> BudgetChange:
+    limit = None if event.budget is None else event.budget.limit_usd
+    at = datetime.fromtimestamp(event.at, UTC)
+    return BudgetChange(at, event.event, event.by, limit, event.amount_usd, event.reason)
+
+
+def _usd(nano: int) -> Decimal:
+    return Decimal(nano) / NANO
+
+
+def _moment(at_us: int) -> datetime:
+    return datetime.fromtimestamp(at_us / 1_000_000, UTC)

@@ -1,0 +1,98 @@
+"""What to do after an attempt: pass its outcome on, try again here, or try the next upstream. Pure: time and chance are
+arguments.
+
+Another attempt must never pay twice. So only those are followed by another whose provider certainly billed nothing: it
+was not reached, or it answered with an error. What was sent and not answered is passed on as it is.
+"""
+
+import email.utils
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from gateway.config import Upstream
+
+BASE_SECONDS, MOST_SECONDS = 0.5, 8.0
+"""Waits double from the one to the other, as those of the providers' own SDKs do."""
+
+Step = float | Literal["pass", "earlier"]
+"""Seconds until the next attempt; pass this outcome on; or pass that of the upstream that was asked on, because this
+one is worse."""
+
+
+class Outcome(NamedTuple):
+    """What became of an attempt."""
+
+    status: int | None = None
+    """Of the answer; `None` when there is none."""
+    headers: Mapping[str, str] = {}
+    """Case-insensitive."""
+    was_sent: bool = True
+    """False when the provider was not reached."""
+
+
+class Plan:
+    """The attempts of one request: at each upstream of `order` as many as its settings say.
+
+    `asked` is the upstream that the client asked; the others are fallbacks. They can only make things better: what
+    they answer is passed on when it is no error, or when `asked` was never tried.
+    """
+
+    def __init__(self, asked: str, order: Sequence[str], upstreams: Mapping[str, Upstream], now: float) -> None:
+        self.asked = asked
+        self._order = order
+        self._upstreams = upstreams
+        self._place = 0
+        self._retries = 0
+        """Attempts after the first at the current upstream."""
+        self._until = now + upstreams[asked].retry_seconds
+
+    @property
+    def upstream(self) -> str:
+        """Where the current attempt goes."""
+        return self._order[self._place]
+
+    def after(self, outcome: Outcome, now: float, chance: float) -> Step:
+        """What follows the current attempt; when it is another one, `upstream` says where. `chance`: from 0 to 1."""
+        if outcome.status is not None and outcome.status < 400:
+            return "pass"
+        settings = self._upstreams[self.upstream]
+        may_repeat = not outcome.was_sent or outcome.status in settings.retry_statuses
+        may_move = may_repeat or (outcome.status is not None and self.upstream != self.asked)
+        if may_repeat and self._retries < settings.retries and outcome.headers.get("x-should-retry") != "false":
+            wait = (retry_after(outcome.headers) or 0.0) + chance * min(
+                MOST_SECONDS, math.ldexp(BASE_SECONDS, self._retries)
+            )
+            if now + wait <= self._until:
+                self._retries += 1
+                return wait
+        if may_move and self._place + 1 < len(self._order) and now <= self._until:
+            self._place += 1
+            self._retries = 0
+            return 0.0
+        return "earlier" if self.asked in self._order[: self._place] else "pass"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """How many seconds a provider asks to wait (`retry-after-ms`, `retry-after` in seconds or as a date)."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    told = headers.get("retry-after")
+    seconds = _number(told)
+    if seconds is not None or told is None:
+        return seconds
+    try:
+        # By the provider's own clock, which need not be ours.
+        wait = email.utils.parsedate_to_datetime(told) - email.utils.parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, wait.total_seconds())
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

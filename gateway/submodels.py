@@ -1,0 +1,34 @@
+"""Models that a request names beside the one it asks for: fallbacks, tools that run a model of their own, transcription
+in sessions. What a key is bound to holds for them, too. Pure.
+
+Sources: openrouter.ai/docs/features/model-routing (`models`), platform.openai.com/docs/guides/tools-image-generation
+and docs.anthropic.com on the advisor tool (`tools[].model`), platform.openai.com/docs/guides/realtime (`session`).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gateway.reading import child, items, text
+
+
+def named(body: bytes) -> set[str]:
+    """The models named in a body, or an event of a session. None in what is not JSON."""
+    try:
+        return set(_named(msgspec.json.decode(body)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return set()
+
+
+def _named(asked: Any) -> Iterator[str]:
+    if not isinstance(asked, dict):
+        return
+    session = child(asked, "session")
+    found = [*items(asked.get("models")), *items(asked.get("fallbacks")), *items(asked.get("tools")), session]
+    found += [child(session, "audio", "input", "transcription"), child(session, "input_audio_transcription")]
+    for each in found:
+        if model := each if isinstance(each, str) else text(each.get("model")) if isinstance(each, dict) else None:
+            yield model
+    for one in items(asked.get("requests")):  # of a batch
+        yield from _named(child(one, "params") if isinstance(one, dict) else one)

@@ -1,0 +1,549 @@
+"""Notices: when they are said, how they are delivered to receivers that misbehave, that calls never wait for them."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from statistics import median
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import alerts, channels, oddities
+from gateway.alerts import Alerts
+from gateway.call import NANO, Call
+from gateway.cli import outlay
+from gateway.config import AlertSettings
+from gateway.errors import UserError
+from gateway.oddities import HOUR_US, Runaways, Velocity
+from gateway.telemetry import Telemetry
+from tests.conftest import Running, StartGateway
+from tests.fakes.upstream import CUT, FakeUpstream, Received, fake_upstream, whole
+from tests.test_proxy import ANSWER, CHAT
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OK = whole(b"ok")
+QUICK = (0.01, 0.01, 0.01)
+PAGE = (Path(__file__).parent.parent / "docs/alerts.md").read_text(encoding="utf-8")
+[EXAMPLE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def is_from_outlay(request: Received, secret: str = SECRET) -> bool:
+    """As the docs have it."""
+    names: dict[str, Any] = {}
+    exec(compile(EXAMPLE, "docs/alerts.md", "exec"), names)
+    headers = {name.lower(): value for name, value in request.headers}
+    result = names["is_from_outlay"](headers, request.body, secret)
+    assert isinstance(result, bool)
+    return result
+
+
+def call(**fields: Any) -> Call:
+    return Call(call_id="c", request_id="r", attempt=1, started_us=0, **fields)
+
+
+# -- what is odd ------------------------------------------------------------------------------------------------------
+
+
+def hours(velocity: Velocity, *usd: float, key: str = "k") -> list[bool]:
+    """Spend so much in one hour after the other; whether each was odd."""
+    begin = 1_000_000 * HOUR_US
+    return [
+        velocity.see(call(key_id=key, list_cost_nano=int(amount * NANO)), begin + number * HOUR_US) is not None
+        for number, amount in enumerate(usd)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("usd", "odd"),
+    [
+        ([3] * 8 + [14.99], False),
+        ([3] * 8 + [15], True),
+        ([3] * 7 + [1000], False),  # not enough history
+        ([0.01] * 24 + [9.99], False),  # cents
+        ([0.01] * 24 + [10], True),
+        ([3] * 8 + [1000, 14.99], False),
+        ([3] * 8 + [1000, 15], True),  # one wild hour does not move the usual
+        ([3] * 8 + [100] * 24 + [200], False),  # but a day does
+        ([100] * 8 + [3] * 24 + [15], True),
+    ],
+)
+def test_a_key_is_fast_by_its_own_usual(usd: list[float], odd: bool) -> None:
+    assert hours(Velocity(AlertSettings()), *usd)[-1] is odd
+
+
+def test_nothing_is_fast_where_that_is_switched_off() -> None:
+    assert not any(hours(Velocity(AlertSettings(velocity_factor=0)), *[3] * 8, 1000))
+    velocity = Velocity(AlertSettings())
+    for spent in [3] * 8:
+        velocity.see(call(key_id="k", list_cost_nano=spent * NANO), spent)
+    assert velocity.see(call(key_id="k", operation="batch", list_cost_nano=1000 * NANO), 9 * HOUR_US) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40 * NANO)), max_size=60))
+def test_the_usual_is_the_median_of_the_last_hours_with_calls(spending: list[tuple[int, int]]) -> None:
+    velocity = Velocity(AlertSettings(velocity_factor=2.0, velocity_usd=Decimal(1)))
+    by_hour: dict[int, int] = {}
+    hour = 5
+    for later, nano in spending:
+        hour += later
+        by_hour[hour] = by_hour.get(hour, 0) + nano
+        found = velocity.see(call(key_id="k", list_cost_nano=nano), hour * HOUR_US + 7)
+        before = [spent for each, spent in by_hour.items() if each < hour][-24:]
+        usual = round(median(before)) if len(before) >= 8 else None
+        expected = usual is not None and by_hour[hour] >= max(2 * usual, NANO)
+        assert (found is not None) == expected
+        if found is not None:
+            assert (found.spent_nano, found.usual_nano) == (by_hour[hour], usual)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oddities, "KEYS_MAX", 100)
+    monkeypatch.setattr(oddities, "TASKS_MAX", 100)
+    velocity, runaways = Velocity(AlertSettings()), Runaways(AlertSettings(runaway_calls=1000))
+    for number in range(999):
+        for key in ("always-here", f"k{number}"):
+            velocity.see(call(key_id=key, list_cost_nano=1), number * HOUR_US)
+            assert runaways.see(call(task_id=key), 0) is None
+    assert len(velocity.keys) == len(runaways._tasks) == 100
+    assert max(len(key.before) for key in velocity.keys.values()) == oddities.HOURS_MAX
+    found = runaways.see(call(task_id="always-here"), 0)
+    assert found is not None
+    assert found.calls == 1000
+
+
+def test_a_task_runs_away_by_calls_or_by_money_within_an_hour() -> None:
+    runaways = Runaways(AlertSettings(runaway_calls=10, runaway_usd=Decimal(5)))
+    slow = [runaways.see(call(task_id="slow"), number * HOUR_US // 9) for number in range(100)]
+    assert slow == [None] * 100
+    fast = [runaways.see(call(task_id="fast", result="refused"), number) for number in range(10)]
+    assert [found is not None for found in fast] == [False] * 9 + [True]
+    assert runaways.see(call(task_id="dear", list_cost_nano=5 * NANO - 1), 0) is None
+    found = runaways.see(call(task_id="dear", list_cost_nano=1), HOUR_US - 1)
+    assert found is not None
+    assert (found.calls, found.spent_nano, found.since_us) == (2, 5 * NANO, 0)
+    off = Runaways(AlertSettings(runaway_calls=0, runaway_usd=Decimal(0)))
+    assert off.see(call(task_id="t", list_cost_nano=10**15), 0) is None
+
+
+# -- delivery ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def receiver(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeUpstream]:
+    async with fake_upstream() as fake:
+        monkeypatch.setenv("SLACK_URL", fake.url + "/services/T0/B0/slacks-own-secret")
+        monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+        fake.answer(OK)
+        yield fake
+
+
+SLACK = AlertSettings(slack="env:SLACK_URL", log=False)
+
+
+def webhook(receiver: FakeUpstream) -> AlertSettings:
+    return AlertSettings(webhook=receiver.url + "/hook", webhook_secret="env:WEBHOOK_SECRET", log=False)
+
+
+@contextlib.asynccontextmanager
+async def started(
+    folder: Path, of: AlertSettings, clock: Callable[[], int] = lambda: 50 * HOUR_US, waits: Sequence[float] = QUICK
+) -> AsyncIterator[Alerts]:
+    told = Alerts(of, folder, Telemetry(), clock=clock, waits=waits)
+    told.start()
+    try:
+        yield told
+    finally:
+        await told.stop()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def results(told: Alerts) -> dict[str, float]:
+    return {
+        f"{sample.labels['channel']} {sample.labels['result']}": sample.value
+        for metric in told._telemetry.alerts.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def data_of(request: Received) -> dict[str, Any]:
+    data = json.loads(request.body)["data"]
+    assert isinstance(data, dict)
+    return data
+
+
+async def test_a_signed_notice(tmp_path: Path, receiver: FakeUpstream) -> None:
+    async with started(tmp_path, webhook(receiver)) as told:
+        told.notice("budget_warn", "payments", "80 % of it is spent.", limit_usd="100.000000000", fraction=0.8)
+    [request] = receiver.requests
+    assert (request.method, request.target, request.header("content-type")) == ("POST", "/hook", "application/json")
+    assert json.loads(request.body) == {
+        "type": "budget_warn",
+        "timestamp": "1970-01-03T02:00:00Z",
+        "data": {
+            "subject": "payments", "message": "80 % of it is spent.", "limit_usd": "100.000000000", "fraction": 0.8,
+        },
+    }  # fmt: skip
+    assert is_from_outlay(request)
+    assert not is_from_outlay(request, "whsec_" + "A" * 32)
+    request.body = request.body.replace(b"80", b"10")
+    assert not is_from_outlay(request)
+
+
+async def test_an_old_notice_is_not_taken_again(tmp_path: Path, receiver: FakeUpstream) -> None:
+    async with started(tmp_path, webhook(receiver)) as told:
+        told.notice("budget_warn", "payments", "x")
+    [request] = receiver.requests
+    stamp = str(int(time.time()) - 301)
+    key = channels.key_of(SECRET)
+    request.headers = [
+        ("webhook-id", "n"), ("webhook-timestamp", stamp),
+        ("webhook-signature", channels.signature(key, "n", int(stamp), request.body)),
+    ]  # fmt: skip
+    assert not is_from_outlay(request)
+
+
+def test_signatures_are_those_of_the_standard() -> None:
+    """A signature by the reference library of Standard Webhooks (Python, 1.1.0)."""
+    signed = channels.signature(
+        channels.key_of(SECRET), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
+    )
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert channels.key_of("any text") == b"any text"
+    with pytest.raises(UserError, match="no base64"):
+        channels.key_of("whsec_?")
+
+
+async def test_slack_gets_text_without_markup(tmp_path: Path, receiver: FakeUpstream) -> None:
+    async with started(tmp_path, SLACK) as told:
+        told.notice("budget_exceeded", "t", "<!channel> & <@U1> spent it")
+    [request] = receiver.requests
+    assert request.target == "/services/T0/B0/slacks-own-secret"
+    assert json.loads(request.body) == {"text": "Outlay: &lt;!channel&gt; &amp; &lt;@U1&gt; spent it"}
+
+
+async def test_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with started(tmp_path, AlertSettings()) as told:
+        told.notice("budget_exceeded", "payments", "It is spent.")
+    assert ("outlay", logging.WARNING, "budget_exceeded: It is spent.") in caplog.record_tuples
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [whole(b"", 500), whole(b"", 503), whole(b"", 408), whole(b"", 429), [CUT], [b"nonsense\r\n\r\n"], [30.0]],
+    ids=["500", "503", "408", "429", "reset", "nonsense", "hang"],
+)
+async def test_what_did_not_arrive_is_sent_again(
+    tmp_path: Path, receiver: FakeUpstream, fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "ANSWER_SECONDS", 0.2)
+    receiver.answer(fault, fault, OK)
+    async with started(tmp_path, webhook(receiver)) as told:
+        told.notice("budget_warn", "a", "first")
+        told.notice("budget_warn", "b", "second")
+    assert [data_of(request)["message"] for request in receiver.requests] == ["first"] * 3 + ["second"]
+    assert len({request.header("webhook-id") for request in receiver.requests[:3]}) == 1
+    assert len({request.header("webhook-id") for request in receiver.requests}) == 2
+    assert all(is_from_outlay(request) for request in receiver.requests)
+    assert results(told) == {"webhook delivered": 2.0}
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_a_receiver_may_say_how_long_to_wait(tmp_path: Path, receiver: FakeUpstream, form: str) -> None:
+    at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 2))
+    receiver.answer(whole(b"", 429, [("Retry-After", "1" if form == "seconds" else at)]), OK)
+    async with started(tmp_path, SLACK, waits=(60.0,)) as told:
+        told.notice("budget_warn", "a", "x")
+        begin = time.monotonic()
+        await until(lambda: results(told))
+    assert results(told) == {"slack delivered": 1.0}
+    assert 0.9 < time.monotonic() - begin < 4
+
+
+async def test_a_wait_that_a_receiver_asks_for_is_bounded(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "WAIT_MAX", 0.05)
+    receiver.answer(whole(b"", 429, [("Retry-After", "86400")]), OK)
+    async with started(tmp_path, SLACK) as told:
+        told.notice("budget_warn", "a", "x")
+    assert results(told) == {"slack delivered": 1.0}
+
+
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (400, 1), (302, 1), (500, 4)])
+async def test_what_cannot_arrive_is_given_up_and_said_later(
+    tmp_path: Path, receiver: FakeUpstream, status: int, tries: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 50 * HOUR_US
+    receiver.answer(whole(b"no_service", status, [("Location", "/elsewhere")]))
+    async with started(tmp_path, SLACK, lambda: now) as told:
+        told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
+        await until(lambda: results(told))
+        assert len(receiver.requests) == tries
+        told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
+        await asyncio.sleep(0.1)
+        assert len(receiver.requests) == tries
+        now += 10 * 60 * 1_000_000 + 1
+        receiver.answer(OK)
+        told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
+    assert len(receiver.requests) == tries + 1
+    assert results(told) == {"slack failed": 1.0, "slack delivered": 1.0}
+    assert f"did not reach slack: {status} no_service" in caplog.text
+    assert "slacks-own-secret" not in caplog.text
+
+
+async def test_a_dead_channel_holds_up_no_other(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "DRAIN_SECONDS", 0.1)
+    async with fake_upstream() as dead:
+        dead.answer([30.0])
+        both = msgspec.structs.replace(webhook(dead), slack="env:SLACK_URL")
+        async with started(tmp_path, both) as told:
+            for number in range(20):
+                told.notice("budget_warn", f"b{number}", str(number))
+            await until(lambda: results(told).get("slack delivered") == 20.0)
+            assert len(dead.requests) == 1
+    assert [json.loads(request.body)["text"] for request in receiver.requests] == [f"Outlay: {n}" for n in range(20)]
+
+
+async def test_a_notice_that_cannot_be_written_down_silences_no_other(tmp_path: Path, receiver: FakeUpstream) -> None:
+    async with started(tmp_path, webhook(receiver)) as told:
+        told.notice("budget_warn", "a", "odd", value=object())  # type: ignore[arg-type]
+        told.notice("budget_warn", "b", "plain")
+    assert [data_of(request)["message"] for request in receiver.requests] == ["plain"]
+
+
+async def test_what_overflows_is_counted(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "QUEUE_MAX", 3)
+    async with started(tmp_path, SLACK) as told:
+        for number in range(5):
+            told.notice("budget_warn", f"b{number}", str(number))
+        assert results(told) == {"slack dropped": 2.0}
+        await until(lambda: len(receiver.requests) == 3)
+        told.notice("budget_warn", "b4", "again")  # it was not said
+    assert results(told) == {"slack dropped": 2.0, "slack delivered": 4.0}
+
+
+async def test_the_end_waits_so_long_and_no_longer(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alerts, "DRAIN_SECONDS", 0.3)
+    receiver.answer([30.0])
+    begin = time.monotonic()
+    async with started(tmp_path, SLACK) as told:
+        told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
+        told.notice("budget_warn", "b", "x", until_us=99 * HOUR_US)
+    assert 0.3 <= time.monotonic() - begin < 2
+    assert "2 notices could not be delivered" in caplog.text
+    receiver.answer(OK)
+    receiver.requests.clear()
+    async with started(tmp_path, SLACK) as told:  # so they are said by the next one
+        told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
+    assert len(receiver.requests) == 1
+
+
+async def test_the_same_is_said_once(tmp_path: Path, receiver: FakeUpstream) -> None:
+    now = 50 * HOUR_US
+    async with started(tmp_path, webhook(receiver), lambda: now) as told:
+        for kind, subject, end in [("budget_warn", "a", 60), ("budget_warn", "b", None), ("budget_exceeded", "a", 60)]:
+            for _ in range(3):
+                told.notice(kind, subject, "x", until_us=end and end * HOUR_US)  # type: ignore[arg-type]
+        await until(lambda: len(receiver.requests) == 3)
+        now += HOUR_US
+        told.notice("budget_warn", "b", "an hour later")
+        told.notice("budget_warn", "a", "still the same period", until_us=60 * HOUR_US)
+    async with started(tmp_path, webhook(receiver), lambda: now) as told:  # also after a restart
+        told.notice("budget_warn", "a", "still the same period", until_us=60 * HOUR_US)
+        told.notice("budget_warn", "b", "said before the restart")
+        now = 60 * HOUR_US
+        told.notice("budget_warn", "a", "the next period", until_us=70 * HOUR_US)
+    said = [data_of(request)["message"] for request in receiver.requests]
+    assert said == ["x", "x", "x", "an hour later", "the next period"]
+    assert (tmp_path / "alerts.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_was_said_is_on_the_disk_soon(tmp_path: Path, receiver: FakeUpstream) -> None:
+    async with started(tmp_path, SLACK) as told:
+        told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
+        file = tmp_path / "alerts.json"
+        await until(
+            lambda: file.exists() and json.loads(file.read_bytes())["said"] == {"slack budget_warn a": 99 * HOUR_US}
+        )
+
+
+async def test_what_is_remembered_of_notices_is_bounded(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "SAID_MAX", 40)
+    async with started(tmp_path, SLACK) as told:
+        for number in range(200):
+            told.notice("budget_warn", f"b{number}", "x")
+            assert len(told._said) <= 40
+        told.notice("budget_warn", "b199", "x")
+        await until(lambda: results(told).get("slack delivered") == 200.0)
+
+
+async def test_a_damaged_file_is_no_reason_to_stop(tmp_path: Path, receiver: FakeUpstream) -> None:
+    (tmp_path / "alerts.json").write_bytes(b'{"said": [')
+    async with started(tmp_path, SLACK) as told:
+        told.notice("budget_warn", "a", "x")
+    assert len(receiver.requests) == 1
+
+
+async def test_a_channel_that_is_not_set_up_is_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(tmp_path, AlertSettings(slack="env:NOT_SET_ANYWHERE", log=False)) as told:
+        told.notice("budget_warn", "a", "x")
+    assert "no notices go to [alerts] slack: env:NOT_SET_ANYWHERE is not set" in caplog.text
+
+
+async def test_a_fast_key_is_told_without_its_person_and_its_usual_survives_a_restart(
+    tmp_path: Path, receiver: FakeUpstream
+) -> None:
+    now = 50 * HOUR_US
+    made = {"key_id": "key_1", "team_id": "payments", "user_id": "ada@example.com"}
+    async with started(tmp_path, webhook(receiver), lambda: now) as told:
+        for _ in range(8):
+            told.finished(call(**made, list_cost_nano=2 * NANO))
+            now += HOUR_US
+    async with started(tmp_path, webhook(receiver), lambda: now) as told:
+        for _ in range(5):
+            told.finished(call(**made, list_cost_nano=9 * NANO))
+        now += HOUR_US
+        told.finished(call(**made, list_cost_nano=30 * NANO))
+    first, second = receiver.requests
+    assert data_of(first) == {
+        "subject": "key_1",
+        "message": "The key key_1 of team payments has spent $18.00 since 1970-01-03T10:00:00Z; usually it spends "
+        "$2.00 an hour. If nobody expects that, `outlay keys revoke key_1` stops it.",
+        "key_id": "key_1",
+        "team_id": "payments",
+        "since": "1970-01-03T10:00:00Z",
+        "spent_usd": "18.000000000",
+        "usual_usd": "2.000000000",
+    }
+    assert json.loads(second.body)["type"] == "spend_velocity"
+    assert b"ada" not in first.body + second.body + (tmp_path / "alerts.json").read_bytes()
+
+
+# -- on a running gateway ---------------------------------------------------------------------------------------------
+
+
+async def test_a_runaway_task_is_told(start_gateway: StartGateway, receiver: FakeUpstream) -> None:
+    of = msgspec.structs.replace(webhook(receiver), runaway_calls=3)
+    async with start_gateway(alerts=of) as gateway:
+        gateway.upstream.answer(whole(ANSWER))
+        for _ in range(5):
+            async with gateway.post("/v1/chat/completions", CHAT, x_outlay_task="loop-1", x_outlay_ticket="PAY-7"):
+                pass
+        await until(lambda: receiver.requests)
+    [request] = receiver.requests
+    assert is_from_outlay(request)
+    data = data_of(request)
+    [example] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    assert list(data) == list(json.loads(example)["data"])
+    assert (data["subject"], data["calls"], data["tickets"], data["team_id"]) == ("loop-1", 3, "PAY-7", "payments")
+    assert "The task loop-1 (ticket PAY-7, key " in data["message"]
+    for secret in (b"secret plan", gateway.key.encode(), b"dev-1"):
+        assert secret not in request.body
+
+
+async def test_calls_never_wait_for_a_notice(
+    start_gateway: StartGateway, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "DRAIN_SECONDS", 0.1)
+    receiver.answer([30.0])
+    of = msgspec.structs.replace(webhook(receiver), slack="env:SLACK_URL", runaway_calls=1)
+
+    async def ask(gateway: Running, number: int) -> None:
+        async with gateway.post("/v1/chat/completions", CHAT, x_outlay_task=f"t{number}") as response:
+            assert response.status == 200
+            await response.read()
+
+    async with start_gateway(alerts=of) as gateway:
+        gateway.upstream.answer(whole(ANSWER))
+        begin = time.monotonic()
+        for number in range(30):
+            await ask(gateway, number)
+        assert time.monotonic() - begin < 5
+        assert len(receiver.requests) == 2  # one for each channel, and both hang
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+async def tried(tmp_path: Path, section: str, *options: str) -> Any:
+    file = tmp_path / "outlay.toml"
+    file.write_text(f"[alerts]\n{section}", encoding="utf-8")
+    arguments = ["alerts", "test", "--config", str(file), *options]
+    return await asyncio.to_thread(CliRunner().invoke, outlay, arguments)
+
+
+async def test_each_channel_is_tried(tmp_path: Path, receiver: FakeUpstream) -> None:
+    receiver.answer(OK, whole(b"invalid\ntoken", 403))
+    section = f'slack = "env:SLACK_URL"\nwebhook = "{receiver.url}/hook"\nwebhook_secret = "env:WEBHOOK_SECRET"\n'
+    done = await tried(tmp_path, section)
+    assert done.exit_code == 1
+    assert done.stdout == "ok     log: written\nok     slack: 200 ok\nfailed webhook: 403 invalid token\n"
+    slack, hook = receiver.requests
+    assert "This is a test of Outlay's notices" in json.loads(slack.body)["text"]
+    assert json.loads(hook.body)["type"] == "test"
+    assert is_from_outlay(hook)
+    receiver.answer(OK)
+    done = await tried(tmp_path, "slack = 'env:SLACK_URL'", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)[1] == {"channel": "slack", "delivered": True, "detail": "200 ok"}
+
+
+async def test_a_channel_that_cannot_be_tried_is_told(tmp_path: Path, receiver: FakeUpstream) -> None:
+    done = await tried(tmp_path, "slack = 'env:NOT_SET_ANYWHERE'\nlog = false")
+    assert (done.exit_code, done.stdout) == (
+        1, "failed slack: env:NOT_SET_ANYWHERE is not set, or cannot be read, here\n",
+    )  # fmt: skip
+    (tmp_path / "url").write_text("hooks.slack.com/services/slacks-own-secret", encoding="utf-8")
+    done = await tried(tmp_path, f"slack = 'file:{tmp_path / 'url'}'\nlog = false")
+    assert "holds no address: it must begin with https://" in done.stdout
+    assert "slacks-own-secret" not in done.output
+    done = await tried(tmp_path, "log = false")
+    assert isinstance(done.exception, UserError)
+    assert "no notice goes anywhere" in str(done.exception)
+
+
+def test_check_names_what_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outlay.toml").write_text(
+        "[alerts]\nslack = 'env:NOT_SET_ANYWHERE'\nwebhook = 'https://x'\nwebhook_secret = 'env:HOME'", encoding="utf-8"
+    )
+    done = CliRunner().invoke(outlay, ["check", "--offline", "--config", "outlay.toml"])
+    assert [line for line in done.output.splitlines() if "alerts" in line] == [
+        "note   alerts: env:NOT_SET_ANYWHERE is not set: no notices go there"
+    ]
+
+
+def test_every_setting_and_kind_is_in_the_docs() -> None:
+    config = msgspec.structs.fields(AlertSettings)
+    assert [field.name for field in config if f"`{field.name}`" not in PAGE and f"{field.name} = " not in PAGE] == [
+        "log"
+    ]
+    kinds = set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## What is told")[2].partition("##")[0], re.MULTILINE))
+    assert kinds == set(get_args(channels.Kind))

@@ -1,0 +1,78 @@
+"""When a budget is worth a notice."""
+
+from typing import Any
+
+from gateway import scopes
+from gateway.budget_notices import BudgetNotices
+from gateway.budgets import Account, Budget
+from gateway.periods import FOREVER, span
+
+NANO = 10**9
+NOON = 1_790_000_000_000_000
+
+
+class Said:
+    """Posts to one account, and keeps what was said of it."""
+
+    def __init__(self, scope: str = "team:pay", value: str = "", **more: Any) -> None:
+        budget = Budget("b", scopes.parse(scope), 100 * NANO, warn_at=(0.5, 0.8), **more)
+        self.account = Account(budget, value, span("month", "UTC", NOON))
+        self.notices: list[tuple[str, str, str, dict[str, Any]]] = []
+        self.watch = BudgetNotices(
+            lambda kind, subject, message, **more: self.notices.append((kind, subject, message, more))
+        )
+
+    def post(self, usd: float) -> list[str]:
+        """The kinds of notice that a post of so many dollars brings."""
+        had, before = len(self.notices), self.account.spent
+        self.account.post(int(usd * NANO), NOON)
+        if self.account.spent >= self.account.notice_from:
+            self.watch.posted(self.account, before, NOON)
+        return [kind for kind, *_ in self.notices[had:]]
+
+
+def test_each_mark_is_said_once_when_it_is_passed() -> None:
+    said = Said()
+    steps = [said.post(usd) for usd in (49, 1, 20, 15, 14, 1, 5)]
+    assert steps == [[], ["budget_warn"], [], ["budget_warn"], [], ["budget_exceeded"], ["budget_overshoot"]]
+    assert len({subject for _, subject, *_ in said.notices}) == 3  # two marks, and the limit
+
+
+def test_one_call_may_pass_all_marks() -> None:
+    assert Said().post(120) == ["budget_warn", "budget_warn", "budget_overshoot", "budget_exceeded"]
+
+
+def test_what_only_warns_is_never_overrun() -> None:
+    assert Said(on_exceed="warn").post(120) == ["budget_warn", "budget_warn", "budget_exceeded"]
+
+
+def test_a_notice_says_what_to_do_until_the_period_ends() -> None:
+    said = Said("each_ticket", "PAY-1", owner="fin@example.com")
+    said.post(55)
+    kind, _, message, fields = said.notices[0]
+    assert kind == "budget_warn"
+    for part in (
+        "budget b",
+        "ticket:PAY-1",
+        "has reached 50% of its limit",
+        "$55.00 of $100.00",
+        "outlay budgets raise b",
+    ):
+        assert part in message
+    assert fields["until_us"] == said.account.period.end_us
+    assert (fields["value"], fields["owner"]) == ("PAY-1", "fin@example.com")
+    assert (fields["limit_usd"], fields["spent_usd"]) == ("100.000000000", "55.000000000")
+
+
+def test_a_person_is_not_named() -> None:
+    said = Said("each_user", "ada@example.com")
+    said.post(120)
+    assert "ada" not in repr(said.notices)
+
+
+def test_a_refusal_is_said() -> None:
+    account = Account(Budget("b", scopes.parse("org"), 0), "", FOREVER)
+    said = Said()
+    said.watch.refused(account, NOON)
+    assert said.notices[0][0] == "budget_exceeded"
+    assert "calls are refused" in said.notices[0][2]
