@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import analytics
 from analytics import budgeting, build, lake, live, verifying
 from gateway import cli
+from gateway.balances import _question
 from gateway.budget_file import BudgetFile, BudgetTable, budget_of
 from gateway.budgets import BUCKET_US, Account, Budget, Budgets, Raise, Sum, cost_of
 from gateway.call import NANO, Call
@@ -73,20 +74,9 @@ def status(data: Path, at: datetime = NOON) -> list[dict[str, Any]]:
 
 
 def asked(budgets: list[Budget], before_us: int) -> budgeting.Question:
-    """As gateway/balances.py asks."""
-    return budgeting.Question(
-        before_us,
-        [
-            budgeting.Asked(
-                each.identity,
-                each.scope.kind,
-                each.scope.value,
-                span(each.period, each.timezone, before_us).start_us,
-                each.period == "rolling_24h",
-            )
-            for each in budgets
-        ],
-    )
+    """As the gateway asks."""
+    question = {"before_us": before_us, "budgets": [_question(each, before_us) for each in budgets]}
+    return msgspec.json.decode(msgspec.json.encode(question), type=budgeting.Question)
 
 
 def sums(data: Path, budgets: list[Budget], before_us: int = NOW_US) -> list[Sum]:
