@@ -156,13 +156,8 @@ class Charge(NamedTuple):
         return share(amount, self.tickets, self.of_tickets)
 
     def whole(self, part: int) -> int:
-        """An amount of a whole call such that this account's part of it, and of any smaller one, is at most `part`; the
-        largest, but for some nano-USD where this account pays the remainder."""
-        if not self.tickets or part < 0:
-            return part
-        if 0 in self.tickets:
-            part -= self.of_tickets - 1
-        return max(part, 0) // len(self.tickets) * self.of_tickets
+        """An amount of a whole call of which this account's part is at most `part`, as it is of every smaller one."""
+        return part // len(self.tickets) * self.of_tickets if self.tickets and part > 0 else part
 
 
 class Hold:

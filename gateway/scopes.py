@@ -95,9 +95,10 @@ def of(call: Call) -> Iterator[Part]:
 
 
 def share(amount: int, tickets: tuple[int, ...], of_tickets: int) -> int:
-    """What of an amount falls on some of a call's tickets: equal shares, the remainder to the first, as in the view
-    `call_tickets`. The shares of all tickets sum to the amount."""
+    """What of an amount falls on some of a call's tickets: equal shares, and one nano-USD more for each of the first
+    until nothing remains, as in the view `call_tickets`. The shares of all tickets sum to the amount."""
     if not tickets:
         return amount
-    each = amount // of_tickets
-    return each * len(tickets) + (amount - each * of_tickets if 0 in tickets else 0)
+    each, rest = divmod(abs(amount), of_tickets)
+    part = each * len(tickets) + sum(ticket < rest for ticket in tickets)
+    return part if amount >= 0 else -part  # what is taken back is what was given

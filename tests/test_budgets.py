@@ -88,10 +88,9 @@ def parts_of(budget: Budget, of: Call, amount: int) -> dict[str, int]:
         if part.kind == budget.scope.kind and budget.scope.matches(part.value):
             value = part.value if budget.scope.value is None else ""
             found[value] = (found.get(value) or set()) | set(part.tickets) if part.tickets else None
-    each = amount // max(1, len(of.tickets))
-    first = amount - each * len(of.tickets)
+    each, rest = divmod(amount, max(1, len(of.tickets)))
     return {
-        value: amount if tickets is None else sum(each + (first if t == 0 else 0) for t in tickets)
+        value: amount if tickets is None else sum(each + (1 if t < rest else 0) for t in tickets)
         for value, tickets in found.items()
     }
 

@@ -57,6 +57,9 @@ def test_a_split_call_is_in_each_ticket_with_its_share() -> None:
 @given(st.integers(0, 10**12), st.integers(1, 9))
 def test_shares_sum_to_the_amount(amount: int, tickets: int) -> None:
     assert sum(scopes.share(amount, (index,), tickets) for index in range(tickets)) == amount
+    shares = [scopes.share(amount, (index,), tickets) for index in range(tickets)]
+    assert max(shares) - min(shares) <= 1
+    assert shares == [-scopes.share(-amount, (index,), tickets) for index in range(tickets)]
     assert scopes.share(amount, tuple(range(tickets)), tickets) == scopes.share(amount, (), tickets) == amount
 
 

@@ -4,7 +4,7 @@
 -- @period: day, week, month, quarter, total, rolling_24h
 -- @period_start: From when calls count, UTC; NULL for total
 -- @charged_usd: What the account counts for the call, or for the tickets of it that it is about, USD: what is paid for it, else its list cost; of a call that a crash interrupted what it held, for nobody knows how much was billed; NULL when it has no price
--- A call is in the scopes of gateway/scopes.py. Its tickets pay equal shares, the remainder falls to the first.
+-- A call is in the scopes of gateway/scopes.py. Its tickets pay equal shares, as in call_tickets.
 WITH terms AS MATERIALIZED (
   SELECT
     name, kind, value, pattern, period, period_start,
@@ -46,7 +46,7 @@ parts AS (
 shares AS (
   SELECT call_id, started_at, ticket_id,
     CAST(
-      (nano // ways + CASE WHEN ticket_position = 1 THEN nano % ways ELSE 0 END) * 0.000000001 AS DECIMAL(18,9)
+      (nano // ways + CASE WHEN ticket_position <= nano % ways THEN 1 ELSE 0 END) * 0.000000001 AS DECIMAL(18,9)
     ) AS charged_usd
   FROM (
     SELECT
