@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.budget_notices import BudgetNotices, local, per, scope_of, usd
+from gateway import money
+from gateway.budget_notices import BudgetNotices, local, per, scope_of
 from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
 from gateway.call import Ask, BudgetAction, Call
 from gateway.dialects.base import Dialect, Ending
@@ -122,7 +123,7 @@ class Admission:
             self.demand(call)
             return self._admitted(call, Admitted(self.budgets.hold(call, charges, 0, 0)))
         decision = self._decide(charges, estimate.quote)
-        if not decision.is_untouched:
+        if not decision.is_untouched or self._soft_action(charges, estimate.quote) == "shadow_blocked":
             estimate = await self._estimate_well(call, asking, estimate)
             charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
             decision = self._decide(charges, estimate.quote)
@@ -334,9 +335,9 @@ class Admission:
 
 def _refusal(account: Account, now: int) -> Refusal:
     budget, limit = account.budget, account.limit(now)
-    state = f"{usd(account.spent)} of {usd(limit)} spent"
+    state = f"{money.short(account.spent)} of {money.short(limit)} spent"
     if account.held:
-        state += f", {usd(account.held)} held by {account.holds} running calls"
+        state += f", {money.short(account.held)} held by {account.holds} running calls"
     if account.spent < limit:
         state += "; what is left does not pay for this call"
     ends = account.frees_at(now)

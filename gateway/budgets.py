@@ -412,14 +412,9 @@ class Budgets:
     ) -> Hold:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
         hold = Hold(call, charges, amount, ceiling, self._version, may_stop=may_stop)
-        firm = hold.firm
         for charge in charges:
-            account = charge.account
-            self._keep(account)
-            account.held += charge.part(amount)
-            account.firm += charge.part(firm)
-            account.ceilings += charge.part(ceiling)
-            account.holds += 1
+            self._keep(charge.account)
+        _reserve(hold, 1)
         return hold
 
     def grow(self, hold: Hold, amount: int, at_us: int) -> bool:
@@ -435,23 +430,14 @@ class Budgets:
                 more = charge.part(amount) - charge.part(hold.amount)
                 if account.spent + account.firm + more > account.limit(at_us):
                     return False
-        before = hold.amount, hold.firm
+        _reserve(hold, -1)
         hold.amount = amount
-        for charge in hold.charges:
-            charge.account.held += charge.part(amount) - charge.part(before[0])
-            charge.account.firm += charge.part(hold.firm) - charge.part(before[1])
+        _reserve(hold, 1)
         return True
 
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
-        firm = hold.firm
-        for charge in hold.charges:
-            account = charge.account
-            account.held -= charge.part(hold.amount)
-            account.firm -= charge.part(firm)
-            account.ceilings -= charge.part(hold.ceiling)
-            account.holds -= 1
-            assert account.holds >= 0, "a hold was settled twice"
+        _reserve(hold, -1)
         if hold.version == self._version:
             self._post(hold.charges, cost, hold.call.started_us)
         else:  # other budgets are in force by now
@@ -541,6 +527,19 @@ class Sum(msgspec.Struct, frozen=True):
     posted: tuple[tuple[int, int], ...]
     """(start, nano-USD): one pair for the whole period, or one per bucket of a rolling window."""
     unpriced: int = 0
+
+
+def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
+    """Add what a call reserves to its accounts, or take it off."""
+    whole = hold.amount * sign, hold.firm * sign, hold.ceiling * sign
+    for charge in hold.charges:
+        account = charge.account
+        held, firm, ceiling = map(charge.part, whole) if charge.tickets else whole
+        account.held += held
+        account.firm += firm
+        account.ceilings += ceiling
+        account.holds += sign
+        assert account.holds >= 0, "a hold was settled twice"
 
 
 def hard(charges: Iterable[Charge]) -> list[Charge]:
