@@ -34,7 +34,7 @@ class BudgetNotices:
 
     def refused(self, account: Account, at_us: int) -> None:
         """A call was refused for an account's sake."""
-        self._say("budget_exceeded", account, at_us, "", "is used up: calls are refused")
+        self._say("budget_exceeded", account, at_us, "", "is used up, and calls are refused")
 
     def _say(self, kind: str, account: Account, at_us: int, detail: str, says: str) -> None:
         budget, limit = account.budget, account.limit(at_us)

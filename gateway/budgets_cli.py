@@ -95,9 +95,10 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
         "name": "name", "scope": "scope", "period": "period", "limit_usd": "limit $", "spent_usd": "spent $",
         "remaining_usd": "left $", "on_exceed": "on exceed", "mode": "mode", "owner": "owner",
     }  # fmt: skip
-    table = Table(*columns.values(), box=None, header_style="bold")
+    shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
+    table = Table(*(columns[name] for name in shown), box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(str("" if row.get(name) is None else row[name]) for name in columns))
+        table.add_row(*(str("" if row.get(name) is None else row[name]) for name in shown))
     empty = "No budgets yet. Make one with: outlay budgets set NAME --scope team:TEAM --limit-usd 100"
     Console().print(table if rows else empty)
 

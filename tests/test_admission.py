@@ -290,7 +290,7 @@ async def test_a_budget_says_when_it_is_used_up(
         while "is used up" not in caplog.text:
             await asyncio.sleep(0.01)
     assert caplog.text.count("has reached 50% of its limit") == 1
-    assert caplog.text.count("is used up: calls are refused") == 1
+    assert caplog.text.count("is used up, and calls are refused") == 1
 
 
 # -- every way that a call can end ----------------------------------------------------------------------------------
