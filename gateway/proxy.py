@@ -180,7 +180,7 @@ class Proxy:
             elif kind == "start" and (principal.models or self._config.prices.policy == "block"):
                 plain = self._decoded(body, headers.get("content-encoding", ""))
                 models = _models_of_batch(path, plain)
-            also = submodels.named(plain) if principal.models and kind != "unbilled" else ()
+            also = _submodels(plain) if principal.models and kind != "unbilled" else ()
             for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
@@ -420,7 +420,7 @@ class Proxy:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
         principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
-        for model in submodels.named(message) if principal.models else ():
+        for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
@@ -688,3 +688,15 @@ def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:
         return dialect.read_ask(path, body)
     except (ValueError, RecursionError):
         raise Refusal("request_unreadable", "Outlay cannot read the request body.") from None
+
+
+def _submodels(body: bytes) -> Collection[str]:
+    """The models named beside the one asked for. Raises the refusal `request_unreadable` where they cannot be told."""
+    try:
+        return submodels.named(body)
+    except ValueError:
+        raise Refusal(
+            "request_unreadable",
+            "Outlay: this is not strict JSON (half an emoji, NaN, or a number beyond measure, for example), so that "
+            "nobody can tell whether it names only models that this key may use.",
+        ) from None

@@ -564,6 +564,16 @@ async def test_a_key_for_some_models_reaches_no_other_by_another_name(gateway: R
     assert gateway.upstream.requests == []
 
 
+@pytest.mark.parametrize("odd", ['"\\ud800"', "NaN", "1e999", "9" * 5000])
+async def test_a_key_for_some_models_hides_none_in_what_cannot_be_read(gateway: Running, odd: str) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    _, key = Keys(gateway.dir).create(models=["gpt-5*"])
+    body = f'{{"model":"gpt-5.4","messages":[],"models":["o9"],"metadata":{odd}}}'.encode()
+    async with gateway.post("/v1/chat/completions", body, Authorization=f"Bearer {key}") as response:
+        assert (response.status, response.headers["x-outlay-refusal"]) == (400, "request_unreadable")
+    assert gateway.upstream.requests == []
+
+
 @pytest.mark.parametrize("tail", [b"", b"\n"])
 async def test_what_is_not_reported_is_estimated_from_all_that_was_seen(gateway: Running, tail: bytes) -> None:
     said = " ".join(f"word{i}" for i in range(200))
