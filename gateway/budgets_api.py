@@ -283,7 +283,10 @@ def _is_bound(principal: Principal) -> bool:
 
 
 def _may_change(principal: Principal, scope: Scope) -> bool:
-    return not _is_bound(principal) or scope == Scope("team", principal.team_id)
+    """A scope that is a glob, or a template, is more than one team."""
+    if not _is_bound(principal):
+        return True
+    return principal.team_id is not None and not scope.is_glob and scope == Scope("team", principal.team_id)
 
 
 def _may_see(principal: Principal, scope: Scope) -> bool:

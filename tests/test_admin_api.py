@@ -462,6 +462,18 @@ async def test_a_bound_key_has_the_budgets_of_its_team(admins: Admins) -> None:
     assert await admins.code("DELETE", "budgets/all", key=secret) == (404, "not_found")
 
 
+async def test_a_bound_key_sees_no_other_teams_by_a_template_or_a_glob(admins: Admins) -> None:
+    for name, scope in {"each": "each_team", "some": "team:*"}.items():
+        assert (await admins.ask("PUT", f"budgets/{name}", {"scope": scope, "limit_usd": 1}))[0] == 200
+    for grant in ({"models": ("gpt-*",)}, {"team_id": "*"}):
+        _, secret = admins.ring.create(role="finops", **grant)
+        assert (await admins.ask("GET", "budgets", key=secret))[1] == {"budgets": []}
+        for name, scope in {"each": "each_team", "new": "team:*"}.items():
+            sent = await admins.code("PUT", f"budgets/{name}", {"scope": scope, "limit_usd": 9}, key=secret)
+            assert sent == (403, "forbidden")
+        assert await admins.code("DELETE", "budgets/some", key=secret) == (404, "not_found")
+
+
 async def test_no_budget_is_by_person(admins: Admins) -> None:
     assert (await admins.ask("PUT", "budgets/hers", {"scope": "user:dev-1", "limit_usd": 1}))[0] == 200
     assert (await admins.ask("PUT", "budgets/each", {"scope": "each_user", "limit_usd": 1}))[0] == 200
