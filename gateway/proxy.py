@@ -169,6 +169,7 @@ class Proxy:
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await _read(request)
+            credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -213,8 +214,6 @@ class Proxy:
 
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
-                if call.attempt > 1:  # a key that has ended meanwhile makes no further call
-                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
                 own = credential if name == asked_at else self._credentials[name]
@@ -225,6 +224,8 @@ class Proxy:
                 )
                 admitted = await self._admission.admit(call, asking)
                 try:
+                    # Budgets may have waited, and other attempts failed: a key that has ended makes no further call.
+                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
                     sent_path, sent_body, may_stop = (
                         upstream_path,
                         body,

@@ -156,6 +156,10 @@ async def test_a_key_with_a_role_stands_in_two_places_alone(admins: Admins) -> N
                 assert await admins.code("GET", path, key=None, **{name: key}) == (401, "unauthenticated")
             assert await admins.code("GET", f"{path}?key={key}", key=None) == (401, "unauthenticated")
             assert await admins.code("GET", path, key=None, authorization=key) == (401, "unauthenticated")
+            empty = await admins.code("GET", f"{path}?key={key}", key=None, x_outlay_key="")
+            assert empty == (401, "unauthenticated")
+            decoy = await admins.code("GET", f"{path}?key={key}", key=None, authorization="Bearer x-olk_")
+            assert decoy == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("role", ["viewer", "admin"])
@@ -201,6 +205,37 @@ async def test_what_is_no_request_of_this_api(admins: Admins) -> None:
     ) as response:
         assert (response.status, await response.read()) == (200, b"")
     assert len(admins.ring.all()) == 1  # of the gateway itself: nothing was made
+
+
+async def test_a_key_that_ends_while_its_body_comes_changes_nothing(admins: Admins) -> None:
+    event, secret = admins.ring.create(role="admin")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"team_id":'
+        await asyncio.sleep(0.2)
+        admins.ring.revoke(event.key_id)
+        yield b'"a"}'
+
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    url = f"{admins.gateway.url}/-/api/v1/keys"
+    before = len(admins.ring.all())
+    async with admins.gateway.session.post(url, data=body(), headers=headers) as response:
+        assert response.status == 401
+    assert len(admins.ring.all()) == before
+
+
+async def test_a_body_that_takes_too_long(admins: Admins, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.http_api.BODY_SECONDS", 0.1)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(1)
+        yield b"}"
+
+    headers = {"Authorization": f"Bearer {SECRETS['admin']}", "Content-Type": "application/json"}
+    url = f"{admins.gateway.url}/-/api/v1/keys"
+    async with admins.gateway.session.post(url, data=body(), headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (408, "request_timeout")
 
 
 async def test_mistakes_are_named_and_not_repeated(admins: Admins) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -444,6 +445,21 @@ async def test_a_revoked_key_stops_at_once(gateway: Running) -> None:
     ring.revoke(ring.all()[0].created.key_id)
     async with gateway.post("/v1/chat/completions", CHAT) as response:
         assert response.status == 401
+
+
+async def test_a_key_that_is_revoked_while_its_body_comes_makes_no_call(gateway: Running) -> None:
+    ring = Keys(gateway.dir)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"model":"gpt-5.4-mini",'
+        await asyncio.sleep(0.2)
+        ring.revoke(ring.all()[0].created.key_id)
+        yield b'"messages":[]}'
+
+    url, headers = gateway.url + "/v1/chat/completions", {"Authorization": f"Bearer {gateway.key}"}
+    async with gateway.session.post(url, data=body(), headers=headers) as response:
+        assert response.status == 401
+    assert gateway.upstream.requests == []
 
 
 async def test_open_mode_needs_no_key(open_gateway: Running) -> None:
