@@ -95,6 +95,11 @@ class Ask(msgspec.Struct, frozen=True):
     """So many outputs are asked for, each of them up to the maximum."""
     may_cache: Literal["5m", "1h"] | None = None
     """It asks for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
+    region: str | None = None
+    """Where it is to be computed, when that has a price of its own."""
+    refers: bool = False
+    """It may be billed for input that its bytes do not bound: an earlier answer, a file at the provider, an image, what
+    a hosted tool reads."""
 
 
 class SubPass(msgspec.Struct, frozen=True):
