@@ -41,9 +41,10 @@ class Most(NamedTuple):
 
 
 OUTPUT_MOST = {
-    # gpt-image-1: 6,240 at high quality and 1536 × 1024, and 100 for each of up to 3 partial images
-    # (developers.openai.com/api/docs/guides/image-generation); doubled, for the models after it take more pixels.
-    "image_generation": Most(13_080, "images"),
+    # gpt-image-2 at high quality and its most pixels: 96 × 96 × (2,000,000 + 8,294,400) / 4,000,000 = 23,719, by the
+    # calculator at developers.openai.com/api/docs/guides/image-generation (read out at community.openai.com/t/1382699);
+    # 100 for each of up to 3 partial images, and some text. gpt-image-1: 6,240.
+    "image_generation": Most(24_576, "images"),
     # gpt-4o-mini-tts: USD 0.015 a minute at USD 12 a million, so 21 tokens a second (developers.openai.com/api/docs/
     # pricing); nobody reads aloud fewer than 2.5 characters a second.
     "speech": Most(8, "characters"),
