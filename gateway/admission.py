@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.budget_notices import BudgetNotices, local, per, scope_of, usd
+from gateway import money
+from gateway.budget_notices import BudgetNotices, local, per, scope_of
 from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
 from gateway.call import Ask, BudgetAction, Call
-from gateway.dialects.base import Dialect
+from gateway.dialects.base import Dialect, Ending
 from gateway.errors import Refusal
 from gateway.ledger import now_us
 from gateway.quotes import Estimate, Quotes
@@ -20,6 +21,8 @@ MARGIN, MARGIN_TOKENS = 1.3, 256
 """Counted input is taken for so much more: the error of the count (docs/metering.md)."""
 COUNTED_BYTES_MIN = 2048
 """A shorter request is not counted: each of its bytes may be a token."""
+WAITING_MAX = 1000
+"""Calls that wait for money."""
 HEADROOM = 1.25
 """A hold that grows, grows by more than is needed just now."""
 
@@ -33,8 +36,8 @@ class Admitted(msgspec.Struct):
     path: str | None = None
     body: bytes | None = None
     """What is sent in place of the client's own path and (decoded) body, where a budget asked for it."""
-    may_stop: bool = False
-    """The stream of the answer may have to be ended: a budget is nearly used up."""
+    ending: Ending | None = None
+    """Of a stream that its budgets may have to end."""
     enough_to: int = 0
     """The hold is enough for so many bytes of content."""
 
@@ -52,14 +55,24 @@ class Asking(msgspec.Struct, frozen=True):
     provider: str
     may_use: Callable[[str], bool]
     """True for the models that the caller's key may use."""
+    is_signed: bool = False
+    """The client has signed the request's bytes: they cannot be changed."""
 
     def clamped(self, tokens: int) -> bytes | None:
         """The body with a maximum of at most so many output tokens; `None` where it has none."""
-        clamp = None if self.dialect is None else self.dialect.clamp
+        clamp = None if self.dialect is None or self.is_signed else self.dialect.clamp
         return None if clamp is None else clamp(self.path, self.provider, self.body, tokens)
 
+    def ending(self) -> Ending | None:
+        """What can end the stream of the answer; `None` where nothing can."""
+        ending = None if self.dialect is None or not self.ask.stream else self.dialect.ending
+        try:
+            return None if ending is None else ending(self.path, self.body)
+        except (Refusal, ValueError, RecursionError):
+            return None  # a body that only its provider can read
+
     def for_model(self, model: str) -> "Asking | None":
-        reroute = None if self.dialect is None else self.dialect.reroute
+        reroute = None if self.dialect is None or self.is_signed else self.dialect.reroute
         changed = None if reroute is None else reroute(self.path, self.body, model)
         return None if changed is None else msgspec.structs.replace(self, path=changed[0], body=changed[1])
 
@@ -107,24 +120,25 @@ class Admission:
             return None
         estimate = self._estimate(call, asking)
         if estimate is None:  # its budgets count it among those that cost nobody knows what
-            return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
+            self.demand(call)
+            return self._admitted(call, Admitted(self.budgets.hold(call, charges, 0, 0)))
         decision = self._decide(charges, estimate.quote)
-        if not decision.is_untouched:
+        if not decision.is_untouched or self._soft_action(charges, estimate.quote) == "shadow_blocked":
             estimate = await self._estimate_well(call, asking, estimate)
             charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
             decision = self._decide(charges, estimate.quote)
         if not decision.is_untouched and (other := self._rerouted(call, asking, charges)) is not None:
-            asking, estimate = other, await self._estimate_well(call, other, estimate)
+            asking, estimate = other, await self._estimate_well(call, other, self._estimate(call, other) or estimate)
             charges = self.budgets.charges(call)
             decision = self._decide(charges, estimate.quote)
         if decision.verdict == "wait":
             decision, hold = await self._wait(call, estimate.quote, decision)
         else:
-            hold = self._hold(call, charges, decision)
+            hold = self._hold(call, charges, estimate.quote, decision)
         if hold is None:
             raise self._refuse(call, decision.account)
         call.budget_action = call.budget_action or self._soft_action(hold.charges, estimate.quote)
-        admitted = Admitted(hold, estimate, may_stop=estimate.quote.stops and decision.near)
+        admitted = Admitted(hold, estimate, ending=asking.ending() if hold.may_stop else None)
         if call.budget_action == "rerouted":
             admitted.path, admitted.body = asking.path, asking.body
         if decision.tokens is not None:
@@ -134,16 +148,19 @@ class Admission:
         return self._admitted(call, admitted)
 
     def admit_now(self, call: Call, ask: Ask, region: str | None) -> Admitted | None:
-        """The same for what cannot wait, and cannot be lowered: a response in a session."""
+        """The same for what cannot wait, be lowered or be ended: a response in a session. It holds what is usual."""
         charges = self.budgets.charges(call)
         if not charges:
             return None
         estimate = self._quotes.quote(call, ask, region, 0)
         if estimate is None:
-            return self._admitted(call, Admitted(self.budgets.hold(charges, 0, 0, call.started_us)))
-        quote = estimate.quote._replace(clamps=False, stops=True)
+            self.demand(call)
+            return self._admitted(call, Admitted(self.budgets.hold(call, charges, 0, 0)))
+        # Its most is far above what any response costs, and sessions are open for long.
+        usual = estimate.quote.usual
+        quote = estimate.quote._replace(fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False)
         decision = self._decide(charges, quote, waited=True)
-        if (hold := self._hold(call, charges, decision)) is None:
+        if (hold := self._hold(call, charges, quote, decision)) is None:
             raise self._refuse(call, decision.account)
         call.budget_action = self._soft_action(charges, quote)
         return self._admitted(call, Admitted(hold, estimate))
@@ -169,11 +186,13 @@ class Admission:
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
         return decide(able, quote, self._clock(), waiting=waiting, waited=waited)
 
-    def _hold(self, call: Call, charges: tuple[Charge, ...], decision: Decision) -> Hold | None:
+    def _hold(self, call: Call, charges: tuple[Charge, ...], quote: Quote, decision: Decision) -> Hold | None:
         """What a decision reserves; `None` where it lets the call not go on."""
         if decision.verdict != "admit":
             return None
-        return self.budgets.hold(charges, decision.amount, decision.ceiling, call.started_us)
+        return self.budgets.hold(
+            call, charges, decision.amount, decision.ceiling, may_stop=quote.stops and decision.near
+        )
 
     def _estimate(self, call: Call, asking: Asking) -> Estimate | None:
         return self._quotes.quote(call, asking.ask, asking.region, len(asking.body))
@@ -187,7 +206,7 @@ class Admission:
             estimate = self._quotes.quote(call, asking.ask, asking.region, len(asking.body), input_tokens=most)
         estimate = estimate or known
         clamps = estimate.quote.clamps and asking.clamped(1) is not None
-        return estimate._replace(quote=estimate.quote._replace(clamps=clamps))
+        return estimate._replace(quote=estimate.quote._replace(clamps=clamps, stops=asking.ending() is not None))
 
     def _rerouted(self, call: Call, asking: Asking, charges: Sequence[Charge]) -> Asking | None:
         """The same request for the model that a budget names, where it can ask for it."""
@@ -225,6 +244,8 @@ class Admission:
         """Wait for settlements, first come, first served, for a bounded time. No hold: the call is refused."""
         assert decision.account is not None
         waiter = _Waiter(call, quote, decision.account)
+        if sum(map(len, self._waiting.values())) >= WAITING_MAX:  # each of them has its request in memory
+            return decision, None
         self._waiting.setdefault(waiter.account, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -234,7 +255,7 @@ class Admission:
                 return waiter.decided.result()
             charges = self.budgets.charges(call)
             decision = self._decide(charges, quote, waited=True)
-            return decision, self._hold(call, charges, decision)
+            return decision, self._hold(call, charges, quote, decision)
         except asyncio.CancelledError:
             if waiter.decided.done() and (hold := waiter.decided.result()[1]) is not None:
                 self.settle(hold, 0)
@@ -257,7 +278,7 @@ class Admission:
                 return
             queue.popleft()
             if decision.verdict != "wait":
-                waiter.decided.set_result((decision, self._hold(waiter.call, charges, decision)))
+                waiter.decided.set_result((decision, self._hold(waiter.call, charges, waiter.quote, decision)))
             elif decision.account is not None:  # another one is in the way now
                 waiter.account = decision.account
                 self._waiting.setdefault(waiter.account, deque()).append(waiter)
@@ -273,8 +294,13 @@ class Admission:
     def grow(self, hold: Hold, cost: int) -> bool:
         """Keep a hold ahead of the running cost of its stream. False when a budget has not so much left."""
         now = self._clock()
-        cost, ahead = min(cost, hold.ceiling), min(int(cost * HEADROOM), hold.ceiling)
-        return self.budgets.grow(hold, ahead, now) or self.budgets.grow(hold, cost, now)
+        return self.budgets.grow(hold, int(cost * HEADROOM), now) or self.budgets.grow(hold, cost, now)
+
+    def void(self, call: Call, admitted: Admitted | None) -> None:
+        """Nothing was sent after all."""
+        if admitted is not None:
+            self.settle(admitted.hold, 0)
+            call.held_nano = call.budget_action = None
 
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Once per hold: see `Budgets.settle`."""
@@ -309,9 +335,9 @@ class Admission:
 
 def _refusal(account: Account, now: int) -> Refusal:
     budget, limit = account.budget, account.limit(now)
-    state = f"{usd(account.spent)} of {usd(limit)} spent"
+    state = f"{money.short(account.spent)} of {money.short(limit)} spent"
     if account.held:
-        state += f", {usd(account.held)} held by {account.holds} running calls"
+        state += f", {money.short(account.held)} held by {account.holds} running calls"
     if account.spent < limit:
         state += "; what is left does not pay for this call"
     ends = account.frees_at(now)

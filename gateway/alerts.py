@@ -17,7 +17,8 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from gateway.call import NANO, Call
+from gateway import money
+from gateway.call import Call
 from gateway.channels import Channel, Field, Kind, Notice, Outcome, channels_of
 from gateway.config import AlertSettings
 from gateway.errors import UserError
@@ -112,14 +113,15 @@ class Alerts:
         self.notice(
             "spend_velocity",
             fast.key_id,
-            f"The {_key(call)} has spent {_short(fast.spent_nano)} since {since}; usually it spends "
-            f"{_short(fast.usual_nano)} an hour. If nobody expects that, `outlay keys revoke {fast.key_id}` stops it.",
+            f"The {_key(call)} has spent {money.short(fast.spent_nano)} since {since}; usually it spends "
+            f"{money.short(fast.usual_nano)} an hour. If nobody expects that, `outlay keys revoke {fast.key_id}` stops "
+            "it.",
             until_us=fast.hour_us + HOUR_US,
             key_id=fast.key_id,
             team_id=call.team_id,
             since=since,
-            spent_usd=_exact(fast.spent_nano),
-            usual_usd=_exact(fast.usual_nano),
+            spent_usd=money.exact(fast.spent_nano),
+            usual_usd=money.exact(fast.usual_nano),
         )
 
     def _say_runaway(self, runaway: Runaway, call: Call) -> None:
@@ -128,8 +130,8 @@ class Alerts:
             "runaway_task",
             runaway.task_id,
             f"The task {runaway.task_id} ({f'ticket {tickets}' if tickets else 'no ticket'}, {_key(call)}) has made "
-            f"{runaway.calls:,} calls for {_short(runaway.spent_nano)} since {since}. Look whether it gets anywhere or "
-            "asks the same again and again. Whoever started it can stop it"
+            f"{runaway.calls:,} calls for {money.short(runaway.spent_nano)} since {since}. Look whether it gets "
+            "anywhere or asks the same again and again. Whoever started it can stop it"
             + (f", or `outlay keys revoke {call.key_id}`." if call.key_id else "."),
             task_id=runaway.task_id,
             tickets=tickets or None,
@@ -137,7 +139,7 @@ class Alerts:
             team_id=call.team_id,
             since=since,
             calls=runaway.calls,
-            spent_usd=_exact(runaway.spent_nano),
+            spent_usd=money.exact(runaway.spent_nano),
         )
 
     def _forget(self, now: int) -> None:
@@ -249,14 +251,6 @@ def _key(call: Call) -> str:
     if call.key_id is None:
         return "calls without a key"
     return f"key {call.key_id}" + (f" of team {call.team_id}" if call.team_id else "")
-
-
-def _exact(nano: int) -> str:
-    return f"{nano // NANO}.{nano % NANO:09d}"
-
-
-def _short(nano: int) -> str:
-    return f"${nano / NANO:,.2f}"
 
 
 def _time(us: int) -> str:

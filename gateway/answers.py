@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway import credentials
-from gateway.call import NANO, Call
+from gateway import credentials, money
+from gateway.call import Call
 from gateway.config import Config
 from gateway.dialects import openai_chat
 from gateway.dialects.base import Caller, Dialect
@@ -34,7 +34,7 @@ def headers_of(
     if call is not None:
         headers.update(own_headers(call))
     if remaining_nano is not None:
-        headers["x-outlay-budget-remaining-usd"] = _usd(remaining_nano)
+        headers["x-outlay-budget-remaining-usd"] = money.exact(remaining_nano)
     return headers
 
 
@@ -77,12 +77,8 @@ def own_headers(call: Call) -> dict[str, str]:
     if call.task_id:
         headers["x-outlay-task"] = call.task_id
     if call.result is not None and call.list_cost_nano is not None:
-        headers["x-outlay-cost-usd"] = _usd(call.list_cost_nano)
+        headers["x-outlay-cost-usd"] = money.exact(call.list_cost_nano)
     return headers
-
-
-def _usd(nano: int) -> str:
-    return f"{nano // NANO}.{nano % NANO:09d}"
 
 
 def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | None) -> web.Response:

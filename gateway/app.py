@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -94,11 +95,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     estimator = Estimator()
     telemetry = Telemetry()
     alerts = Alerts(config.alerts, ledger.dir, telemetry)
-    notices = BudgetNotices(alerts.notice)
-    admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
     try:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
+        notices = BudgetNotices(alerts.notice, functools.partial(hashing.keyed, hash_key))
+        admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
         control = Control(ledger.dir)
         balances = Balances(ledger.dir, budget_file(config), admission.budgets, gateway_id, control, admission.wake_all)
         balances.start()

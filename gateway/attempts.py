@@ -29,8 +29,6 @@ class Attempt(NamedTuple):
 
     open_call: OpenCall
     sent: asyncio.Future[UpstreamAnswer]
-    path: str
-    """As it was sent."""
     asked_for_usage: bool
     """Where the client did not: an extra chunk has to be taken out of the answer."""
 

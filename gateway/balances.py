@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from gateway.budget_file import BudgetFile
-from gateway.budgets import Account, Budget, Budgets, Sum, cost_of
+from gateway.budgets import Account, Budget, Budgets, Hold, Sum, cost_of
 from gateway.call import Call
 from gateway.control import AwayError, Control
 from gateway.errors import UserError
@@ -28,21 +28,18 @@ ROUND_SECONDS = 1.0
 ASK_SECONDS = 600.0
 """Between two questions for the ledger's sums, when nothing else calls for one."""
 ANSWER_SECONDS = 60.0
+AGAIN_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 """After a question that got no answer: the control plane may be starting."""
 
 log = logging.getLogger("outlay")
 
 
-class Balance(msgspec.Struct, array_like=True):
-    """An account in `balances.json`."""
+class Record(Call, kw_only=True):
+    """An open or close record of the journal."""
 
-    identity: str
-    value: str
-    start_us: int
-    spent: int
-    unpriced: int
-    window: list[tuple[int, int]] | None
+    e: str
+    at: int
 
 
 class Checkpoint(msgspec.Struct):
@@ -50,7 +47,7 @@ class Checkpoint(msgspec.Struct):
 
     through: dict[str, int]
     """Bytes of each segment that are in the balances; what is in none is older than all of them."""
-    accounts: list[Balance]
+    accounts: list[Sum]
 
 
 class Balances:
@@ -78,8 +75,11 @@ class Balances:
         self._clock = clock
         self._through: dict[str, int] = {}
         self._is_started = False
+        self._held: dict[str, Hold] = {}
+        """By call_id: what other gateways hold for calls that run, as their open records say."""
         self._problem: str | None = None
         self._asks_at = 0.0
+        self._asking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Before the journal is started. Raises `UserError` for budgets that cannot be read, `OSError`."""
@@ -93,23 +93,32 @@ class Balances:
 
     def checkpoint(self, own_segment: str, size: int) -> bytes:
         """What goes into `balances.json` now, when nothing else is being posted."""
-        now = self._clock()
         self._catch_up(own=not self._is_started)  # at the start the own segment has what a crash left open
         self._is_started = True
+        for path in self._journal.glob(f"*-{self._gateway_id}.jsonl"):
+            with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
+                self._through[path.name] = path.stat().st_size  # all of it was posted as it was written
         self._through[own_segment] = size
-        self._budgets.forget(now)
+        self._budgets.forget(self._clock())
         accounts = [_balance(each) for each in self._budgets.accounts() if each.spent or each.unpriced]
         return msgspec.json.encode(Checkpoint(self._through, accounts))
 
     async def keep(self) -> None:
         """Run beside the server."""
         loop = asyncio.get_running_loop()
-        while True:
-            is_new = self.refresh()
-            self._catch_up()
-            if len(self._budgets) and (is_new or loop.time() >= self._asks_at):
-                self._asks_at = loop.time() + (ASK_SECONDS if await self._ask() else RETRY_SECONDS)
-            await asyncio.sleep(ROUND_SECONDS)
+        try:
+            while True:
+                is_new = self.refresh()
+                self._catch_up()
+                is_due = is_new or loop.time() >= self._asks_at
+                if len(self._budgets) and is_due and (self._asking is None or self._asking.done()):
+                    # A new budget asks twice: what ran when it was made is booked by then.
+                    self._asks_at = loop.time() + (AGAIN_SECONDS if is_new else ASK_SECONDS)
+                    self._asking = asyncio.create_task(self._ask(), name="balances")
+                await asyncio.sleep(ROUND_SECONDS)
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
 
     def refresh(self) -> bool:
         """Put the budgets in force that are written down now. True when there are new ones."""
@@ -128,26 +137,22 @@ class Balances:
         self._on_change()
         return bool(fresh)
 
-    async def _ask(self) -> bool:
-        """Take over the ledger's own sums. False when they could not be had."""
+    async def _ask(self) -> None:
+        """Take over the ledger's own sums. Where they cannot be had, ask again soon."""
         if self._control is None:
-            return True
-        self._catch_up()  # what others wrote by now is in the answer, and must not be posted after it
+            return
         before_us = self._clock()
         question = [_question(budget, before_us) for budget in self._budgets]
-        self._budgets.asking()
+        self._budgets.asking(before_us)
         try:
             body = msgspec.json.encode({"before_us": before_us, "budgets": question})
             sums = msgspec.json.decode(await self._control.budget_sums(body, ANSWER_SECONDS), type=list[Sum])
         except (AwayError, msgspec.DecodeError):
             self._budgets.not_told()
-            return False
-        except BaseException:
-            self._budgets.not_told()
-            raise
-        self._budgets.told(sums, before_us)
-        self._on_change()
-        return True
+            self._asks_at = min(self._asks_at, asyncio.get_running_loop().time() + RETRY_SECONDS)
+        else:
+            self._budgets.told(sums, before_us)
+            self._on_change()
 
     # -- the journal --------------------------------------------------------------------------------------------
 
@@ -155,25 +160,24 @@ class Balances:
         self._through = saved.through
         of = {budget.identity: budget for budget in self._budgets}
         now = self._clock()
-        for balance in saved.accounts:
-            if (budget := of.get(balance.identity)) is None:
-                continue
-            account = self._budgets.account(budget, balance.value, now)
-            if account.period.start_us == balance.start_us:
-                account.unpriced = balance.unpriced
-                for started_us, amount in balance.window or ((balance.start_us, balance.spent),):
-                    account.post(amount, started_us)
+        for each in saved.accounts:
+            if each.identity in of:
+                self._budgets.restore(of[each.identity], each.value, now, each)
 
     def _catch_up(self, *, own: bool = False) -> None:
-        """Post what the segments of others have gained (`own`: and ours)."""
+        """Take in what the segments of others have gained (`own`: and ours). What cannot be read is said, and left."""
         try:
             names = sorted(path.name for path in self._journal.glob("*.jsonl"))
         except OSError:
             return
         for name in names:
             if own or not name.endswith(f"-{self._gateway_id}.jsonl"):
-                with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
+                try:
                     self._read(self._journal / name)
+                except FileNotFoundError:
+                    pass  # sealed meanwhile
+                except OSError as error:
+                    log.error("%s cannot be read, its calls may be missing in budgets: %s", name, error.strerror)
         self._through = {name: self._through[name] for name in names if name in self._through}
 
     def _read(self, path: Path) -> None:
@@ -186,16 +190,34 @@ class Balances:
                 if not line.endswith(b"\n"):
                     break  # being written
                 start += len(line)
-                call = decode_as(line, Call) if line.startswith(b'{"e":"close"') else None
-                if call is not None and call.result != "refused":
-                    self._budgets.post(call, cost_of(call))
+                if line.startswith((b'{"e":"open"', b'{"e":"close"')):
+                    self._take(line)
         self._through[path.name] = start
 
+    def _take(self, line: bytes) -> None:
+        """A record of another gateway, or of the past."""
+        try:
+            record = decode_as(line, Record)
+        except msgspec.DecodeError:
+            log.error("a record of another version cannot be read, and is missing in budgets")
+            return
+        if record is None:
+            return
+        if record.e == "open":
+            if record.call_id not in self._held and record.held_nano:  # restated at the head of each segment
+                charges, held = self._budgets.charges(record), record.held_nano
+                self._held[record.call_id] = self._budgets.hold(record, charges, held, held)
+            return
+        if (hold := self._held.pop(record.call_id, None)) is not None:
+            self._budgets.settle(hold, 0)
+        if record.result != "refused":
+            self._budgets.post(record, cost_of(record), record.at)
 
-def _balance(account: Account) -> Balance:
-    window = None if account.window is None else list(account.window)
+
+def _balance(account: Account) -> Sum:
     start_us = account.period.start_us
-    return Balance(account.budget.identity, account.value, start_us, account.spent, account.unpriced, window)
+    posted = ((start_us, account.spent),) if account.window is None else tuple(account.window)
+    return Sum(account.budget.identity, account.value, start_us, posted, account.unpriced)
 
 
 def _question(budget: Budget, at_us: int) -> dict[str, Any]:

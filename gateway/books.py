@@ -3,6 +3,7 @@ however the call ended."""
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from gateway.budgets import cost_of
 from gateway.call import Answer, Ask, Call, Cost, Result, Usage
 from gateway.config import PriceSettings
 from gateway.dialects.base import Dialect
-from gateway.errors import Refusal
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.meter import Meter
@@ -30,10 +30,10 @@ READ_BY_A_MODEL = frozenset({"chat", "generate_content", "text_completion", "inv
 """Operations whose input can be estimated from the request's text."""
 WRITTEN_BY_A_MODEL = READ_BY_A_MODEL - {"embeddings", "rerank"}
 
-LOOK_BYTES, LEAST_BYTES_PER_TOKEN = 2048, 4
-"""The running cost of a stream is looked at again after so much more text at least, or when the hold may be used up: no
-event brings a token in fewer bytes."""
-GUESSED_CHARS_PER_TOKEN = 2.5
+LOOK_BYTES = 1024
+"""The running cost of a stream is looked at again after so much more text, or when its hold may be used up."""
+GUESSED_CHARS_PER_TOKEN, GUESSED_DENSITY = 2.5, 1 / 12
+"""Few models write tokens that are shorter, and few events carry one in fewer bytes."""
 
 LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
 """One of so many reported calls of a model is estimated too, if its request is no larger."""
@@ -124,13 +124,8 @@ class Books:
         region: str | None = None,
         admitted: Admitted | None = None,
     ) -> OpenCall:
-        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`, and voids the hold."""
-        try:
-            self._ledger.open(call)
-        except Refusal:
-            if admitted is not None:
-                self._admission.settle(admitted.hold, 0)
-            raise
+        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`."""
+        self._ledger.open(call)
         open_call = OpenCall(call, dialect, ask, request, region, admitted)
         self._open.add(open_call)
         return open_call
@@ -262,6 +257,10 @@ class Books:
         cut_short = usage.output_tokens is None or not (open_call.came_whole or answer.finished)
         if call.operation in WRITTEN_BY_A_MODEL and meter.content_bytes and cut_short:
             written = await self._estimator.answer_tokens(provider, model, meter.sample, meter.content_bytes)
+            admitted = open_call.admitted
+            if admitted is not None and admitted.estimate is not None and admitted.estimate.tokens_per_byte is not None:
+                # What its budgets were told while it ran: with the reasoning that such answers usually hide.
+                written = max(written, self._usage_so_far(open_call, admitted.estimate).output_tokens or 0)
             usage.output_tokens = max(written, usage.output_tokens or 0)
         return usage
 
@@ -301,8 +300,12 @@ class Books:
         if not self._admission.grow(admitted.hold, cost):
             return False
         open_call.call.held_nano = admitted.hold.amount
-        left, quote = admitted.hold.amount - cost, admitted.estimate.quote
-        admitted.enough_to = meter.content_bytes + max(LOOK_BYTES, left // max(1, quote.rate) * LEAST_BYTES_PER_TOKEN)
+        if admitted.hold.amount == admitted.hold.ceiling:
+            admitted.enough_to = sys.maxsize
+        else:
+            tokens = (admitted.hold.amount - cost) / max(1, admitted.estimate.quote.rate)
+            more = tokens / _density(meter, admitted.estimate) / 2  # the rest may be denser
+            admitted.enough_to = meter.content_bytes + max(LOOK_BYTES, int(more))
         return True
 
     def _running_cost(self, open_call: OpenCall, estimate: Estimate) -> int:
@@ -316,12 +319,8 @@ class Books:
         return estimate.input_cost + tokens * estimate.quote.rate
 
     def _usage_so_far(self, open_call: OpenCall, estimate: Estimate) -> Usage:
-        meter, density = open_call.meter, estimate.tokens_per_byte
-        if density is None:
-            written = written_by_model(meter.sample)
-            density = sum(map(len, written.parts)) / GUESSED_CHARS_PER_TOKEN / (sum(map(len, meter.sample)) or 1)
-        usage = meter.answer.usage
-        tokens = max(usage.output_tokens or 0, round(meter.content_bytes * density))
+        meter, usage = open_call.meter, open_call.meter.answer.usage
+        tokens = max(usage.output_tokens or 0, round(meter.content_bytes * _density(meter, estimate)))
         return msgspec.structs.replace(usage, output_tokens=tokens)
 
     def ending(self, open_call: OpenCall) -> bytes | None:
@@ -358,6 +357,15 @@ def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
     usage, operation = answer.usage, open_call.call.operation
     lacks_input = operation in READ_BY_A_MODEL and usage.input_tokens is None and not usage.other_units
     return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input
+
+
+def _density(meter: Meter, estimate: Estimate) -> float:
+    """Output tokens for each byte of a stream's events with text."""
+    if estimate.tokens_per_byte:
+        return estimate.tokens_per_byte
+    seen = sum(map(len, meter.sample))
+    written = sum(map(len, written_by_model(meter.sample).parts)) if seen else 0
+    return written / GUESSED_CHARS_PER_TOKEN / seen if written else GUESSED_DENSITY
 
 
 # -- usage and cost on the record -------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 A call is admitted against every budget that covers it, or against none. It then *holds* money in each account until it
 is *settled* with what it cost. A hold has two amounts: what is reserved now (`amount`, which may grow), and what the
-call can cost at most (`ceiling`). For every account of a hard budget `spent + held <= limit` is kept by all that
-`decide` and `grow` do; a cost above its hold is the provider's doing, is posted all the same, and shows as overshoot.
+call can cost at most (`ceiling`). A stream that can be ended from here is kept to its amount, anything else may reach
+its ceiling: that sum is `firm`. For every account of a hard budget `spent + firm <= limit` is kept by all that `decide`
+and `grow` do; a cost above that is the provider's doing, is posted all the same, and shows as overshoot.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -81,7 +82,7 @@ class Account:
     """The balance of one budget, for one value of its scope (of a template) and one period."""
 
     __slots__ = (
-        "budget", "ceilings", "held", "holds", "notice_from", "period", "recent", "spent", "unpriced", "value",
+        "budget", "ceilings", "firm", "held", "holds", "notice_from", "period", "recent", "spent", "unpriced", "value",
         "window",
     )  # fmt: skip
 
@@ -91,8 +92,11 @@ class Account:
         self.period = period
         self.spent = 0
         self.held = 0
+        """What running calls reserve: what they usually cost, or have cost up to now."""
+        self.firm = 0
+        """What they cannot be kept below: of a stream that can be ended what it holds, of any other call the most."""
         self.ceilings = 0
-        """What all holds can cost at most."""
+        """What they can cost at most."""
         self.holds = 0
         self.unpriced = 0
         """Calls whose cost nobody knows: not in `spent`, and not free."""
@@ -107,9 +111,10 @@ class Account:
         budget = self.budget
         return budget.limit_of(self.value, at_us) if budget.raises else budget.limit_nano
 
-    def post(self, amount: int, started_us: int) -> None:
+    def post(self, amount: int, started_us: int, *, is_told: bool = False) -> None:
+        """`is_told`: it is in the ledger's answer that is outstanding."""
         self.spent += amount
-        if self.recent is not None:
+        if self.recent is not None and not is_told:
             self.recent.append((started_us, amount))
         if self.window is not None:
             bucket = started_us - started_us % BUCKET_US
@@ -163,13 +168,23 @@ class Charge(NamedTuple):
 class Hold:
     """What a call reserves, in every account that it charges, until it is settled."""
 
-    __slots__ = ("amount", "ceiling", "charges", "started_us")
+    __slots__ = ("amount", "call", "ceiling", "charges", "may_stop", "version")
 
-    def __init__(self, charges: tuple[Charge, ...], amount: int, ceiling: int, started_us: int) -> None:
+    def __init__(
+        self, call: Call, charges: tuple[Charge, ...], amount: int, ceiling: int, version: int, *, may_stop: bool
+    ) -> None:
+        self.call = call
         self.charges = charges
         self.amount = amount
         self.ceiling = ceiling
-        self.started_us = started_us
+        self.may_stop = may_stop
+        """It is a stream that can be ended from here."""
+        self.version = version
+        """Of the budgets that were in force."""
+
+    @property
+    def firm(self) -> int:
+        return self.amount if self.may_stop else self.ceiling
 
 
 class Quote(NamedTuple):
@@ -225,72 +240,71 @@ class Decision(NamedTuple):
         return self.verdict == "admit" and self.tokens is None
 
 
-def decide(charges: Iterable[Charge], quote: Quote, at_us: int, *, waiting: int = 0, waited: bool = False) -> Decision:
-    """May the call go on? Looks at the accounts given, and changes none.
+def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int = 0, waited: bool = False) -> Decision:
+    """May the call go on? Looks at the accounts given, those of hard budgets, and changes none.
 
-    In this order: it goes on untouched when even its worst case fits beside the worst cases of all others; it goes on
-    with a lower maximum that fits so, as long as that is enough for what such calls usually need (`waiting` others
-    leave it less); it waits while money is only held; when it `waited` in vain, it goes on upon what others reserve,
-    rather than what they can cost at most: then growing holds keep the limit, and a stream is ended when its hold
-    cannot grow. It is refused at once when what is not spent does not pay for a useful answer.
+    In this order: it is refused when what is not spent does not pay for a useful answer; it goes on untouched when even
+    its worst case fits beside the worst cases of all others; it waits while others hold what such calls usually need;
+    it goes on with a lower maximum that fits so (`waiting` others leave it less). A stream that `waited` in vain goes
+    on upon what others are kept to, rather than what they can cost at most: then growing holds keep the limit, and a
+    stream is ended when its hold cannot grow.
     """
-    left = sure = reserved = free = narrowest = UNBOUNDED
-    tightest: Account | None = None
-    held_up_by: Account | None = None
-    may_clamp = False
+    may_clamp = quote.clamps and any(charge.account.budget.clamps for charge in charges)
+    worst = quote.worst(quote.tokens)
+    least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
+    needed = max(least, quote.worst(min(quote.tokens, quote.usual_tokens))) if may_clamp else least
+    left = sure = unheld = free = UNBOUNDED
+    tightest = held_up_by = narrowest = None
     for charge in charges:
         account = charge.account
         if account.window:
             account.expire(at_us)
         unspent = account.limit(at_us) - account.spent
-        unreserved, uncovered = unspent - account.held, unspent - account.ceilings
+        unfirm, uncovered = unspent - account.firm, unspent - account.ceilings
         if charge.tickets:
-            unspent, unreserved, uncovered = map(charge.whole, (unspent, unreserved, uncovered))
+            unspent, unfirm, uncovered = map(charge.whole, (unspent, unfirm, uncovered))
         if unspent < left or tightest is None:
             left, tightest = unspent, account
-        if unreserved < reserved:
-            reserved = unreserved
+        if unfirm < unheld:
+            unheld = unfirm
         if uncovered < free:
             free = uncovered
-        room = unreserved
+        room = unfirm
         if account.budget.clamps or not quote.stops:
-            may_clamp, room = may_clamp or account.budget.clamps, uncovered
+            room = uncovered
             if uncovered < sure:
-                sure = uncovered
-        if account.holds and room < narrowest:
-            narrowest, held_up_by = room, account
-    is_held = held_up_by is not None
-    may_clamp = may_clamp and quote.clamps
-    worst = quote.worst(quote.tokens)
-    least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
+                sure, narrowest = uncovered, account
+        # Waiting helps when the money is there, and only held.
+        if room < (needed if unspent >= needed else least) <= unspent:
+            held_up_by = held_up_by or account
+    if tightest is None:
+        return Decision("admit", quote.usual, worst, near=False)
     if left < least:
         return Decision("refuse", account=tightest)
-    first = quote.usual if quote.stops else worst
     near = free < NEAR * worst
-    if worst <= sure and first <= reserved:
-        return Decision("admit", first, worst, near=near)
-    needed = quote.worst(min(quote.tokens, max(quote.usual_tokens, quote.tokens_min)))
-    if may_clamp and sure >= (needed if is_held else least):
-        fair = sure if not is_held and not waiting else max(needed, sure // (2 + waiting))
-        tokens = quote.pays(min(sure, fair))
+    may_stop = quote.stops and near
+    first = quote.usual if may_stop else worst
+    if worst <= sure and first <= unheld:
+        return Decision("admit", quote.usual if quote.stops else worst, worst, near=near)
+    if held_up_by is not None and not waited:
+        return Decision("wait", account=held_up_by)
+    if may_clamp and sure >= least and (held_up_by is None or not quote.stops):
+        is_shared = waiting > 0 or (narrowest is not None and narrowest.ceilings > 0)
+        tokens = quote.pays(min(sure, max(needed, sure // (2 + waiting))) if is_shared else sure)
         ceiling = quote.worst(tokens)
         first = min(quote.usual, ceiling) if quote.stops else ceiling
-        if first <= reserved:
+        if first <= unheld:
             return Decision("admit", first, ceiling, tokens if tokens < quote.tokens else None)
-    if is_held and not waited:
-        return Decision("wait", account=held_up_by)
-    if quote.stops and min(quote.usual, reserved) >= least:
+    if quote.stops and unheld >= least:
         tokens = quote.pays(left) if may_clamp else quote.tokens
-        return Decision(
-            "admit", min(quote.usual, reserved), quote.worst(tokens), tokens if tokens < quote.tokens else None
-        )
-    if may_clamp and reserved >= least:
-        tokens = quote.pays(reserved)
-        return Decision("admit", quote.worst(tokens), quote.worst(tokens), tokens)
+        amount = min(max(quote.usual, least), unheld)
+        return Decision("admit", amount, max(amount, quote.worst(tokens)), tokens if tokens < quote.tokens else None)
     return Decision("refuse", account=tightest)
 
 
-UNBOUNDED = 1 << 80
+UNBOUNDED = 1 << 200
+CLOCK_US = 3600 * 1_000_000
+"""A clock that was set back further had been wrong."""
 
 
 class Budgets:
@@ -302,7 +316,9 @@ class Budgets:
         self._wide: dict[Kind, list[Budget]] = {}
         """Templates and globs."""
         self._accounts: dict[tuple[str, str], Account] = {}
-        """By identity of the budget, and value."""
+        """By identity of the budget, and value: those that know anything."""
+        self._version = 0
+        self._asked_us = 0
 
     # -- what is in force ---------------------------------------------------------------------------------------
 
@@ -310,6 +326,7 @@ class Budgets:
         """Put other budgets in force. Accounts whose budget goes on keep their balance. Returns the budgets that were
         not there before: their past spend is not known yet."""
         before = {budget.identity for budget in self._budgets.values()}
+        self._version += 1
         self._budgets = {budget.name: budget for budget in budgets}
         self._exact, self._wide = {}, {}
         for budget in self._budgets.values():
@@ -340,97 +357,116 @@ class Budgets:
         return (each for each in self._accounts.values() if name is None or each.budget.name == name)
 
     def account(self, budget: Budget, value: str, at_us: int) -> Account:
-        """The account of the period that the moment is in, or of a later one: when the clock was set back, time does
-        not begin anew."""
-        key = budget.identity, value
-        found = self._accounts.get(key)
+        """The account of the period that the moment is in, or of a later one: when the clock is set back a little, time
+        does not begin anew. It is kept only when something is held or posted: clients choose the names of tasks."""
+        found = self._accounts.get((budget.identity, value))
         if found is None or not found.period.has(at_us):
             period = span(budget.period, budget.timezone, at_us)
-            if found is None or period.start_us > found.period.start_us:
-                found = self._accounts[key] = Account(budget, value, period)
+            if found is None or not 0 <= found.period.start_us - period.start_us <= CLOCK_US:
+                return Account(budget, value, period)
         return found
 
-    def charges(self, call: Call) -> tuple[Charge, ...]:
-        """The accounts that a call charges, by when it started."""
+    def charges(self, call: Call, *, past: bool = False) -> tuple[Charge, ...]:
+        """The accounts that a call charges, by when it started. `past`: only those of the present period."""
         if not self._budgets:
             return ()
         found: list[Charge] = []
-        of_tickets = len(call.tickets)
+        of_tickets, at_us = len(call.tickets), call.started_us
         for part in scopes.of(call):
             for budget in self._exact.get((part.kind, part.value), ()):
-                self._charge(found, budget, "", part.tickets, of_tickets, call.started_us)
+                self._charge(found, budget, "", part.tickets, of_tickets, at_us, past)
             for budget in self._wide.get(part.kind, ()):
                 if budget.scope.value is None:
-                    self._charge(found, budget, part.value, part.tickets, of_tickets, call.started_us)
+                    self._charge(found, budget, part.value, part.tickets, of_tickets, at_us, past)
                 elif budget.scope.matches(part.value):
-                    self._charge(found, budget, "", part.tickets, of_tickets, call.started_us)
+                    self._charge(found, budget, "", part.tickets, of_tickets, at_us, past)
         return tuple(found)
 
     def _charge(
-        self, found: list[Charge], budget: Budget, value: str, tickets: tuple[int, ...], of_tickets: int, at_us: int
+        self,
+        found: list[Charge],
+        budget: Budget,
+        value: str,
+        tickets: tuple[int, ...],
+        of_tickets: int,
+        at_us: int,
+        past: bool,
     ) -> None:
-        account = self.account(budget, value, at_us)
+        known = self._accounts.get((budget.identity, value))
+        if known is not None and known.period.has(at_us):
+            account = known
+        elif past and known is not None and known.period.start_us > at_us:
+            return
+        else:
+            account = self.account(budget, value, at_us)
         for index, charge in enumerate(found):
-            if charge.account is account:  # a glob over several of the call's tickets
+            if charge.account.budget is budget and charge.account.value == value:  # a glob over several tickets
                 found[index] = charge._replace(tickets=tuple(sorted({*charge.tickets, *tickets})))
                 return
         found.append(Charge(account, tickets, of_tickets))
 
     # -- transfers ----------------------------------------------------------------------------------------------
 
-    def hold(self, charges: tuple[Charge, ...], amount: int, ceiling: int, started_us: int) -> Hold:
+    def hold(
+        self, call: Call, charges: tuple[Charge, ...], amount: int, ceiling: int, *, may_stop: bool = False
+    ) -> Hold:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
+        hold = Hold(call, charges, amount, ceiling, self._version, may_stop=may_stop)
         for charge in charges:
-            account = charge.account
-            account.held += charge.part(amount) if charge.tickets else amount
-            account.ceilings += charge.part(ceiling) if charge.tickets else ceiling
-            account.holds += 1
-        return Hold(charges, amount, ceiling, started_us)
+            self._keep(charge.account)
+        _reserve(hold, 1)
+        return hold
 
     def grow(self, hold: Hold, amount: int, at_us: int) -> bool:
-        """Reserve more, in all hard accounts or in none. False when one of them has not so much left."""
+        """Reserve more, up to the ceiling, in all accounts or in none. False when a hard one has not so much left, and
+        the stream can be ended."""
+        amount = min(amount, hold.ceiling)
         if amount <= hold.amount:
             return True
-        for charge in hold.charges:
+        for charge in hold.charges if hold.may_stop else ():
             account = charge.account
             if account.budget.is_hard:
                 account.expire(at_us)
                 more = charge.part(amount) - charge.part(hold.amount)
-                if account.spent + account.held + more > account.limit(at_us):
+                if account.spent + account.firm + more > account.limit(at_us):
                     return False
-        for charge in hold.charges:
-            charge.account.held += charge.part(amount) - charge.part(hold.amount)
-            charge.account.ceilings += max(0, charge.part(amount) - charge.part(hold.ceiling))
-        hold.amount, hold.ceiling = amount, max(amount, hold.ceiling)
+        _reserve(hold, -1)
+        hold.amount = amount
+        _reserve(hold, 1)
         return True
 
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
-        for charge in hold.charges:
-            account = charge.account
-            account.held -= charge.part(hold.amount) if charge.tickets else hold.amount
-            account.ceilings -= charge.part(hold.ceiling) if charge.tickets else hold.ceiling
-            account.holds -= 1
-            assert account.holds >= 0, "a hold was settled twice"
-        self._post(hold.charges, cost, hold.started_us)
+        _reserve(hold, -1)
+        if hold.version == self._version:
+            self._post(hold.charges, cost, hold.call.started_us)
+        else:  # other budgets are in force by now
+            self.post(hold.call, cost)
 
-    def post(self, call: Call, cost: int | None) -> None:
+    def post(self, call: Call, cost: int | None, booked_us: int | None = None) -> None:
         """Post what a call cost that held nothing: one of another process, of the past, of a batch. A negative amount
         takes back. What began before the period of an account is not its."""
-        charges = (each for each in self.charges(call) if each.account.period.start_us <= call.started_us)
-        self._post(charges, cost, call.started_us)
+        charges = self.charges(call, past=True)
+        for charge in charges:
+            self._keep(charge.account)
+        self._post(charges, cost, call.started_us, booked_us)
 
-    def _post(self, charges: Iterable[Charge], cost: int | None, started_us: int) -> None:
+    def _post(self, charges: Iterable[Charge], cost: int | None, started_us: int, booked_us: int | None = None) -> None:
+        is_told = booked_us is not None and booked_us < self._asked_us
         for charge in charges:
             if cost is None:
                 charge.account.unpriced += 1
             elif cost:
-                charge.account.post(charge.part(cost) if charge.tickets else cost, started_us)
+                charge.account.post(charge.part(cost), started_us, is_told=is_told)
+
+    def _keep(self, account: Account) -> None:
+        self._accounts[account.budget.identity, account.value] = account
 
     # -- the ledger's own sums ----------------------------------------------------------------------------------
 
-    def asking(self) -> None:
-        """From now on remember what is posted: the ledger is asked for what was posted before."""
+    def asking(self, before_us: int) -> None:
+        """The ledger is asked for what was booked before a moment: from now on remember what is posted."""
+        self._asked_us = before_us
         for account in self._accounts.values():
             account.recent = []
 
@@ -443,7 +479,7 @@ class Budgets:
         of = {budget.identity: budget for budget in self._budgets.values()}
         for identity, value in found.keys() - self._accounts.keys():
             if identity in of:
-                self.account(of[identity], value, at_us)
+                self._keep(self.account(of[identity], value, at_us))
         for key, account in self._accounts.items():
             told = found.get(key)
             if told is not None and told.start_us != account.period.start_us:
@@ -462,6 +498,15 @@ class Budgets:
         """No answer came."""
         for account in self._accounts.values():
             account.recent = None
+
+    def restore(self, budget: Budget, value: str, at_us: int, told: "Sum") -> None:
+        """An account as it was saved, if its period goes on."""
+        account = self.account(budget, value, at_us)
+        if account.period.start_us == told.start_us:
+            self._keep(account)
+            account.unpriced = told.unpriced
+            for started_us, amount in told.posted:
+                account.post(amount, started_us)
 
     def forget(self, at_us: int) -> None:
         """Drop accounts of periods that are over, and those that know nothing: clients choose the names of tasks."""
@@ -482,6 +527,19 @@ class Sum(msgspec.Struct, frozen=True):
     posted: tuple[tuple[int, int], ...]
     """(start, nano-USD): one pair for the whole period, or one per bucket of a rolling window."""
     unpriced: int = 0
+
+
+def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
+    """Add what a call reserves to its accounts, or take it off."""
+    whole = hold.amount * sign, hold.firm * sign, hold.ceiling * sign
+    for charge in hold.charges:
+        account = charge.account
+        held, firm, ceiling = map(charge.part, whole) if charge.tickets else whole
+        account.held += held
+        account.firm += firm
+        account.ceilings += ceiling
+        account.holds += sign
+        assert account.holds >= 0, "a hold was settled twice"
 
 
 def hard(charges: Iterable[Charge]) -> list[Charge]:

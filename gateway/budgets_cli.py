@@ -12,12 +12,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gateway import app
+from gateway import app, money
 from gateway.balances import Balances
 from gateway.budget_file import BudgetFile, table_from, table_of
-from gateway.budget_notices import usd
 from gateway.budgets import Account, Budget, Budgets, Mode
-from gateway.call import NANO
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
 from gateway.periods import Period
@@ -97,9 +95,10 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
         "name": "name", "scope": "scope", "period": "period", "limit_usd": "limit $", "spent_usd": "spent $",
         "remaining_usd": "left $", "on_exceed": "on exceed", "mode": "mode", "owner": "owner",
     }  # fmt: skip
-    table = Table(*columns.values(), box=None, header_style="bold")
+    shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
+    table = Table(*(columns[name] for name in shown), box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(str("" if row.get(name) is None else row[name]) for name in columns))
+        table.add_row(*(str("" if row.get(name) is None else row[name]) for name in shown))
     empty = "No budgets yet. Make one with: outlay budgets set NAME --scope team:TEAM --limit-usd 100"
     Console().print(table if rows else empty)
 
@@ -124,7 +123,7 @@ def show_budget(name: str, value: str | None, config_path: Path | None, data: Pa
     ]
     raises = [
         {
-            "amount_usd": _exact(each.amount_nano),
+            "amount_usd": money.trimmed(each.amount_nano),
             "until": _iso(each.until_us // 1_000_000),
             "for": each.value,
             "reason": each.reason,
@@ -184,9 +183,9 @@ def raise_budget(
     budget = _written(lambda: file.raise_(name, amount, ends, reason, BY, value))
     limit = budget.limit_of(value or "", int(time.time()) * 1_000_000)
     if as_json:
-        click.echo(json.dumps({**_public(budget), "limit_now_usd": _exact(limit)}))
+        click.echo(json.dumps({**_public(budget), "limit_now_usd": money.trimmed(limit)}))
         return
-    click.echo(f"{name}: the limit is {usd(limit)} until {until:%Y-%m-%d %H:%M} UTC.")
+    click.echo(f"{name}: the limit is {money.short(limit)} until {until:%Y-%m-%d %H:%M} UTC.")
 
 
 # -- what is shown ------------------------------------------------------------------------------------------------
@@ -202,7 +201,12 @@ def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> 
 def _public(budget: Budget) -> dict[str, Any]:
     table = table_of(budget)
     fields = {name: getattr(table, name) for name in table.__struct_fields__}
-    return {"name": budget.name, **fields, "limit_usd": _exact(budget.limit_nano), "warn_at": list(table.warn_at)}
+    return {
+        "name": budget.name,
+        **fields,
+        "limit_usd": money.trimmed(budget.limit_nano),
+        "warn_at": list(table.warn_at),
+    }
 
 
 def _spent(budget: Budget, balances: Budgets, value: str | None = None) -> dict[str, Any]:
@@ -217,9 +221,9 @@ def _spent(budget: Budget, balances: Budgets, value: str | None = None) -> dict[
     account.expire(now)
     limit, ends = account.limit(now), account.frees_at(now)
     return {
-        "limit_now_usd": _exact(limit),
-        "spent_usd": _exact(account.spent),
-        "remaining_usd": _exact(max(0, limit - account.spent)),
+        "limit_now_usd": money.trimmed(limit),
+        "spent_usd": money.trimmed(account.spent),
+        "remaining_usd": money.trimmed(max(0, limit - account.spent)),
         "unpriced_calls": account.unpriced,
         "resets_at": None if ends is None else _iso(ends // 1_000_000),
     }
@@ -228,12 +232,7 @@ def _spent(budget: Budget, balances: Budgets, value: str | None = None) -> dict[
 def _told(budget: Budget) -> str:
     per = {"total": "in all", "rolling_24h": "in any 24 hours"}.get(budget.period, f"a {budget.period}")
     does = "computed only, enforces nothing" if budget.mode == "shadow" else budget.on_exceed
-    return f"{usd(budget.limit_nano)} {per} for {budget.scope}; {does}"
-
-
-def _exact(nano: int) -> str:
-    """US dollars, exact, as text: JSON's numbers are not."""
-    return format((Decimal(nano) / NANO).normalize(), "f")
+    return f"{money.short(budget.limit_nano)} {per} for {budget.scope}; {does}"
 
 
 def _iso(seconds: int) -> str:

@@ -113,6 +113,11 @@ def without_encoding(fields: Fields) -> Fields:
     return [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
 
 
+def is_signed(fields: Fields) -> bool:
+    """True for a request whose bytes its client has signed (AWS Signature Version 4): changed, it is rejected."""
+    return any(name.lower() == "authorization" and value.startswith("AWS4-") for name, value in fields)
+
+
 def of_decoded(fields: Fields) -> Fields:
     """For a body that is sent decoded, in place of the client's."""
     return [(name, value) for name, value in fields if name.lower() != "content-encoding"]

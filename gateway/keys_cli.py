@@ -189,9 +189,12 @@ def _print(rows: list[KeyInfo] | list[Change], columns: tuple[str, ...], as_json
     if as_json:
         _print_json(rows)
         return
-    table = Table(*columns, box=None, header_style="bold")
+    shown = [
+        name for name in columns if any(_cell(getattr(row, name)) for row in rows)
+    ]  # what nobody has takes no room
+    table = Table(*shown, box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(_cell(getattr(row, name)) for name in columns))
+        table.add_row(*(_cell(getattr(row, name)) for name in shown))
     Console().print(table if rows else nothing)
 
 

@@ -342,11 +342,19 @@ class Ledger:
 
     def _take_checkpoint(self) -> None:
         """At a moment at which nothing is being written."""
-        if self.checkpoint is not None:
+        if self.checkpoint is None:
+            return
+        try:
             self._checkpoint = self.checkpoint(self._segment, self._size)
+        except OSError as error:
+            log.error("the budgets' balances cannot be saved: %s", error.strerror)
 
     def _save_checkpoint(self) -> None:
         """Raises `OSError`."""
+        with self._ending:  # a switch's thread may still be at it when the process stops
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         content, self._checkpoint = self._checkpoint, b""
         if not content:
             return

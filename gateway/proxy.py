@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
-from gateway.admission import Admission, Admitted, Asking
+from gateway.admission import Admission, Asking
 from gateway.afterwards import Afterwards
 from gateway.alerts import Alerts
 from gateway.answers import (
@@ -202,7 +202,7 @@ class Proxy:
             if dialect is not None and is_session:
                 own = credential is None
                 may_send = functools.partial(self._may_send, headers, request.raw_path)
-                self._admit_to_limits(call, None)
+                self._admit_to_limits(call)
                 try:
                     return await self._relay_session(
                         request, call, dialect, ask, upstream_path, fields, may_send, own=own
@@ -217,23 +217,38 @@ class Proxy:
                     credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
-                asking = Asking(dialect, ask, upstream_path, plain, region, upstream.provider, may_use)
-                admitted = await self._admission.admit(call, asking)
-                self._admit_to_limits(call, admitted)
-                open_call = self._books.open(call, dialect, ask, plain, region, admitted)
                 own = credential if name == asked_at else self._credentials[name]
-                fields, sent_path, sent_body = credentials.outgoing(request.headers.items(), own), upstream_path, body
-                if admitted is not None and admitted.body is not None:
-                    fields = credentials.of_decoded(fields)
-                    sent_path, sent_body = admitted.path or upstream_path, admitted.body
-                asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
-                if asked_for_usage is not None or (admitted is not None and admitted.may_stop):
-                    # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
-                    fields = credentials.without_encoding(fields)
+                fields = credentials.outgoing(request.headers.items(), own)
+                is_signed = credentials.is_signed(fields)
+                asking = Asking(
+                    dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed
+                )
+                admitted = await self._admission.admit(call, asking)
+                try:
+                    sent_path, sent_body, may_stop = (
+                        upstream_path,
+                        body,
+                        admitted is not None and admitted.hold.may_stop,
+                    )
+                    if admitted is not None and admitted.body is not None:
+                        sent_path, sent_body = admitted.path or upstream_path, admitted.body
+                        fields = credentials.of_decoded(fields)
+                    asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
+                    if asked_for_usage is not None or may_stop:
+                        # The extra chunk can only be taken out of bytes that can be read, and an end only be put to
+                        # these.
+                        fields = credentials.without_encoding(fields)
+                    self._admit_to_limits(call)
+                    open_call = self._books.open(call, dialect, ask, plain, region, admitted)
+                except BaseException:
+                    self._admission.void(call, admitted)
+                    if call.attempt == 1:
+                        self._limits.take_back(call)
+                    raise
                 sending = self._forwarder.send(
                     name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
                 )
-                return Attempt(open_call, asyncio.ensure_future(sending), sent_path, asked_for_usage is not None)
+                return Attempt(open_call, asyncio.ensure_future(sending), asked_for_usage is not None)
 
             places = [asked_at]
             if credential is not None and call.operation not in KEPT_BY_PROVIDERS:
@@ -254,10 +269,9 @@ class Proxy:
             answer = await attempts.answer()
             if isinstance(answer, web.Response):
                 return answer
-            open_call, _, sent_path, asked_for_usage = attempts.current
+            open_call, _, asked_for_usage = attempts.current
             meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
-            if dialect is not None and dialect.ending is not None and admitted is not None and admitted.may_stop:
-                meter.ending = dialect.ending(sent_path, plain)
+            meter.ending = None if admitted is None else admitted.ending
             start = b""
             if dialect is not None and _may_be_whole(request, answer, ask):
                 start, open_call.came_whole = await collect(pieces, meter)
@@ -441,15 +455,12 @@ class Proxy:
             await self._books.refuse(call)
         return response
 
-    def _admit_to_limits(self, call: Call, admitted: Admitted | None) -> None:
-        """Raises the refusals of limits; what the call's budgets hold is given back then."""
+    def _admit_to_limits(self, call: Call) -> None:
+        """Raises the refusals of limits."""
         try:
             self._limits.admit(call, _clock_us())
         except LimitedError as limited:
             self._telemetry.limited.labels(limited.kind, limited.what).inc()
-            if admitted is not None:
-                self._admission.settle(admitted.hold, 0)
-                call.held_nano = call.budget_action = None
             raise
 
     def _recorded(self, call: Call) -> None:

@@ -9,13 +9,21 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import aiohttp
+import msgspec
 import pytest
 
+from gateway import credentials
+from gateway.admission import Asking
 from gateway.budget_file import BudgetFile, BudgetTable
-from gateway.config import Server, Upstream
+from gateway.call import Ask
+from gateway.config import LedgerSettings, Server, Upstream
+from gateway.dialects import openai_chat
 from gateway.keys import Keys
+from gateway.ledger import encode
 from tests.conftest import Running, StartGateway
 from tests.fakes.model import FakeModel, fake_model
 
@@ -282,7 +290,7 @@ async def test_a_budget_says_when_it_is_used_up(
         while "is used up" not in caplog.text:
             await asyncio.sleep(0.01)
     assert caplog.text.count("has reached 50% of its limit") == 1
-    assert caplog.text.count("is used up: calls are refused") == 1
+    assert caplog.text.count("is used up, and calls are refused") == 1
 
 
 # -- every way that a call can end ----------------------------------------------------------------------------------
@@ -349,6 +357,43 @@ async def test_a_raise_lets_those_go_on_who_wait(budgeted: StartBudgeted, model:
         await first
 
 
+async def test_a_request_that_only_its_provider_can_read_leaks_nothing(
+    budgeted: StartBudgeted, model: FakeModel
+) -> None:
+    async with budgeted(b=limit("1"), s=limit("0.5", on_exceed="stop_stream")) as running:
+        odd = b'{"model":"gpt-4.1","stream":true,"stream_options":1e999,"max_tokens":9,"messages":[]}'
+        for _ in range(3):
+            with contextlib.suppress(aiohttp.ClientPayloadError):  # it cannot, either
+                async with running.post(CHAT, odd) as response:
+                    await response.read()
+        assert await balance(running, "held") == await balance(running, "held", "s") == 0
+
+
+async def test_a_name_without_a_price_does_not_get_past_a_spent_budget(
+    budgeted: StartBudgeted, model: FakeModel
+) -> None:
+    """Its answer names a model that has one."""
+    model.wants, model.renames = (lambda body: 1000), {"my-deployment": "gpt-4.1"}
+    async with budgeted(b=limit("0.01")) as running:
+        statuses = [(await send(running, ask("my-deployment")))[0] for _ in range(4)]
+        assert statuses == [200, 200, 400, 400]
+        assert await balance(running, "spent") > 0.01
+
+
+async def test_signed_requests_are_not_changed() -> None:
+    """Near the limit they are refused rather than rejected by the provider."""
+    fields = [("Authorization", "AWS4-HMAC-SHA256 Credential=x")]
+    assert credentials.is_signed(fields)
+    assert not credentials.is_signed([("Authorization", "Bearer x")])
+    body = msgspec.json.encode(ask("gpt-4.1"))
+    plain = Asking(openai_chat.DIALECT, Ask(), CHAT, body, None, "openai", lambda name: True)
+    assert plain.clamped(5) is not None
+    assert plain.for_model("gpt-4.1-nano") is not None
+    signed = msgspec.structs.replace(plain, is_signed=True)
+    assert signed.clamped(5) is None
+    assert signed.for_model("gpt-4.1-nano") is None
+
+
 async def test_upstream_errors_cost_nothing(budgeted: StartBudgeted, model: FakeModel) -> None:
     async with budgeted(b=limit("1")) as running:
         await asyncio.gather(*(send(running, {**ask("gpt-4.1"), "messages": None, "n": 1}) for _ in range(3)))
@@ -385,6 +430,41 @@ async def test_another_gateway_on_the_same_folder_is_seen(budgeted: StartBudgete
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         assert await balance(one, "spent") == booked(one) / NANO
+
+
+async def test_balances_are_counted_once_over_rotation_and_restart(
+    model: FakeModel, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    upstreams = {"openai": Upstream(base_url=model.url, provider="openai", credential="env:PROVIDER_KEY")}
+    budgets = {"b": limit("1"), "t": limit("1", "each_task", period="rolling_24h")}
+
+    def rotating(data: Path) -> Any:
+        ledger = LedgerSettings(dir=str(data), segment_bytes=4096, reserve_bytes=0)
+        return start_gateway(upstreams=upstreams, budgets=budgets, ledger=ledger)
+
+    data = tmp_path / "data"
+    for round_ in range(3):
+        async with rotating(data) as running:
+            for _ in range(8):
+                assert (await send(running, ask("gpt-4.1")))[0] == 200
+                await asyncio.sleep(0.06)
+            assert len(list((data / "journal").glob("*.jsonl"))) > round_ + 1
+            assert await balance(running, "spent") == await balance(running, "spent", "t") == booked(running) / NANO
+
+
+async def test_a_record_of_another_version_stops_nothing(
+    budgeted: StartBudgeted, model: FakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with budgeted(b=limit("1")) as running:
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+        later = encode("close", 1, b'{"call_id":"c","request_id":"r","attempt":"first","started_us":1}')
+        (running.dir / "journal" / "20260101T000000000000-other.jsonl").write_bytes(later)
+        while "of another version" not in caplog.text:
+            await asyncio.sleep(0.05)
+        assert (await send(running, ask("gpt-4.1")))[0] == 200
+        BudgetFile(running.dir).set("new", limit("0", "org"), "cli")
+        await asyncio.sleep(1.3)
+        assert (await send(running, ask("gpt-4.1")))[0] == 400
 
 
 async def test_a_damaged_checkpoint_is_said_and_the_journal_read(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from gateway import scopes
 from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Account, Budget
@@ -18,9 +20,10 @@ class Said:
         budget = Budget("b", scopes.parse(scope), 100 * NANO, warn_at=(0.5, 0.8), **more)
         self.account = Account(budget, value, span("month", "UTC", NOON))
         self.notices: list[tuple[str, str, str, dict[str, Any]]] = []
-        self.watch = BudgetNotices(
-            lambda kind, subject, message, **more: self.notices.append((kind, subject, message, more))
-        )
+        self.watch = BudgetNotices(self._keep, lambda name: str(len(name)))
+
+    def _keep(self, kind: str, subject: str, message: str, **more: Any) -> None:
+        self.notices.append((kind, subject, message, more))
 
     def post(self, usd: float) -> list[str]:
         """The kinds of notice that a post of so many dollars brings."""
@@ -64,8 +67,9 @@ def test_a_notice_says_what_to_do_until_the_period_ends() -> None:
     assert (fields["limit_usd"], fields["spent_usd"]) == ("100.000000000", "55.000000000")
 
 
-def test_a_person_is_not_named() -> None:
-    said = Said("each_user", "ada@example.com")
+@pytest.mark.parametrize(("scope", "value"), [("each_user", "ada@example.com"), ("user:ada@example.com", "")])
+def test_a_person_is_not_named(scope: str, value: str) -> None:
+    said = Said(scope, value)
     said.post(120)
     assert "ada" not in repr(said.notices)
 

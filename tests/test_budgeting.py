@@ -351,7 +351,7 @@ def test_a_correction_after_the_moment_is_left_to_the_gateway(data: Path) -> Non
     accounts = Budgets()
     accounts.replace([ORG])
     accounts.post(first, cost_of(first))
-    accounts.asking()
+    accounts.asking(asks_us)
     after = msgspec.structs.replace(first, list_cost_nano=40)
     with Segment(data, corrects, "gw-2") as written:
         written.write(encode_correction(after, "usage", micros(NOON), micros(corrects)))

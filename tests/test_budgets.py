@@ -27,9 +27,9 @@ def quote(worst: int, usual: int | None = None, *, stops: bool = True, clamps: b
     return Quote(fixed, 1, worst - fixed, usual, usual, min(10, worst - fixed), clamps, stops)
 
 
-# What happens to a call for which at most 100 may be spent, of a budget of 1,000. `usual`: what such calls cost.
+# A call that costs at most `worst` and usually `usual`, and of which 10 is of use, with a limit of 1,000.
 DECISIONS = """
-on_exceed   spent  held  ceilings  worst  usual  stream  waited  | verdict  amount  ceiling  tokens
+on_exceed   spent  firm  ceilings  worst  usual  stream  waited  | verdict  amount  ceiling  tokens
 block           0     0         0    100     30     yes      no  | admit        30      100       -
 block           0     0         0    100     30      no      no  | admit       100      100       -
 block         920     0         0    100     30     yes      no  | admit        30       80      80
@@ -42,13 +42,15 @@ block         500    50       480    100     30     yes     yes  | admit        
 block         500   500       500    100     30     yes     yes  | refuse        -        -       -
 block         500   470       470    100     30     yes      no  | admit        30       30      30
 block         500   450       450    100     30      no      no  | admit        30       30      30
-block         500   450       470    100     30      no      no  | admit        30       30      30
 block         500   450       480    100     30      no      no  | wait          -        -       -
-block         500   450       480    100     30      no     yes  | admit        50       50      50
+block         500   450       480    100     30      no     yes  | admit        20       20      20
+block         500   450       495    100     30      no     yes  | refuse        -        -       -
+block         975     0         5    100     30     yes      no  | admit        20       20      20
+block         975     0        20    100     30     yes      no  | wait          -        -       -
 stop_stream   920     0         0    100     30     yes      no  | admit        30      100       -
 stop_stream   920     0         0    100     30      no      no  | refuse        -        -       -
-stop_stream   500   480       800    100     30     yes      no  | wait          -        -       -
-stop_stream   500   480       800    100     30     yes     yes  | admit        20      100       -
+stop_stream   500   480       800    100     30     yes      no  | admit        20      100       -
+stop_stream   500   495       800    100     30     yes      no  | wait          -        -       -
 stop_stream   500   495       800    100     30     yes     yes  | refuse        -        -       -
 """
 
@@ -56,9 +58,9 @@ stop_stream   500   495       800    100     30     yes     yes  | refuse       
 @pytest.mark.parametrize("row", DECISIONS.strip().splitlines()[1:])
 def test_decisions(row: str) -> None:
     given, _, expected = row.partition("|")
-    on_exceed, spent, held, ceilings, worst, usual, stream, waited = given.split()
+    on_exceed, spent, firm, ceilings, worst, usual, stream, waited = given.split()
     account = Account(Budget("b", scopes.parse("org"), 1000, on_exceed=on_exceed), "", FOREVER)
-    account.spent, account.held, account.ceilings = int(spent), int(held), int(ceilings)
+    account.spent, account.firm, account.ceilings = int(spent), int(firm), int(ceilings)
     account.holds = 1 if account.ceilings else 0
     asks = quote(int(worst), int(usual), stops=stream == "yes")
     found = decide([Charge(account, (), 0)], asks, NOON, waited=waited == "yes")
@@ -78,7 +80,6 @@ class Posted:
 class Pending:
     call: Call
     hold: Hold
-    stops: bool
 
 
 def parts_of(budget: Budget, of: Call, amount: int) -> dict[str, int]:
@@ -167,19 +168,21 @@ class Ledger(RuleBasedStateMachine):
         if decision.verdict != "admit":
             assert decision.account is not None
             if decision.verdict == "wait":
-                assert any(charge.account.holds for charge in hard(charges)), "nothing to wait for"
+                assert any(charge.account.ceilings for charge in hard(charges)), "nothing to wait for"
                 assert not self.optimistic
             return multiple()
         assert decision.amount <= decision.ceiling <= worst
         assert decision.tokens is None or clamps
+        may_stop = stops and decision.near
         for charge in hard(charges):
             account = charge.account
             limit = account.limit(self.now)
-            assert account.spent + account.held + charge.part(decision.amount) <= limit
+            firm = decision.amount if may_stop else decision.ceiling
+            assert account.spent + account.firm + charge.part(firm) <= limit
             if not self.optimistic and (not stops or (account.budget.clamps and clamps)):
                 assert account.spent + account.ceilings + charge.part(decision.ceiling) <= limit
-        hold = self.budgets.hold(charges, decision.amount, decision.ceiling, asked.started_us)
-        pending = Pending(asked, hold, stops)
+        hold = self.budgets.hold(asked, charges, decision.amount, decision.ceiling, may_stop=may_stop)
+        pending = Pending(asked, hold)
         self.open.append(pending)
         return pending
 
@@ -190,9 +193,10 @@ class Ledger(RuleBasedStateMachine):
         before = of.hold.amount
         amount = int(of.hold.ceiling * share)
         if self.budgets.grow(of.hold, amount, self.now):
-            for charge in hard(of.hold.charges) if amount > before else ():
-                assert charge.account.spent + charge.account.held <= charge.account.limit(self.now)
+            for charge in hard(of.hold.charges) if amount > before and of.hold.may_stop else ():
+                assert charge.account.spent + charge.account.firm <= charge.account.limit(self.now)
         else:
+            assert of.hold.may_stop
             assert of.hold.amount == before
 
     @rule(of=consumes(pending), share=st.floats(0, 1), unpriced=st.booleans())
@@ -200,7 +204,7 @@ class Ledger(RuleBasedStateMachine):
         """A stream costs what its hold could follow, anything else up to its ceiling; 0 is a void."""
         if of not in self.open:
             return
-        most = of.hold.amount if self.optimistic and of.stops else of.hold.ceiling
+        most = of.hold.firm
         cost = None if unpriced else int(most * share)
         self.open.remove(of)
         self.budgets.settle(of.hold, cost)
@@ -237,7 +241,7 @@ class Ledger(RuleBasedStateMachine):
             Sum(account.budget.identity, account.value, account.period.start_us, tuple(self._posted(account)))
             for account in self.budgets.accounts()
         ]
-        self.budgets.asking()
+        self.budgets.asking(self.now)
         self.budgets.told(sums, self.now)
 
     @rule()
@@ -280,7 +284,7 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def nothing_is_held_at_rest(self) -> None:
         if not self.open:
-            assert all(not (a.held or a.ceilings or a.holds) for a in self.budgets.accounts())
+            assert all(not (a.held or a.firm or a.ceilings or a.holds) for a in self.budgets.accounts())
 
 
 class Optimistic(Ledger):

@@ -41,6 +41,7 @@ from gateway.dialects.openai_shapes import (
     usage_of,
 )
 from gateway.edits import capped
+from gateway.errors import Refusal
 from gateway.framing import Event, data_of
 from gateway.reading import child, count, items, text
 
@@ -137,7 +138,10 @@ def ask_for_usage(body: bytes) -> bytes | None:
     """The same request with `stream_options.include_usage`, or `None` when it is no stream, asks for it already, or has
     options that cannot be read. All other bytes stay as sent, but for blanks around the fields of one that had options.
     """
-    request = read_request(body, _StreamOptions)
+    try:
+        request = read_request(body, _StreamOptions)
+    except Refusal:
+        return None
     if request.stream is not True:
         return None
     if request.stream_options is msgspec.UNSET:

@@ -61,7 +61,7 @@ async def main() -> None:
     def with_budgets(count: int) -> Callable[[], Awaitable[None]]:
         ledger = Budgets()
         ledger.replace(budgets(count))
-        admission = Admission(ledger, Quotes(prices), Estimator(), 0, BudgetNotices(lambda *_, **__: None))
+        admission = Admission(ledger, Quotes(prices), Estimator(), 0, BudgetNotices(lambda *_, **__: None, str))
 
         async def admit() -> None:
             admitted = await admission.admit(call(), asking)

@@ -53,7 +53,7 @@ async def test_kill_9_under_load(tmp_path: Path) -> None:
         fake_model(wants=lambda body: 300, seconds_per_token=0.0005) as model,
         aiohttp.ClientSession() as session,
     ):
-        config = write_config(tmp_path, model.url, segment_seconds=3600)
+        config = write_config(tmp_path, model.url, segment_seconds=1)
         (tmp_path / "budgets.toml").write_text(BUDGET)
         config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
         statuses: list[int] = []

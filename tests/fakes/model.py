@@ -32,6 +32,8 @@ class FakeModel:
     wants: Callable[[dict[str, Any]], int] = lambda body: 100
     seconds_per_token: float = 0.0
     tokens_per_event: int = 5
+    renames: dict[str, str] = field(default_factory=dict)
+    """Name that is asked for → name that the answer has, as with deployments."""
     port: int = 0
     served: list[Served] = field(default_factory=list)
     at_once: int = 0
@@ -48,7 +50,7 @@ class FakeModel:
         tokens = min(self.wants(body), stated or 128_000)
         stop = "length" if tokens == stated else "stop"
         input_tokens = len(json.dumps(body.get("messages"))) // 4 + 8
-        bill = Served(body["model"], input_tokens, 0, stated)
+        bill = Served(self.renames.get(body["model"], body["model"]), input_tokens, 0, stated)
         self.served.append(bill)
         self.at_once += 1
         self.at_once_max = max(self.at_once, self.at_once_max)
