@@ -46,6 +46,8 @@ from gateway.framing import Event, data_of
 from gateway.reading import child, count, items, text
 
 LIST_OF_PROMPTS = re.compile(rb'\[\s*["\[]')
+SEARCHES = re.compile(r"compound|sonar|search|:online")
+"""Models that read more than they are given."""
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
@@ -69,6 +71,9 @@ class _Request(msgspec.Struct):
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
     web_search_options: Any = None
+    search_parameters: Any = None
+    plugins: Any = None
+    venice_parameters: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -88,8 +93,10 @@ def read_ask(path: str, body: bytes) -> Ask:
         may_cache=may_cache(body),
         output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, most),
         choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(bytes(request.prompt)),
-        refers=request.web_search_options is not None
+        refers=bool(request.plugins or request.search_parameters or request.venice_parameters)
+        or request.web_search_options is not None
         or "/conversations/" in path
+        or SEARCHES.search(request.model or "") is not None
         or has_hosted(request.tools, b'"function"')
         or refers(body, b'"image_url"', b'"file"'),
     )
