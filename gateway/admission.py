@@ -17,8 +17,6 @@ from gateway.ledger import now_us
 from gateway.quotes import Estimate, Quotes
 from gateway.tokens import Estimator
 
-MARGIN, MARGIN_TOKENS = 1.3, 256
-"""Counted input is taken for so much more: the error of the count (docs/metering.md)."""
 COUNTED_BYTES_MIN = 2048
 """A shorter request is not counted: each of its bytes may be a token."""
 WAITING_MAX = 1000
@@ -201,8 +199,7 @@ class Admission:
         """Now that it matters: with the input counted, and the request tried whether its maximum can be lowered."""
         estimate: Estimate | None = known
         if len(asking.body) >= COUNTED_BYTES_MIN:
-            tokens = await self._estimator.request_tokens(call.provider or "", call.request_model, asking.body)
-            most = round(tokens * MARGIN) + MARGIN_TOKENS
+            most = await self._estimator.most_tokens(call.provider or "", call.request_model, asking.body)
             estimate = self._quotes.quote(call, asking.ask, asking.region, len(asking.body), input_tokens=most)
         estimate = estimate or known
         clamps = estimate.quote.clamps and asking.clamped(1) is not None
