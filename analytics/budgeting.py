@@ -60,7 +60,7 @@ def store(data: Path, budgets: Iterable[Budget], now: datetime) -> bool:
     with _alone(data), duckdb.connect() as db:
         before = {row["name"]: row for row in _stored(db, data, "budgets") or ()}
         tables = {
-            "calendar": _calendar(budgets, now.year),  # first: a budget without its period would count nothing
+            "calendar": _calendar(budgets, now.year),  # first: without its period a budget would count all time
             "budgets": [_row(budget, before.get(budget.name), now) for budget in budgets],
         }
         for table, rows in tables.items():

@@ -82,7 +82,7 @@ class Live:
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._questions.append((question, answer))
         self._asked.set()
-        return await asyncio.shield(answer)
+        return await answer  # cancelled when nobody waits any more
 
     async def answer(self) -> None:
         """Answer whatever is asked, until cancelled."""
@@ -122,6 +122,8 @@ class Live:
                 del self._answers[next(iter(self._answers))]
 
     async def _answer_sums(self, question: budgeting.Question, waiting: asyncio.Future[bytes | None]) -> None:
+        if waiting.done():
+            return
         answer = None
         try:
             answer = await self._in_time(SUM_SECONDS, lambda: self._sum(question))
@@ -131,7 +133,8 @@ class Live:
             line = str(error).partition("\n")[0] or type(error).__name__
             log.error("what budgets have spent cannot be told: %s", line)
         finally:
-            waiting.set_result(answer)
+            if not waiting.done():
+                waiting.set_result(answer)
 
     async def _in_time(self, seconds: float, query: Callable[[], T]) -> T:
         """Run a query in a thread. Raises `duckdb.InterruptException` when it takes too long."""

@@ -17,8 +17,6 @@ from gateway.ledger import now_us
 from gateway.quotes import Estimate, Quotes
 from gateway.tokens import Estimator
 
-MARGIN, MARGIN_TOKENS = 1.3, 256
-"""Counted input is taken for so much more: the error of the count (docs/metering.md)."""
 COUNTED_BYTES_MIN = 2048
 """A shorter request is not counted: each of its bytes may be a token."""
 WAITING_MAX = 1000
@@ -43,7 +41,7 @@ class Admitted(msgspec.Struct):
 
 
 class Asking(msgspec.Struct, frozen=True):
-    """What admission has to know of a asking."""
+    """What admission has to know of a request."""
 
     dialect: Dialect | None
     ask: Ask
@@ -201,8 +199,7 @@ class Admission:
         """Now that it matters: with the input counted, and the request tried whether its maximum can be lowered."""
         estimate: Estimate | None = known
         if len(asking.body) >= COUNTED_BYTES_MIN:
-            tokens = await self._estimator.request_tokens(call.provider or "", call.request_model, asking.body)
-            most = round(tokens * MARGIN) + MARGIN_TOKENS
+            most = await self._estimator.most_tokens(call.provider or "", call.request_model, asking.body)
             estimate = self._quotes.quote(call, asking.ask, asking.region, len(asking.body), input_tokens=most)
         estimate = estimate or known
         clamps = estimate.quote.clamps and asking.clamped(1) is not None
@@ -213,8 +210,14 @@ class Admission:
         model = next((m for charge in hard(charges) if (m := charge.account.budget.reroute_to)), None)
         if model is None or model == call.request_model or not asking.may_use(model):
             return None
-        if (changed := asking.for_model(model)) is not None:
-            call.request_model, call.budget_action = model, "rerouted"
+        changed, asked = asking.for_model(model), call.request_model
+        if changed is None:
+            return None
+        call.request_model = model
+        if self._estimate(call, changed) is None:  # what it costs, nobody knows
+            call.request_model = asked
+            return None
+        call.budget_action = "rerouted"
         return changed
 
     def _soft_action(self, charges: Sequence[Charge], quote: Quote) -> BudgetAction:
@@ -308,7 +311,7 @@ class Admission:
         for charge in hold.charges:
             account = charge.account
             if cost and account.spent >= account.notice_from:
-                self._notices.posted(account, account.spent - charge.part(cost), self._clock())
+                self._notices.look(account, self._clock())
             if self._waiting:
                 self._wake(account)
 

@@ -101,7 +101,15 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         notices = BudgetNotices(alerts.notice, functools.partial(hashing.keyed, hash_key))
         admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
         control = Control(ledger.dir)
-        balances = Balances(ledger.dir, budget_file(config), admission.budgets, gateway_id, control, admission.wake_all)
+        balances = Balances(
+            ledger.dir,
+            budget_file(config),
+            admission.budgets,
+            gateway_id,
+            (control, ledger),
+            admission.wake_all,
+            notices.look,
+        )
         balances.start()
         ledger.checkpoint = balances.checkpoint
         interrupted = ledger.start()

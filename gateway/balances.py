@@ -21,13 +21,14 @@ from gateway.budgets import Account, Budget, Budgets, Hold, Sum, cost_of
 from gateway.call import Call
 from gateway.control import AwayError, Control
 from gateway.errors import UserError
-from gateway.ledger import BALANCES, decode_as, now_us
+from gateway.ledger import BALANCES, Ledger, decode_as, now_us
 from gateway.periods import span
 
 ROUND_SECONDS = 1.0
 ASK_SECONDS = 600.0
 """Between two questions for the ledger's sums, when nothing else calls for one."""
 ANSWER_SECONDS = 60.0
+LOOK_SECONDS, LOOKED_AT_A_TIME = 30.0, 500
 AGAIN_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 """After a question that got no answer: the control plane may be starting."""
@@ -59,18 +60,23 @@ class Balances:
         file: BudgetFile,
         budgets: Budgets,
         gateway_id: str = "",
-        control: Control | None = None,
+        ask_from: tuple[Control, Ledger] | None = None,
         on_change: Callable[[], None] = lambda: None,
+        look: Callable[[Account, int], None] = lambda account, at_us: None,
         clock: Callable[[], int] = now_us,
     ) -> None:
-        """`gateway_id`: whose own calls are posted without the journal. `control`: who knows the ledger's sums.
-        `on_change` is called when limits or balances have changed."""
+        """`gateway_id`: whose own calls are posted without the journal. `ask_from`: who knows the ledger's sums, and
+        when it was written to.
+        `on_change` is called when limits or balances have changed, `look` with each account now and then."""
         self._journal = data_dir / "journal"
         self._checkpoint = data_dir / BALANCES
         self._file = file
         self._budgets = budgets
-        self._control = control
+        self._ask_from = ask_from
+        self._latest_us = 0
+        """The latest moment at which others booked."""
         self._on_change = on_change
+        self._look = look
         self._gateway_id = gateway_id
         self._clock = clock
         self._through: dict[str, int] = {}
@@ -79,6 +85,7 @@ class Balances:
         """By call_id: what other gateways hold for calls that run, as their open records say."""
         self._problem: str | None = None
         self._asks_at = 0.0
+        self._looks_at = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -115,10 +122,22 @@ class Balances:
                     # A new budget asks twice: what ran when it was made is booked by then.
                     self._asks_at = loop.time() + (AGAIN_SECONDS if is_new else ASK_SECONDS)
                     self._asking = asyncio.create_task(self._ask(), name="balances")
+                if loop.time() >= self._looks_at:
+                    self._looks_at = loop.time() + LOOK_SECONDS
+                    await self._look_over()
                 await asyncio.sleep(ROUND_SECONDS)
         finally:
             if self._asking is not None:
                 self._asking.cancel()
+
+    async def _look_over(self) -> None:
+        """Whatever changed a balance or a limit, and whoever missed it."""
+        for number, account in enumerate(list(self._budgets.accounts())):
+            account.expire(now := self._clock())
+            if account.spent and account.period.has(now):
+                self._look(account, now)
+            if number % LOOKED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
 
     def refresh(self) -> bool:
         """Put the budgets in force that are written down now. True when there are new ones."""
@@ -139,19 +158,25 @@ class Balances:
 
     async def _ask(self) -> None:
         """Take over the ledger's own sums. Where they cannot be had, ask again soon."""
-        if self._control is None:
+        if self._ask_from is None:
             return
-        before_us = self._clock()
+        control, ledger = self._ask_from
+        if ledger.failure is not None:  # it lacks what cannot be recorded now
+            self._asks_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+            return
+        before_us = ledger.moment(self._latest_us)
         question = [_question(budget, before_us) for budget in self._budgets]
         self._budgets.asking(before_us)
         try:
             body = msgspec.json.encode({"before_us": before_us, "budgets": question})
-            sums = msgspec.json.decode(await self._control.budget_sums(body, ANSWER_SECONDS), type=list[Sum])
+            answer = await control.budget_sums(body, ANSWER_SECONDS)
+            sums = await asyncio.to_thread(msgspec.json.decode, answer, type=list[Sum])
         except (AwayError, msgspec.DecodeError):
             self._budgets.not_told()
             self._asks_at = min(self._asks_at, asyncio.get_running_loop().time() + RETRY_SECONDS)
         else:
-            self._budgets.told(sums, before_us)
+            for _ in self._budgets.told(sums, before_us):
+                await asyncio.sleep(0)
             self._on_change()
 
     # -- the journal --------------------------------------------------------------------------------------------
@@ -208,6 +233,7 @@ class Balances:
                 charges, held = self._budgets.charges(record), record.held_nano
                 self._held[record.call_id] = self._budgets.hold(record, charges, held, held)
             return
+        self._latest_us = max(self._latest_us, record.at)
         if (hold := self._held.pop(record.call_id, None)) is not None:
             self._budgets.settle(hold, 0)
         if record.result != "refused":

@@ -313,7 +313,7 @@ class Books:
         meter, so_far = open_call.meter, self._usage_so_far(open_call, estimate)
         tokens = so_far.output_tokens or 0
         if so_far.input_tokens is not None:
-            cost = self.price(open_call.call, meter.answer, so_far, open_call.region).list_nano
+            cost = self.price(open_call.call, meter.answer, so_far, open_call.region).contracted_nano
             if cost is not None:
                 return cost
         return estimate.input_cost + tokens * estimate.quote.rate

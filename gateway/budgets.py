@@ -102,8 +102,8 @@ class Account:
         """Calls whose cost nobody knows: not in `spent`, and not free."""
         self.notice_from = 0
         """Nothing is worth a notice before so much is spent."""
-        self.recent: list[tuple[int, int]] | None = None
-        """What was posted since the ledger was asked, as (start of the call, amount); see `Budgets.asking`."""
+        self.recent: list[tuple[int, int | None]] | None = None
+        """What was posted since the ledger was asked, as (start of the call, cost); see `Budgets.asking`."""
         self.window: deque[tuple[int, int]] | None = deque() if budget.period == "rolling_24h" else None
         """Start and sum of the buckets of a rolling window, oldest first."""
 
@@ -111,17 +111,20 @@ class Account:
         budget = self.budget
         return budget.limit_of(self.value, at_us) if budget.raises else budget.limit_nano
 
-    def post(self, amount: int, started_us: int, *, is_told: bool = False) -> None:
+    def post(self, cost: int | None, started_us: int, *, is_told: bool = False) -> None:
         """`is_told`: it is in the ledger's answer that is outstanding."""
-        self.spent += amount
         if self.recent is not None and not is_told:
-            self.recent.append((started_us, amount))
+            self.recent.append((started_us, cost))
+        if cost is None:
+            self.unpriced += 1
+            return
+        self.spent += cost
         if self.window is not None:
             bucket = started_us - started_us % BUCKET_US
             if not self.window or bucket > self.window[-1][0]:
-                self.window.append((bucket, amount))
+                self.window.append((bucket, cost))
             else:
-                self._post_late(bucket, amount)
+                self._post_late(bucket, cost)
 
     def _post_late(self, bucket: int, amount: int) -> None:
         assert self.window is not None
@@ -137,6 +140,12 @@ class Account:
         self.spent = self.unpriced = 0
         if self.window is not None:
             self.window.clear()
+
+    def take(self, told: "Sum") -> None:
+        """Add what the ledger knows."""
+        self.unpriced += told.unpriced
+        for started_us, amount in told.posted:
+            self.post(amount, started_us)
 
     def expire(self, at_us: int) -> None:
         """Let go of what is older than a rolling window."""
@@ -303,6 +312,7 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
 
 
 UNBOUNDED = 1 << 200
+TOLD_AT_A_TIME = 1000
 CLOCK_US = 3600 * 1_000_000
 """A clock that was set back further had been wrong."""
 
@@ -454,10 +464,9 @@ class Budgets:
     def _post(self, charges: Iterable[Charge], cost: int | None, started_us: int, booked_us: int | None = None) -> None:
         is_told = booked_us is not None and booked_us < self._asked_us
         for charge in charges:
-            if cost is None:
-                charge.account.unpriced += 1
-            elif cost:
-                charge.account.post(charge.part(cost), started_us, is_told=is_told)
+            if cost != 0:
+                part = None if cost is None else charge.part(cost)
+                charge.account.post(part, started_us, is_told=is_told)
 
     def _keep(self, account: Account) -> None:
         self._accounts[account.budget.identity, account.value] = account
@@ -470,29 +479,28 @@ class Budgets:
         for account in self._accounts.values():
             account.recent = []
 
-    def told(self, sums: Iterable["Sum"], at_us: int) -> None:
+    def told(self, sums: Iterable["Sum"], at_us: int) -> Iterator[None]:
         """Take over the ledger's answer, and what was posted since. Accounts that it does not name had spent nothing.
 
-        After this the balances are the ledger's, whatever was corrected in it since they were posted.
+        After this the balances are the ledger's, whatever was corrected in it since they were posted. Yields now and
+        then: others may have the processor.
         """
         found = {(each.identity, each.value): each for each in sums}
         of = {budget.identity: budget for budget in self._budgets.values()}
         for identity, value in found.keys() - self._accounts.keys():
             if identity in of:
                 self._keep(self.account(of[identity], value, at_us))
-        for key, account in self._accounts.items():
+        for number, (key, account) in enumerate(list(self._accounts.items())):
             told = found.get(key)
-            if told is not None and told.start_us != account.period.start_us:
-                told = None
             recent, account.recent = account.recent, None
             if recent is not None:  # else it is new, and all that it has was posted since
                 account.clear()
-                for started_us, amount in recent:
-                    account.post(amount, started_us)
-            if told is not None:
-                account.unpriced += told.unpriced
-                for started_us, amount in told.posted:
-                    account.post(amount, started_us)
+                for started_us, cost in recent:
+                    account.post(cost, started_us)
+            if told is not None and told.start_us == account.period.start_us:
+                account.take(told)
+            if number % TOLD_AT_A_TIME == 0:
+                yield
 
     def not_told(self) -> None:
         """No answer came."""
@@ -504,9 +512,7 @@ class Budgets:
         account = self.account(budget, value, at_us)
         if account.period.start_us == told.start_us:
             self._keep(account)
-            account.unpriced = told.unpriced
-            for started_us, amount in told.posted:
-                account.post(amount, started_us)
+            account.take(told)
 
     def forget(self, at_us: int) -> None:
         """Drop accounts of periods that are over, and those that know nothing: clients choose the names of tasks."""

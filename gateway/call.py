@@ -91,10 +91,17 @@ class Ask(msgspec.Struct, frozen=True):
     reports nothing."""
     output_tokens_min: int = 1
     """With a smaller maximum the provider rejects the request (its thinking budget must fit, …)."""
+    is_tied: bool = False
+    """Another upstream cannot serve it: it goes on from an answer that is kept there, or its own is asked for later."""
     choices: int = 1
     """So many outputs are asked for, each of them up to the maximum."""
     may_cache: Literal["5m", "1h"] | None = None
     """It asks for cache writes, at most at the rate for this lifetime. What providers cache unasked is not meant."""
+    region: str | None = None
+    """Where it is to be computed, when that has a price of its own."""
+    refers: bool = False
+    """It may be billed for input that its bytes do not bound: an earlier answer, a file at the provider, an image, what
+    a hosted tool reads."""
 
 
 class SubPass(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ from gateway.errors import Refusal, UserError
 FORMAT_VERSION = 1
 BALANCES = "balances.json"
 """What the budgets had spent when the present segments were begun."""
+AHEAD_US = 5 * 60 * 1_000_000
 T = TypeVar("T")
 Cause = Literal["usage", "price", "attribution"]
 """Why a call is corrected: what was billed became known later; another price book; another ticket or task."""
@@ -107,7 +108,7 @@ class Ledger:
         self._segment = ""
         self._size = self._head_size = 0
         self._segment_until_us = 0
-        self._corrected_us = 0
+        self._latest_us = 0
         self._written = self._synced = 0
         """Records so far, and how many of them are certainly on the disk."""
         self._waiting: asyncio.Future[None] | None = None
@@ -144,7 +145,7 @@ class Ledger:
             fields["result"] = "interrupted"
             fields["usage_source"] = "none"
             fields["price_status"] = "unpriced"
-            self._append(encode("close", self._clock(), self._encoder.encode(fields)))
+            self._append(encode("close", self.moment(), self._encoder.encode(fields)))
         if (error := _sync(self._fd)) is not None:
             raise error
         self._take_checkpoint()
@@ -223,7 +224,7 @@ class Ledger:
         logged as critical.
         """
         self._in_flight.pop(call.call_id, None)
-        at = self._clock()
+        at = self.moment()
         return at if self._record(call.call_id, encode("close", at, self._encoder.encode(call))) else None
 
     def correct(self, call: Call, cause: Cause, booked_us: int) -> bool:
@@ -231,9 +232,15 @@ class Ledger:
 
         False when it could not be recorded, which is logged as critical.
         """
-        # Which of two corrections is the later one must be certain.
-        self._corrected_us = max(self._clock(), self._corrected_us + 1)
-        return self._record(call.call_id, encode_correction(call, cause, booked_us, self._corrected_us))
+        return self._record(call.call_id, encode_correction(call, cause, booked_us, self.moment()))
+
+    def moment(self, after_us: int = 0) -> int:
+        """Now (microseconds since the epoch), after everything that was booked and before everything that will be, also
+        when the clock is set back: which of two records is the later one must be certain. `after_us`: and after what
+        another gateway booked, unless its clock is far ahead."""
+        now = self._clock()
+        self._latest_us = max(now, self._latest_us + 1, min(after_us + 1, now + AHEAD_US))
+        return self._latest_us
 
     def _record(self, call_id: str, line: bytes) -> bool:
         try:

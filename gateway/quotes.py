@@ -1,9 +1,10 @@
 """What a call may cost, before it is made: at most, and usually. Pure.
 
 The most is sure: no token is shorter than a byte, every rate is taken at its highest, and the request's own maximum
-bounds the output. What is usual is learned from the calls of the same client, model and shape: it is what a stream
-reserves to begin with. Nothing of it is kept over a restart: until something was seen, a guess from the price book
-stands in.
+bounds the output. Three things no request shows: input that it only refers to, fees by use, and the tier that the
+provider puts it in by itself. Of these the highest of the last calls of the same kind is taken. What is usual is
+learned from the same calls: it is what a stream reserves to begin with. Nothing of it is kept over a restart: until
+something was seen, a guess stands in.
 """
 
 from collections import deque
@@ -12,7 +13,9 @@ from typing import NamedTuple
 from gateway.budgets import Quote
 from gateway.call import Ask, Call
 from gateway.prices import PriceBook
+from gateway.prices.entries import tier_of
 from gateway.prices.rates import Worst
+from gateway.tokens import IMAGE_TOKENS_MAX
 
 TOKENS_MAX = 128_000
 """Output of a request that states no maximum: no model that is sold writes more in one answer."""
@@ -27,8 +30,37 @@ SEEN, SEEN_MIN = 64, 4
 """So many of the last calls of a kind count, from so many on."""
 QUANTILE = 0.9
 KINDS_MAX = 10_000
-WRITES = frozenset({"chat", "generate_content", "text_completion", "invoke_agent", "realtime"})
-"""Operations whose output is tokens up to a maximum."""
+WRITES = frozenset({"chat", "generate_content", "text_completion", "invoke_agent"})
+"""Operations whose output is tokens up to the maximum of the request."""
+
+
+class Most(NamedTuple):
+    tokens: int
+    unit: str | None = None
+    """Of `Ask.units`: so many for each of them; else for the call."""
+
+
+OUTPUT_MOST = {
+    # gpt-image-2 at high quality and its most pixels: 96 × 96 × (2,000,000 + 8,294,400) / 4,000,000 = 23,719, by the
+    # calculator at developers.openai.com/api/docs/guides/image-generation (read out at community.openai.com/t/1382699);
+    # 100 for each of up to 3 partial images, and some text. gpt-image-1: 6,240.
+    "image_generation": Most(24_576, "images"),
+    # gpt-4o-mini-tts: USD 0.015 a minute at USD 12 a million, so 21 tokens a second (developers.openai.com/api/docs/
+    # pricing); nobody reads aloud fewer than 2.5 characters a second.
+    "speech": Most(8, "characters"),
+    # gpt-4o-transcribe writes 2,000 tokens for a part of the recording; its context, which is for all, is 16,000
+    # (developers.openai.com/api/docs/models/gpt-4o-transcribe).
+    "transcription": Most(16_000),
+    # gpt-realtime: 4,096 (developers.openai.com/api/docs/models/gpt-realtime); Gemini's native audio: 8,192
+    # (ai.google.dev/gemini-api/docs/models).
+    "realtime": Most(8_192),
+}
+"""The most output of operations whose requests state no maximum, as far as they are billed by tokens. The others bill
+none: embeddings, pages, …"""
+REFERRED_TOKENS = IMAGE_TOKENS_MAX
+"""What is taken for input that a request refers to, until such a request was billed."""
+REFERRED_BYTES_PER_TOKEN = 4
+"""To tell what a request referred to from what stood in it: there, text has no fewer tokens than that."""
 
 Shape = tuple[str | None, ...]
 
@@ -45,12 +77,19 @@ class Estimate(NamedTuple):
     tokens_per_byte: float | None
     """Output tokens for each byte of the events that a stream carries them in, hidden reasoning included; `None` =
     nothing is known."""
+    known_tokens: int
+    """Input tokens that the request itself accounts for: more than these, it referred to."""
+    known_fees: int
+    """Nano-USD."""
 
 
 class _Seen:
     """The last calls of a kind."""
 
-    __slots__ = ("density", "input_costs", "outputs", "usual_density", "usual_input", "usual_output")
+    __slots__ = (
+        "density", "fees", "highest_fees", "highest_surplus", "input_costs", "outputs", "surplus", "tier", "tiers",
+        "usual_density", "usual_input", "usual_output",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.outputs: deque[int] = deque(maxlen=SEEN)
@@ -58,6 +97,14 @@ class _Seen:
         """Nano-USD per byte of the request."""
         self.density: deque[float] = deque(maxlen=SEEN)
         """Output tokens per byte of the answer's events with text."""
+        self.surplus: deque[int] = deque(maxlen=SEEN)
+        """Input tokens above the known ones."""
+        self.fees: deque[int] = deque(maxlen=SEEN)
+        """Above the known ones, nano-USD."""
+        self.tiers: deque[str | None] = deque(maxlen=SEEN)
+        self.highest_surplus = self.highest_fees = 0
+        self.tier: str | None = None
+        """One that the provider chose."""
         self.usual_output: int | None = None
         self.usual_input: float | None = None
         self.usual_density: float | None = None
@@ -71,6 +118,14 @@ class _Seen:
         if len(self.outputs) >= SEEN_MIN:
             self.usual_output, self.usual_input = int(_high(self.outputs)), _high(self.input_costs)
 
+    def add_unknown(self, surplus: int, fees: int, tier: str | None) -> None:
+        """What the request did not show."""
+        self.surplus.append(surplus)
+        self.fees.append(fees)
+        self.tiers.append(tier)
+        self.highest_surplus, self.highest_fees = max(self.surplus), max(self.fees)
+        self.tier = next((each for each in self.tiers if each is not None), None)
+
 
 class Quotes:
     """Makes quotes, and learns from what calls cost in the end."""
@@ -78,8 +133,6 @@ class Quotes:
     def __init__(self, prices: PriceBook) -> None:
         self._prices = prices
         self._seen: dict[Shape, _Seen] = {}
-        self._surplus: dict[tuple[str, str], int] = {}
-        """Input tokens above what we took for the most, per provider and model: what a provider adds to a request."""
 
     def quote(
         self,
@@ -89,22 +142,27 @@ class Quotes:
         request_bytes: int,
         *,
         input_tokens: int | None = None,
+        stops: bool | None = None,
     ) -> Estimate | None:
         """`input_tokens`: the most that were counted in the request, where they were; else there is one in each byte.
-        `None` where the model has no price."""
+        `stops`: false for a stream that nothing can end. `None` where the model has no price."""
         provider, model = call.provider or "", call.request_model or ""
-        most = request_bytes if input_tokens is None else min(input_tokens, request_bytes)
-        most += OVERHEAD_TOKENS + self._surplus.get((provider, model), 0)
-        rates = self._prices.worst(
-            provider, model, call.started_us // 1_000_000, most,
-            service_tier=ask.service_tier, region=region, units=ask.units, cached_1h=ask.may_cache == "1h",
+        tokens = _most_output(call.operation, ask)
+        shape = (
+            call.client, call.agent, provider, model, call.operation, _size_of(tokens),
+            "stream" if ask.stream else None, "refers" if ask.refers else None, ask.service_tier,
         )  # fmt: skip
+        seen = self._seen.get(shape)
+        own = (request_bytes if input_tokens is None else input_tokens) + OVERHEAD_TOKENS
+        most = own + (seen.highest_surplus if seen is not None else REFERRED_TOKENS if ask.refers else 0)
+        rates = self._worst(call, ask, ask.service_tier, region, most)
+        if rates is not None and seen is not None and seen.tier is not None:
+            chosen = self._worst(call, ask, seen.tier, region, most)
+            rates = rates if chosen is None else Worst(*map(max, rates, chosen))
         if rates is None:
             return None
-        fixed = rates.fees + most * rates.input
-        tokens = (ask.max_output_tokens or TOKENS_MAX) * ask.choices if call.operation in WRITES else 0
-        shape = call.client, call.agent, provider, model, call.operation, _size_of(tokens), str(ask.stream)
-        seen = self._seen.get(shape)
+        fees = rates.fees + (seen.highest_fees if seen is not None else 0)
+        fixed = fees + most * rates.input
         usual_tokens, input_cost = _usual(seen, tokens, request_bytes, rates)
         usual = min(fixed + tokens * rates.output, rates.fees + input_cost + usual_tokens * rates.output)
         quote = Quote(
@@ -114,34 +172,50 @@ class Quotes:
             usual=usual,
             usual_tokens=usual_tokens,
             tokens_min=min(tokens, max(USEFUL_TOKENS, ask.output_tokens_min) * ask.choices),
-            clamps=tokens > 0,
-            stops=ask.stream,
+            clamps=tokens > 0 and call.operation in WRITES,
+            stops=ask.stream and stops is not False,
         )
-        return Estimate(quote, shape, rates.fees + input_cost, most, seen.usual_density if seen else None)
+        known = min(own, request_bytes // REFERRED_BYTES_PER_TOKEN) if ask.refers else own
+        density = seen.usual_density if seen else None
+        return Estimate(quote, shape, rates.fees + input_cost, most, density, known, rates.fees)
+
+    def _worst(self, call: Call, ask: Ask, tier: str | None, region: str | None, most: int) -> Worst | None:
+        return self._prices.worst(
+            call.provider or "", call.request_model or "", call.started_us // 1_000_000, most,
+            service_tier=tier, region=region or ask.region, units=ask.units, cached_1h=ask.may_cache == "1h",
+        )  # fmt: skip
 
     def learn(self, call: Call, estimate: Estimate, request_bytes: int, content_bytes: int) -> None:
         """Take in a call whose usage was reported. `content_bytes`: of the answer's events with text."""
-        if call.usage_source != "reported" or call.list_cost_nano is None or not request_bytes:
+        if call.usage_source != "reported" or call.list_cost_nano is None:
             return
         if (seen := self._seen.get(estimate.shape)) is None:
             if len(self._seen) >= KINDS_MAX:
                 self._seen.clear()
             seen = self._seen[estimate.shape] = _Seen()
-        input_cost = (call.list_cost_nano - (call.output_cost_nano or 0)) / request_bytes
+        input_cost = (call.list_cost_nano - (call.output_cost_nano or 0)) / max(1, request_bytes)
         seen.add(call.output_tokens or 0, input_cost, content_bytes)
-        more = (call.input_tokens or 0) - estimate.input_tokens
-        if more > 0:
-            key = call.provider or "", call.request_model or ""
-            if len(self._surplus) >= KINDS_MAX:
-                self._surplus.clear()
-            self._surplus[key] = self._surplus.get(key, 0) + more
+        seen.add_unknown(
+            max(0, (call.input_tokens or 0) - estimate.known_tokens),
+            max(0, (call.other_cost_nano or 0) - estimate.known_fees),
+            tier_of(call.service_tier),
+        )
+
+
+def _most_output(operation: str | None, ask: Ask) -> int:
+    if operation in WRITES:
+        return (TOKENS_MAX if ask.max_output_tokens is None else ask.max_output_tokens) * ask.choices
+    most = OUTPUT_MOST.get(operation or "")
+    if most is None:
+        return 0
+    return round(most.tokens * (ask.units.get(most.unit, 1) if most.unit else 1))
 
 
 def _usual(seen: _Seen | None, tokens: int, request_bytes: int, rates: Worst) -> tuple[int, int]:
     """Output tokens, and the cost of the input."""
     if seen is None or seen.usual_output is None or seen.usual_input is None:
         return min(tokens, GUESSED_TOKENS), request_bytes // GUESSED_BYTES_PER_TOKEN * rates.input
-    return min(tokens, seen.usual_output), round(seen.usual_input * request_bytes)
+    return min(tokens, seen.usual_output), round(seen.usual_input * max(1, request_bytes))
 
 
 def _high(values: deque[int] | deque[float]) -> int | float:

@@ -20,6 +20,13 @@ class Read(msgspec.Struct):
     messages: int = 0
     attachments: int = 0
     """Images, files, sounds: by value or by reference."""
+    images: int = 0
+    """Those of them that are sure to be images: what they cost does not follow from their bytes."""
+    files: list[int] = []
+    """The bytes of each of the others."""
+    opaque_bytes: int = 0
+    """What is no text, or is left out here, and may be read all the same, with at most a token per byte: hidden
+    reasoning, base64 in a tool's answer, names and numbers in fields that nobody knows."""
     token_ids: int = 0
     """Input that was sent as token ids already."""
     has_tools: bool = False
@@ -47,6 +54,11 @@ ATTACHED = _names(
 """One attachment each, whatever is in it."""
 MEDIA_TYPE = _names("mime_type mimeType media_type")
 """Beside `data`, they say what it is."""
+IMAGES = _names("image image_url images")
+IMAGE_DATA = re.compile(r"data:image/[\w.+-]+;base64,|iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk|SUkq|TU0A|AAAA")
+"""PNG, JPEG, GIF, WebP, BMP, TIFF, HEIC and AVIF in base64."""
+REFERENCE_MAX = 2048
+"""A longer text is no address and no id."""
 TOOLS = _names("tools functions")
 RENDERED = _names("args arguments input output response json schema responseSchema responseJsonSchema")
 """Objects that a model reads as JSON, as it reads tools."""
@@ -60,6 +72,12 @@ SETTINGS = _names(
     "input_type task_type labels response_modalities responseModalities"
 )
 """Never read by the model, or not as text."""
+HIDDEN = _names(
+    "signature thoughtSignature thought_signature encrypted_content redacted_thinking redactedContent reasoning_details"
+)
+"""Of these, what stands for reasoning that the model may read again."""
+FRAME = _names("role content type text parts messages input contents system name model")
+"""Names of fields that stand for no token of their own, but for the chat template's."""
 
 
 def read_by_model(body: bytes) -> Read:
@@ -71,36 +89,79 @@ def read_by_model(body: bytes) -> Read:
         if isinstance(value, str):
             if BLOB.match(value):
                 found.attachments += 1
+                found.files.append(size_of(value))
             elif value:
                 found.parts.append(value)
         elif isinstance(value, list):
-            if value and isinstance(value[0], int):
-                found.token_ids += len(value) if name in ("input", "prompt") else 0
+            if value and all(isinstance(item, int) for item in value):
+                if name in ("input", "prompt"):
+                    found.token_ids += len(value)
+                else:
+                    found.opaque_bytes += len(msgspec.json.encode(value))
             else:
                 waiting += [(name, item) for item in reversed(value)]
         elif isinstance(value, dict):
             found.messages += isinstance(value.get("role"), str)
             waiting += [entry for entry in reversed(value.items()) if not _taken(found, value, *entry)]
+            found.opaque_bytes += sum(size_of(key) for key in value if key not in FRAME and key not in SETTINGS)
+        elif isinstance(value, int | float):
+            found.opaque_bytes += len(repr(value))
     return found
+
+
+def size_of(text: str) -> int:
+    """Bytes of UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _taken(found: Read, parent: dict[str, Any], name: str, value: Any) -> bool:
     """True for a field that needs no further look: a setting, an attachment, an object that is read as JSON."""
+    if name in HIDDEN or (name == "data" and parent.get("type") == "redacted_thinking"):
+        found.opaque_bytes += len(msgspec.json.encode(value))
+        return True
     if name in SETTINGS or not value:
         return True
-    if name in ATTACHED or (name == "source" and isinstance(value, dict) and value.get("type") not in READ_SOURCES):
-        found.attachments += len(value) if isinstance(value, list) else 1
-        return True
-    if name == "data" and not MEDIA_TYPE.isdisjoint(parent) and parent.get("type") != "text":
-        found.attachments += 1
-        return True
-    if name == "data" and parent.get("type") == "redacted_thinking":
+    if (
+        name in ATTACHED
+        or (name == "source" and isinstance(value, dict) and value.get("type") not in READ_SOURCES)
+        or (name == "data" and not MEDIA_TYPE.isdisjoint(parent) and parent.get("type") != "text")
+    ):
+        for each in value if isinstance(value, list) else (value,):
+            found.attachments += 1
+            if _is_image(parent, name, each):
+                found.images += 1
+            else:
+                found.files.append(len(msgspec.json.encode(each)))
         return True
     if name in TOOLS or (name in RENDERED and isinstance(value, dict)):
         found.has_tools = found.has_tools or name in TOOLS
-        found.parts.append(_compact(value))
+        whole = _compact(value)
+        text = BASE64.sub("", whole) if len(whole) > 512 else whole
+        found.opaque_bytes += len(whole) - len(text)
+        found.parts.append(text)
         return True
     return False
+
+
+def _is_image(parent: dict[str, Any], name: str, value: Any) -> bool:
+    """True for an attachment that says so, and holds nothing else."""
+    said = [each.get(key) for each in (parent, value) if isinstance(each, dict) for key in ("type", *MEDIA_TYPE)]
+    if name not in IMAGES and not any(isinstance(kind, str) and kind.startswith(IMAGE_TYPES) for kind in said):
+        return False
+    return all(len(text) <= REFERENCE_MAX or IMAGE_DATA.match(text) for text in _strings(value))
+
+
+IMAGE_TYPES = ("image", "input_image")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, list | dict):
+            waiting += each.values() if isinstance(each, dict) else each
 
 
 READ_SOURCES = ("text", "content")
@@ -166,7 +227,7 @@ def _add_written(found: Written, event: Any) -> None:
                 found.parts.append(called)
             for key, item in reversed(value.items()):
                 if key in CALLED and isinstance(item, dict):
-                    found.parts += [_compact(item)] if item else []
+                    found.parts += [BASE64.sub("", _compact(item))] if item else []
                 elif key not in NOT_WRITTEN and not (key == "message" and "delta" in value):  # `message`: all so far
                     waiting.append((key, item))
 
@@ -205,5 +266,4 @@ def _decoded(body: bytes) -> Any:
 
 
 def _compact(value: Any) -> str:
-    text = msgspec.json.encode(value).decode("utf-8", "replace")
-    return BASE64.sub("", text) if len(text) > 512 else text
+    return msgspec.json.encode(value).decode("utf-8", "replace")

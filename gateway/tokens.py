@@ -16,15 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import zstandard
 
 from gateway.errors import UserError
-from gateway.texts import Read, Written, read_by_model, written_by_model
+from gateway.texts import Read, Written, read_by_model, size_of, written_by_model
 
 if TYPE_CHECKING:
     import tiktoken
+
+T = TypeVar("T")
 
 # -- the tokenizer ------------------------------------------------------------------------------------------------
 
@@ -131,6 +133,18 @@ ATTACHMENT_TOKENS = 1000
 (Gemini: 4 tiles of 258) or 1,120 (Gemini 3). Files and sounds may be far off: their length is not looked at."""
 
 
+IMAGE_TOKENS_MAX = 16_384
+"""The most of an image that is billed: GPT-6 bills 14,364 for a photo of 12 megapixels, Claude 4,784 at most, Gemini 3
+2,240; Qwen's limit is 16,384. What was billed beyond is learned (`quotes`)."""
+SCALED_IMAGES, SCALED_IMAGE_TOKENS_MAX = re.compile(r"4o-mini"), 48_169
+"""It bills an image as 33 times the tokens, at a thirty-third of the price: 2,833 and 8 tiles of 5,667."""
+SURE_BYTES_MAX = 16 * 1024 * 1024
+"""A longer request is not parsed for a sure count: that holds the GIL, for 6 ms per 16 MB."""
+DIGITS = "0123456789"
+MARGIN, MARGIN_TOKENS = 1.3, 256
+"""For what a sure count cannot know: the error of the family's factor and of its template (docs/metering.md)."""
+
+
 class Family(NamedTuple):
     """How models that share a tokenizer and a chat template differ from o200k and no template."""
 
@@ -189,6 +203,26 @@ def request_estimate(found: Read, family: Family, ranks: Path = RANKS) -> int:
     if found.messages:
         tokens += found.messages * MESSAGE_TOKENS + family.request
     return round(tokens + family.tools * found.has_tools)
+
+
+def most_estimate(found: Read, family: Family, correction: float = 1.0, ranks: Path = RANKS) -> int:
+    """The most input tokens of a request, but for what it refers to and for the template: see `overhead`.
+
+    Beside the margin: tokenizers that part numbers into digits, and scripts that others know less well.
+    """
+    size = sum(map(size_of, found.parts))
+    digits = sum(part.count(digit) for part in found.parts for digit in DIGITS)
+    foreign = size - sum(map(len, found.parts))
+    tokens = count(found.parts, ranks) * family.factor * MARGIN + found.token_ids
+    return math.ceil(tokens * max(1.0, correction) + digits + foreign / 2) + found.opaque_bytes + sum(found.files)
+
+
+def overhead(found: Read, family: Family, model: str | None) -> int:
+    """The most tokens that no byte of a request stands for."""
+    image = SCALED_IMAGE_TOKENS_MAX if SCALED_IMAGES.search(model or "") else IMAGE_TOKENS_MAX
+    files = sum(max(0, round(ATTACHMENT_TOKENS * CORRECTION_MAX) - size) for size in found.files)
+    template = found.messages * MESSAGE_TOKENS + family.request + family.tools * found.has_tools
+    return found.images * image + files + round(template * CORRECTION_MAX) + MARGIN_TOKENS
 
 
 def answer_estimate(found: Written, family: Family, ranks: Path = RANKS) -> int:
@@ -262,6 +296,12 @@ class Estimator:
         """Input tokens of a request's body (decoded, JSON)."""
         return await self._in_thread(partial(self._request_tokens, provider, model, body), _by_bytes(len(body)))
 
+    async def most_tokens(self, provider: str, model: str | None, body: bytes) -> int | None:
+        """The most input tokens that a request's body (decoded, JSON) can be billed for, but for what it only refers
+        to. `None` where that cannot be counted now: then each byte may be a token.
+        """
+        return await self._in_thread(partial(self._most_tokens, provider, model, body), None)
+
     async def answer_tokens(
         self, provider: str, model: str | None, sample: bytes | Sequence[bytes], total_bytes: int
     ) -> int:
@@ -304,13 +344,23 @@ class Estimator:
         estimated = request_estimate(readable(body), family_of(provider, model), self._ranks)
         return round(estimated * self._corrections.factor(provider, model, "input"))
 
+    def _most_tokens(self, provider: str, model: str | None, body: bytes) -> int | None:
+        if len(body) > SURE_BYTES_MAX:
+            return None
+        found, family = read_by_model(body), family_of(provider, model)
+        if sum(map(len, found.parts)) > COUNTED_CHARS_MAX:
+            return None
+        correction = self._corrections.factor(provider, model, "input")
+        most, more = most_estimate(found, family, correction, self._ranks), overhead(found, family, model)
+        return min(most, len(body)) + more
+
     def _answer_tokens(
         self, provider: str, model: str | None, sample: bytes | Sequence[bytes], total_bytes: int
     ) -> int:
         estimated = _answer(family_of(provider, model), sample, total_bytes, self._ranks)
         return round(estimated * self._corrections.factor(provider, model, "output"))
 
-    async def _in_thread(self, work: Callable[[], int], otherwise: int) -> int:
+    async def _in_thread(self, work: Callable[[], T], otherwise: T) -> T:
         if self._waiting >= WAITING_MAX:
             return otherwise
         self._waiting += 1
@@ -321,7 +371,7 @@ class Estimator:
         finally:
             self._waiting -= 1
 
-    def _guarded(self, work: Callable[[], int], otherwise: int) -> int:
+    def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
         try:
             return work()
         except UserError as error:

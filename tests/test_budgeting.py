@@ -197,7 +197,7 @@ def test_views_and_answers_are_the_engine_s(lasting: Path, budgets: list[Budget]
     # A fresh engine that is told this has these balances.
     fresh = Budgets()
     fresh.replace(budgets)
-    fresh.told(told, NOW_US)
+    list(fresh.told(told, NOW_US))
     assert {(a.budget.identity, a.value): (a.spent, a.unpriced) for a in fresh.accounts()} == {
         (a.budget.identity, a.value): (a.spent, a.unpriced)
         for a in accounts
@@ -357,7 +357,7 @@ def test_a_correction_after_the_moment_is_left_to_the_gateway(data: Path) -> Non
         written.write(encode_correction(after, "usage", micros(NOON), micros(corrects)))
     accounts.post(first, -100)
     accounts.post(after, cost_of(after))
-    accounts.told(sums(data, [ORG], asks_us), asks_us)
+    list(accounts.told(sums(data, [ORG], asks_us), asks_us))
     assert [account.spent for account in accounts.accounts()] == [40]
 
 

@@ -242,7 +242,8 @@ class Ledger(RuleBasedStateMachine):
             for account in self.budgets.accounts()
         ]
         self.budgets.asking(self.now)
-        self.budgets.told(sums, self.now)
+        for _ in self.budgets.told(sums, self.now):
+            pass
 
     @rule()
     def forget(self) -> None:
@@ -296,3 +297,21 @@ TestLedger = pytest.mark.timeout(300)(Ledger.TestCase)
 TestLedger.settings = SETTINGS
 TestOptimistic = pytest.mark.timeout(300)(Optimistic.TestCase)
 TestOptimistic.settings = SETTINGS
+
+
+def test_what_is_posted_while_the_ledger_is_asked_counts_once() -> None:
+    """With and without a price, by this gateway and by another one, which had booked before."""
+    budgets = Budgets()
+    budgets.replace([Budget("b", scopes.parse("org"), 1000)])
+    budgets.post(call(NOON), 100)
+    budgets.asking(NOON + 50)
+    budgets.post(call(NOON), 7)
+    budgets.post(call(NOON), None)
+    budgets.post(call(NOON), 30, booked_us=NOON + 40)  # is in the answer
+    budgets.post(call(NOON), 5, booked_us=NOON + 60)
+    (account,) = budgets.accounts()
+    assert (account.spent, account.unpriced) == (142, 1)
+    told = Sum(account.budget.identity, "", account.period.start_us, ((account.period.start_us, 130),), 2)
+    for _ in budgets.told([told], NOON + 70):
+        pass
+    assert (account.spent, account.unpriced) == (142, 3)

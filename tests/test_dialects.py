@@ -446,7 +446,7 @@ FORM = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\
             Ask(model="whisper-1"),
         ),
         ("/v1/audio/transcriptions", b"\x00\xff", Ask()),
-        ("/endpoints/my-model/invocations", b"\x00\xff", Ask(model="my-model")),
+        ("/endpoints/my-model/invocations", b"\x00\xff", Ask(model="my-model", refers=True)),
     ],
 )
 def test_what_a_request_itself_decides(path: str, body: bytes, ask: Ask) -> None:

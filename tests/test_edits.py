@@ -169,6 +169,153 @@ def test_each_dialect_has_its_maximum(path: str, provider: str) -> None:
             assert stated in (100, 50, 10) or "conversations" in path or "v1internal" in path
 
 
+SPELLINGS: dict[tuple[str, str], list[tuple[str, ...]]] = {
+    ("/v1/chat/completions", "openai"): [("max_tokens", "max_completion_tokens")],
+    ("/v1/completions", "vllm"): [("max_tokens", "max_completion_tokens")],
+    ("/v1/conversations", "mistral_ai"): [("completion_args",), ("max_tokens",)],
+    ("/v1/responses", "openai"): [("max_output_tokens",)],
+    ("/v1/messages", "anthropic"): [("max_tokens",)],
+    ("/v1/complete", "anthropic"): [("max_tokens_to_sample",)],
+    ("/v1beta/models/gemini-2.5-pro:generateContent", "gcp.gemini"): [
+        ("generationConfig", "generation_config"), ("maxOutputTokens", "max_output_tokens"),
+    ],
+    ("/v1internal:generateContent", "gcp.gemini"): [
+        ("request",), ("generationConfig", "generation_config"), ("maxOutputTokens", "max_output_tokens"),
+    ],
+    ("/v1beta/interactions", "gcp.gemini"): [("generation_config",), ("max_output_tokens",)],
+    ("/model/amazon.nova-micro-v1%3A0/converse", "aws.bedrock"): [("inferenceConfig",), ("maxTokens",)],
+    ("/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke", "aws.bedrock"): [("max_tokens",)],
+    ("/model/amazon.nova-micro-v1%3A0/invoke", "aws.bedrock"): [("inferenceConfig",), ("maxTokens", "max_new_tokens")],
+    ("/model/amazon.titan-text-lite-v1/invoke", "aws.bedrock"): [("textGenerationConfig",), ("maxTokenCount",)],
+    ("/model/meta.llama3-8b-instruct-v1%3A0/invoke", "aws.bedrock"): [("max_gen_len",)],
+    ("/model/ai21.j2-mid-v1/invoke", "aws.bedrock"): [("maxTokens",)],
+    ("/model/openai.gpt-oss-20b-1%3A0/invoke", "aws.bedrock"): [("max_completion_tokens", "max_tokens")],
+    ("/v2/chat", "cohere"): [("max_tokens",)],
+    ("/api/chat", "ollama"): [("options",), ("num_predict",)],
+    ("/ml/v1/text/generation", "ibm.watsonx.ai"): [("parameters",), ("max_new_tokens",)],
+    ("/v1/threads/t/runs", "openai"): [("max_completion_tokens",)],
+}  # fmt: skip
+"""Where each dialect's maximum stands, in which spellings."""
+STATED = (
+    st.integers(0, 10**5) | st.none() | st.integers() | st.floats(0, 1e6) | st.booleans() | st.integers(0, 999).map(str)
+)
+
+
+def test_each_clamp_is_among_the_spellings() -> None:
+    clamps = {dialect.name for dialect in DIALECTS if dialect.clamp is not None}
+    found = [dialects.find("POST", path, provider) for path, provider in SPELLINGS]
+    assert {each[0].name for each in found if each is not None} == clamps
+
+
+@pytest.mark.parametrize(("path", "provider"), SPELLINGS)
+@given(st.data(), TOKENS)
+def test_the_largest_maximum_counts_and_is_lowered(path: str, provider: str, data: st.DataObject, tokens: int) -> None:
+    """Under any name, twice, or beside one that means no limit."""
+    stated: list[float] = []
+
+    def drawn(names: list[tuple[str, ...]]) -> str:
+        """An object's text, with what states a maximum in it."""
+        fields = [("seed", "7")]
+        for name in data.draw(st.lists(st.sampled_from(names[0]), max_size=3)):
+            if names[1:]:
+                fields.append((name, data.draw(st.just("null") | st.builds(drawn, st.just(names[1:])))))
+            else:
+                value = data.draw(STATED)
+                if value is not None and not isinstance(value, bool):
+                    stated.append(float(value))
+                fields.append((name, json.dumps(value)))
+        order = data.draw(st.permutations(fields))
+        return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in order) + "}"
+
+    body = drawn(SPELLINGS[path, provider]).encode()
+    found = dialects.find("POST", path, provider)
+    assert found is not None
+    dialect = found[0]
+    assert dialect.clamp is not None
+    most = dialect.read_ask(path, body).max_output_tokens
+    assert most is None or most >= max(stated)
+    changed = dialect.clamp(path, provider, body, tokens)
+    assert changed is not None
+    after = dialect.read_ask(path, changed).max_output_tokens
+    assert after is not None
+    assert after <= tokens
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "most"),
+    [
+        ("/v1/chat/completions", '{"max_completion_tokens": 5, "max_tokens": 900}', 900),
+        ("/v1/chat/completions", '{"max_completion_tokens": 5, "max_tokens": null}', 5),
+        ("/v1/chat/completions", '{"max_tokens": 900, "max_tokens": 5}', 900),
+        ("/v1/chat/completions", '{"max_tokens": 900, "max_tokens": null}', None),
+        ("/v1/chat/completions", '{"max_tokens": 900, "max_completion_tokens": -1}', None),
+        ("/v1/chat/completions", r'{"max_tokens": 5, "max\u005ftokens": 900}', 900),
+        ("/v1/messages", '{"max_tokens": 0}', 0),
+        ("/v1beta/models/x:generateContent", '{"generationConfig": {"maxOutputTokens": 0}}', None),
+        (
+            "/v1beta/models/x:generateContent",
+            '{"generationConfig": {"maxOutputTokens": 5}, "generation_config": {"max_output_tokens": 900}}',
+            900,
+        ),
+        ("/v1beta/models/x:generateContent", '{"generationConfig": {"max_output_tokens": 7}}', 7),
+        ("/v1internal:generateContent", '{"request": {"generationConfig": {"maxOutputTokens": 8}}}', 8),
+        ("/model/arn%3Aaws%3Ax/invoke", '{"max_tokens": 5, "max_gen_len": 900}', 900),
+        ("/api/chat", '{"options": {"num_predict": 5}, "options": {}}', None),
+    ],
+)
+def test_a_request_with_several_maxima(path: str, body: str, most: int | None) -> None:
+    assert dialect_of(path).read_ask(path, body.encode()).max_output_tokens == most
+
+
+REFERRING: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/responses", {"previous_response_id": "resp_1"}),
+    ("/v1/responses", {"conversation": "conv_1"}),
+    ("/v1/responses", {"prompt": {"id": "pmpt_1"}}),
+    ("/v1/responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+    ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]}),
+    ("/v1/responses", {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}),
+    ("/v1/chat/completions", {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]}),
+    ("/v1/chat/completions", {"messages": [{"content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}),
+    ("/v1/chat/completions", {"web_search_options": {}}),
+    ("/v1/messages", {"messages": [{"content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]}),
+    ("/v1/messages", {"container": "container_1"}),
+    ("/v1/messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+    ("/v1beta/models/x:generateContent", {"cachedContent": "cachedContents/1"}),
+    ("/v1beta/models/x:generateContent", {"contents": [{"parts": [{"fileData": {"fileUri": "gs://x"}}]}]}),
+    ("/v1beta/models/x:generateContent", {"tools": [{"googleSearch": {}}]}),
+    ("/v1internal:generateContent", {"request": {"cachedContent": "c"}}),
+    ("/v1beta/interactions", {"previous_interaction_id": "i"}),
+    ("/model/x/converse", {"messages": [{"content": [{"image": {"source": {"s3Location": {"uri": "s3://x"}}}}]}]}),
+    ("/model/anthropic.x/invoke", {"messages": [{"content": [{"type": "image", "source": {"type": "base64"}}]}]}),
+    ("/v2/chat", {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]}),
+    ("/v1/threads/t/runs", {}),
+]
+PLAIN: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/responses", {"input": "see file_id and image_url", "tools": [{"type": "function", "name": "f"}]}),
+    ("/v1/chat/completions", {"messages": [{"content": "x"}], "tools": [{"type": "function", "function": {}}]}),
+    ("/v1/messages", {"messages": [{"content": 'the "source"'}], "tools": [{"name": "f", "input_schema": {}}]}),
+    ("/v1beta/models/x:generateContent", {"contents": [], "tools": [{"functionDeclarations": []}]}),
+    ("/v1beta/interactions", {"input": "x", "tools": [{"type": "function"}]}),
+    ("/model/x/converse", {"messages": [{"content": [{"text": "x"}]}]}),
+    ("/v2/chat", {"messages": [{"content": "x"}]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "refers"), [(*each, True) for each in REFERRING] + [(*each, False) for each in PLAIN]
+)
+def test_a_request_may_refer_to_input_that_is_not_in_it(path: str, body: dict[str, Any], refers: bool) -> None:
+    assert ask_of(path, body).refers == refers
+
+
+def test_a_request_may_ask_for_a_tier_and_a_region() -> None:
+    fast = ask_of("/v1/messages", {"speed": "fast", "service_tier": "auto", "inference_geo": "us"})
+    assert (fast.service_tier, fast.region) == ("fast", "us")
+    assert ask_of("/v1/messages", {"speed": "standard", "service_tier": "auto"}).service_tier == "auto"
+    assert ask_of("/model/x/converse", {"serviceTier": {"type": "priority"}}).service_tier == "priority"
+    assert ask_of("/v1beta/models/x:generateContent", {"serviceTier": "flex"}).service_tier == "flex"
+
+
 REROUTED = [
     ("/v1/chat/completions", {"model": "a"}, "/v1/chat/completions", {"model": "b@c"}),
     (

@@ -346,3 +346,13 @@ def test_kill_9_loses_no_acknowledged_call(tmp_path: Path) -> None:
         closed = [record["call_id"] for record in all_records(tmp_path, "close")]
     assert len(closed) == len(set(closed))
     assert acknowledged <= set(closed)
+
+
+def test_moments_go_forward_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    times = iter([10**15, 10**15, 10**15 - 10**9, 10**15 - 10**9, 10**15 - 10**9, 10**15 + 10**9])
+    ledger = Ledger(LedgerSettings(dir=str(tmp_path)), "g", clock=lambda: next(times))
+    seen = [ledger.moment() for _ in range(4)]
+    assert seen == sorted(set(seen))
+    after_another = ledger.moment(after_us=10**15 + 5)
+    assert seen[-1] < after_another < 10**15 + 5, "a clock that is far ahead is not followed"
+    assert ledger.moment(after_us=10**15 + 10**9 + 7) == 10**15 + 10**9 + 8

@@ -199,6 +199,91 @@ def test_base64_in_a_large_request_is_left_out() -> None:
     assert (found.parts, found.attachments) == ([PROSE], 1)
 
 
+MANY = {"type": "text", "text": PROSE}
+PDF = {"type": "base64", "media_type": "application/pdf", "data": IMAGE}
+MOST: dict[str, tuple[dict[str, Any], int]] = {
+    "an image": (ATTACHMENTS["openai_chat"], tokens.IMAGE_TOKENS_MAX),
+    "an image's address": (ATTACHMENTS["openai_chat link"], tokens.IMAGE_TOKENS_MAX),
+    "an image beside its type": (
+        {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo" + IMAGE}},
+        tokens.IMAGE_TOKENS_MAX,
+    ),
+    "what is no image beside such a type": (ATTACHMENTS["gemini"], len(IMAGE)),
+    "a document": ({"type": "document", "source": PDF}, len(IMAGE)),
+    "a file": (ATTACHMENTS["openai_chat file"], len(IMAGE)),
+    "a sound": (ATTACHMENTS["openai_chat sound"], len(IMAGE)),
+    "text that calls itself a blob": ({"type": "text", "text": "data:a/b;base64," + PROSE}, len(PROSE)),
+    "hex": ({"type": "text", "text": "0f" * 5000}, 10_000),
+    "text that calls itself an image": ({"type": "image_url", "image_url": {"url": PROSE}}, len(PROSE)),
+    "hidden reasoning": ({"type": "reasoning", "encrypted_content": IMAGE}, len(IMAGE)),
+    "a blob in a tool's answer": ({"type": "tool_result", "input": {"page": IMAGE}}, len(IMAGE)),
+    "fields that nobody knows": ({"rows": [{"a": n} for n in range(1000)]}, 2890 + 1000),
+    "numbers": ({"vector": list(range(1000))}, 3890),
+}
+
+
+@pytest.mark.parametrize("shape", MOST)
+async def test_what_is_sure_of_an_attachment(shape: str, estimator: Estimator) -> None:
+    part, least = MOST[shape]
+    plain, more = (
+        json.dumps({"messages": [{"role": "user", "content": content}]}).encode() for content in ([MANY], [MANY, part])
+    )
+    alone, with_it = [await estimator.most_tokens("openai", "gpt-5", body) for body in (plain, more)]
+    assert alone is not None
+    assert with_it is not None
+    assert least <= with_it - alone <= max(least * 1.1, 3000) + 100
+
+
+async def test_images_that_are_billed_by_a_scale_count_more(estimator: Estimator) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": [ATTACHMENTS["openai_chat"]]}]}).encode()
+    found = [await estimator.most_tokens("openai", model, body) for model in ("gpt-4o-mini", "gpt-4o")]
+    assert found[0] == (found[1] or 0) - tokens.IMAGE_TOKENS_MAX + tokens.SCALED_IMAGE_TOKENS_MAX
+
+
+CONTENT = st.fixed_dictionaries(
+    {"type": st.just("text"), "text": st.text() | st.sampled_from([PROSE, "0123 " * 99, "Привет мир " * 50])}
+) | st.sampled_from([*ATTACHMENTS.values(), *(part for part, _ in MOST.values())])
+
+
+@given(st.lists(st.lists(CONTENT, max_size=3), max_size=4), st.booleans(), st.sampled_from(["gpt-5", "claude-opus-5"]))
+async def test_what_is_sure_lies_between_the_count_and_the_bytes(
+    contents: list[list[Any]], tools: bool, model: str
+) -> None:
+    messages = [{"role": "user", "content": content} for content in contents]
+    body = json.dumps({"messages": messages, "tools": [{"name": "f"}] if tools else []}).encode()
+    estimator, found, family = Estimator(), tokens.readable(body), family_of("p", model)
+    try:
+        plain, most = await estimator.request_tokens("p", model, body), await estimator.most_tokens("p", model, body)
+    finally:
+        estimator.close()
+    assert most is not None
+    assert plain <= most <= len(body) + tokens.overhead(found, family, model)
+
+
+async def test_what_cannot_be_counted_is_not_sure(estimator: Estimator) -> None:
+    body = json.dumps({"prompt": PROSE}).encode()
+    assert await estimator.most_tokens("openai", "gpt-5", body) is not None
+    for other in (b"", b'{"a": ', b"[" * 100_000, json.dumps({"prompt": "a " * 1_100_000}).encode()):
+        assert await estimator.most_tokens("openai", "gpt-5", other) is None
+    crowd = (estimator.most_tokens("openai", "gpt-5", body) for _ in range(tokens.WAITING_MAX + 9))
+    assert [found is None for found in await asyncio.gather(*crowd)].count(True) == 9
+    estimator.close()
+    assert await estimator.most_tokens("openai", "gpt-5", body) is None
+
+
+async def test_what_was_learned_raises_what_is_sure_and_never_lowers_it(estimator: Estimator) -> None:
+    body = json.dumps({"prompt": PROSE}).encode()
+    before = await estimator.most_tokens("p", "m", body)
+    for factor, model in ((2, "more"), (0.6, "less")):
+        reported = round(await estimator.request_tokens("p", model, body) * factor)
+        for _ in range(tokens.OBSERVATIONS_MIN):
+            await estimator.learn(
+                "p", model, body=body, input_tokens=reported, sample=b"", total_bytes=0, output_tokens=None
+            )
+    assert await estimator.most_tokens("p", "less", body) == before
+    assert (await estimator.most_tokens("p", "more", body) or 0) > (before or 0)
+
+
 def test_token_ids_count_one_each() -> None:
     found = tokens.readable(b'{"model": "m", "input": [[1, 2, 3], [4, 5]]}')
     assert tokens.request_estimate(found, tokens.OTHER) == 5

@@ -14,18 +14,22 @@ from gateway.dialects.base import (
     Caller,
     Dialect,
     Ending,
+    Stated,
     Written,
     ends_with,
     excerpts,
+    has_hosted,
+    maximum,
     may_cache,
-    read_request,
+    read_stating,
+    refers,
     renamed_model,
     route,
 )
 from gateway.dialects.openai_shapes import fold_own_cost
 from gateway.edits import capped
 from gateway.errors import OF_BUDGETS, Refusal
-from gateway.reading import child, count, text
+from gateway.reading import child, text
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -43,9 +47,13 @@ LITELLM = ("litellm", "aider")
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
-    max_tokens: Any = None
-    max_tokens_to_sample: Any = None
+    max_tokens: Stated | None = None
+    max_tokens_to_sample: Stated | None = None
     service_tier: Any = None
+    speed: Any = None
+    inference_geo: Any = None
+    container: Any = None
+    mcp_servers: Any = None
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
@@ -56,19 +64,23 @@ class _Request(msgspec.Struct):
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
-    maximum = count(request.max_tokens) or count(request.max_tokens_to_sample)
+    request, stated = read_stating(body, _Request)
+    most = maximum(stated, request.max_tokens, request.max_tokens_to_sample)
     return Ask(
         model=text(request.model) or _vertex_model(path),
         stream=bool(request.stream),
-        max_output_tokens=maximum,
-        service_tier=text(request.service_tier),
+        max_output_tokens=most,
+        service_tier="fast" if request.speed == "fast" else text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=_session(child(request.metadata).get("user_id")),
         excerpts=excerpts(request.messages, request.system, request.safeguards, request.output_config),
         may_cache=may_cache(body),
-        output_tokens_min=output_tokens_min(request.thinking, maximum),
+        output_tokens_min=output_tokens_min(request.thinking, most),
+        region=text(request.inference_geo),
+        refers=bool(request.container or request.mcp_servers)
+        or has_hosted(request.tools, b"input_schema")
+        or refers(body, b'"source"'),
     )
 
 

@@ -31,7 +31,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     """SageMaker takes any bytes, so nothing here can be unreadable."""
     endpoint, arn = ENDPOINT.search(path), MODEL_ARN.search(body)
     model = unquote(endpoint[1]) if endpoint else arn[1].decode("utf-8", "replace") if arn else None
-    return Ask(model=text(model), stream=path.endswith(("-stream", "Stream")))
+    return Ask(model=text(model), stream=path.endswith(("-stream", "Stream")), refers=True)
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

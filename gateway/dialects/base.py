@@ -11,7 +11,7 @@ from gateway.call import Answer, Ask, Excerpts, SubPass, Usage
 from gateway.edits import renamed
 from gateway.errors import Refusal
 from gateway.framing import Event
-from gateway.reading import amount, count, tidied
+from gateway.reading import amount, count, tidied, whole_number
 
 T = TypeVar("T")
 NO_VALUE = msgspec.Raw()
@@ -239,15 +239,59 @@ def read_form(body: bytes) -> Mapping[str, Any]:
     return found
 
 
-def read_request(body: bytes, shape: type[T]) -> T:
+def refers(body: bytes, *marks: bytes) -> bool:
+    """What `Ask.refers` says of a body in which one of `marks` names what is billed beside its bytes. Searched
+    backwards, as in `may_cache`."""
+    return any(body.rfind(mark) >= 0 for mark in marks)
+
+
+def has_hosted(tools: list[msgspec.Raw] | None, own: bytes) -> bool:
+    """True when the provider itself runs one of the tools, and reads what that brings. `own`: what the others have."""
+    return any([own not in bytes(tool) for tool in tools or ()])  # noqa: C419 - a list takes half the time
+
+
+class Stated:
+    """An output maximum, as a request states it under one of its names."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def read_stating(body: bytes, shape: type[T]) -> tuple[T, list[Stated]]:
+    """As `read_request`, with all that stands in the fields of type `Stated`: of a name that stands twice, both."""
+    found: list[Stated] = []
+
+    def note(kind: type, value: Any) -> Stated:
+        found.append(Stated(value))
+        return found[-1]
+
+    return read_request(body, shape, note), found
+
+
+def maximum(found: list[Stated], *read: Stated | None, least: int = 0) -> int | None:
+    """The largest maximum that a request states; `None` where it states none, where that which counts may be another
+    one that is none, and where one is no number, or less than `least`: that means no limit. `read`: the fields, as one
+    reads them whose parser lets the last of a name win."""
+    numbers = [whole_number(each.value) for each in found]
+    if not any(read) or any(number is None or number < least for number in numbers):
+        return None
+    return max(number for number in numbers if number is not None)
+
+
+Hook = Callable[[type, Any], Any]
+
+
+def read_request(body: bytes, shape: type[T], hook: Hook | None = None) -> T:
     """Decode only the fields of `shape` from a request body; raises the refusal `request_unreadable`."""
     try:
         try:
-            return msgspec.json.decode(body, type=shape)
+            return msgspec.json.decode(body, type=shape, dec_hook=hook)
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return msgspec.json.decode(tidied(body), type=shape)
+            return msgspec.json.decode(tidied(body), type=shape, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise Refusal("request_unreadable", f"The request body is not what this API takes: {error}.") from None
     except (ValueError, RecursionError):

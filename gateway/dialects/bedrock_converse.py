@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.call import Answer, Ask
 from gateway.dialects.anthropic_shapes import output_tokens_min
-from gateway.dialects.base import Dialect, Ending, may_cache, read_request, route
+from gateway.dialects.base import Dialect, Ending, Stated, maximum, may_cache, read_stating, refers, route
 from gateway.dialects.bedrock_shapes import ConverseEnding, fold_counts, model_of, refuse, reroute
 from gateway.dialects.openai_shapes import ticket_in
 from gateway.edits import capped
@@ -19,7 +19,7 @@ from gateway.reading import child, count, items, text
 
 
 class _Inference(msgspec.Struct, rename="camel"):
-    max_tokens: Any = None
+    max_tokens: Stated | None = None
 
 
 class _Tools(msgspec.Struct):
@@ -32,22 +32,25 @@ class _Request(msgspec.Struct, rename="camel"):
     tool_config: _Tools | None = None
     request_metadata: Any = None
     additional_model_request_fields: Any = None
+    service_tier: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
     tools = request.tool_config.tools if request.tool_config else None
-    maximum = count(request.inference_config.max_tokens) if request.inference_config else None
+    most = maximum(stated, request.inference_config.max_tokens if request.inference_config else None)
     more = child(request.additional_model_request_fields)
     return Ask(
         model=model_of(path),
         stream=path.endswith("-stream"),
-        max_output_tokens=maximum,
+        max_output_tokens=most,
+        service_tier=text(child(request.service_tier).get("type")),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if tools is None else len(tools),
         ticket=ticket_in(request.request_metadata),
         may_cache=may_cache(body, b"cachePoint"),
-        output_tokens_min=max(output_tokens_min(more.get(name), maximum) for name in ("thinking", "reasoning_config")),
+        output_tokens_min=max(output_tokens_min(more.get(name), most) for name in ("thinking", "reasoning_config")),
+        refers=refers(body, b'"source"'),
     )
 
 

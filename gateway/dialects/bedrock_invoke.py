@@ -17,11 +17,14 @@ from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
     Ending,
+    Stated,
     entries,
     excerpts,
     last_wins,
+    maximum,
     may_cache,
-    read_request,
+    read_stating,
+    refers,
     route,
 )
 from gateway.dialects.bedrock_shapes import ConverseEnding, fold_counts, model_of, refuse
@@ -52,16 +55,16 @@ MAXIMA: tuple[tuple[str, tuple[Names, ...]], ...] = (
 
 
 class _Config(msgspec.Struct):
-    max_tokens: Any = msgspec.field(name="maxTokens", default=None)
-    max_new_tokens: Any = None
-    max_token_count: Any = msgspec.field(name="maxTokenCount", default=None)
+    max_tokens: Stated | None = msgspec.field(name="maxTokens", default=None)
+    max_new_tokens: Stated | None = None
+    max_token_count: Stated | None = msgspec.field(name="maxTokenCount", default=None)
 
 
 class _Request(msgspec.Struct):
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_gen_len: Any = None
-    plain_max_tokens: Any = msgspec.field(name="maxTokens", default=None)
+    max_tokens: Stated | None = None
+    max_completion_tokens: Stated | None = None
+    max_gen_len: Stated | None = None
+    plain_max_tokens: Stated | None = msgspec.field(name="maxTokens", default=None)
     nova: _Config | None = msgspec.field(name="inferenceConfig", default=None)
     titan: _Config | None = msgspec.field(name="textGenerationConfig", default=None)
     thinking: Any = None
@@ -71,27 +74,27 @@ class _Request(msgspec.Struct):
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
     messages = entries(request.messages)
-    maximum = _maximum(request)
+    most = maximum(stated, *_maxima(request))
     return Ask(
         model=model_of(path),
         stream=path.endswith("-stream"),
-        max_output_tokens=maximum,
+        max_output_tokens=most,
         message_count=None if messages is None else len(messages),
         excerpts=excerpts(messages, request.system, output_format=request.output_config),
         may_cache=may_cache(body),
-        output_tokens_min=output_tokens_min(request.thinking, maximum),
+        output_tokens_min=output_tokens_min(request.thinking, most),
+        refers=refers(body, b'"source"', b'"images"'),
     )
 
 
-def _maximum(request: _Request) -> int | None:
+def _maxima(request: _Request) -> tuple[Stated | None, ...]:
     nova, titan = request.nova or _Config(), request.titan or _Config()
-    stated = (
+    return (
         request.max_tokens, request.max_completion_tokens, request.max_gen_len, request.plain_max_tokens,
         nova.max_tokens, nova.max_new_tokens, titan.max_token_count,
     )  # fmt: skip
-    return next((number for each in stated if (number := count(each))), None)
 
 
 def _vendor(path: str) -> tuple[str, tuple[Names, ...]] | None:

@@ -10,7 +10,19 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
-from gateway.dialects.base import Dialect, Ending, add_units, ends_with, last_wins, read_request, renamed_model, route
+from gateway.dialects.base import (
+    Dialect,
+    Ending,
+    Stated,
+    add_units,
+    ends_with,
+    last_wins,
+    maximum,
+    read_stating,
+    refers,
+    renamed_model,
+    route,
+)
 from gateway.dialects.openai_shapes import fold_usage, refuse
 from gateway.edits import capped
 from gateway.framing import Event
@@ -20,21 +32,24 @@ from gateway.reading import child, count, items, text
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
-    max_tokens: Any = None
+    max_tokens: Stated | None = None
     num_generations: Any = None
     messages: Any = None
     tools: Any = None
+    conversation_id: Any = None
+    connectors: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
     return Ask(
         model=text(request.model),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_tokens),
+        max_output_tokens=maximum(stated, request.max_tokens),
         message_count=len(request.messages) if isinstance(request.messages, list) else None,
         tool_count=len(request.tools) if isinstance(request.tools, list) else None,
         choices=count(request.num_generations) or 1,
+        refers=bool(request.conversation_id or request.connectors) or refers(body, b'"image_url"', b'"images"'),
     )
 
 

@@ -5,7 +5,7 @@ wins. A stream is SSE with `?alt=sse`, else one growing JSON array; it has no te
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,11 +16,15 @@ from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
     Ending,
+    Stated,
     add_units,
     entries,
     excerpts,
+    has_hosted,
     length_of,
-    read_request,
+    maximum,
+    read_stating,
+    refers,
     renamed_model,
     route,
 )
@@ -35,13 +39,15 @@ CODE_ASSIST = "v1internal"
 
 
 class _Config(msgspec.Struct, rename="camel"):
-    max_output_tokens: Any = None
+    max_output_tokens: Stated | None = None
+    snake_maximum: Stated | None = msgspec.field(name="max_output_tokens", default=None)
     candidate_count: Any = None
     schema: msgspec.Raw = msgspec.field(name="responseJsonSchema", default=NO_VALUE)
 
 
 class _SnakeConfig(msgspec.Struct):
-    max_output_tokens: Any = None
+    max_output_tokens: Stated | None = None
+    camel_maximum: Stated | None = msgspec.field(name="maxOutputTokens", default=None)
     candidate_count: Any = None
     schema: msgspec.Raw = msgspec.field(name="response_json_schema", default=NO_VALUE)
 
@@ -49,6 +55,14 @@ class _SnakeConfig(msgspec.Struct):
 class _Parameters(msgspec.Struct, rename="camel"):
     duration_seconds: Any = None
     sample_count: Any = None
+
+
+class _Wrapped(msgspec.Struct, rename="camel"):
+    """Code Assist's."""
+
+    generation_config: _Config | None = None
+    snake_config: _SnakeConfig | None = msgspec.field(name="generation_config", default=None)
+    cached_content: Any = None
 
 
 class _Request(msgspec.Struct, rename="camel"):
@@ -60,25 +74,47 @@ class _Request(msgspec.Struct, rename="camel"):
     generation_config: _Config | None = None
     snake_config: _SnakeConfig | None = msgspec.field(name="generation_config", default=None)
     model: str | None = None
+    cached_content: Any = None
+    snake_cached: Any = msgspec.field(name="cached_content", default=None)
+    service_tier: Any = None
+    snake_tier: Any = msgspec.field(name="service_tier", default=None)
+    request: _Wrapped | None = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
     model, _, verb = unquote(path.rpartition("/")[2]).partition(":")
     config, messages = request.generation_config or request.snake_config, entries(request.contents)
+    tools, within = entries(request.tools), request.request or _Wrapped()
     given = request.parameters or _Parameters()
     seconds = (count(given.duration_seconds) or 0) * (count(given.sample_count) or 1)
     return Ask(
         units={"video_seconds": float(seconds)} if seconds else {},
         model=text(request.model) if model == CODE_ASSIST else text(model),
         stream=verb.startswith("stream"),
-        max_output_tokens=count(config.max_output_tokens) if config else None,
+        max_output_tokens=maximum(stated, *_maxima(request), *_maxima(within), least=LEAST),
+        service_tier=text(request.service_tier) or text(request.snake_tier),
         message_count=length_of(request.contents) if messages is None else len(messages),
-        tool_count=length_of(request.tools),
+        tool_count=length_of(request.tools) if tools is None else len(tools),
         ticket=ticket_in(request.labels),
         excerpts=excerpts(messages, request.system_instruction, output_format=config.schema if config else NO_VALUE),
         choices=(count(config.candidate_count) if config else None) or 1,
+        refers=bool(request.cached_content or request.snake_cached or within.cached_content)
+        or has_hosted(tools, b"eclarations")
+        or refers(body, *MEDIA),
     )
+
+
+LEAST = 1
+"""0 means no limit."""
+MEDIA = (b'"inlineData"', b'"inline_data"', b'"fileData"', b'"file_data"')
+
+
+def _maxima(request: _Request | _Wrapped) -> Iterator[Stated | None]:
+    if request.generation_config is not None:
+        yield from (request.generation_config.max_output_tokens, request.generation_config.snake_maximum)
+    if request.snake_config is not None:
+        yield from (request.snake_config.max_output_tokens, request.snake_config.camel_maximum)
 
 
 GENERATES = re.compile(r"(?::|%3A)(?:generateContent|streamGenerateContent)$", re.IGNORECASE)
@@ -89,7 +125,7 @@ def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
     if not GENERATES.search(path.partition("?")[0]):
         return None
     within = (("request",),) if CODE_ASSIST in path else ()
-    return capped(body, tokens, *within, CONFIG, MAXIMUM)
+    return capped(body, tokens, *within, CONFIG, MAXIMUM, least=LEAST)
 
 
 MODEL_IN_PATH = re.compile(r"/models/([^/:]+?)(?=(?::|%3A)\w+$)", re.IGNORECASE)

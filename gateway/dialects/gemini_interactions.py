@@ -11,14 +11,24 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, add_units, last_wins, read_request, renamed_model, route
+from gateway.dialects.base import (
+    Dialect,
+    Stated,
+    add_units,
+    last_wins,
+    maximum,
+    read_stating,
+    refers,
+    renamed_model,
+    route,
+)
 from gateway.dialects.gemini_shapes import refuse
 from gateway.edits import capped
 from gateway.reading import child, count, items, text
 
 
 class _Config(msgspec.Struct):
-    max_output_tokens: Any = None
+    max_output_tokens: Stated | None = None
 
 
 class _Request(msgspec.Struct):
@@ -29,22 +39,33 @@ class _Request(msgspec.Struct):
     input: Any = None
     tools: Any = None
     generation_config: _Config | None = None
+    previous_interaction_id: Any = None
+    background: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
+    config = request.generation_config or _Config()
     return Ask(
         model=text(request.model) or text(request.agent),
         stream=bool(request.stream),
-        max_output_tokens=count(request.generation_config.max_output_tokens) if request.generation_config else None,
+        max_output_tokens=maximum(stated, config.max_output_tokens, least=LEAST),
         service_tier=text(request.service_tier),
         message_count=len(request.input) if isinstance(request.input, list) else 1,
         tool_count=len(request.tools) if isinstance(request.tools, list) else None,
+        is_tied=bool(request.background or request.previous_interaction_id),
+        refers=bool(request.agent or request.previous_interaction_id)
+        or any(child(tool).get("type") != "function" for tool in items(request.tools))
+        or refers(body, b'"mime_type"', b'"uri"'),
     )
 
 
+LEAST = 1
+"""0 means no limit."""
+
+
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
-    return capped(body, tokens, ("generation_config",), ("max_output_tokens",))
+    return capped(body, tokens, ("generation_config",), ("max_output_tokens",), least=LEAST)
 
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:

@@ -11,37 +11,55 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
-from gateway.dialects.base import Dialect, Ending, ends_with, last_wins, read_request, renamed_model, route
+from gateway.dialects.base import (
+    Dialect,
+    Ending,
+    Stated,
+    ends_with,
+    last_wins,
+    maximum,
+    read_stating,
+    refers,
+    renamed_model,
+    route,
+)
 from gateway.dialects.openai_shapes import refuse
 from gateway.edits import capped
 from gateway.framing import Event
-from gateway.reading import child, count, text
+from gateway.reading import text
+
+
+class _Options(msgspec.Struct):
+    num_predict: Stated | None = None
 
 
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     messages: Any = None
-    options: Any = None
+    options: _Options | None = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
+    options = request.options or _Options()
     streams = not path.endswith(("/embed", "/embeddings"))
     return Ask(
         model=text(request.model),
         stream=streams and request.stream is not False,
-        max_output_tokens=count(child(request.options).get("num_predict")) or None,
+        max_output_tokens=maximum(stated, options.num_predict, least=LEAST),
         message_count=len(request.messages) if isinstance(request.messages, list) else None,
+        refers=refers(body, b'"images"'),
     )
 
 
 WRITES = ("/chat", "/generate")
+LEAST = 1
+"""0 and less mean no limit."""
 
 
 def clamp(path: str, provider: str, body: bytes, tokens: int) -> bytes | None:
-    """0 and less mean no limit."""
-    return capped(body, tokens, ("options",), ("num_predict",), least=1) if ends_with(path, *WRITES) else None
+    return capped(body, tokens, ("options",), ("num_predict",), least=LEAST) if ends_with(path, *WRITES) else None
 
 
 def reroute(path: str, body: bytes, model: str) -> tuple[str, bytes] | None:

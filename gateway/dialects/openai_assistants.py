@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_request, route
+from gateway.dialects.base import Dialect, Stated, maximum, read_stating, route
 from gateway.dialects.openai_shapes import fold_usage, refuse, reroute, ticket_in
 from gateway.edits import capped
-from gateway.reading import child, count, text
+from gateway.reading import child, text
 
 UNDER_WAY = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
 
@@ -21,18 +21,19 @@ UNDER_WAY = frozenset({"queued", "in_progress", "requires_action", "cancelling"}
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
-    max_completion_tokens: Any = None
+    max_completion_tokens: Stated | None = None
     metadata: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
     return Ask(
         model=text(request.model),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_completion_tokens),
+        max_output_tokens=maximum(stated, request.max_completion_tokens),
         ticket=ticket_in(request.metadata),
         output_tokens_min=256,
+        refers=True,
     )
 
 

@@ -16,12 +16,17 @@ from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
     Ending,
+    Stated,
     add_units,
     ends_with,
     excerpts,
+    has_hosted,
     length_of,
+    maximum,
     may_cache,
     read_request,
+    read_stating,
+    refers,
     route,
 )
 from gateway.dialects.openai_shapes import (
@@ -41,14 +46,21 @@ from gateway.framing import Event, data_of
 from gateway.reading import child, count, items, text
 
 LIST_OF_PROMPTS = re.compile(rb'\[\s*["\[]')
+SEARCHES = re.compile(r"compound|sonar|search|:online")
+"""Models that read more than they are given."""
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
+
+
+class _Arguments(msgspec.Struct):
+    max_tokens: Stated | None = None
 
 
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
+    max_tokens: Stated | None = None
+    max_completion_tokens: Stated | None = None
+    completion_args: _Arguments | None = None
     service_tier: Any = None
     thinking: Any = None
     reasoning: Any = None
@@ -58,15 +70,20 @@ class _Request(msgspec.Struct):
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
+    web_search_options: Any = None
+    search_parameters: Any = None
+    plugins: Any = None
+    venice_parameters: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
-    maximum = count(request.max_completion_tokens) or count(request.max_tokens)
+    request, stated = read_stating(body, _Request)
+    within = request.completion_args or _Arguments()
+    most = maximum(stated, request.max_tokens, request.max_completion_tokens, within.max_tokens)
     return Ask(
         model=azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
-        max_output_tokens=maximum,
+        max_output_tokens=most,
         service_tier=text(request.service_tier),
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
@@ -74,15 +91,21 @@ def read_ask(path: str, body: bytes) -> Ask:
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
         may_cache=may_cache(body),
-        output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, maximum),
+        output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, most),
         choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(bytes(request.prompt)),
+        refers=bool(request.plugins or request.search_parameters or request.venice_parameters)
+        or request.web_search_options is not None
+        or "/conversations/" in path
+        or SEARCHES.search(request.model or "") is not None
+        or has_hosted(request.tools, b'"function"')
+        or refers(body, b'"image_url"', b'"file"'),
     )
 
 
-def _output_tokens_min(request: _Request, maximum: int | None) -> int:
+def _output_tokens_min(request: _Request, most: int | None) -> int:
     """Anthropic's own field, and OpenRouter's."""
-    reasoning = above(child(request.reasoning).get("max_tokens"), maximum)
-    return max(output_tokens_min(request.thinking, maximum), reasoning)
+    reasoning = above(child(request.reasoning).get("max_tokens"), most)
+    return max(output_tokens_min(request.thinking, most), reasoning)
 
 
 def _prompts(prompt: bytes) -> int:

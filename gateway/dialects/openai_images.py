@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import Answer, Ask
-from gateway.dialects.base import Dialect, read_form, route
+from gateway.dialects.base import Dialect, ends_with, read_form, route
 from gateway.dialects.openai_shapes import azure_deployment, fold_error, fold_usage, refuse
 from gateway.reading import child, items, text, whole_number
 
@@ -19,6 +19,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         model=azure_deployment(path) or text(form.get("model")) or DEFAULT_MODEL,
         stream=form.get("stream") in (True, "true"),
         units={"images": float(whole_number(form.get("n")) or 1)},
+        refers=ends_with(path, "/edits", "/variations"),
     )
 
 

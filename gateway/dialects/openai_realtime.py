@@ -26,7 +26,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     named = query.get("model", []) + query.get("deployment", [])
     if len(named) > 1:
         raise Refusal("request_unreadable", "The query names more than one model.")
-    return Ask(model=text(named[0]) if named else None, stream=True)
+    return Ask(model=text(named[0]) if named else None, stream=True, refers=True)
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:

@@ -18,14 +18,19 @@ from gateway.dialects.base import (
     Caller,
     Dialect,
     Ending,
+    Stated,
     Written,
     add_subpasses,
     add_units,
     ends_with,
     entries,
     excerpts,
+    has_hosted,
     last_wins,
+    maximum,
     read_request,
+    read_stating,
+    refers,
     route,
 )
 from gateway.dialects.openai_shapes import SESSION_KEYS, fold_usage, named, reroute, ticket_in, usage_of
@@ -47,22 +52,26 @@ DEFAULT_IMAGE_MODEL = "gpt-image-1"
 class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
-    max_output_tokens: Any = None
+    max_output_tokens: Stated | None = None
     service_tier: Any = None
     input: msgspec.Raw = msgspec.Raw(b"null")
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
     client_metadata: msgspec.Raw = NO_VALUE
     instructions: msgspec.Raw = NO_VALUE
+    previous_response_id: Any = None
+    conversation: Any = None
+    prompt: Any = None
+    background: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
     messages = entries(request.input)
     return Ask(
         model=text(request.model),
         stream=bool(request.stream),
-        max_output_tokens=count(request.max_output_tokens),
+        max_output_tokens=maximum(stated, request.max_output_tokens),
         service_tier=text(request.service_tier),
         message_count=1 if messages is None else len(messages),
         tool_count=None if request.tools is None else len(request.tools),
@@ -70,6 +79,10 @@ def read_ask(path: str, body: bytes) -> Ask:
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(messages, request.instructions, request.client_metadata),
         output_tokens_min=OUTPUT_TOKENS_MIN,
+        is_tied=bool(request.background or request.previous_response_id or request.conversation),
+        refers=bool(request.previous_response_id or request.conversation or request.prompt)
+        or has_hosted(request.tools, b'"function"')
+        or refers(body, b'"input_image"', b'"input_file"', b'"item_reference"'),
     )
 
 

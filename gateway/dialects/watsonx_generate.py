@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from gateway.call import Answer, Ask, Usage
-from gateway.dialects.base import Dialect, Ending, ends_with, read_request, renamed_model, route
+from gateway.dialects.base import Dialect, Ending, Stated, ends_with, maximum, read_stating, renamed_model, route
 from gateway.dialects.openai_shapes import refuse
 from gateway.edits import capped
 from gateway.framing import Event
-from gateway.reading import child, count, items, largest, text
+from gateway.reading import child, items, largest, text
 
 
 class _Parameters(msgspec.Struct):
-    max_new_tokens: Any = None
+    max_new_tokens: Stated | None = None
 
 
 class _Request(msgspec.Struct):
@@ -28,11 +28,12 @@ class _Request(msgspec.Struct):
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    request = read_request(body, _Request)
+    request, stated = read_stating(body, _Request)
+    parameters = request.parameters or _Parameters()
     return Ask(
         model=text(request.model_id),
         stream=path.endswith("_stream"),
-        max_output_tokens=count(request.parameters.max_new_tokens) if request.parameters else None,
+        max_output_tokens=maximum(stated, parameters.max_new_tokens),
     )
 
 

@@ -264,7 +264,7 @@ class PriceBook:
         cached_1h: bool = False,
     ) -> Worst | None:
         """The highest rates that a call with at most so much input can pay at a moment (seconds since the epoch, UTC),
-        before discounts; `None` when there are none."""
+        with surcharges and before discounts; `None` when there are none."""
         dearest: Worst | None = None
         for found in self._rate_sets_in(provider, model, at_seconds // 60, service_tier, region):
             for number, band in enumerate(found.bands):
@@ -275,7 +275,10 @@ class PriceBook:
                 else:
                     rates = self._worst(found, number, cached_1h)
                 dearest = rates if dearest is None else Worst(*map(max, dearest, rates))
-        return dearest
+        if dearest is None or not self.overrides.discounts:
+            return dearest
+        at = datetime.fromtimestamp(at_seconds, UTC)
+        return dearest.raised(self.overrides.discount(provider, (model,), at))
 
     def find(self, provider: str, model: str, at: datetime, *, service_tier: str | None = None) -> RateSet | None:
         """The rates a call of `model` would pay at a moment (UTC), before discounts; `None` when there are none."""

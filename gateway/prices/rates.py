@@ -211,6 +211,12 @@ class Worst(NamedTuple):
     fees: int
     """Of the call itself, and of the units that its request asks for."""
 
+    def raised(self, percent: Decimal | None) -> "Worst":
+        """With a surcharge: a negative discount. Others leave it as it is, since not all budgets count what is paid."""
+        if percent is None or percent >= 0:
+            return self
+        return Worst(*(_up(nano * (100 - percent) / 100) for nano in self))
+
 
 def worst(rates: Rates, units: Mapping[str, float], *, cached_1h: bool) -> Worst:
     """Token rates at their highest: each token may be fresh, or written to a cache (`cached_1h`: for an hour)."""
