@@ -447,7 +447,8 @@ async def test_a_revoked_key_stops_at_once(gateway: Running) -> None:
         assert response.status == 401
 
 
-async def test_a_key_that_is_revoked_while_its_body_comes_makes_no_call(gateway: Running) -> None:
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens"])
+async def test_a_key_that_is_revoked_while_its_body_comes_makes_no_call(gateway: Running, path: str) -> None:
     ring = Keys(gateway.dir)
 
     async def body() -> AsyncIterator[bytes]:
@@ -456,7 +457,7 @@ async def test_a_key_that_is_revoked_while_its_body_comes_makes_no_call(gateway:
         ring.revoke(ring.all()[0].created.key_id)
         yield b'"messages":[]}'
 
-    url, headers = gateway.url + "/v1/chat/completions", {"Authorization": f"Bearer {gateway.key}"}
+    url, headers = gateway.url + path, {"Authorization": f"Bearer {gateway.key}"}
     async with gateway.session.post(url, data=body(), headers=headers) as response:
         assert response.status == 401
     assert gateway.upstream.requests == []
