@@ -291,7 +291,8 @@ async def test_what_cannot_arrive_is_given_up_and_said_later(
     tmp_path: Path, receiver: FakeUpstream, status: int, tries: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 50 * HOUR_US
-    receiver.answer(whole(b"no_service", status, [("Location", "/elsewhere")]))
+    echo = b"Cannot POST /services/T0/B0/slacks-own-secret"
+    receiver.answer(whole(echo, status, [("Location", "/elsewhere")]))
     async with started(tmp_path, SLACK, lambda: now) as told:
         told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
         await until(lambda: results(told))
@@ -304,7 +305,7 @@ async def test_what_cannot_arrive_is_given_up_and_said_later(
         told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
     assert len(receiver.requests) == tries + 1
     assert results(told) == {"slack failed": 1.0, "slack delivered": 1.0}
-    assert f"did not reach slack: {status} no_service" in caplog.text
+    assert f"did not reach slack: {status}\n" in caplog.text
     assert "slacks-own-secret" not in caplog.text
 
 
@@ -500,11 +501,11 @@ async def tried(tmp_path: Path, section: str, *options: str) -> Any:
 
 
 async def test_each_channel_is_tried(tmp_path: Path, receiver: FakeUpstream) -> None:
-    receiver.answer(OK, whole(b"invalid\ntoken", 403))
+    receiver.answer(OK, whole(b"Cannot POST /hook", 403))
     section = f'slack = "env:SLACK_URL"\nwebhook = "{receiver.url}/hook"\nwebhook_secret = "env:WEBHOOK_SECRET"\n'
     done = await tried(tmp_path, section)
     assert done.exit_code == 1
-    assert done.stdout == "ok     log: written\nok     slack: 200 ok\nfailed webhook: 403 invalid token\n"
+    assert done.stdout == "ok     log: written\nok     slack: 200\nfailed webhook: 403\n"
     slack, hook = receiver.requests
     assert "This is a test of Outlay's notices" in json.loads(slack.body)["text"]
     assert json.loads(hook.body)["type"] == "test"
@@ -512,7 +513,7 @@ async def test_each_channel_is_tried(tmp_path: Path, receiver: FakeUpstream) -> 
     receiver.answer(OK)
     done = await tried(tmp_path, "slack = 'env:SLACK_URL'", "--json")
     assert done.exit_code == 0
-    assert json.loads(done.stdout)[1] == {"channel": "slack", "delivered": True, "detail": "200 ok"}
+    assert json.loads(done.stdout)[1] == {"channel": "slack", "delivered": True, "detail": "200"}
 
 
 async def test_a_channel_that_cannot_be_tried_is_told(tmp_path: Path, receiver: FakeUpstream) -> None:
