@@ -7,10 +7,13 @@ once it is delivered, and what keys usually spend.
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from gateway.config import AlertSettings
 from gateway.errors import UserError
 from gateway.ids import uuid7
 from gateway.ledger import now_us
-from gateway.oddities import HOUR_US, Fast, Runaway, Runaways, Spending, Velocity
+from gateway.oddities import HOUR_US, KEYS_MAX, Fast, Runaway, Runaways, Spending, Velocity
 from gateway.telemetry import Telemetry
 
 QUEUE_MAX = 1000
@@ -63,6 +66,9 @@ class Alerts:
     ) -> None:
         self._settings = settings
         self._file = folder / "alerts.json"
+        self._aside = folder / f"alerts.json.{secrets.token_hex(8)}"  # a pid is not one's own: in containers all are 1
+        self._writer = ThreadPoolExecutor(1, "alerts")
+        """One thread, so that what is written last is what was last."""
         self._telemetry = telemetry
         self._clock = clock
         self._waits = waits
@@ -174,7 +180,8 @@ class Alerts:
         await asyncio.gather(*self._workers, return_exceptions=True)
         if self._pending:
             log.error("%d notices could not be delivered before the end", len(self._pending))
-        self._write(self._state())
+        await self._save()
+        self._writer.shutdown()
         if self._session is not None:
             await self._session.close()
 
@@ -208,7 +215,7 @@ class Alerts:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await asyncio.to_thread(self._write, self._state())
+            await self._save()
             await asyncio.sleep(1)
 
     def _read(self) -> _State:
@@ -220,20 +227,40 @@ class Alerts:
             log.error("%s cannot be read, so some notices may come again: %s", self._file, type(error).__name__)
             return _State()
 
-    def _state(self) -> bytes:
+    async def _save(self) -> None:
+        """Copied here, encoded and written by the thread."""
         said = {key: until for key, until in self._said.items() if key not in self._pending}
-        return msgspec.json.encode(_State(said, dict(self._velocity.keys)))
+        state = _State(said, dict(self._velocity.keys))
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._write, state, self._clock())
 
-    def _write(self, state: bytes) -> None:
-        """By rename. Not synced: all that a crash can do is to have something said again."""
-        aside = self._file.with_name(f"alerts.json.{os.getpid()}")
+    def _write(self, state: _State, now: int) -> None:
+        """By rename, and with what other gateways have written. Not synced: all that a crash can do is to have
+        something said again."""
         try:
-            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(state)
-            aside.rename(self._file)
+            lock = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with os.fdopen(fd, "wb") as file:
+                    file.write(msgspec.json.encode(_merged(self._read(), state, now)))
+                self._aside.rename(self._file)
+            finally:
+                os.close(lock)
+                self._aside.unlink(missing_ok=True)
         except OSError as error:
             log.error("%s cannot be written, so some notices may come again: %s", self._file, error.strerror)
+
+
+def _merged(theirs: _State, ours: _State, now: int) -> _State:
+    """What several gateways know: of each notice the longest, of each key the latest. Ours is forgotten last."""
+    said, keys = dict(theirs.said), dict(theirs.keys)
+    for notice, until in ours.said.items():
+        said[notice] = max(until, said.pop(notice, 0))
+    for key, spending in ours.keys.items():
+        other = keys.pop(key, spending)
+        keys[key] = other if spending.hour < other.hour <= now // HOUR_US + 1 else spending
+    left = [(notice, until) for notice, until in said.items() if until > now]
+    return _State(dict(left[-SAID_MAX:]), dict(list(keys.items())[-KEYS_MAX:]))
 
 
 async def try_out(settings: AlertSettings) -> list[tuple[str, Outcome]]:

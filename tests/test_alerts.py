@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -389,6 +391,48 @@ async def test_what_was_said_is_on_the_disk_soon(tmp_path: Path, receiver: FakeU
         await until(
             lambda: file.exists() and json.loads(file.read_bytes())["said"] == {"slack budget_warn a": 99 * HOUR_US}
         )
+
+
+async def test_gateways_on_one_folder_keep_what_the_others_know(tmp_path: Path, receiver: FakeUpstream) -> None:
+    spent = {"list_cost_nano": NANO}
+    async with started(tmp_path, SLACK) as one, started(tmp_path, SLACK, lambda: 51 * HOUR_US) as other:
+        for told, subject, end in ((one, "both", 60), (other, "both", 70), (one, "ones", 80), (other, "others", 90)):
+            told.notice("budget_warn", subject, "x", until_us=end * HOUR_US)
+        one.finished(call(key_id="both", **spent))
+        one.finished(call(key_id="ones", **spent))
+        for _ in range(3):
+            other.finished(call(key_id="both", **spent))
+        await until(lambda: results(one) == results(other) == {"slack delivered": 2.0})
+        other.notice("budget_warn", "short", "x", until_us=51 * HOUR_US + 1)
+    kept = json.loads((tmp_path / "alerts.json").read_bytes())
+    assert {key.split()[-1]: end // HOUR_US for key, end in kept["said"].items() if not key.endswith("short")} == {
+        "both": 70, "ones": 80, "others": 90,
+    }  # fmt: skip
+    assert {key: (one["hour"], one["spent"] // NANO) for key, one in kept["keys"].items()} == {
+        "both": (51, 3), "ones": (50, 1),
+    }  # fmt: skip
+    async with started(tmp_path, SLACK, lambda: 95 * HOUR_US):
+        pass
+    assert json.loads((tmp_path / "alerts.json").read_bytes())["said"] == {}
+    assert sorted(os.listdir(tmp_path)) == ["alerts.json", "alerts.lock"]
+
+
+async def test_the_last_state_is_written_last(tmp_path: Path, receiver: FakeUpstream) -> None:
+    """The gateway ends while the write before waits for another gateway's lock."""
+    lock = os.open(tmp_path / "alerts.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    told = Alerts(SLACK, tmp_path, Telemetry(), clock=lambda: 50 * HOUR_US)
+    told.start()
+    told.finished(call(key_id="k", list_cost_nano=NANO))
+    await until(lambda: told._writer._threads)
+    for _ in range(4):
+        told.finished(call(key_id="k", list_cost_nano=NANO))
+    end = asyncio.create_task(told.stop())
+    await asyncio.sleep(0.1)
+    assert not end.done()
+    os.close(lock)
+    await end
+    assert json.loads((tmp_path / "alerts.json").read_bytes())["keys"]["k"]["spent"] == 5 * NANO
 
 
 async def test_what_is_remembered_of_notices_is_bounded(
