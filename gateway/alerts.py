@@ -33,6 +33,8 @@ from gateway.telemetry import Telemetry
 QUEUE_MAX = 1000
 """Notices that wait for one channel; more are dropped, and counted."""
 SAID_MAX = 20_000
+SAID_FOR_US = 400 * 24 * HOUR_US
+"""No period is that long: what was said until a later time was said when the clock was wrong, and does not count."""
 AGAIN_US = 10 * 60 * 1_000_000
 """What could not be delivered may be said again after this long, if it is still so."""
 WAITS = (1.0, 5.0, 30.0, 120.0)
@@ -91,7 +93,7 @@ class Alerts:
         notice = Notice(uuid7(now), kind, subject, message, now, fields)
         for name, queue in self._queues.items():
             key = f"{name} {kind} {subject}"
-            if self._said.get(key, 0) > now:
+            if _holds(self._said.get(key, 0), now):
                 continue
             try:
                 queue.put_nowait(notice)
@@ -150,7 +152,7 @@ class Alerts:
 
     def _forget(self, now: int) -> None:
         """What may be said again, and of the rest what was said first, down to three quarters."""
-        left = [(key, until) for key, until in self._said.items() if until > now]
+        left = [(key, until) for key, until in self._said.items() if _holds(until, now)]
         self._said = dict(left[-SAID_MAX * 3 // 4 :])
 
     # -- beside it ----------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ class Alerts:
         """Read what was said before, and begin to deliver."""
         state = self._read()
         now = self._clock()
-        self._said = {key: until for key, until in state.said.items() if until > now}
+        self._said = {key: until for key, until in state.said.items() if _holds(until, now)}
         self._velocity.keys = OrderedDict(state.keys)
         self._session = aiohttp.ClientSession()
         for name, channel in channels_of(self._settings, self._session):
@@ -251,15 +253,20 @@ class Alerts:
             log.error("%s cannot be written, so some notices may come again: %s", self._file, error.strerror)
 
 
+def _holds(until: int, now: int) -> bool:
+    return now < until <= now + SAID_FOR_US
+
+
 def _merged(theirs: _State, ours: _State, now: int) -> _State:
     """What several gateways know: of each notice the longest, of each key the latest. Ours is forgotten last."""
-    said, keys = dict(theirs.said), dict(theirs.keys)
+    said = {notice: until for notice, until in theirs.said.items() if _holds(until, now)}
+    keys = dict(theirs.keys)
     for notice, until in ours.said.items():
         said[notice] = max(until, said.pop(notice, 0))
     for key, spending in ours.keys.items():
         other = keys.pop(key, spending)
         keys[key] = other if spending.hour < other.hour <= now // HOUR_US + 1 else spending
-    left = [(notice, until) for notice, until in said.items() if until > now]
+    left = [(notice, until) for notice, until in said.items() if _holds(until, now)]
     return _State(dict(left[-SAID_MAX:]), dict(list(keys.items())[-KEYS_MAX:]))
 
 

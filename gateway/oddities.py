@@ -32,7 +32,7 @@ class Spending(msgspec.Struct, frozen=True):
     """In those before it in which there were calls, the latest last."""
 
     def plus(self, nano: int, hour: int) -> "Spending":
-        if hour > self.hour:
+        if hour != self.hour:  # also back: one moment of a wrong clock must not hold it up until then
             return Spending(hour, nano, [*self.before, self.spent][-HOURS_MAX:])
         return Spending(self.hour, self.spent + nano, self.before)
 
@@ -107,7 +107,7 @@ class Runaways:
         if call.task_id is None or call.operation == "batch" or not (self._calls or self._nano):
             return None
         task = self._tasks.get(call.task_id)
-        if task is None or now_us - task.since_us >= HOUR_US:
+        if task is None or not 0 <= now_us - task.since_us < HOUR_US:
             task = self._tasks[call.task_id] = _Task(now_us)
             if len(self._tasks) > TASKS_MAX:
                 self._tasks.popitem(last=False)

@@ -138,6 +138,21 @@ def test_a_task_runs_away_by_calls_or_by_money_within_an_hour() -> None:
     assert off.see(call(task_id="t", list_cost_nano=10**15), 0) is None
 
 
+def test_a_moment_in_the_future_silences_nothing() -> None:
+    velocity = Velocity(AlertSettings())
+    assert not any(hours(velocity, *[3] * 8))
+    now = 1_000_008 * HOUR_US
+    assert velocity.see(call(key_id="k", list_cost_nano=NANO), now + 9999 * HOUR_US) is None
+    assert velocity.see(call(key_id="k", list_cost_nano=14 * NANO), now) is None
+    assert velocity.see(call(key_id="k", list_cost_nano=NANO), now) == ("k", now, 15 * NANO, 3 * NANO)
+    runaways = Runaways(AlertSettings(runaway_calls=2))
+    assert runaways.see(call(task_id="t"), now + 9999 * HOUR_US) is None
+    assert runaways.see(call(task_id="t"), now) is None
+    found = runaways.see(call(task_id="t"), now + 1)
+    assert found is not None
+    assert (found.calls, found.since_us) == (2, now)
+
+
 # -- delivery ---------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +182,10 @@ async def started(
         yield told
     finally:
         await told.stop()
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -384,6 +403,25 @@ async def test_the_same_is_said_once(tmp_path: Path, receiver: FakeUpstream) -> 
     assert (tmp_path / "alerts.json").stat().st_mode & 0o777 == 0o600
 
 
+async def test_what_was_said_until_an_absurd_time_is_said_again(tmp_path: Path, receiver: FakeUpstream) -> None:
+    now = 99_999 * HOUR_US  # a wrong clock
+    async with started(tmp_path, SLACK, lambda: now) as told:
+        told.notice("budget_warn", "a", "wrong", until_us=now + HOUR_US)
+        await until(lambda: len(receiver.requests) == 1)
+        now = 50 * HOUR_US
+        told.notice("budget_warn", "a", "right", until_us=now + HOUR_US)
+        told.notice("budget_warn", "a", "twice", until_us=now + HOUR_US)
+    (tmp_path / "alerts.json").write_text(json.dumps({"said": {"slack budget_warn b": 99_999 * HOUR_US}}))
+    async with started(tmp_path, SLACK, lambda: now) as told:
+        told.notice("budget_warn", "b", "at once", until_us=now + 399 * 24 * HOUR_US)
+        told.notice("budget_warn", "b", "twice", until_us=now + 399 * 24 * HOUR_US)
+    texts = [json.loads(request.body)["text"] for request in receiver.requests]
+    assert texts == ["Outlay: wrong", "Outlay: right", "Outlay: at once"]
+    assert json.loads((tmp_path / "alerts.json").read_bytes())["said"] == {
+        "slack budget_warn b": now + 399 * 24 * HOUR_US
+    }
+
+
 async def test_what_was_said_is_on_the_disk_soon(tmp_path: Path, receiver: FakeUpstream) -> None:
     async with started(tmp_path, SLACK) as told:
         told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
@@ -414,7 +452,7 @@ async def test_gateways_on_one_folder_keep_what_the_others_know(tmp_path: Path, 
     async with started(tmp_path, SLACK, lambda: 95 * HOUR_US):
         pass
     assert json.loads((tmp_path / "alerts.json").read_bytes())["said"] == {}
-    assert sorted(os.listdir(tmp_path)) == ["alerts.json", "alerts.lock"]
+    assert files(tmp_path) == {"alerts.json", "alerts.lock"}
 
 
 async def test_the_last_state_is_written_last(tmp_path: Path, receiver: FakeUpstream) -> None:
