@@ -90,11 +90,11 @@ class Alerts:
         """Say something, unless the same kind was said of the same subject: before `until_us`, the end of the period
         that it is about, or within the last hour. It names no person and holds no secret."""
         now = self._clock()
+        if not (names := self._due(kind, subject, now)):
+            return
         notice = Notice(uuid7(now), kind, subject, message, now, fields)
-        for name, queue in self._queues.items():
-            key = f"{name} {kind} {subject}"
-            if _holds(self._said.get(key, 0), now):
-                continue
+        for name in names:
+            key, queue = f"{name} {kind} {subject}", self._queues[name]
             try:
                 queue.put_nowait(notice)
             except asyncio.QueueFull:
@@ -105,15 +105,20 @@ class Alerts:
         if len(self._said) > SAID_MAX:
             self._forget(now)
 
+    def _due(self, kind: Kind, subject: str, now: int) -> list[str]:
+        """The channels where it may be said."""
+        return [name for name in self._queues if not _holds(self._said.get(f"{name} {kind} {subject}", 0), now)]
+
     def finished(self, call: Call) -> None:
         """Take in a recorded call."""
         now = self._clock()
         if now // HOUR_US != self._hour:
             self._hour = now // HOUR_US
             self._changed.set()
-        if fast := self._velocity.see(call, now):
+        # Each call of what is odd comes by here: what was said already is not worded again.
+        if (fast := self._velocity.see(call, now)) and self._due("spend_velocity", fast.key_id, now):
             self._say_fast(fast, call)
-        if runaway := self._runaways.see(call, now):
+        if (runaway := self._runaways.see(call, now)) and self._due("runaway_task", runaway.task_id, now):
             self._say_runaway(runaway, call)
 
     def _say_fast(self, fast: Fast, call: Call) -> None:

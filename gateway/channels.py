@@ -68,10 +68,14 @@ class Slack:
         self._url = url
 
     async def send(self, notice: Notice) -> Outcome:
-        text = (
-            f"Outlay: {notice.message}".replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        )  # else <!here> calls all
+        text = _plain(f"Outlay: {notice.message}")
         return await _post(self._session, self._url, msgspec.json.encode({"text": text}), {})
+
+
+def _plain(text: str) -> str:
+    """Names in it come from clients: none may call anybody (`<!here>`, `@all`) or be an address to click on."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("@", "@\u200b").replace("://", ":\u200b//")
 
 
 class Webhook:

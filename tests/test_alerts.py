@@ -20,13 +20,16 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import alerts, channels, oddities
+from gateway import alerts, channels, oddities, scopes
 from gateway.alerts import Alerts
+from gateway.budget_notices import BudgetNotices
+from gateway.budgets import Account, Budget
 from gateway.call import NANO, Call
 from gateway.cli import outlay
 from gateway.config import AlertSettings
 from gateway.errors import UserError
 from gateway.oddities import HOUR_US, Runaways, Velocity
+from gateway.periods import FOREVER
 from gateway.telemetry import Telemetry
 from tests.conftest import Running, StartGateway
 from tests.fakes.upstream import CUT, FakeUpstream, Received, fake_upstream, whole
@@ -253,10 +256,13 @@ def test_signatures_are_those_of_the_standard() -> None:
 
 async def test_slack_gets_text_without_markup(tmp_path: Path, receiver: FakeUpstream) -> None:
     async with started(tmp_path, SLACK) as told:
-        told.notice("budget_exceeded", "t", "<!channel> & <@U1> spent it")
+        told.notice("budget_exceeded", "t", "<!channel> & <@U1> spent it, @all, see https://evil.example/@x")
     [request] = receiver.requests
     assert request.target == "/services/T0/B0/slacks-own-secret"
-    assert json.loads(request.body) == {"text": "Outlay: &lt;!channel&gt; &amp; &lt;@U1&gt; spent it"}
+    assert json.loads(request.body) == {
+        "text": "Outlay: &lt;!channel&gt; &amp; &lt;@\u200bU1&gt; spent it, @\u200ball, "
+        "see https:\u200b//evil.example/@\u200bx"
+    }
 
 
 async def test_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -621,6 +627,27 @@ def test_check_names_what_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [line for line in done.output.splitlines() if "alerts" in line] == [
         "note   alerts: env:NOT_SET_ANYWHERE is not set: no notices go there"
     ]
+
+
+def test_every_field_of_a_budgets_notice_is_in_the_docs() -> None:
+    said: list[str] = []
+    notices = BudgetNotices(lambda *_, until_us, **fields: said.extend(fields), str)
+    notices.refused(Account(Budget("b", scopes.parse("team:pay"), NANO), "", FOREVER), 0)
+    section = PAGE.partition("Of a budget (`budget_…`):")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `data\.(\w+)` \|", section, re.MULTILINE) == said
+
+
+async def test_what_was_said_costs_nothing_to_say_again(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(tmp_path, webhook(receiver)) as told:
+        written: list[str] = []
+        monkeypatch.setattr(alerts, "_time", lambda us: written.append("text") or "then")
+        monkeypatch.setattr(alerts, "uuid7", lambda us: written.append("id") or "n")
+        for _ in range(AlertSettings().runaway_calls + 50):
+            told.finished(call(key_id="k", task_id="t"))
+    assert written == ["text", "id"]
+    assert len(receiver.requests) == 1
 
 
 def test_every_setting_and_kind_is_in_the_docs() -> None:
