@@ -41,7 +41,7 @@ class Admitted(msgspec.Struct):
 
 
 class Asking(msgspec.Struct, frozen=True):
-    """What admission has to know of a asking."""
+    """What admission has to know of a request."""
 
     dialect: Dialect | None
     ask: Ask
@@ -210,8 +210,14 @@ class Admission:
         model = next((m for charge in hard(charges) if (m := charge.account.budget.reroute_to)), None)
         if model is None or model == call.request_model or not asking.may_use(model):
             return None
-        if (changed := asking.for_model(model)) is not None:
-            call.request_model, call.budget_action = model, "rerouted"
+        changed, asked = asking.for_model(model), call.request_model
+        if changed is None:
+            return None
+        call.request_model = model
+        if self._estimate(call, changed) is None:  # what it costs, nobody knows
+            call.request_model = asked
+            return None
+        call.budget_action = "rerouted"
         return changed
 
     def _soft_action(self, charges: Sequence[Charge], quote: Quote) -> BudgetAction:
@@ -305,7 +311,7 @@ class Admission:
         for charge in hold.charges:
             account = charge.account
             if cost and account.spent >= account.notice_from:
-                self._notices.posted(account, account.spent - charge.part(cost), self._clock())
+                self._notices.look(account, self._clock())
             if self._waiting:
                 self._wake(account)
 

@@ -102,7 +102,13 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
         control = Control(ledger.dir)
         balances = Balances(
-            ledger.dir, budget_file(config), admission.budgets, gateway_id, (control, ledger), admission.wake_all
+            ledger.dir,
+            budget_file(config),
+            admission.budgets,
+            gateway_id,
+            (control, ledger),
+            admission.wake_all,
+            notices.look,
         )
         balances.start()
         ledger.checkpoint = balances.checkpoint

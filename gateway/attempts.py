@@ -74,7 +74,7 @@ class Attempts:
         self.current = await self._open_attempt(name, call)
         self._number += 1
         self._telemetry.attempted(self._number, self._plan.asked, name)
-        model = self.current.open_call.call.request_model or ""
+        model = self._template.request_model or ""  # as it was asked for: a budget may have put in another one
         entry = self._breakers.enter(name, model, time.monotonic())
         self.current.sent.add_done_callback(
             lambda sent: self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())

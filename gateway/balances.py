@@ -28,6 +28,7 @@ ROUND_SECONDS = 1.0
 ASK_SECONDS = 600.0
 """Between two questions for the ledger's sums, when nothing else calls for one."""
 ANSWER_SECONDS = 60.0
+LOOK_SECONDS, LOOKED_AT_A_TIME = 30.0, 500
 AGAIN_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 """After a question that got no answer: the control plane may be starting."""
@@ -61,11 +62,12 @@ class Balances:
         gateway_id: str = "",
         ask_from: tuple[Control, Ledger] | None = None,
         on_change: Callable[[], None] = lambda: None,
+        look: Callable[[Account, int], None] = lambda account, at_us: None,
         clock: Callable[[], int] = now_us,
     ) -> None:
         """`gateway_id`: whose own calls are posted without the journal. `ask_from`: who knows the ledger's sums, and
         when it was written to.
-        `on_change` is called when limits or balances have changed."""
+        `on_change` is called when limits or balances have changed, `look` with each account now and then."""
         self._journal = data_dir / "journal"
         self._checkpoint = data_dir / BALANCES
         self._file = file
@@ -74,6 +76,7 @@ class Balances:
         self._latest_us = 0
         """The latest moment at which others booked."""
         self._on_change = on_change
+        self._look = look
         self._gateway_id = gateway_id
         self._clock = clock
         self._through: dict[str, int] = {}
@@ -82,6 +85,7 @@ class Balances:
         """By call_id: what other gateways hold for calls that run, as their open records say."""
         self._problem: str | None = None
         self._asks_at = 0.0
+        self._looks_at = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -118,10 +122,22 @@ class Balances:
                     # A new budget asks twice: what ran when it was made is booked by then.
                     self._asks_at = loop.time() + (AGAIN_SECONDS if is_new else ASK_SECONDS)
                     self._asking = asyncio.create_task(self._ask(), name="balances")
+                if loop.time() >= self._looks_at:
+                    self._looks_at = loop.time() + LOOK_SECONDS
+                    await self._look_over()
                 await asyncio.sleep(ROUND_SECONDS)
         finally:
             if self._asking is not None:
                 self._asking.cancel()
+
+    async def _look_over(self) -> None:
+        """Whatever changed a balance or a limit, and whoever missed it."""
+        for number, account in enumerate(list(self._budgets.accounts())):
+            account.expire(now := self._clock())
+            if account.spent and account.period.has(now):
+                self._look(account, now)
+            if number % LOOKED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
 
     def refresh(self) -> bool:
         """Put the budgets in force that are written down now. True when there are new ones."""

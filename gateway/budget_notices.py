@@ -6,8 +6,10 @@ from zoneinfo import ZoneInfo
 
 from gateway import money
 from gateway.budgets import Account
-from gateway.periods import Period
+from gateway.periods import ROLLING_US, Period
 from gateway.scopes import Scope
+
+FOR_GOOD_US = 366 * ROLLING_US
 
 
 class BudgetNotices:
@@ -18,23 +20,25 @@ class BudgetNotices:
         self._notice = notice
         self._pseudonym = pseudonym
 
-    def posted(self, account: Account, before: int, at_us: int) -> None:
-        """An account had spent `before`, and has what it has now."""
+    def look(self, account: Account, at_us: int) -> None:
+        """Say whatever is so now; what was said already is not said again (`Alerts.notice`)."""
         budget, spent, limit = account.budget, account.spent, account.limit(at_us)
         marks = [(fraction, int(fraction * limit)) for fraction in budget.warn_at]
         for fraction, mark in marks:
-            if before < mark <= spent:
+            if mark <= spent:
                 self._say("budget_warn", account, at_us, f" {fraction:g}", f"has reached {fraction:.0%} of its limit")
-        if before <= limit < spent and budget.is_hard:
+        if limit < spent and budget.is_hard:
             self._say("budget_overshoot", account, at_us, "", f"is overrun by {money.short(spent - limit)}")
-        if before < limit <= spent:
+        if limit <= spent:
             self._say("budget_exceeded", account, at_us, "", "is used up")
-        ahead = [mark for _, mark in (*marks, (1, limit)) if mark > spent]
-        account.notice_from = min(ahead, default=0)
+        account.notice_from = min((mark for _, mark in (*marks, (1, limit), (1, limit + 1)) if mark > spent), default=0)
 
     def refused(self, account: Account, at_us: int) -> None:
         """A call was refused for an account's sake."""
-        self._say("budget_exceeded", account, at_us, "", "is used up, and calls are refused")
+        if account.spent >= account.limit(at_us):
+            self._say("budget_exceeded", account, at_us, "", "is used up, and calls are refused")
+        else:
+            self._say("budget_exceeded", account, at_us, " room", "has no room for a call, which was refused")
 
     def _say(self, kind: str, account: Account, at_us: int, detail: str, says: str) -> None:
         budget, limit = account.budget, account.limit(at_us)
@@ -47,7 +51,7 @@ class BudgetNotices:
             f"The budget {budget.name} ({scope}, {per(budget.period)}) {says}: "
             f"{money.short(account.spent)} of {money.short(limit)} spent. `outlay budgets show {budget.name}` tells "
             f"more, `outlay budgets raise {budget.name}` gives it more for a time.",
-            until_us=account.frees_at(at_us),
+            until_us=account.period.end_us or at_us + (ROLLING_US if account.window is not None else FOR_GOOD_US),
             budget=budget.name,
             scope=scope,
             value=value,

@@ -91,6 +91,8 @@ class Ask(msgspec.Struct, frozen=True):
     reports nothing."""
     output_tokens_min: int = 1
     """With a smaller maximum the provider rejects the request (its thinking budget must fit, …)."""
+    is_tied: bool = False
+    """Another upstream cannot serve it: it goes on from an answer that is kept there, or its own is asked for later."""
     choices: int = 1
     """So many outputs are asked for, each of them up to the maximum."""
     may_cache: Literal["5m", "1h"] | None = None

@@ -251,7 +251,7 @@ class Proxy:
                 return Attempt(open_call, asyncio.ensure_future(sending), asked_for_usage is not None)
 
             places = [asked_at]
-            if credential is not None and call.operation not in KEPT_BY_PROVIDERS:
+            if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
                 places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
             attempts = Attempts(
                 call, self._plan(places, ask), open_attempt, self._as_whole, self._books, self._breakers,
@@ -447,7 +447,6 @@ class Proxy:
     async def _refused(self, refusal: Refusal, call: Call, dialect: Dialect | None) -> web.Response:
         """Record a refusal of a known caller (strangers are only counted) and write it."""
         self._telemetry.refusals.labels(refusal.code).inc()
-        self._limits.take_back(call)
         known = call.key_id is not None or self._config.auth.mode == "open"
         response = refusal_response(refusal, dialect, call)
         if known and self._ledger.failure is None:

@@ -161,7 +161,11 @@ class Session:
             call = msgspec.structs.replace(self._call, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
             call.session_id = call.session_id or self._call.call_id
             admitted = self._admission.admit_now(call, self._ask, self._region)
-            self._open = self._books.open(call, self._dialect, self._ask, b"", self._region, admitted)
+            try:
+                self._open = self._books.open(call, self._dialect, self._ask, b"", self._region, admitted)
+            except BaseException:
+                self._admission.void(call, admitted)
+                raise
             self._open.answered(101, {})
             self._open.free_without_usage = True
             answer = self._open.meter.answer

@@ -58,7 +58,8 @@ class Plan:
             return "pass"
         settings = self._upstreams[self.upstream]
         may_repeat = not outcome.was_sent or outcome.status in settings.retry_statuses
-        may_move = may_repeat or (outcome.status is not None and self.upstream != self.asked)
+        bills_nothing = outcome.status is not None and 400 <= outcome.status < 500 and outcome.status != 408
+        may_move = may_repeat or (bills_nothing and self.upstream != self.asked)
         if may_repeat and self._retries < settings.retries and outcome.headers.get("x-should-retry") != "false":
             wait = (retry_after(outcome.headers) or 0.0) + chance * min(
                 MOST_SECONDS, math.ldexp(BASE_SECONDS, self._retries)
@@ -85,7 +86,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         # By the provider's own clock, which need not be ours.
         wait = email.utils.parsedate_to_datetime(told) - email.utils.parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())
 

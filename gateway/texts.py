@@ -22,9 +22,11 @@ class Read(msgspec.Struct):
     """Images, files, sounds: by value or by reference."""
     images: int = 0
     """Those of them that are sure to be images: what they cost does not follow from their bytes."""
+    files: list[int] = []
+    """The bytes of each of the others."""
     opaque_bytes: int = 0
-    """What is no text, or is left out here, and may be read all the same, with at most a token per byte: other
-    attachments, blobs, hidden reasoning, names and numbers in fields that nobody knows."""
+    """What is no text, or is left out here, and may be read all the same, with at most a token per byte: hidden
+    reasoning, base64 in a tool's answer, names and numbers in fields that nobody knows."""
     token_ids: int = 0
     """Input that was sent as token ids already."""
     has_tools: bool = False
@@ -87,7 +89,7 @@ def read_by_model(body: bytes) -> Read:
         if isinstance(value, str):
             if BLOB.match(value):
                 found.attachments += 1
-                found.opaque_bytes += size_of(value)
+                found.files.append(size_of(value))
             elif value:
                 found.parts.append(value)
         elif isinstance(value, list):
@@ -129,7 +131,7 @@ def _taken(found: Read, parent: dict[str, Any], name: str, value: Any) -> bool:
             if _is_image(parent, name, each):
                 found.images += 1
             else:
-                found.opaque_bytes += len(msgspec.json.encode(each))
+                found.files.append(len(msgspec.json.encode(each)))
         return True
     if name in TOOLS or (name in RENDERED and isinstance(value, dict)):
         found.has_tools = found.has_tools or name in TOOLS

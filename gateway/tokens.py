@@ -214,15 +214,15 @@ def most_estimate(found: Read, family: Family, correction: float = 1.0, ranks: P
     digits = sum(part.count(digit) for part in found.parts for digit in DIGITS)
     foreign = size - sum(map(len, found.parts))
     tokens = count(found.parts, ranks) * family.factor * MARGIN + found.token_ids
-    return math.ceil(tokens * max(1.0, correction) + digits + foreign / 2) + found.opaque_bytes
+    return math.ceil(tokens * max(1.0, correction) + digits + foreign / 2) + found.opaque_bytes + sum(found.files)
 
 
 def overhead(found: Read, family: Family, model: str | None) -> int:
     """The most tokens that no byte of a request stands for."""
     image = SCALED_IMAGE_TOKENS_MAX if SCALED_IMAGES.search(model or "") else IMAGE_TOKENS_MAX
-    files = (found.attachments - found.images) * ATTACHMENT_TOKENS
+    files = sum(max(0, round(ATTACHMENT_TOKENS * CORRECTION_MAX) - size) for size in found.files)
     template = found.messages * MESSAGE_TOKENS + family.request + family.tools * found.has_tools
-    return found.images * image + round((files + template) * CORRECTION_MAX) + MARGIN_TOKENS
+    return found.images * image + files + round(template * CORRECTION_MAX) + MARGIN_TOKENS
 
 
 def answer_estimate(found: Written, family: Family, ranks: Path = RANKS) -> int:

@@ -287,10 +287,10 @@ async def test_a_budget_says_when_it_is_used_up(
     model.wants = lambda body: 900
     async with budgeted(b=limit("0.01", warn_at=(0.5,))) as running:
         assert [(await send(running, ask("gpt-4.1")))[0] for _ in range(3)] == [200, 400, 400]
-        while "is used up" not in caplog.text:
+        while "has no room for a call" not in caplog.text:
             await asyncio.sleep(0.01)
     assert caplog.text.count("has reached 50% of its limit") == 1
-    assert caplog.text.count("is used up, and calls are refused") == 1
+    assert caplog.text.count("has no room for a call") == 1
 
 
 # -- every way that a call can end ----------------------------------------------------------------------------------

@@ -23,14 +23,15 @@ class Said:
         self.watch = BudgetNotices(self._keep, lambda name: str(len(name)))
 
     def _keep(self, kind: str, subject: str, message: str, **more: Any) -> None:
-        self.notices.append((kind, subject, message, more))
+        if (kind, subject) not in {each[:2] for each in self.notices}:  # as `Alerts` does
+            self.notices.append((kind, subject, message, more))
 
     def post(self, usd: float) -> list[str]:
         """The kinds of notice that a post of so many dollars brings."""
-        had, before = len(self.notices), self.account.spent
+        had = len(self.notices)
         self.account.post(int(usd * NANO), NOON)
         if self.account.spent >= self.account.notice_from:
-            self.watch.posted(self.account, before, NOON)
+            self.watch.look(self.account, NOON)
         return [kind for kind, *_ in self.notices[had:]]
 
 
@@ -78,5 +79,21 @@ def test_a_refusal_is_said() -> None:
     account = Account(Budget("b", scopes.parse("org"), 0), "", FOREVER)
     said = Said()
     said.watch.refused(account, NOON)
-    assert said.notices[0][0] == "budget_exceeded"
-    assert "calls are refused" in said.notices[0][2]
+    account = Account(Budget("b", scopes.parse("org"), NANO), "", FOREVER)
+    said.watch.refused(account, NOON)
+    account.spent = NANO
+    said.watch.refused(account, NOON)
+    says = ("is used up, and calls are refused", "has no room for a call", "is used up, and calls are refused")
+    for (kind, _, message, _), part in zip(said.notices, says, strict=True):
+        assert kind == "budget_exceeded"
+        assert part in message
+
+
+def test_what_became_so_without_a_post_is_said_at_the_next_look() -> None:
+    said = Said()
+    assert said.post(60) == ["budget_warn"]
+    said.account.budget = Budget("b", scopes.parse("team:pay"), 50 * NANO, warn_at=(0.5, 0.8))
+    said.watch.look(said.account, NOON)
+    assert [kind for kind, *_ in said.notices[1:]] == [
+        "budget_warn", "budget_warn", "budget_overshoot", "budget_exceeded",
+    ]  # fmt: skip

@@ -50,7 +50,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         ticket=ticket_in(request.request_metadata),
         may_cache=may_cache(body, b"cachePoint"),
         output_tokens_min=max(output_tokens_min(more.get(name), most) for name in ("thinking", "reasoning_config")),
-        refers=refers(body, b'"source"', b'"systemTool"'),
+        refers=refers(body, b'"source"'),
     )
 
 

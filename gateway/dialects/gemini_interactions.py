@@ -40,6 +40,7 @@ class _Request(msgspec.Struct):
     tools: Any = None
     generation_config: _Config | None = None
     previous_interaction_id: Any = None
+    background: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -52,6 +53,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         service_tier=text(request.service_tier),
         message_count=len(request.input) if isinstance(request.input, list) else 1,
         tool_count=len(request.tools) if isinstance(request.tools, list) else None,
+        is_tied=bool(request.background or request.previous_interaction_id),
         refers=bool(request.agent or request.previous_interaction_id)
         or any(child(tool).get("type") != "function" for tool in items(request.tools))
         or refers(body, b'"mime_type"', b'"uri"'),

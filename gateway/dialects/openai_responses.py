@@ -62,6 +62,7 @@ class _Request(msgspec.Struct):
     previous_response_id: Any = None
     conversation: Any = None
     prompt: Any = None
+    background: Any = None
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -78,6 +79,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(messages, request.instructions, request.client_metadata),
         output_tokens_min=OUTPUT_TOKENS_MIN,
+        is_tied=bool(request.background or request.previous_response_id or request.conversation),
         refers=bool(request.previous_response_id or request.conversation or request.prompt)
         or has_hosted(request.tools, b'"function"')
         or refers(body, b'"input_image"', b'"input_file"', b'"item_reference"'),
