@@ -127,12 +127,18 @@ class KeysApi:
         _may_make(issuer, wanted, expires_at)
         if expires_at is not None and expires_at <= time.time():
             raise _not_possible("expires_at is over")
+        if expires_at is not None and expires_at > keys.MOMENT_MAX:
+            raise _not_possible("expires_at is after the year 9999, in UTC")
         if wanted.ticket is not None and not self._tickets.keys().named(wanted.ticket).tickets:
             raise _not_possible("ticket must be one like PAY-123 or acme/shop#45, of a known project")
         if wanted.kind == "claims" and any(
             grant[field] for field in grant if field not in ("team_id", "user_id", "name")
         ):
             raise _not_possible("a claim key takes only team_id, user_id, name and expires_at")
+        if wanted.kind == "claims" and issuer.user_id is not None:
+            raise Refusal(
+                "forbidden", "Outlay: a claim key signs for all calls of a team: a key bound to a user makes none."
+            )
         make = self._ring.create_claim_key if wanted.kind == "claims" else self._ring.create
         event, secret = await _changed(lambda: make(_name(issuer), expires_at=expires_at, **grant))
         return _more(MadeKey, _shown(issuer, self._ring.one(event.key_id)), secret=secret)
@@ -177,9 +183,7 @@ def _may_make(issuer: Principal, grant: Grant, expires_at: int | None) -> None:
     """Raises the refusal `forbidden` for a key that may more than its issuer."""
     demand = grants.excess(issuer, grant)
     if demand is None and grants.outlives(issuer, expires_at):
-        demand = (
-            f"expires_at must be no later than {datetime.fromtimestamp(issuer.expires_at or 0, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        )
+        demand = f"expires_at must be no later than {keys.moment(issuer.expires_at or 0):%Y-%m-%dT%H:%M:%SZ}"
     if demand is not None:
         raise Refusal("forbidden", f"Outlay: a key never has more than its issuer: {demand}.")
 

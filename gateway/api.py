@@ -4,13 +4,14 @@ Nothing here is by person, and nothing lists tasks or tickets: they are asked fo
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from gateway import keys
 from gateway.budgets_api import OwnBudget
 from gateway.call import Principal, Role, TicketPolicy, TicketState
 from gateway.control import ID, AwayError, Control
@@ -152,7 +153,7 @@ class Api:
         told = Me(
             key_id=principal.key_id, user_id=principal.user_id, team_id=principal.team_id, ticket=principal.ticket,
             purpose=principal.purpose, models=principal.models, upstreams=principal.upstreams,
-            expires_at=None if ends is None else datetime.fromtimestamp(ends, UTC), role=principal.role,
+            expires_at=None if ends is None else keys.moment(ends), role=principal.role,
             ticket_policy=self._tickets.policy_of(principal), spend=spend, budgets=self._budgets(principal),
         )  # fmt: skip
         if query.branch is not None:

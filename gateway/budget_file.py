@@ -5,15 +5,11 @@ A change of either file is in force within a second, without a restart. A `budge
 nothing, and says why in the log.
 """
 
-import contextlib
 import difflib
-import fcntl
-import logging
-import os
 import re
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,17 +18,21 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from gateway import lines
 from gateway.budgets import Budget, Mode, Raise
 from gateway.call import NANO
 from gateway.errors import UserError
 from gateway.periods import Period
-from gateway.scopes import parse
+from gateway.scopes import VALUE_MAX, parse
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MODEL = re.compile(r"[\x21-\x7e]{1,200}")
 LIMIT_USD_MAX = 999_999_999
-
-log = logging.getLogger("outlay")
+OWNER_MAX = 200
+REASON_MAX = 500
+UNTIL_MAX = 253_402_300_799
+"""The last second of the year 9999, UTC: later ones have no calendar."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _help(text: str, **limits: Any) -> Meta:
@@ -78,11 +78,39 @@ class BudgetEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     value: str | None = None
 
 
+class UnreadableError(UserError):
+    """A file of budgets cannot be read, so that nobody knows what is in force."""
+
+
+class NoSuchBudgetError(UserError):
+    """There is no budget of this name."""
+
+
+class WrittenError(UserError):
+    """The budget stands in a settings file, which alone can change it."""
+
+
 def nano(usd: Decimal) -> int:
     """Whole nano-USD. Raises `UserError` for what is no amount of money."""
-    if not usd.is_finite() or not 0 <= usd <= LIMIT_USD_MAX or usd * NANO != int(usd * NANO):
-        raise UserError(f"{usd} is no limit: write US dollars from 0 to {LIMIT_USD_MAX:,}, with at most nine decimals")
-    return int(usd * NANO)
+    negative, digits, exponent = usd.as_tuple()
+    shown = "".join(map(str, digits)).rstrip("0")
+    if not shown and isinstance(exponent, int):
+        return 0
+    if isinstance(exponent, int) and not negative:
+        zeros = exponent + len(digits) - len(shown) + 9
+        # Compared before they are written out: an exponent may have a billion zeros.
+        if zeros >= 0 and len(shown) + zeros <= len(str(LIMIT_USD_MAX * NANO)):
+            found = int(shown + "0" * zeros)
+            if found <= LIMIT_USD_MAX * NANO:
+                return found
+    raise UserError(
+        f"{str(usd)[:60]} is no limit: write US dollars from 0 to {LIMIT_USD_MAX:,}, with at most nine decimals"
+    )
+
+
+def _check_text(what: str, value: str, longest: int) -> None:
+    if not 0 < len(value) <= longest or CONTROL.search(value):
+        raise UserError(f"{what} has 1 to {longest} characters, and no control characters")
 
 
 def budget_of(name: str, table: BudgetTable, raises: tuple[Raise, ...] = ()) -> Budget:
@@ -96,6 +124,8 @@ def budget_of(name: str, table: BudgetTable, raises: tuple[Raise, ...] = ()) -> 
         raise UserError(f"budget {name}: on_exceed is block, stop_stream, reroute:MODEL or warn")
     if any(not 0 < fraction <= 1 for fraction in table.warn_at):
         raise UserError(f"budget {name}: warn_at has fractions of the limit, above 0 and at most 1, as in [0.5, 0.8]")
+    if table.owner is not None:
+        _check_text(f"budget {name}: owner", table.owner, OWNER_MAX)
     try:
         scope = parse(table.scope)
     except UserError as error:
@@ -172,9 +202,12 @@ class BudgetFile:
         self._written: frozenset[str] = frozenset()
 
     def all(self) -> list[Budget]:
-        """What is in force, by name. Raises `UserError` for a `budgets.toml` that cannot be read."""
+        """What is in force, by name. Raises `UnreadableError`."""
         if (seen := (_stat(self._file), self._toml and _stat(self._toml))) != self._seen:
-            self._budgets = self._read()
+            try:
+                self._budgets = self._read()
+            except UserError as error:
+                raise UnreadableError(str(error)) from None
             self._seen = seen
         return self._budgets
 
@@ -195,89 +228,129 @@ class BudgetFile:
         self._written = frozenset(tables)
         raises: dict[str, list[Raise]] = {}
         for event in self.events():
+            if event.event == "remove":
+                raises.pop(event.name, None)
             if event.event == "raise" and event.amount_usd is not None and event.until is not None:
-                raises.setdefault(event.name, []).append(_raise_of(event, nano(event.amount_usd), event.until))
+                if event.name in tables:  # else it was for a budget that is no more
+                    raises.setdefault(event.name, []).append(_raise_of(event, nano(event.amount_usd), event.until))
             elif event.name in self._written:
                 continue  # written into a file since, which counts
             elif event.event == "set" and event.budget is not None:
                 tables[event.name] = event.budget
             elif event.event == "remove":
                 tables.pop(event.name, None)
-                raises.pop(event.name, None)
         return [budget_of(name, tables[name], tuple(raises.get(name, ()))) for name in sorted(tables)]
 
     def events(self) -> Iterator[BudgetEvent]:
-        """The audit trail, oldest first."""
+        """The audit trail, oldest first. Raises `UnreadableError` at a line of another version: nobody knows then what
+        is in force."""
         try:
-            lines = self._file.read_bytes().splitlines()
+            content = self._file.read_bytes()
         except FileNotFoundError:
             return
-        for line in lines:
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # torn by a crash: never reported done
-                yield msgspec.json.decode(line, type=BudgetEvent)
+        except OSError as error:
+            raise UnreadableError(f"{self._file}: cannot be read: {error.strerror}") from None
+        for number, line in enumerate(content.split(b"\n"), 1):
+            try:
+                event = lines.read(line, BudgetEvent)
+            except ValueError as error:
+                raise UnreadableError(f"{self._file}: line {number} {error}") from None
+            if event is None:
+                continue
+            is_raise = event.amount_usd is not None and event.until is not None
+            if (event.event == "set" and event.budget is None) or (event.event == "raise" and not is_raise):
+                raise UnreadableError(f"{self._file}: line {number} says too little")
+            yield event
 
-    # -- changes ------------------------------------------------------------------------------------------------
+    # -- changes: each is decided while no other can be written ---------------------------------------------------
 
-    def set(self, name: str, table: BudgetTable, by: str) -> Budget:
-        """Make a budget, or change one: what it has spent stays, unless scope or period change."""
-        self._must_not_be_written(name)
-        budget_of(name, table)
-        self._append(BudgetEvent("set", name, _now(), by, budget=table))
-        return self._there(name)
+    def set(
+        self, name: str, table: BudgetTable, by: str, check: Callable[[Budget | None, Budget], None] | None = None
+    ) -> Budget:
+        """Make a budget, or change one: what it has spent stays, unless scope or period change. The same again writes
+        nothing. `check` is told of the budget before and after, and raises what forbids it."""
+        after = budget_of(name, table)
 
-    def remove(self, name: str, by: str) -> Budget:
-        budget = self._there(name)
-        self._must_not_be_written(name)
-        self._append(BudgetEvent("remove", name, _now(), by))
-        return budget
+        def decide() -> BudgetEvent | None:
+            before = self.get(name)
+            if check is not None:
+                check(before, after)
+            if before is not None and msgspec.structs.replace(before, raises=()) == after:
+                return None
+            self._must_not_be_written(name)
+            return BudgetEvent("set", name, _now(), by, budget=table)
+
+        lines.append(self._file, decide)
+        return self.get(name) or after  # it may be gone again
+
+    def remove(self, name: str, by: str, check: Callable[[Budget], None] | None = None) -> Budget:
+        """`check` is told of the budget, and raises what forbids it."""
+        removed = self._there(name)
+
+        def decide() -> BudgetEvent:
+            nonlocal removed
+            removed = self._there(name)
+            if check is not None:
+                check(removed)
+            self._must_not_be_written(name)
+            return BudgetEvent("remove", name, _now(), by)
+
+        lines.append(self._file, decide)
+        return removed
 
     def raise_(
-        self, name: str, amount_usd: Decimal, until: int, reason: str, by: str, value: str | None = None
+        self,
+        name: str,
+        amount_usd: Decimal,
+        until: int,
+        reason: str,
+        by: str,
+        value: str | None = None,
+        check: Callable[[Budget], None] | None = None,
     ) -> Budget:
-        """Increase a limit until a moment (seconds since the epoch). `value`: for one account of a template."""
-        budget = self._there(name)
-        if nano(amount_usd) == 0:
-            raise UserError("a raise of $0 raises nothing")
-        if until <= _now():
-            raise UserError("a raise ends in the future: it is temporary")
-        if not reason.strip():
-            raise UserError("a raise needs a reason: others will read it")
-        if value is not None and budget.scope.value is not None:
-            raise UserError(f"the budget {name} has one account, for {budget.scope}: leave out for whom the raise is")
-        self._append(
-            BudgetEvent(
-                "raise", name, _now(), by, amount_usd=amount_usd, until=until, reason=reason.strip(), value=value
+        """Increase a limit until a moment (seconds since the epoch). `value`: for one account of a template. `check` is
+        told of the budget, and raises what forbids it."""
+        reason, budget = reason.strip(), self._there(name)
+
+        def decide() -> BudgetEvent:
+            nonlocal budget
+            budget = self._there(name)
+            if check is not None:
+                check(budget)
+            if nano(amount_usd) == 0:
+                raise UserError("a raise of $0 raises nothing")
+            if until <= _now():
+                raise UserError("a raise ends in the future: it is temporary")
+            if until > UNTIL_MAX:
+                raise UserError("a raise ends before the year 10000, in UTC: it is temporary")
+            if not reason:
+                raise UserError("a raise needs a reason: others will read it")
+            _check_text("a reason", reason, REASON_MAX)
+            if value is not None:
+                _check_text("for whom the raise is", value, VALUE_MAX)
+            if value is not None and budget.scope.value is not None:
+                raise UserError(
+                    f"the budget {name} has one account, for {budget.scope}: leave out for whom the raise is"
+                )
+            return BudgetEvent(
+                "raise", name, _now(), by, amount_usd=amount_usd, until=until, reason=reason, value=value
             )
-        )
-        return self._there(name)
+
+        lines.append(self._file, decide)
+        return self.get(name) or budget
 
     def _there(self, name: str) -> Budget:
         if (budget := self.get(name)) is None:
-            raise UserError(f"there is no budget {name}; `outlay budgets list` shows them")
+            raise NoSuchBudgetError(f"there is no budget {name[:100]}; `outlay budgets list` shows them")
         return budget
 
     def _must_not_be_written(self, name: str) -> None:
         if self.is_written(name):
-            raise UserError(f"the budget {name} is written in a settings file: change it there (it applies at once)")
-
-    def _append(self, event: BudgetEvent) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            size = os.fstat(fd).st_size
-            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            line = (b"\n" if torn else b"") + msgspec.json.encode(event) + b"\n"
-            if os.write(fd, line) != len(line):
-                os.ftruncate(fd, size)
-                raise OSError(28, os.strerror(28))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+            raise WrittenError(f"the budget {name} is written in a settings file: change it there (it applies at once)")
 
 
 def _raise_of(event: BudgetEvent, amount_nano: int, until: int) -> Raise:
-    at_us, until_us = event.at * 1_000_000, until * 1_000_000
+    at_us, until_us = event.at * 1_000_000, min(until, UNTIL_MAX) * 1_000_000
     return Raise(amount_nano, until_us, event.reason or "", event.by, at_us, event.value)
 
 

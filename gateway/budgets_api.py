@@ -1,7 +1,8 @@
 """Budgets in the admin API: what they are, what is left of them, and changing those that no settings file has.
 
 A key with a role that is bound to anything sees and changes the budgets of its own team alone (scope `team:x`).
-Nothing is by person: accounts of `each_user` are not shown, and budgets of a person not to viewers.
+Nothing is by person: accounts of `each_user` and `each_key` are not shown. Viewers see no budget of a person, and not
+for whom and why those of each were raised.
 """
 
 import asyncio
@@ -13,7 +14,17 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from gateway.budget_file import NAME, BudgetEvent, BudgetFile, BudgetTable, budget_of, table_of
+from gateway.budget_file import (
+    NAME,
+    UNTIL_MAX,
+    BudgetEvent,
+    BudgetFile,
+    BudgetTable,
+    NoSuchBudgetError,
+    UnreadableError,
+    WrittenError,
+    table_of,
+)
 from gateway.budgets import Account, Budget, Budgets
 from gateway.call import NANO, Call, Principal
 from gateway.endpoints import ApiError, Asked, Endpoint
@@ -70,9 +81,9 @@ class ValueBalance(Balance):
 class RaiseInfo(msgspec.Struct):
     amount_usd: Decimal
     until: datetime
-    reason: str
+    reason: Annotated[str | None, Meta(description="`null` for viewers where the budget is of each user or key.")]
     by: str
-    value: str | None
+    value: Annotated[str | None, Meta(description="The same.")]
 
 
 class BudgetChange(msgspec.Struct):
@@ -129,7 +140,11 @@ class BudgetsApi:
         one, missing = "/-/api/v1/budgets/{name}", {404: "No such budget, or none that this key may see."}
         named = {"name": NAME.pattern}
         unread = {503: "A budgets file cannot be read, or not be written."}
-        refuses = {409: "It stands in a settings file.", 422: "It is no budget; the message says why.", **unread}
+        refuses = {
+            409: "It stands in a settings file, or its name is taken.",
+            422: "It is no budget; the message says why.",
+            **unread,
+        }
         return [
             Endpoint(
                 method="GET", path="/-/api/v1/budgets", access="viewer", summary="All budgets and their balances.",
@@ -145,7 +160,7 @@ class BudgetsApi:
             ),
             Endpoint(
                 method="DELETE", path=one, access="finops", summary="Remove a budget.", serve=self.remove_budget,
-                answer=BudgetInfo, refuses={**missing, 409: refuses[409], **unread}, shapes=named,
+                answer=BudgetInfo, refuses={**missing, 409: "It stands in a settings file.", **unread}, shapes=named,
             ),
             Endpoint(
                 method="POST", path=one + "/raise", access="finops", summary="Increase a limit until a moment.",
@@ -159,48 +174,50 @@ class BudgetsApi:
         found: list[BudgetInfo] = []
         for number, (budget, in_settings) in enumerate(written):
             if _may_see(asked.principal, budget.scope):
-                found.append(self._told(budget, in_settings=in_settings))
+                found.append(self._told(budget, asked.principal, in_settings=in_settings))
             if number % STEP == 0:
                 await asyncio.sleep(0)  # streams go on
         return BudgetList(found)
 
     async def get_budget(self, asked: Asked) -> BudgetDetail:
-        budget = await self._seen(asked)
-        events = await self._in_turn(lambda: [event for event in self._file.events() if event.name == budget.name])
+        def read() -> tuple[Budget | None, list[BudgetEvent]]:
+            name = asked.path["name"]
+            return self._file.get(name), [event for event in self._file.events() if event.name == name]
+
+        budget, events = await self._in_turn(read)
+        if budget is None or not _may_see(asked.principal, budget.scope):
+            raise _not_found()
+        is_told = _may_see_raises(asked.principal, budget.scope)
         return BudgetDetail(
-            **msgspec.structs.asdict(await self._info(budget)),
+            **msgspec.structs.asdict(await self._info(budget, asked.principal)),
             accounts=self._accounts(budget),
-            changes=[_change(event) for event in events],
+            changes=[_change(event, is_told=is_told) for event in events],
         )
 
     async def set_budget(self, asked: Asked) -> BudgetInfo:
         name, wanted, by = asked.path["name"], asked.body, _by(asked)
         table = BudgetTable(**msgspec.structs.asdict(wanted))
-        scope = _judged(lambda: budget_of(name, table)).scope
-        before = await self._in_turn(lambda: self._file.get(name))
-        for touched in [scope] if before is None else [before.scope, scope]:
-            if not _may_change(asked.principal, touched):
+
+        def check(before: Budget | None, after: Budget) -> None:
+            if not _may_change(asked.principal, after.scope):
                 raise Refusal("forbidden", "Outlay: a key that is bound to a team sets budgets of this team alone.")
-        if before is not None and msgspec.structs.replace(before, raises=()) == budget_of(name, table):
-            return await self._info(before)
-        await self._not_in_settings(name)
-        return await self._info(await self._in_turn(lambda: self._file.set(name, table, by)))
+            if before is not None and not _may_change(asked.principal, before.scope):
+                raise ApiError(409, "conflict", "Outlay: this name is taken; use another one.")
+
+        return await self._info(await self._in_turn(lambda: self._file.set(name, table, by, check)), asked.principal)
 
     async def remove_budget(self, asked: Asked) -> BudgetInfo:
-        name, by = (await self._seen(asked)).name, _by(asked)
-        await self._not_in_settings(name)
-        return await self._info(await self._in_turn(lambda: self._file.remove(name, by)))
+        name, by, check = asked.path["name"], _by(asked), _seen_by(asked.principal)
+        return await self._info(await self._in_turn(lambda: self._file.remove(name, by, check)), asked.principal)
 
     async def raise_budget(self, asked: Asked) -> BudgetInfo:
-        name, wanted, by = (await self._seen(asked)).name, asked.body, _by(asked)
+        name, wanted, by, check = asked.path["name"], asked.body, _by(asked), _seen_by(asked.principal)
         until = int(wanted.until.timestamp())
-        return await self._info(
-            await self._in_turn(
-                lambda: _judged(
-                    lambda: self._file.raise_(name, wanted.amount_usd, until, wanted.reason, by, wanted.value)
-                )
-            )
-        )
+
+        def change() -> Budget:
+            return self._file.raise_(name, wanted.amount_usd, until, wanted.reason, by, wanted.value, check)
+
+        return await self._info(await self._in_turn(change), asked.principal)
 
     def own(self, principal: Principal) -> list[OwnBudget]:
         """The budgets that cover every call of a key. Of templates and tickets only a call can tell."""
@@ -219,29 +236,29 @@ class BudgetsApi:
         async with self._lock:
             try:
                 return await asyncio.to_thread(use)
-            except UserError:
-                raise ApiError(503, "budgets_unreadable", "Outlay: budgets.toml cannot be read; see the log.") from None
+            except UnreadableError:
+                raise ApiError(
+                    503, "budgets_unreadable", "Outlay: the files of budgets cannot be read; see the log."
+                ) from None
+            except NoSuchBudgetError:
+                raise _not_found() from None
+            except WrittenError:
+                raise ApiError(
+                    409, "conflict", "Outlay: this budget stands in a settings file: change it there."
+                ) from None
+            except UserError as error:
+                raise ApiError(422, "not_possible", f"Outlay: {error}.") from None
             except OSError:
                 raise ApiError(
                     503, "cannot_write", "Outlay: the data folder cannot be used; nothing was changed."
                 ) from None
 
-    async def _seen(self, asked: Asked) -> Budget:
-        budget = await self._in_turn(lambda: self._file.get(asked.path["name"]))
-        if budget is None or not _may_see(asked.principal, budget.scope):
-            raise ApiError(404, "not_found", "Outlay: there is no such budget.")
-        return budget
-
-    async def _not_in_settings(self, name: str) -> None:
-        if await self._in_turn(lambda: self._file.is_written(name)):
-            raise ApiError(409, "conflict", "Outlay: this budget stands in a settings file: change it there.")
-
-    async def _info(self, budget: Budget) -> BudgetInfo:
+    async def _info(self, budget: Budget, to: Principal) -> BudgetInfo:
         in_settings = await self._in_turn(lambda: self._file.is_written(budget.name))
-        return self._told(budget, in_settings=in_settings)
+        return self._told(budget, to, in_settings=in_settings)
 
-    def _told(self, budget: Budget, *, in_settings: bool) -> BudgetInfo:
-        now = self._clock()
+    def _told(self, budget: Budget, to: Principal, *, in_settings: bool) -> BudgetInfo:
+        now, is_told = self._clock(), _may_see_raises(to, budget.scope)
         in_force = self._budgets.get(budget.name)
         balance = None
         if in_force is not None and in_force.identity == budget.identity and budget.scope.value is not None:
@@ -251,7 +268,13 @@ class BudgetsApi:
             name=budget.name,
             in_settings=in_settings,
             raises=[
-                RaiseInfo(_usd(each.amount_nano), _moment(each.until_us), each.reason, each.by, each.value)
+                RaiseInfo(
+                    _usd(each.amount_nano),
+                    _moment(each.until_us),
+                    each.reason if is_told else None,
+                    each.by,
+                    each.value if is_told else None,
+                )
                 for each in budget.raises
                 if now < each.until_us
             ],
@@ -259,19 +282,35 @@ class BudgetsApi:
         )
 
     def _accounts(self, budget: Budget) -> list[ValueBalance]:
-        if budget.scope.value is not None or budget.scope.kind == "user":
+        if budget.scope.value is not None or _is_of_people(budget.scope):
             return []
         now = self._clock()
-        accounts = (each for each in self._budgets.accounts(budget.name) if each.period.has(now))
+        accounts = (
+            each
+            for each in self._budgets.accounts(budget.name)
+            if each.budget.identity == budget.identity and each.period.has(now)  # the name may just have changed scope
+        )
         found = [_balance(ValueBalance, each, now, value=each.value) for each in accounts]
         return sorted(found, key=lambda each: each.left_usd)[:ACCOUNTS_MAX]
 
 
-def _judged(make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except UserError as error:
-        raise ApiError(422, "not_possible", f"Outlay: {error}.") from None
+def _not_found() -> ApiError:
+    return ApiError(404, "not_found", "Outlay: there is no such budget.")
+
+
+def _seen_by(principal: Principal) -> Callable[[Budget], None]:
+    """Raises `ApiError` for a budget that one may not see."""
+
+    def check(budget: Budget) -> None:
+        if not _may_see(principal, budget.scope):
+            raise _not_found()
+
+    return check
+
+
+def _is_of_people(scope: Scope) -> bool:
+    """True for a template of persons, or of keys, each of which a person may hold."""
+    return scope.value is None and scope.kind in ("user", "key")
 
 
 def _is_bound(principal: Principal) -> bool:
@@ -283,12 +322,20 @@ def _is_bound(principal: Principal) -> bool:
 
 
 def _may_change(principal: Principal, scope: Scope) -> bool:
-    return not _is_bound(principal) or scope == Scope("team", principal.team_id)
+    """A scope that is a glob, or a template, is more than one team."""
+    if not _is_bound(principal):
+        return True
+    return principal.team_id is not None and not scope.is_glob and scope == Scope("team", principal.team_id)
 
 
 def _may_see(principal: Principal, scope: Scope) -> bool:
     is_person = scope.kind == "user" and scope.value is not None
     return _may_change(principal, scope) and not (is_person and principal.role == "viewer")
+
+
+def _may_see_raises(principal: Principal, scope: Scope) -> bool:
+    """For whom, and why: of people that is not for viewers."""
+    return principal.role != "viewer" or not _is_of_people(scope)
 
 
 def _by(asked: Asked) -> str:
@@ -311,10 +358,9 @@ def _balance(kind: Callable[..., T], account: Account, now: int, **more: object)
     )
 
 
-def _change(event: BudgetEvent) -> BudgetChange:
-    limit = None if event.budget is None else event.budget.limit_usd
-    at = datetime.fromtimestamp(event.at, UTC)
-    return BudgetChange(at, event.event, event.by, limit, event.amount_usd, event.reason)
+def _change(event: BudgetEvent, *, is_told: bool) -> BudgetChange:
+    limit, reason = None if event.budget is None else event.budget.limit_usd, event.reason if is_told else None
+    return BudgetChange(_moment(event.at * 1_000_000), event.event, event.by, limit, event.amount_usd, reason)
 
 
 def _usd(nano: int) -> Decimal:
@@ -322,4 +368,4 @@ def _usd(nano: int) -> Decimal:
 
 
 def _moment(at_us: int) -> datetime:
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC)
+    return datetime.fromtimestamp(max(0, min(at_us / 1_000_000, UNTIL_MAX)), UTC)

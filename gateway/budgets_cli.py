@@ -11,10 +11,11 @@ from typing import Any, TypeVar, get_args
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway import app, money
 from gateway.balances import Balances
-from gateway.budget_file import BudgetFile, table_from, table_of
+from gateway.budget_file import UNTIL_MAX, BudgetFile, table_from, table_of
 from gateway.budgets import Account, Budget, Budgets, Mode
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
@@ -34,7 +35,7 @@ class Usd(click.ParamType[Decimal]):
         try:
             return Decimal(str(value).removeprefix("$").replace("_", ""))
         except InvalidOperation:
-            self.fail(f"{value!r} is no amount: write US dollars like 25 or 0.5", param, ctx)
+            self.fail(f"{str(value)[:60]!r} is no amount: write US dollars like 25 or 0.5", param, ctx)
 
 
 @click.group(name="budgets")
@@ -98,7 +99,7 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
     shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     table = Table(*(columns[name] for name in shown), box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(str("" if row.get(name) is None else row[name]) for name in shown))
+        table.add_row(*(Text(str("" if row.get(name) is None else row[name])) for name in shown))  # no markup
     empty = "No budgets yet. Make one with: outlay budgets set NAME --scope team:TEAM --limit-usd 100"
     Console().print(table if rows else empty)
 
@@ -117,6 +118,8 @@ def show_budget(name: str, value: str | None, config_path: Path | None, data: Pa
         raise UserError(f"there is no budget {name}; `outlay budgets list` shows them")
     if value is not None and budget.scope.value is not None:
         raise UserError(f"the budget {name} has one account, for {budget.scope}: leave out --for")
+    if value is not None and budget.scope.kind in ("user", "key"):
+        raise UserError(f"what {budget.scope} has spent is not told by person: leave out --for")
     spent = _spent(budget, _balances(config_path, data, file), value)
     changes = [
         {"at": _iso(event.at), "event": event.event, "by": event.by} for event in file.events() if event.name == name
@@ -236,4 +239,4 @@ def _told(budget: Budget) -> str:
 
 
 def _iso(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(max(0, min(seconds, UNTIL_MAX)), UTC).isoformat().replace("+00:00", "Z")

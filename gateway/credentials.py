@@ -5,7 +5,7 @@ This is one of the few named changes to what a client sends; the other is the re
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from gateway.call import Principal
@@ -38,34 +38,41 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
 
 def authenticate(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who sent a request (header names in lower case). Raises the refusal `unauthenticated`."""
-    key = presented(headers, path)
-    return Principal() if mode == "open" and key is None else key_ring.authenticate(key)
+    found = presented(headers, path)
+    return Principal() if mode == "open" and found is None else key_ring.authenticate(found and found.key)
 
 
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
-    principal = authenticate(key_ring, mode, headers, path)
-    is_bearer = headers.get("authorization", "")[:7].lower() == "bearer " and PREFIX in headers["authorization"]
-    if principal.role is not None and "x-outlay-key" not in headers and not is_bearer:
+    principal, found = authenticate(key_ring, mode, headers, path), presented(headers, path)
+    if principal.role is not None and (found is None or found.place not in ("x-outlay-key", "bearer")):
         raise Refusal(
             "unauthenticated", "Outlay: send a key with a role as Authorization: Bearer, or in the x-outlay-key header."
         )
     return principal
 
 
-def presented(headers: Mapping[str, str], path: str) -> str | None:
+class Presented(NamedTuple):
+    """A gateway key, and where in a request it stands: the name of a header field, `bearer`, or `address`."""
+
+    key: str
+    place: str
+
+
+def presented(headers: Mapping[str, str], path: str) -> Presented | None:
     """The gateway key of a request (header names in lower case), from wherever its dialect puts keys."""
     if key := headers.get("x-outlay-key"):
-        return key.strip()
+        return Presented(key.strip(), "x-outlay-key")
     for name in CREDENTIAL_FIELDS:
-        value = headers.get(name, "").strip()
+        value, place = headers.get(name, "").strip(), name
         if name == "authorization" and value[:7].lower() == "bearer ":
-            value = value[7:].strip()
+            value, place = value[7:].strip(), "bearer"
         if value.startswith(PREFIX):
-            return value
+            return Presented(value, place)
     offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
     named = [name.removeprefix(KEY_PROTOCOL) for name in offered if name.startswith(KEY_PROTOCOL)]
-    return next((key for key in [*_query_keys(path), *named] if key.startswith(PREFIX)), None)
+    found = [(key, "address") for key in _query_keys(path)] + [(key, "sec-websocket-protocol") for key in named]
+    return next((Presented(*each) for each in found if each[0].startswith(PREFIX)), None)
 
 
 def protocols(offered: str, *, own: bool) -> list[str]:

@@ -10,7 +10,7 @@ from msgspec import Meta
 from gateway.call import Principal, Purpose, Role, TicketPolicy
 from gateway.errors import UserError
 
-TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}")
+TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
 ENTRIES_MAX = 100
 _ONE_VALUE = ("team_id", "user_id", "ticket", "ticket_policy", "purpose")
 _RANKS: dict[Role | None, int] = {None: -1, **{role: rank for rank, role in enumerate(get_args(Role))}}

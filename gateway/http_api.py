@@ -1,5 +1,6 @@
 """`/-/api/v1` over HTTP: who may pass, JSON in and out, and each "no" in one form."""
 
+import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from gateway.endpoints import ApiError, Asked, Detail, Endpoint, Line, Problem, 
 from gateway.errors import Refusal
 
 BODY_BYTES_MAX = 65_536
+BODY_SECONDS = 10.0
 HEADERS = {"Cache-Control": "no-store", "Server": "outlay", "X-Content-Type-Options": "nosniff"}
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -52,11 +54,12 @@ class HttpApi:
                 response = _error(405, "method_not_allowed", f"Outlay: this endpoint takes {allowed}.")
                 response.headers["Allow"] = allowed
                 return response
-            principal = self._authenticate(request)
-            if not endpoint.admits(principal):
-                raise Refusal("forbidden", f"Outlay: this needs a key with the role {endpoint.access} (docs/api.md).")
+            principal = self._admitted(request, endpoint)
             query = read_query(request.query.items(), endpoint.query)
-            body = None if endpoint.body is None else read_body(await _body(request), endpoint.body)
+            body = None
+            if endpoint.body is not None:
+                body = read_body(await _body(request), endpoint.body)
+                principal = self._admitted(request, endpoint)  # a body takes time, in which a key may end
             answer = await endpoint.serve(Asked(principal, request.match_info, query, body))
             if isinstance(answer, Line):
                 return web.Response(text=answer.text + "\n", headers=HEADERS)
@@ -65,6 +68,12 @@ class HttpApi:
             return _refused(refusal)
         except ApiError as error:
             return _error(error.status, error.code, error.message)
+
+    def _admitted(self, request: web.Request, endpoint: Endpoint) -> Principal:
+        principal = self._authenticate(request)
+        if not endpoint.admits(principal):
+            raise Refusal("forbidden", f"Outlay: this needs a key with the role {endpoint.access} (docs/api.md).")
+        return principal
 
     async def _unknown(self, request: web.Request) -> web.Response:
         return _error(404, "not_found", "Outlay: there is no such endpoint; /-/api/v1/openapi.json describes them.")
@@ -77,10 +86,14 @@ async def _body(request: web.Request) -> bytes:
             415, "unsupported_media_type", "Outlay: send Content-Type: application/json, and no Content-Encoding."
         )
     body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > BODY_BYTES_MAX:
-            raise Refusal("request_too_large", f"Outlay: the body has more than {BODY_BYTES_MAX:,} bytes.")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > BODY_BYTES_MAX:
+                    raise Refusal("request_too_large", f"Outlay: the body has more than {BODY_BYTES_MAX:,} bytes.")
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", f"Outlay: the body did not come within {BODY_SECONDS:g} s.") from None
     return bytes(body)
 
 

@@ -6,31 +6,34 @@ keys are in the same list: of them only the public half is stored. Keys of the s
 here as well, and change with the settings alone.
 """
 
-import errno
-import fcntl
 import fnmatch
 import hmac
-import os
+import logging
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gateway import claims, grants, hashing
+from gateway import claims, grants, hashing, lines
 from gateway.call import Principal
 from gateway.config import Auth, secret
 from gateway.errors import Refusal, UserError
 from gateway.grants import Grant
+from gateway.reading import child, count, text, tidied
+
+log = logging.getLogger("outlay")
 
 PREFIX = "olk_"
 OVERLAP_SECONDS = 24 * 3600
 OVERLAP_SECONDS_MAX = 30 * 24 * 3600
+MOMENT_MAX = 253_402_300_799
+"""The last second of the year 9999, UTC: later ones have no calendar."""
 CLI = "cli"
 """Who issues keys at the command line: whoever may write to the data folder, and so without limits."""
 
@@ -136,6 +139,11 @@ class Keys:
         self._by_digest: dict[str, tuple[Key, Secret]] = {}
         self._seen: tuple[int, int, int] | None = None
         self._read_to = 0
+        self._lines = 0
+        """How many were read."""
+        self._events: list[KeyEvent] = []
+        self._problem: str | None = None
+        """Why the file cannot be read, as the log was told."""
         self._lock = threading.Lock()
         """Of reading: changes are made in threads."""
 
@@ -183,7 +191,17 @@ class Keys:
         return key.created.public_key, key.created.team_id
 
     def refresh(self) -> None:
-        """Read what the file has gained. One `stat` when it did not change."""
+        """`load`; where the file cannot be read, what was read before counts on, and the log says so once."""
+        try:
+            self.load()
+            self._problem = None
+        except OSError as error:
+            if error.strerror != self._problem:
+                log.error("%s cannot be read: %s; the keys stay as they were", self._file, error.strerror)
+            self._problem = error.strerror
+
+    def load(self) -> None:
+        """Read what the file has gained. One `stat` when it did not change. Raises `OSError`."""
         if self._stat() != self._seen:
             with self._lock:
                 self._seen = self._read(self._stat())
@@ -197,18 +215,19 @@ class Keys:
 
     def _read(self, now: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
         if now is None:
-            self._by_id, self._by_digest, self._read_to = {}, {}, 0
+            self._by_id, self._by_digest, self._events, self._read_to, self._lines = {}, {}, [], 0, 0
             return None
         is_same = self._seen is not None and self._seen[0] == now[0] and self._read_to <= now[1]
-        by_id, by_digest = (self._by_id, self._by_digest) if is_same else ({}, {})
-        start = self._read_to if is_same else 0
+        by_id, by_digest, events = (self._by_id, self._by_digest, self._events) if is_same else ({}, {}, [])
+        start, number = (self._read_to, self._lines) if is_same else (0, 0)
         with self._file.open("rb") as file:
             file.seek(start)
-            lines = file.read()
-        lines = lines[: lines.rfind(b"\n") + 1]  # what follows is being written
-        for key in _folded(lines, by_id):
+            gained = file.read()
+        gained = gained[: gained.rfind(b"\n") + 1]  # what follows is being written
+        for key in _folded(gained, number, by_id, events):
             by_digest.update((secret.digest, (key, secret)) for secret in key.secrets)
-        self._by_id, self._by_digest, self._read_to = by_id, by_digest, start + len(lines)
+        self._by_id, self._by_digest, self._events = by_id, by_digest, events
+        self._read_to, self._lines = start + len(gained), number + gained.count(b"\n")
         return now
 
     def all(self) -> list[Key]:
@@ -224,8 +243,9 @@ class Keys:
         return key
 
     def log(self) -> list[Change]:
-        """Every change there was, the oldest first."""
-        return sorted((change for key in self.all() for change in changes(key)), key=lambda change: change.at)
+        """Every change there was, as written: the oldest first."""
+        self.refresh()
+        return [_change(event) for event in self._events]
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
@@ -243,7 +263,10 @@ class Keys:
     def _created(self, name: str, by: str, /, **grant: Any) -> KeyEvent:
         event = KeyEvent(event="create", key_id=f"key_{name}", at=int(time.time()), by=by, **grant)
         grants.check(event)
-        return self._append(lambda: event)
+        if event.expires_at is not None and event.expires_at > MOMENT_MAX:
+            raise UserError("expires_at must be before the year 10000, in UTC; leave it out for a key that never ends")
+        lines.append(self._file, lambda: event)
+        return event
 
     def rotate(self, key_id: str, overlap: int = OVERLAP_SECONDS, by: str = CLI) -> Rotated:
         """Give a key a new secret; the one before works for `overlap` more seconds.
@@ -264,7 +287,7 @@ class Keys:
             digest = hashing.digest(secret)
             return KeyEvent(event="rotate", key_id=key_id, at=now, by=by, digest=digest, old_until=now + overlap)
 
-        self._append(decide)
+        lines.append(self._file, decide)
         return Rotated(self.one(key_id), secret, ended)
 
     def revoke(self, key_id: str, by: str = CLI) -> Key:
@@ -275,43 +298,33 @@ class Keys:
                 raise KeyStateError(f"key {key_id} is revoked already")
             return KeyEvent(event="revoke", key_id=key_id, at=int(time.time()), by=by)
 
-        self._append(decide)
+        lines.append(self._file, decide)
         return self.one(key_id)
-
-    def _append(self, decide: Callable[[], KeyEvent]) -> KeyEvent:
-        """Write what `decide` says, with no other writer between the two. Raises `OSError`."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            event = decide()
-            size = os.fstat(fd).st_size
-            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            line = (b"\n" if torn else b"") + msgspec.json.encode(event) + b"\n"
-            if os.write(fd, line) != len(line):
-                os.ftruncate(fd, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._file))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        return event
 
 
 def _new_secret() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def _folded(lines: bytes, keys: dict[str, Key]) -> Iterator[Key]:
-    """Take events into the keys that there are; the keys that they changed."""
-    for line in lines.splitlines():
+def _folded(gained: bytes, before: int, keys: dict[str, Key], events: list[KeyEvent]) -> Iterator[Key]:
+    """Take lines into the keys that there are, and into all events; the keys that they changed. `before`: how many
+    lines came before. A key with a line that cannot be understood is revoked: what it says may be just that."""
+    for number, line in enumerate(gained.split(b"\n")[:-1], before + 1):
         try:
-            event = msgspec.json.decode(line, type=KeyEvent)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # a line torn by a crash: its command never reported success
+            event = lines.read(line, KeyEvent)
+        except ValueError as error:
+            log.error("keys.jsonl: line %d %s; its key counts as revoked", number, error)
+            told = child(msgspec.json.decode(tidied(line)))
+            if (key := keys.get(text(told.get("key_id")) or "")) is not None and key.revoked_at is None:
+                key.revoked_at = count(told.get("at")) or key.created.at
+            continue
+        if event is None:
+            continue
         if event.event == "create":
             keys[event.key_id] = Key(event, [])
         if (key := keys.get(event.key_id)) is None:
             continue
+        events.append(event)
         key.events.append(event)
         if event.event == "revoke":
             key.revoked_at = event.at
@@ -353,7 +366,7 @@ def info(key: Key, now: float) -> KeyInfo:
         key_id=made.key_id,
         kind="claims" if made.public_key else "calls",
         state=key.state(now),
-        created_at=datetime.fromtimestamp(made.at, UTC),
+        created_at=moment(made.at),
         by=made.by,
         expires_at=_moment(made.expires_at),
         rotated_at=_moment(max(rotations, default=None)),
@@ -363,11 +376,19 @@ def info(key: Key, now: float) -> KeyInfo:
 
 
 def changes(key: Key) -> list[Change]:
-    return [Change(datetime.fromtimestamp(e.at, UTC), e.event, e.key_id, e.by) for e in key.events]
+    return [_change(event) for event in key.events]
+
+
+def _change(event: KeyEvent) -> Change:
+    return Change(moment(event.at), event.event, event.key_id, event.by)
+
+
+def moment(at: int) -> datetime:
+    return datetime.fromtimestamp(max(0, min(at, MOMENT_MAX)), UTC)
 
 
 def _moment(at: int | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    return None if at is None else moment(at)
 
 
 # -- what a key may be used for ---------------------------------------------------------------------------------------

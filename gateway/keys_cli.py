@@ -11,6 +11,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway import keys
 from gateway.call import PURPOSES, Role, TicketPolicy
@@ -33,7 +34,12 @@ def keys_() -> None:
 
 
 def _key_ring(config_path: Path | None, data: Path | None) -> Keys:
-    return Keys(data or Path(settings(config_path).ledger.dir))
+    ring = Keys(data or Path(settings(config_path).ledger.dir))
+    try:
+        ring.load()
+    except OSError as error:
+        raise UserError(f"the keys cannot be read: {error.strerror}: {error.filename}") from None
+    return ring
 
 
 def _written(change: Callable[[], T]) -> T:
@@ -173,7 +179,7 @@ def _seconds(text: str) -> int:
 
 
 def _moment(at: int | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    return None if at is None else keys.moment(at)
 
 
 def _public(ring: Keys, key_id: str) -> dict[str, Any]:
@@ -194,7 +200,7 @@ def _print(rows: list[KeyInfo] | list[Change], columns: tuple[str, ...], as_json
     ]  # what nobody has takes no room
     table = Table(*shown, box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(_cell(getattr(row, name)) for name in shown))
+        table.add_row(*(Text(_cell(getattr(row, name))) for name in shown))  # no markup: it is what people wrote
     Console().print(table if rows else nothing)
 
 

@@ -100,7 +100,8 @@ def _responses(each: Endpoint, by_kind: Mapping[str, Any]) -> Iterator[tuple[int
     if each.access != "key":
         refuses[403] = "The key may not do this."
     if each.body is not None:
-        refuses |= {413: "The body is too large.", 415: "The body is not sent as application/json."}
+        refuses |= {408: "The body takes too long.", 413: "The body is too large."}
+        refuses |= {415: "The body is not sent as application/json."}
     for status, description in {**refuses, **each.refuses}.items():
         yield status, {"description": description, "content": {"application/json": {"schema": ERROR}}}
 

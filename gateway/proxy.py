@@ -169,6 +169,7 @@ class Proxy:
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await _read(request)
+            credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -180,7 +181,7 @@ class Proxy:
             elif kind == "start" and (principal.models or self._config.prices.policy == "block"):
                 plain = self._decoded(body, headers.get("content-encoding", ""))
                 models = _models_of_batch(path, plain)
-            also = submodels.named(plain) if principal.models and kind != "unbilled" else ()
+            also = _submodels(plain) if principal.models and kind != "unbilled" else ()
             for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
@@ -213,8 +214,6 @@ class Proxy:
 
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
-                if call.attempt > 1:  # a key that has ended meanwhile makes no further call
-                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
                 own = credential if name == asked_at else self._credentials[name]
@@ -225,6 +224,8 @@ class Proxy:
                 )
                 admitted = await self._admission.admit(call, asking)
                 try:
+                    # Budgets may have waited, and other attempts failed: a key that has ended makes no further call.
+                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
                     sent_path, sent_body, may_stop = (
                         upstream_path,
                         body,
@@ -420,7 +421,7 @@ class Proxy:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
         principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
-        for model in submodels.named(message) if principal.models else ():
+        for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
@@ -687,3 +688,15 @@ def _read_ask(dialect: Dialect, path: str, body: bytes) -> Ask:
         return dialect.read_ask(path, body)
     except (ValueError, RecursionError):
         raise Refusal("request_unreadable", "Outlay cannot read the request body.") from None
+
+
+def _submodels(body: bytes) -> Collection[str]:
+    """The models named beside the one asked for. Raises the refusal `request_unreadable` where they cannot be told."""
+    try:
+        return submodels.named(body)
+    except ValueError:
+        raise Refusal(
+            "request_unreadable",
+            "Outlay: this is not strict JSON (half an emoji, NaN, or a number beyond measure, for example), so that "
+            "nobody can tell whether it names only models that this key may use.",
+        ) from None

@@ -14,11 +14,14 @@ from gateway.reading import child, items, text
 
 
 def named(body: bytes) -> set[str]:
-    """The models named in a body, or an event of a session. None in what is not JSON."""
+    """The models named in a body, or an event of a session. Raises `ValueError` for what cannot be read to its end: a
+    provider may take it all the same, and find models in it. A form (RFC 7578) names none here."""
+    if not body or body.startswith(b"--"):
+        return set()
     try:
         return set(_named(msgspec.json.decode(body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return set()
+        raise ValueError("is not strict JSON") from None
 
 
 def _named(asked: Any) -> Iterator[str]:

@@ -18,9 +18,12 @@ from yarl import URL
 from gateway import endpoints
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.api import Api
-from gateway.budget_file import BudgetTable
+from gateway.budget_file import BudgetFile, BudgetTable
+from gateway.budgets import Budgets
 from gateway.budgets_api import BudgetsApi
+from gateway.call import Call, Principal
 from gateway.config import AdminKey, Auth
+from gateway.endpoints import Asked
 from gateway.http_api import BODY_BYTES_MAX, HttpApi
 from gateway.keys import Keys
 from tests.conftest import Running, StartGateway
@@ -156,6 +159,10 @@ async def test_a_key_with_a_role_stands_in_two_places_alone(admins: Admins) -> N
                 assert await admins.code("GET", path, key=None, **{name: key}) == (401, "unauthenticated")
             assert await admins.code("GET", f"{path}?key={key}", key=None) == (401, "unauthenticated")
             assert await admins.code("GET", path, key=None, authorization=key) == (401, "unauthenticated")
+            empty = await admins.code("GET", f"{path}?key={key}", key=None, x_outlay_key="")
+            assert empty == (401, "unauthenticated")
+            decoy = await admins.code("GET", f"{path}?key={key}", key=None, authorization="Bearer x-olk_")
+            assert decoy == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("role", ["viewer", "admin"])
@@ -201,6 +208,37 @@ async def test_what_is_no_request_of_this_api(admins: Admins) -> None:
     ) as response:
         assert (response.status, await response.read()) == (200, b"")
     assert len(admins.ring.all()) == 1  # of the gateway itself: nothing was made
+
+
+async def test_a_key_that_ends_while_its_body_comes_changes_nothing(admins: Admins) -> None:
+    event, secret = admins.ring.create(role="admin")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"team_id":'
+        await asyncio.sleep(0.2)
+        admins.ring.revoke(event.key_id)
+        yield b'"a"}'
+
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    url = f"{admins.gateway.url}/-/api/v1/keys"
+    before = len(admins.ring.all())
+    async with admins.gateway.session.post(url, data=body(), headers=headers) as response:
+        assert response.status == 401
+    assert len(admins.ring.all()) == before
+
+
+async def test_a_body_that_takes_too_long(admins: Admins, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.http_api.BODY_SECONDS", 0.1)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(1)
+        yield b"}"
+
+    headers = {"Authorization": f"Bearer {SECRETS['admin']}", "Content-Type": "application/json"}
+    url = f"{admins.gateway.url}/-/api/v1/keys"
+    async with admins.gateway.session.post(url, data=body(), headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (408, "request_timeout")
 
 
 async def test_mistakes_are_named_and_not_repeated(admins: Admins) -> None:
@@ -456,26 +494,118 @@ async def test_a_bound_key_has_the_budgets_of_its_team(admins: Admins) -> None:
     _, told = await admins.ask("GET", "budgets", key=secret)
     assert [each["name"] for each in told["budgets"]] == ["ours"]
     assert (await admins.ask("PUT", "budgets/ours", {"scope": "team:a", "limit_usd": 2}, key=secret))[0] == 200
-    for name, scope in {"ours": "org", "theirs": "team:a", "new": "user:x"}.items():
+    for name, scope in {"ours": "org", "theirs": "org", "new": "user:x"}.items():
         sent = await admins.code("PUT", f"budgets/{name}", {"scope": scope, "limit_usd": 9}, key=secret)
         assert sent == (403, "forbidden")
+    taken = await admins.code("PUT", "budgets/theirs", {"scope": "team:a", "limit_usd": 9}, key=secret)
+    assert taken == (409, "conflict")
+    raised = {"amount_usd": 1, "until": "2100-01-01T00:00:00Z", "reason": "r"}
+    assert await admins.code("POST", "budgets/theirs/raise", raised, key=secret) == (404, "not_found")
     assert await admins.code("DELETE", "budgets/all", key=secret) == (404, "not_found")
+
+
+async def test_a_bound_key_sees_no_other_teams_by_a_template_or_a_glob(admins: Admins) -> None:
+    for name, scope in {"each": "each_team", "some": "team:*"}.items():
+        assert (await admins.ask("PUT", f"budgets/{name}", {"scope": scope, "limit_usd": 1}))[0] == 200
+    for grant in ({"models": ("gpt-*",)}, {"team_id": "*"}):
+        _, secret = admins.ring.create(role="finops", **grant)
+        assert (await admins.ask("GET", "budgets", key=secret))[1] == {"budgets": []}
+        for name, scope in {"each": "each_team", "new": "team:*"}.items():
+            sent = await admins.code("PUT", f"budgets/{name}", {"scope": scope, "limit_usd": 9}, key=secret)
+            assert sent == (403, "forbidden")
+        assert await admins.code("DELETE", "budgets/some", key=secret) == (404, "not_found")
 
 
 async def test_no_budget_is_by_person(admins: Admins) -> None:
     assert (await admins.ask("PUT", "budgets/hers", {"scope": "user:dev-1", "limit_usd": 1}))[0] == 200
     assert (await admins.ask("PUT", "budgets/each", {"scope": "each_user", "limit_usd": 1}))[0] == 200
+    assert (await admins.ask("PUT", "budgets/keys", {"scope": "each_key", "limit_usd": 1}))[0] == 200
     assert (await admins.ask("PUT", "budgets/tickets", {"scope": "each_ticket", "limit_usd": 1}))[0] == 200
     await balance(admins, "hers", SECRETS["finops"])
     admins.gateway.upstream.answer(whole(ANSWER))
     async with admins.gateway.post("/v1/chat/completions", CHAT, x_outlay_ticket="PAY-9") as response:
         assert response.status == 200
-    assert (await admins.ask("GET", "budgets/each"))[1]["accounts"] == []
+    for name in ("each", "keys"):
+        assert (await admins.ask("GET", f"budgets/{name}"))[1]["accounts"] == []
     [account] = (await admins.ask("GET", "budgets/tickets"))[1]["accounts"]
     assert (account["value"], account["spent_usd"] > 0) == ("PAY-9", True)
     _, told = await admins.ask("GET", "budgets", key=SECRETS["viewer"])
     assert "dev-1" not in json.dumps(told)
     assert await admins.code("GET", "budgets/hers", key=SECRETS["viewer"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("scope", ["each_user", "each_key", "each_ticket"])
+async def test_for_whom_a_limit_is_raised_is_not_for_viewers(admins: Admins, scope: str) -> None:
+    assert (await admins.ask("PUT", "budgets/each", {"scope": scope, "limit_usd": 1}))[0] == 200
+    raised = {"amount_usd": 1, "until": "2100-01-01T00:00:00Z", "reason": "for her", "value": "dev-1"}
+    assert (await admins.ask("POST", "budgets/each/raise", raised))[0] == 200
+    for role in SECRETS:
+        is_told = role != "viewer" or scope == "each_ticket"
+        _, told = await admins.ask("GET", "budgets/each", key=SECRETS[role])
+        [found] = told["raises"]
+        assert (found["value"], found["reason"]) == (("dev-1", "for her") if is_told else (None, None))
+        assert told["changes"][-1]["reason"] == ("for her" if is_told else None)
+        _, listed = await admins.ask("GET", "budgets", key=SECRETS[role])
+        assert listed["budgets"][0]["raises"] == [found]
+
+
+async def test_accounts_of_what_a_name_was_before_are_not_shown(tmp_path: Path) -> None:
+    file, budgets, now = BudgetFile(tmp_path), Budgets(), 1_700_000_000_000_000
+    each = file.set("each", BudgetTable(scope="each_user", limit_usd=Decimal(1)), "cli")
+    budgets.replace([each])
+    call = Call(
+        call_id="c", request_id="r", attempt=1, started_us=now, user_id="dev-1", tickets=("PAY-1",), task_id="task-1"
+    )
+    budgets.post(call, 5)
+    assert [account.value for account in budgets.accounts("each")] == ["dev-1"]
+    api, asked = (
+        BudgetsApi(file, budgets, lambda: now),
+        Asked(Principal("k", role="admin"), {"name": "each"}, None, None),
+    )
+    file.set("each", BudgetTable(scope="each_ticket", limit_usd=Decimal(1)), "cli")
+    assert (await api.get_budget(asked)).accounts == [], "the new scope is not in force yet"
+    file.set("each", BudgetTable(scope="each_task", limit_usd=Decimal(1)), "cli")
+    budgets.replace(file.all())
+    budgets.post(call, 5)
+    assert [account.value for account in (await api.get_budget(asked)).accounts] == ["task-1"]
+
+
+async def test_moments_that_no_calendar_has_break_nothing(admins: Admins) -> None:
+    late = "9999-12-31T23:59:59-01:00"
+    assert await admins.code("POST", "keys", {"expires_at": late}) == (422, "not_possible")
+    assert (await admins.ask("PUT", "budgets/a", {"scope": "org", "limit_usd": 1}))[0] == 200
+    raised = {"amount_usd": 1, "until": late, "reason": "r"}
+    assert await admins.code("POST", "budgets/a/raise", raised) == (422, "not_possible")
+    with (admins.dir / "keys.jsonl").open("a") as lines:
+        lines.write('{"event":"create","key_id":"key_1","at":253402300800,"expires_at":253402300800}\n')
+    with (admins.dir / "budgets.jsonl").open("a") as lines:
+        lines.write(
+            '{"event":"raise","name":"a","at":253402300800,"by":"x","amount_usd":1,"until":253402300800,"reason":"r"}\n'
+        )
+    for path in ("keys", "keys/key_1", "budgets", "budgets/a"):
+        assert (await admins.ask("GET", path))[0] == 200
+
+
+async def test_budgets_that_many_change_at_once(admins: Admins) -> None:
+    assert (await admins.ask("PUT", "budgets/a", {"scope": "org", "limit_usd": 1}))[0] == 200
+    answers = await asyncio.gather(*(admins.ask("DELETE", "budgets/a") for _ in range(8)))
+    assert sorted(status for status, _ in answers) == [200] + [404] * 7
+
+
+async def test_a_line_of_another_version_is_said(admins: Admins) -> None:
+    assert (await admins.ask("PUT", "budgets/a", {"scope": "org", "limit_usd": 1}))[0] == 200
+    await balance(admins, "a")
+    with (admins.dir / "budgets.jsonl").open("a") as lines:
+        lines.write('{"event":"freeze","name":"a","at":5,"by":"x"}\n')
+    for method, path in (("GET", "budgets"), ("DELETE", "budgets/a")):
+        assert await admins.code(method, path) == (503, "budgets_unreadable")
+
+
+async def test_an_issuer_who_is_bound_to_a_user_makes_no_claim_key(admins: Admins) -> None:
+    secret = await admins.issuer(user_id="dev-1", team_id="a")
+    wanted = {"kind": "claims", "team_id": "a", "user_id": "dev-1"}
+    assert await admins.code("POST", "keys", wanted, key=secret) == (403, "forbidden")
+    assert (await admins.ask("POST", "keys", {"team_id": "a", "user_id": "dev-1"}, key=secret))[0] == 201
 
 
 # -- prices ------------------------------------------------------------------------------------------------------------

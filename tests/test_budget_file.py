@@ -1,13 +1,29 @@
 """Where budgets are written down."""
 
+import fcntl
+import os
 import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.budget_file import BudgetFile, BudgetTable, budget_of, nano, table_from, table_of
+from gateway.budget_file import (
+    BudgetFile,
+    BudgetTable,
+    NoSuchBudgetError,
+    UnreadableError,
+    budget_of,
+    nano,
+    table_from,
+    table_of,
+)
+from gateway.budgets import Budget
+from gateway.cli import outlay
 from gateway.errors import UserError
 
 SOON = 4_000_000_000
@@ -99,6 +115,14 @@ def test_nobody_else_can_read_the_list(tmp_path: Path) -> None:
         ({"limit_usd": -1}, "-1 is no limit: write US dollars from 0"),
         ({"limit_usd": "0.0000000001"}, "at most nine decimals"),
         ({"limit_usd": "NaN"}, "is no limit"),
+        ({"limit_usd": "Infinity"}, "is no limit"),
+        ({"limit_usd": "1000000000"}, "is no limit"),
+        ({"limit_usd": "1.0000000000000000000000000000001"}, "at most nine decimals"),
+        ({"limit_usd": "1e-999999999"}, "1E-999999999 is no limit"),
+        ({"limit_usd": "1e999999999"}, "is no limit"),
+        ({"limit_usd": "9" * 5000}, f"{'9' * 60} is no limit"),
+        ({"owner": "a\nb"}, "budget b: owner has 1 to 200 characters, and no control characters"),
+        ({"owner": "x" * 201}, "owner has 1 to 200"),
         ({"scope": "team"}, "is no scope: write org, team:NAME"),
         ({"period": "year"}, "year"),
         ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),
@@ -144,6 +168,10 @@ def test_raises_are_temporary_and_have_a_reason(tmp_path: Path) -> None:
         (5, 1000, "launch", None, "ends in the future"),
         (5, SOON, "  ", None, "needs a reason"),
         (5, SOON, "launch", "PAY-1", "has one account"),
+        (5, 253_402_300_800, "launch", None, "before the year 10000"),
+        (5, SOON, "a\x1bb", None, "a reason has 1 to 500 characters"),
+        (5, SOON, "x" * 501, None, "a reason has 1 to 500 characters"),
+        (5, SOON, "launch", "PAY\n1", "for whom the raise is has 1 to 512"),
     ):
         with pytest.raises(UserError, match=says):
             file.raise_("pay", Decimal(amount), until, reason, "cli", value)
@@ -167,3 +195,145 @@ def test_a_budget_reads_as_it_was_written() -> None:
     assert budget.warn_at == (0.5, 0.9)
     assert budget_of("b", table_of(budget)) == budget
     assert nano(Decimal("1e-9")) == 1
+
+
+@given(nano_usd=st.integers(0, 999_999_999 * 10**9), zeros=st.integers(0, 40))
+def test_amounts_are_exact(nano_usd: int, zeros: int) -> None:
+    whole, parts = divmod(nano_usd, 10**9)
+    assert nano(Decimal(f"{whole}.{parts:09d}{'0' * zeros}")) == nano_usd
+    assert nano(Decimal(f"{nano_usd}e-9")) == nano_usd
+    with pytest.raises(UserError):
+        nano(Decimal(f"{whole}.{parts:09d}{'0' * zeros}1"))
+
+
+def test_a_raise_is_of_the_budget_that_was_there(tmp_path: Path) -> None:
+    toml = tmp_path / "budgets.toml"
+    toml.write_text('[budgets.pay]\nscope = "org"\nlimit_usd = 7\n')
+    file = BudgetFile(tmp_path / "data", {}, toml)
+    file.raise_("pay", Decimal(1), SOON, "launch", "cli")
+    assert len(file.all()[0].raises) == 1
+    toml.write_text("")
+    file.set("pay", table(), "cli")
+    assert file.all()[0].raises == (), "the one that was raised is no more"
+
+
+def test_what_is_removed_takes_its_raises_along(tmp_path: Path) -> None:
+    toml = tmp_path / "budgets.toml"
+    file = BudgetFile(tmp_path / "data", {}, toml)
+    file.set("pay", table(), "cli")
+    file.raise_("pay", Decimal(1), SOON, "launch", "cli")
+    file.remove("pay", "cli")
+    toml.write_text('[budgets.pay]\nscope = "org"\nlimit_usd = 7\n')
+    assert file.all()[0].raises == ()
+
+
+def test_the_same_again_writes_nothing(tmp_path: Path) -> None:
+    file = BudgetFile(tmp_path)
+    file.set("pay", table(), "cli")
+    file.raise_("pay", Decimal(1), SOON, "launch", "cli")
+    assert len(file.set("pay", table(), "cli").raises) == 1
+    assert len(list(file.events())) == 2
+
+
+def test_what_is_removed_at_the_same_time_is_removed_once(tmp_path: Path) -> None:
+    BudgetFile(tmp_path).set("pay", table(), "cli")
+    done: list[str] = []
+
+    def remove() -> None:
+        try:
+            BudgetFile(tmp_path).remove("pay", "cli")
+            done.append("removed")
+        except NoSuchBudgetError:
+            done.append("not there")
+
+    threads = [threading.Thread(target=remove) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == ["not there"] * 7 + ["removed"]
+    assert [event.event for event in BudgetFile(tmp_path).events()] == ["set", "remove"]
+
+
+def test_changes_are_decided_by_what_is_written_then(tmp_path: Path) -> None:
+    one, other = BudgetFile(tmp_path), BudgetFile(tmp_path)
+    one.set("pay", table(), "cli")
+    seen: list[str] = []
+
+    def check(before: Budget | None, after: Budget) -> None:
+        lock = os.open(tmp_path / "budgets.jsonl", os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock)
+        seen.append(f"{before and before.scope} {after.scope}")
+
+    other.all()
+    one.set("pay", table(scope="team:a"), "cli")
+    other.set("pay", table(scope="team:b"), "cli", check)
+    assert seen == ["team:a team:b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"event":"freeze","name":"pay","at":5,"by":"x"}', "line 2 is of another version"),
+        ('{"event":"set","name":"pay","at":5,"by":"x","budget":{"scope":"org","limit_usd":1,"new":2}}', "line 2 is of"),
+        ('{"event":"set","name":"pay","at":5,"by":"x"}', "line 2 says too little"),
+        ('{"event":"raise","name":"pay","at":5,"by":"x"}', "line 2 says too little"),
+    ],
+)
+def test_a_line_of_another_version_is_not_skipped(tmp_path: Path, line: str, says: str) -> None:
+    file = BudgetFile(tmp_path)
+    file.set("pay", table(), "cli")
+    with (tmp_path / "budgets.jsonl").open("a") as lines:
+        lines.write(line + "\n")
+    for act in (file.all, lambda: file.set("new", table(), "cli")):
+        with pytest.raises(UnreadableError) as error:
+            act()
+        assert says in str(error.value)
+
+
+def test_a_list_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "budgets.jsonl").mkdir()  # not even root reads it
+    with pytest.raises(UnreadableError, match="cannot be read: Is a directory"):
+        BudgetFile(tmp_path).all()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_a_list_that_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    BudgetFile(tmp_path).set("a", table(), "cli")
+    assert (tmp_path / "budgets.jsonl").stat().st_uid == 65534
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(outlay, ["budgets", *arguments, "--data", str(folder)])
+    assert result.exception is None or isinstance(result.exception, UserError | SystemExit)
+    return result.exit_code, str(result.exception) if isinstance(result.exception, UserError) else result.output
+
+
+def test_what_people_wrote_is_shown_as_it_is(tmp_path: Path) -> None:
+    for number, owner in enumerate(("[/red]", "[bold]x", ":smile:")):
+        assert run(tmp_path, "set", f"b{number}", "--scope", "team:*[a]", "--limit-usd", "1", "--owner", owner)[0] == 0
+        code, shown = run(tmp_path, "list")
+        assert (code, owner in shown, "team:*[a]" in shown) == (0, True, True)
+
+
+@pytest.mark.parametrize("scope", ["each_user", "each_key"])
+def test_nobody_is_shown_what_one_person_spent(tmp_path: Path, scope: str) -> None:
+    assert run(tmp_path, "set", "each", "--scope", scope, "--limit-usd", "1")[0] == 0
+    code, told = run(tmp_path, "show", "each", "--for", "dev-1")
+    assert (code, "not told by person: leave out --for" in told) == (1, True)
+    assert run(tmp_path, "set", "each", "--scope", "each_ticket", "--limit-usd", "1")[0] == 0
+    assert run(tmp_path, "show", "each", "--for", "PAY-1")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--scope", "--limit-usd", "--timezone", "--on-exceed", "--owner"])
+def test_bytes_that_are_no_text(tmp_path: Path, option: str) -> None:
+    code, told = run(tmp_path, "set", "b", "--scope", "org", "--limit-usd", "1", option, "x\udcff")
+    assert code in (1, 2)
+    assert told
+    assert not (tmp_path / "budgets.jsonl").exists()

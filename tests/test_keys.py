@@ -1,6 +1,7 @@
 """Gateway keys: only digests on disk, revocation in force at once, a torn file survives."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -201,6 +202,69 @@ def test_keys_of_before_are_read_on(tmp_path: Path) -> None:
     assert ring.log()[0].by is None
 
 
+def test_a_key_with_a_line_of_another_version_is_revoked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring, file = Keys(tmp_path), tmp_path / "keys.jsonl"
+    event, secret = ring.create()
+    _, other = ring.create()
+    assert ring.authenticate(secret).key_id == event.key_id
+    with file.open("a") as lines:
+        lines.write('{"event":"suspend","key_id":"' + event.key_id + '","at":7,"why":"hush"}\n[1]\n{"torn\n')
+    for reader in (ring, Keys(tmp_path)):
+        assert "is revoked" in refused(reader, secret)
+        assert _works(reader, other)
+        assert reader.one(event.key_id).revoked_at == 7
+    assert [record.getMessage() for record in caplog.records] == [
+        f"keys.jsonl: line {line} is of another version; its key counts as revoked" for line in (3, 4, 3, 4)
+    ]
+
+
+def test_what_was_read_counts_on_when_the_file_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring, file = Keys(tmp_path), tmp_path / "keys.jsonl"
+    _, secret = ring.create()
+    assert _works(ring, secret)
+    file.rename(tmp_path / "aside")
+    file.mkdir()  # not even root reads it
+    assert _works(ring, secret)
+    assert _works(ring, secret)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file} cannot be read: Is a directory; the keys stay as they were"
+    ]
+    file.rmdir()
+    assert not _works(ring, secret)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_a_list_that_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    Keys(tmp_path).create()
+    stat = (tmp_path / "keys.jsonl").stat()
+    assert (stat.st_uid, stat.st_gid, stat.st_mode & 0o777) == (65534, 65534, 0o600)
+
+
+def test_the_list_is_in_the_order_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, now = Keys(tmp_path), 1_000_000
+    monkeypatch.setattr(time, "time", lambda: now)
+    first, _ = ring.create()
+    second, _ = ring.create()
+    now -= 100  # a clock that was set back
+    ring.revoke(first.key_id)
+    ring.rotate(second.key_id)
+    for reader in (ring, Keys(tmp_path)):
+        assert [(each.key_id, each.event) for each in reader.log()] == [
+            (first.key_id, "create"), (second.key_id, "create"), (first.key_id, "revoke"), (second.key_id, "rotate"),
+        ]  # fmt: skip
+
+
+def test_moments_that_no_calendar_has(tmp_path: Path) -> None:
+    ring = Keys(tmp_path)
+    with pytest.raises(UserError, match="before the year 10000"):
+        ring.create(expires_at=253_402_300_800)
+    assert not (tmp_path / "keys.jsonl").exists()
+    for at in (253_402_300_800, 10**30, -1):
+        (tmp_path / "keys.jsonl").write_text(f'{{"event":"create","key_id":"key_1","at":5,"expires_at":{at}}}\n')
+        assert len(json.loads(run(tmp_path, "list", "--json"))) == 1
+
+
 # -- keys of the settings ----------------------------------------------------------------------------------------------
 
 
@@ -267,7 +331,25 @@ def test_mistakes_at_the_command_line(tmp_path: Path) -> None:
     assert "team_id must have 1 to 200 characters" in run(tmp_path, "create", "--team", "", code=1)
     (tmp_path / "keys.jsonl").unlink(missing_ok=True)
     (tmp_path / "file").touch()
-    assert "the keys cannot be written" in run(tmp_path / "file", "create", code=1)
+    assert "the keys cannot be read" in run(tmp_path / "file", "create", code=1)
+    (tmp_path / "keys.jsonl").mkdir()
+    assert "the keys cannot be read" in run(tmp_path, "list", code=1)
+
+
+def test_what_people_wrote_is_shown_as_it_is(tmp_path: Path) -> None:
+    for name in ("[/red]", "[bold]x", ":smile:", "a\\[b]"):
+        run(tmp_path, "create", "--name", name)
+        assert name in run(tmp_path, "list")
+
+
+@pytest.mark.parametrize("option", ["--team", "--user", "--name", "--ticket", "--model", "--upstream"])
+def test_bytes_that_are_no_text(tmp_path: Path, option: str) -> None:
+    command = [sys.executable, "-m", "gateway", "keys", "create", "--data", str(tmp_path), option, b"x\xff"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert option.strip("-") in done.stderr
+    assert not (tmp_path / "keys.jsonl").exists()
 
 
 def test_another_file_in_its_place(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -446,6 +447,21 @@ async def test_a_revoked_key_stops_at_once(gateway: Running) -> None:
         assert response.status == 401
 
 
+async def test_a_key_that_is_revoked_while_its_body_comes_makes_no_call(gateway: Running) -> None:
+    ring = Keys(gateway.dir)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"model":"gpt-5.4-mini",'
+        await asyncio.sleep(0.2)
+        ring.revoke(ring.all()[0].created.key_id)
+        yield b'"messages":[]}'
+
+    url, headers = gateway.url + "/v1/chat/completions", {"Authorization": f"Bearer {gateway.key}"}
+    async with gateway.session.post(url, data=body(), headers=headers) as response:
+        assert response.status == 401
+    assert gateway.upstream.requests == []
+
+
 async def test_open_mode_needs_no_key(open_gateway: Running) -> None:
     open_gateway.upstream.answer(whole(ANSWER))
     async with open_gateway.session.post(open_gateway.url + "/v1/chat/completions", json=CHAT) as response:
@@ -561,6 +577,16 @@ async def test_a_key_for_some_models_reaches_no_other_by_another_name(gateway: R
             method, url, data=body, headers={"Authorization": f"Bearer {key}"}
         ) as response:
             assert response.status in (400, 403), path
+    assert gateway.upstream.requests == []
+
+
+@pytest.mark.parametrize("odd", ['"\\ud800"', "NaN", "1e999", "9" * 5000])
+async def test_a_key_for_some_models_hides_none_in_what_cannot_be_read(gateway: Running, odd: str) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    _, key = Keys(gateway.dir).create(models=["gpt-5*"])
+    body = f'{{"model":"gpt-5.4","messages":[],"models":["o9"],"metadata":{odd}}}'.encode()
+    async with gateway.post("/v1/chat/completions", body, Authorization=f"Bearer {key}") as response:
+        assert (response.status, response.headers["x-outlay-refusal"]) == (400, "request_unreadable")
     assert gateway.upstream.requests == []
 
 

@@ -278,6 +278,17 @@ async def test_a_session_names_no_model_that_its_key_may_not_use(
         assert [json.loads(message) for message in provider.got] == [mine]
 
 
+async def test_a_session_hides_no_model_in_what_cannot_be_read(start_gateway: StartGateway, provider: Provider) -> None:
+    async with started(start_gateway, provider) as gateway:
+        _, key = Keys(gateway.dir).create(models=("gpt-realtime",))
+        url, headers = gateway.url + "/v1/realtime?model=gpt-realtime", {"Authorization": f"Bearer {key}"}
+        async with gateway.session.ws_connect(url, headers=headers) as socket:
+            await socket.send_str('{"type":"session.update","session":{"model":"o9"},"event_id":"\\ud800"}')
+            end = await socket.receive(5)
+            assert (end.type, "not strict JSON" in end.extra) == (aiohttp.WSMsgType.CLOSE, True)
+        assert provider.got == []
+
+
 async def test_a_session_ends_with_its_key(start_gateway: StartGateway, provider: Provider) -> None:
     provider.batches = [[CREATED], [BEGUN, DELTA, done(1)]]
     async with started(start_gateway, provider) as gateway:

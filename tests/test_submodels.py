@@ -26,6 +26,21 @@ def test_named(body: Any, models: set[str]) -> None:
     assert submodels.named(json.dumps(body).encode()) == models
 
 
-@pytest.mark.parametrize("body", [b"", b"--boundary", b"\xff", b"[" * 100_000, b"\x00\x01"])
-def test_what_is_no_json_names_none(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"--boundary\r\n"])
+def test_nothing_and_forms_name_none(body: bytes) -> None:
     assert submodels.named(body) == set()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b'"\\ud800"', b"NaN", b"1e999", b"9" * 5000, b'"\xff"', b"[" * 100_000 + b"]" * 100_000, b"tru", b'"\n"'],
+)  # fmt: skip
+def test_what_cannot_be_read_to_its_end_is_not_taken_for_nothing(odd: bytes) -> None:
+    with pytest.raises(ValueError, match="strict JSON"):
+        submodels.named(b'{"models":["x"],"metadata":' + odd + b"}")
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"\xef\xbb\xbf{}", '{"models":["x"]}'.encode("utf-16"), b"\x00", b" "])
+def test_bytes_that_only_lax_readers_take(body: bytes) -> None:
+    with pytest.raises(ValueError, match="strict JSON"):
+        submodels.named(body)
