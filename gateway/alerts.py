@@ -7,10 +7,13 @@ once it is delivered, and what keys usually spend.
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,12 +27,14 @@ from gateway.config import AlertSettings
 from gateway.errors import UserError
 from gateway.ids import uuid7
 from gateway.ledger import now_us
-from gateway.oddities import HOUR_US, Fast, Runaway, Runaways, Spending, Velocity
+from gateway.oddities import HOUR_US, KEYS_MAX, Fast, Runaway, Runaways, Spending, Velocity
 from gateway.telemetry import Telemetry
 
 QUEUE_MAX = 1000
 """Notices that wait for one channel; more are dropped, and counted."""
 SAID_MAX = 20_000
+SAID_FOR_US = 400 * 24 * HOUR_US
+"""No period is that long: what was said until a later time was said when the clock was wrong, and does not count."""
 AGAIN_US = 10 * 60 * 1_000_000
 """What could not be delivered may be said again after this long, if it is still so."""
 WAITS = (1.0, 5.0, 30.0, 120.0)
@@ -63,6 +68,9 @@ class Alerts:
     ) -> None:
         self._settings = settings
         self._file = folder / "alerts.json"
+        self._aside = folder / f"alerts.json.{secrets.token_hex(8)}"  # a pid is not one's own: in containers all are 1
+        self._writer = ThreadPoolExecutor(1, "alerts")
+        """One thread, so that what is written last is what was last."""
         self._telemetry = telemetry
         self._clock = clock
         self._waits = waits
@@ -82,11 +90,11 @@ class Alerts:
         """Say something, unless the same kind was said of the same subject: before `until_us`, the end of the period
         that it is about, or within the last hour. It names no person and holds no secret."""
         now = self._clock()
+        if not (names := self._due(kind, subject, now)):
+            return
         notice = Notice(uuid7(now), kind, subject, message, now, fields)
-        for name, queue in self._queues.items():
-            key = f"{name} {kind} {subject}"
-            if self._said.get(key, 0) > now:
-                continue
+        for name in names:
+            key, queue = f"{name} {kind} {subject}", self._queues[name]
             try:
                 queue.put_nowait(notice)
             except asyncio.QueueFull:
@@ -97,15 +105,20 @@ class Alerts:
         if len(self._said) > SAID_MAX:
             self._forget(now)
 
+    def _due(self, kind: Kind, subject: str, now: int) -> list[str]:
+        """The channels where it may be said."""
+        return [name for name in self._queues if not _holds(self._said.get(f"{name} {kind} {subject}", 0), now)]
+
     def finished(self, call: Call) -> None:
         """Take in a recorded call."""
         now = self._clock()
         if now // HOUR_US != self._hour:
             self._hour = now // HOUR_US
             self._changed.set()
-        if fast := self._velocity.see(call, now):
+        # Each call of what is odd comes by here: what was said already is not worded again.
+        if (fast := self._velocity.see(call, now)) and self._due("spend_velocity", fast.key_id, now):
             self._say_fast(fast, call)
-        if runaway := self._runaways.see(call, now):
+        if (runaway := self._runaways.see(call, now)) and self._due("runaway_task", runaway.task_id, now):
             self._say_runaway(runaway, call)
 
     def _say_fast(self, fast: Fast, call: Call) -> None:
@@ -144,7 +157,7 @@ class Alerts:
 
     def _forget(self, now: int) -> None:
         """What may be said again, and of the rest what was said first, down to three quarters."""
-        left = [(key, until) for key, until in self._said.items() if until > now]
+        left = [(key, until) for key, until in self._said.items() if _holds(until, now)]
         self._said = dict(left[-SAID_MAX * 3 // 4 :])
 
     # -- beside it ----------------------------------------------------------------------------------------------------
@@ -153,7 +166,7 @@ class Alerts:
         """Read what was said before, and begin to deliver."""
         state = self._read()
         now = self._clock()
-        self._said = {key: until for key, until in state.said.items() if until > now}
+        self._said = {key: until for key, until in state.said.items() if _holds(until, now)}
         self._velocity.keys = OrderedDict(state.keys)
         self._session = aiohttp.ClientSession()
         for name, channel in channels_of(self._settings, self._session):
@@ -174,7 +187,8 @@ class Alerts:
         await asyncio.gather(*self._workers, return_exceptions=True)
         if self._pending:
             log.error("%d notices could not be delivered before the end", len(self._pending))
-        self._write(self._state())
+        await self._save()
+        self._writer.shutdown()
         if self._session is not None:
             await self._session.close()
 
@@ -208,7 +222,7 @@ class Alerts:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await asyncio.to_thread(self._write, self._state())
+            await self._save()
             await asyncio.sleep(1)
 
     def _read(self) -> _State:
@@ -220,20 +234,45 @@ class Alerts:
             log.error("%s cannot be read, so some notices may come again: %s", self._file, type(error).__name__)
             return _State()
 
-    def _state(self) -> bytes:
+    async def _save(self) -> None:
+        """Copied here, encoded and written by the thread."""
         said = {key: until for key, until in self._said.items() if key not in self._pending}
-        return msgspec.json.encode(_State(said, dict(self._velocity.keys)))
+        state = _State(said, dict(self._velocity.keys))
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._write, state, self._clock())
 
-    def _write(self, state: bytes) -> None:
-        """By rename. Not synced: all that a crash can do is to have something said again."""
-        aside = self._file.with_name(f"alerts.json.{os.getpid()}")
+    def _write(self, state: _State, now: int) -> None:
+        """By rename, and with what other gateways have written. Not synced: all that a crash can do is to have
+        something said again."""
         try:
-            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(state)
-            aside.rename(self._file)
+            lock = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with os.fdopen(fd, "wb") as file:
+                    file.write(msgspec.json.encode(_merged(self._read(), state, now)))
+                self._aside.rename(self._file)
+            finally:
+                os.close(lock)
+                self._aside.unlink(missing_ok=True)
         except OSError as error:
             log.error("%s cannot be written, so some notices may come again: %s", self._file, error.strerror)
+
+
+def _holds(until: int, now: int) -> bool:
+    return now < until <= now + SAID_FOR_US
+
+
+def _merged(theirs: _State, ours: _State, now: int) -> _State:
+    """What several gateways know: of each notice the longest, of each key the latest. Ours is forgotten last."""
+    said = {notice: until for notice, until in theirs.said.items() if _holds(until, now)}
+    keys = dict(theirs.keys)
+    for notice, until in ours.said.items():
+        said[notice] = max(until, said.pop(notice, 0))
+    for key, spending in ours.keys.items():
+        other = keys.pop(key, spending)
+        keys[key] = other if spending.hour < other.hour <= now // HOUR_US + 1 else spending
+    left = [(notice, until) for notice, until in said.items() if _holds(until, now)]
+    return _State(dict(left[-SAID_MAX:]), dict(list(keys.items())[-KEYS_MAX:]))
 
 
 async def try_out(settings: AlertSettings) -> list[tuple[str, Outcome]]:

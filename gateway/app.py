@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -168,7 +169,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     await runner.setup()
     alerts.start()
     keepers = [
-        asyncio.create_task(each.keep(), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
+        asyncio.create_task(_kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
@@ -194,6 +195,20 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await asyncio.gather(*keepers, return_exceptions=True)
         ledger.stop()
         late.stop()
+
+
+class _Keeper(Protocol):
+    async def keep(self) -> None: ...
+
+
+async def _kept(keeper: _Keeper) -> None:
+    """Run what has to run beside the server, for ever: an error that nobody thought of must not end it in silence."""
+    while True:
+        try:
+            await keeper.keep()
+        except Exception as error:  # noqa: BLE001
+            log.critical("%s has failed (%s), and begins anew", type(keeper).__name__, type(error).__name__)
+            await asyncio.sleep(1)
 
 
 async def serve(config: Config, ready: Callable[[str, int], None]) -> None:

@@ -21,7 +21,7 @@ HOURS_MAX, HOURS_MIN = 24, 8
 """A key's usual is the median of so many of its hours, and unknown before there are so many."""
 
 
-class Spending(msgspec.Struct):
+class Spending(msgspec.Struct, frozen=True):
     """What a key spends, nano-USD, in whole hours of the clock (UTC). Hours without a call do not count: a night says
     nothing about a day."""
 
@@ -31,11 +31,10 @@ class Spending(msgspec.Struct):
     before: list[int] = []
     """In those before it in which there were calls, the latest last."""
 
-    def add(self, nano: int, hour: int) -> None:
-        if hour > self.hour:
-            self.before = [*self.before, self.spent][-HOURS_MAX:]
-            self.hour, self.spent = hour, 0
-        self.spent += nano
+    def plus(self, nano: int, hour: int) -> "Spending":
+        if hour != self.hour:  # also back: one moment of a wrong clock must not hold it up until then
+            return Spending(hour, nano, [*self.before, self.spent][-HOURS_MAX:])
+        return Spending(self.hour, self.spent + nano, self.before)
 
     def usual(self) -> int | None:
         """Nano-USD an hour; the median, which one wild hour does not move."""
@@ -75,13 +74,10 @@ class Velocity:
         if call.key_id is None or not nano or not self._factor or call.operation == "batch":
             return None
         hour = now_us // HOUR_US
-        key = self.keys.get(call.key_id)
-        if key is None:
-            key = self.keys[call.key_id] = Spending(hour)
-            if len(self.keys) > KEYS_MAX:
-                self.keys.popitem(last=False)
-        self.keys.move_to_end(call.key_id)
-        key.add(nano, hour)
+        key = self.keys.pop(call.key_id, None) or Spending(hour)
+        key = self.keys[call.key_id] = key.plus(nano, hour)
+        if len(self.keys) > KEYS_MAX:
+            self.keys.popitem(last=False)
         if key.spent < self._floor or (usual := key.usual()) is None or key.spent < self._factor * usual:
             return None
         return Fast(call.key_id, hour * HOUR_US, key.spent, usual)
@@ -111,7 +107,7 @@ class Runaways:
         if call.task_id is None or call.operation == "batch" or not (self._calls or self._nano):
             return None
         task = self._tasks.get(call.task_id)
-        if task is None or now_us - task.since_us >= HOUR_US:
+        if task is None or not 0 <= now_us - task.since_us < HOUR_US:
             task = self._tasks[call.task_id] = _Task(now_us)
             if len(self._tasks) > TASKS_MAX:
                 self._tasks.popitem(last=False)

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from gateway import credentials
+from gateway import app, credentials
 from gateway.admission import Asking
 from gateway.budget_file import BudgetFile, BudgetTable
 from gateway.call import Ask
@@ -522,3 +522,22 @@ async def test_batches_are_not_begun_on_a_spent_budget(budgeted: StartBudgeted, 
             assert response.status == 402
             assert response.headers["x-outlay-refusal"] == "budget_exceeded"
         assert model.served == []
+
+
+async def test_a_keeper_that_fails_begins_anew_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        rounds = 0
+
+        async def keep(self) -> None:
+            self.rounds += 1
+            if self.rounds == 1:
+                raise ValueError("what a record says")
+            await asyncio.Event().wait()
+
+    keeper = Failing()
+    task = asyncio.create_task(app._kept(keeper))
+    while keeper.rounds < 2:
+        await asyncio.sleep(0.05)
+    task.cancel()
+    assert "Failing has failed (ValueError), and begins anew" in caplog.text
+    assert "what a record says" not in caplog.text

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,13 +20,16 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import alerts, channels, oddities
+from gateway import alerts, channels, oddities, scopes
 from gateway.alerts import Alerts
+from gateway.budget_notices import BudgetNotices
+from gateway.budgets import Account, Budget
 from gateway.call import NANO, Call
 from gateway.cli import outlay
 from gateway.config import AlertSettings
 from gateway.errors import UserError
 from gateway.oddities import HOUR_US, Runaways, Velocity
+from gateway.periods import FOREVER
 from gateway.telemetry import Telemetry
 from tests.conftest import Running, StartGateway
 from tests.fakes.upstream import CUT, FakeUpstream, Received, fake_upstream, whole
@@ -136,6 +141,21 @@ def test_a_task_runs_away_by_calls_or_by_money_within_an_hour() -> None:
     assert off.see(call(task_id="t", list_cost_nano=10**15), 0) is None
 
 
+def test_a_moment_in_the_future_silences_nothing() -> None:
+    velocity = Velocity(AlertSettings())
+    assert not any(hours(velocity, *[3] * 8))
+    now = 1_000_008 * HOUR_US
+    assert velocity.see(call(key_id="k", list_cost_nano=NANO), now + 9999 * HOUR_US) is None
+    assert velocity.see(call(key_id="k", list_cost_nano=14 * NANO), now) is None
+    assert velocity.see(call(key_id="k", list_cost_nano=NANO), now) == ("k", now, 15 * NANO, 3 * NANO)
+    runaways = Runaways(AlertSettings(runaway_calls=2))
+    assert runaways.see(call(task_id="t"), now + 9999 * HOUR_US) is None
+    assert runaways.see(call(task_id="t"), now) is None
+    found = runaways.see(call(task_id="t"), now + 1)
+    assert found is not None
+    assert (found.calls, found.since_us) == (2, now)
+
+
 # -- delivery ---------------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +185,10 @@ async def started(
         yield told
     finally:
         await told.stop()
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -232,10 +256,13 @@ def test_signatures_are_those_of_the_standard() -> None:
 
 async def test_slack_gets_text_without_markup(tmp_path: Path, receiver: FakeUpstream) -> None:
     async with started(tmp_path, SLACK) as told:
-        told.notice("budget_exceeded", "t", "<!channel> & <@U1> spent it")
+        told.notice("budget_exceeded", "t", "<!channel> & <@U1> spent it, @all, see https://evil.example/@x")
     [request] = receiver.requests
     assert request.target == "/services/T0/B0/slacks-own-secret"
-    assert json.loads(request.body) == {"text": "Outlay: &lt;!channel&gt; &amp; &lt;@U1&gt; spent it"}
+    assert json.loads(request.body) == {
+        "text": "Outlay: &lt;!channel&gt; &amp; &lt;@\u200bU1&gt; spent it, @\u200ball, "
+        "see https:\u200b//evil.example/@\u200bx"
+    }
 
 
 async def test_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -291,7 +318,8 @@ async def test_what_cannot_arrive_is_given_up_and_said_later(
     tmp_path: Path, receiver: FakeUpstream, status: int, tries: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 50 * HOUR_US
-    receiver.answer(whole(b"no_service", status, [("Location", "/elsewhere")]))
+    echo = b"Cannot POST /services/T0/B0/slacks-own-secret"
+    receiver.answer(whole(echo, status, [("Location", "/elsewhere")]))
     async with started(tmp_path, SLACK, lambda: now) as told:
         told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
         await until(lambda: results(told))
@@ -304,7 +332,7 @@ async def test_what_cannot_arrive_is_given_up_and_said_later(
         told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
     assert len(receiver.requests) == tries + 1
     assert results(told) == {"slack failed": 1.0, "slack delivered": 1.0}
-    assert f"did not reach slack: {status} no_service" in caplog.text
+    assert f"did not reach slack: {status}\n" in caplog.text
     assert "slacks-own-secret" not in caplog.text
 
 
@@ -381,6 +409,25 @@ async def test_the_same_is_said_once(tmp_path: Path, receiver: FakeUpstream) -> 
     assert (tmp_path / "alerts.json").stat().st_mode & 0o777 == 0o600
 
 
+async def test_what_was_said_until_an_absurd_time_is_said_again(tmp_path: Path, receiver: FakeUpstream) -> None:
+    now = 99_999 * HOUR_US  # a wrong clock
+    async with started(tmp_path, SLACK, lambda: now) as told:
+        told.notice("budget_warn", "a", "wrong", until_us=now + HOUR_US)
+        await until(lambda: len(receiver.requests) == 1)
+        now = 50 * HOUR_US
+        told.notice("budget_warn", "a", "right", until_us=now + HOUR_US)
+        told.notice("budget_warn", "a", "twice", until_us=now + HOUR_US)
+    (tmp_path / "alerts.json").write_text(json.dumps({"said": {"slack budget_warn b": 99_999 * HOUR_US}}))
+    async with started(tmp_path, SLACK, lambda: now) as told:
+        told.notice("budget_warn", "b", "at once", until_us=now + 399 * 24 * HOUR_US)
+        told.notice("budget_warn", "b", "twice", until_us=now + 399 * 24 * HOUR_US)
+    texts = [json.loads(request.body)["text"] for request in receiver.requests]
+    assert texts == ["Outlay: wrong", "Outlay: right", "Outlay: at once"]
+    assert json.loads((tmp_path / "alerts.json").read_bytes())["said"] == {
+        "slack budget_warn b": now + 399 * 24 * HOUR_US
+    }
+
+
 async def test_what_was_said_is_on_the_disk_soon(tmp_path: Path, receiver: FakeUpstream) -> None:
     async with started(tmp_path, SLACK) as told:
         told.notice("budget_warn", "a", "x", until_us=99 * HOUR_US)
@@ -388,6 +435,48 @@ async def test_what_was_said_is_on_the_disk_soon(tmp_path: Path, receiver: FakeU
         await until(
             lambda: file.exists() and json.loads(file.read_bytes())["said"] == {"slack budget_warn a": 99 * HOUR_US}
         )
+
+
+async def test_gateways_on_one_folder_keep_what_the_others_know(tmp_path: Path, receiver: FakeUpstream) -> None:
+    spent = {"list_cost_nano": NANO}
+    async with started(tmp_path, SLACK) as one, started(tmp_path, SLACK, lambda: 51 * HOUR_US) as other:
+        for told, subject, end in ((one, "both", 60), (other, "both", 70), (one, "ones", 80), (other, "others", 90)):
+            told.notice("budget_warn", subject, "x", until_us=end * HOUR_US)
+        one.finished(call(key_id="both", **spent))
+        one.finished(call(key_id="ones", **spent))
+        for _ in range(3):
+            other.finished(call(key_id="both", **spent))
+        await until(lambda: results(one) == results(other) == {"slack delivered": 2.0})
+        other.notice("budget_warn", "short", "x", until_us=51 * HOUR_US + 1)
+    kept = json.loads((tmp_path / "alerts.json").read_bytes())
+    assert {key.split()[-1]: end // HOUR_US for key, end in kept["said"].items() if not key.endswith("short")} == {
+        "both": 70, "ones": 80, "others": 90,
+    }  # fmt: skip
+    assert {key: (one["hour"], one["spent"] // NANO) for key, one in kept["keys"].items()} == {
+        "both": (51, 3), "ones": (50, 1),
+    }  # fmt: skip
+    async with started(tmp_path, SLACK, lambda: 95 * HOUR_US):
+        pass
+    assert json.loads((tmp_path / "alerts.json").read_bytes())["said"] == {}
+    assert files(tmp_path) == {"alerts.json", "alerts.lock"}
+
+
+async def test_the_last_state_is_written_last(tmp_path: Path, receiver: FakeUpstream) -> None:
+    """The gateway ends while the write before waits for another gateway's lock."""
+    lock = os.open(tmp_path / "alerts.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    told = Alerts(SLACK, tmp_path, Telemetry(), clock=lambda: 50 * HOUR_US)
+    told.start()
+    told.finished(call(key_id="k", list_cost_nano=NANO))
+    await until(lambda: told._writer._threads)
+    for _ in range(4):
+        told.finished(call(key_id="k", list_cost_nano=NANO))
+    end = asyncio.create_task(told.stop())
+    await asyncio.sleep(0.1)
+    assert not end.done()
+    os.close(lock)
+    await end
+    assert json.loads((tmp_path / "alerts.json").read_bytes())["keys"]["k"]["spent"] == 5 * NANO
 
 
 async def test_what_is_remembered_of_notices_is_bounded(
@@ -500,11 +589,11 @@ async def tried(tmp_path: Path, section: str, *options: str) -> Any:
 
 
 async def test_each_channel_is_tried(tmp_path: Path, receiver: FakeUpstream) -> None:
-    receiver.answer(OK, whole(b"invalid\ntoken", 403))
+    receiver.answer(OK, whole(b"Cannot POST /hook", 403))
     section = f'slack = "env:SLACK_URL"\nwebhook = "{receiver.url}/hook"\nwebhook_secret = "env:WEBHOOK_SECRET"\n'
     done = await tried(tmp_path, section)
     assert done.exit_code == 1
-    assert done.stdout == "ok     log: written\nok     slack: 200 ok\nfailed webhook: 403 invalid token\n"
+    assert done.stdout == "ok     log: written\nok     slack: 200\nfailed webhook: 403\n"
     slack, hook = receiver.requests
     assert "This is a test of Outlay's notices" in json.loads(slack.body)["text"]
     assert json.loads(hook.body)["type"] == "test"
@@ -512,7 +601,7 @@ async def test_each_channel_is_tried(tmp_path: Path, receiver: FakeUpstream) -> 
     receiver.answer(OK)
     done = await tried(tmp_path, "slack = 'env:SLACK_URL'", "--json")
     assert done.exit_code == 0
-    assert json.loads(done.stdout)[1] == {"channel": "slack", "delivered": True, "detail": "200 ok"}
+    assert json.loads(done.stdout)[1] == {"channel": "slack", "delivered": True, "detail": "200"}
 
 
 async def test_a_channel_that_cannot_be_tried_is_told(tmp_path: Path, receiver: FakeUpstream) -> None:
@@ -538,6 +627,27 @@ def test_check_names_what_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [line for line in done.output.splitlines() if "alerts" in line] == [
         "note   alerts: env:NOT_SET_ANYWHERE is not set: no notices go there"
     ]
+
+
+def test_every_field_of_a_budgets_notice_is_in_the_docs() -> None:
+    said: list[str] = []
+    notices = BudgetNotices(lambda *_, until_us, **fields: said.extend(fields), str)
+    notices.refused(Account(Budget("b", scopes.parse("team:pay"), NANO), "", FOREVER), 0)
+    section = PAGE.partition("Of a budget (`budget_…`):")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `data\.(\w+)` \|", section, re.MULTILINE) == said
+
+
+async def test_what_was_said_costs_nothing_to_say_again(
+    tmp_path: Path, receiver: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(tmp_path, webhook(receiver)) as told:
+        written: list[str] = []
+        monkeypatch.setattr(alerts, "_time", lambda us: written.append("text") or "then")
+        monkeypatch.setattr(alerts, "uuid7", lambda us: written.append("id") or "n")
+        for _ in range(AlertSettings().runaway_calls + 50):
+            told.finished(call(key_id="k", task_id="t"))
+    assert written == ["text", "id"]
+    assert len(receiver.requests) == 1
 
 
 def test_every_setting_and_kind_is_in_the_docs() -> None:
