@@ -611,7 +611,10 @@ def test_the_keeper_notes_what_changes(
     file = BudgetFile(data, {"all": BudgetTable("org", Decimal(7))}, toml)
 
     def names() -> list[str]:
-        return [row["name"] for row in rows(data)]
+        try:
+            return [row["name"] for row in rows(data)]
+        except duckdb.Error:
+            return []  # the file was replaced between two looks of one query: docs/data.md
 
     with budgeting.noting(data, file):
         until(lambda: names() == ["all", "pay"])

@@ -144,7 +144,9 @@ def test_paths_no_dialect_knows(method: str, path: str) -> None:
     ],
 )
 def test_where_a_gateway_key_may_stand(headers: dict[str, str], path: str) -> None:
-    assert credentials.presented(headers, path) == "olk_a"
+    found = credentials.presented(headers, path)
+    assert found is not None
+    assert found.key == "olk_a"
 
 
 def test_a_key_is_only_found_where_it_is_also_taken_out() -> None:
