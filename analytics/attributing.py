@@ -21,10 +21,11 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, lake, work
+from analytics.beside import beside
 from gateway.call import Call
 from gateway.config import LedgerSettings, TicketSettings
-from gateway.errors import UserError
 from gateway.ledger import Correction, write_corrections
+from gateway.lines import mark
 from gateway.ticket_keys import TicketKeys
 from gateway.tracker import Snapshot, Tracker
 
@@ -272,29 +273,15 @@ def looking(data: Path, tickets: TicketSettings | None, ledger: LedgerSettings) 
     stop = threading.Event()
     looks = Looks(data, tickets, ledger, stop.is_set)
 
-    def run() -> None:
-        failure = ""
-        while not stop.wait(LOOK_SECONDS):
-            try:
-                looks.look()
-                failure = ""
-            except (OSError, duckdb.Error, UserError) as error:
-                line = str(error).splitlines()[0] if str(error) else type(error).__name__
-                if line != failure:
-                    log.error("late evidence could not be looked for, trying again: %s", line)
-                failure = line
+    def failed(line: str) -> None:
+        log.error("late evidence could not be looked for, trying again: %s", line)
 
-    thread = threading.Thread(target=run, name="late evidence")
-    thread.start()
-    try:
+    with beside("late evidence", looks.look, LOOK_SECONDS, failed, stop=stop):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _journal_mark(data: Path) -> list[tuple[str, Any]]:
-    return [(path.name, _mark(path)) for path in lake.segments(data)]
+    return [(path.name, mark(path)) for path in lake.segments(data)]
 
 
 def _tracker_mark(data: Path) -> str:
@@ -303,12 +290,3 @@ def _tracker_mark(data: Path) -> str:
         next(lines, b"")
         return hashlib.file_digest(lines, "sha256").hexdigest()
     return ""
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    """Another one when the file was written to or replaced."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns

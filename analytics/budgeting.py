@@ -9,7 +9,6 @@ asks about, a report those of the past.
 import contextlib
 import dataclasses
 import logging
-import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,10 +19,10 @@ import duckdb
 import msgspec
 
 from analytics import build, disk
+from analytics.beside import beside
 from gateway.budget_file import BudgetFile
 from gateway.budgets import BUCKET_US, Budget, Raise, Sum
 from gateway.call import NANO
-from gateway.errors import UserError
 from gateway.periods import ROLLING_US, Period, span
 from gateway.scopes import Kind, Scope
 
@@ -160,29 +159,15 @@ def _write(db: duckdb.DuckDBPyConnection, data: Path, table: str, rows: Iterable
 def noting(data: Path, file: BudgetFile) -> Iterator[None]:
     """Writes down what is in force beside the keeper's rounds. What cannot be read changes nothing, and is logged in
     one line, once."""
-    stop = threading.Event()
 
-    def run() -> None:
-        failure = ""
-        while True:
-            try:
-                store(data, file.all(), datetime.now(UTC).replace(tzinfo=None))
-                failure = ""
-            except (OSError, duckdb.Error, UserError) as error:
-                line = str(error).splitlines()[0] if str(error) else type(error).__name__
-                if line != failure:
-                    log.error("what is known of budgets stays as it was: %s", line)
-                failure = line
-            if stop.wait(ROUND_SECONDS):
-                return
+    def note() -> None:
+        store(data, file.all(), datetime.now(UTC).replace(tzinfo=None))
 
-    thread = threading.Thread(target=run, name="budgets")
-    thread.start()
-    try:
+    def failed(line: str) -> None:
+        log.error("what is known of budgets stays as it was: %s", line)
+
+    with beside("budgets", note, ROUND_SECONDS, failed, at_once=True):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 # -- globs -------------------------------------------------------------------------------------------------------------

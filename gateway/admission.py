@@ -96,14 +96,12 @@ class Admission:
         estimator: Estimator,
         wait_seconds: float,
         notices: BudgetNotices,
-        clock: Callable[[], int] = now_us,
     ) -> None:
         self.budgets = budgets
         self._quotes = quotes
         self._estimator = estimator
         self._wait_seconds = wait_seconds
         self._notices = notices
-        self._clock = clock
         self._waiting: dict[Account, deque[_Waiter]] = {}
 
     # -- before the call ----------------------------------------------------------------------------------------
@@ -166,7 +164,7 @@ class Admission:
     def demand(self, call: Call) -> None:
         """For what is billed later, and holds nothing: a batch. Raises the refusal `budget_exceeded` when a budget that
         covers it is spent."""
-        now = self._clock()
+        now = now_us()
         for charge in hard(self.budgets.charges(call)):
             charge.account.expire(now)
             if charge.account.spent >= charge.account.limit(now):
@@ -174,7 +172,7 @@ class Admission:
 
     def _refuse(self, call: Call, account: Account | None) -> Refusal:
         assert account is not None
-        now = self._clock()
+        now = now_us()
         self._notices.refused(account, now)
         call.budget_action = "blocked"
         return _refusal(account, now)
@@ -182,7 +180,7 @@ class Admission:
     def _decide(self, charges: Sequence[Charge], quote: Quote, *, waited: bool = False) -> Decision:
         able = hard(charges)
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
-        return decide(able, quote, self._clock(), waiting=waiting, waited=waited)
+        return decide(able, quote, now_us(), waiting=waiting, waited=waited)
 
     def _hold(self, call: Call, charges: tuple[Charge, ...], quote: Quote, decision: Decision) -> Hold | None:
         """What a decision reserves; `None` where it lets the call not go on."""
@@ -225,7 +223,7 @@ class Admission:
         soft = [charge for charge in charges if not charge.account.budget.is_hard]
         if not soft:
             return "none"
-        now = self._clock()
+        now = now_us()
         shadows = [each for each in soft if each.account.budget.on_exceed != "warn"]
         if shadows and decide(shadows, quote, now, waited=True).verdict == "refuse":
             return "shadow_blocked"
@@ -276,7 +274,7 @@ class Admission:
         while queue:
             waiter = queue[0]
             charges = self.budgets.charges(waiter.call)
-            decision = decide(hard(charges), waiter.quote, self._clock(), waiting=len(queue) - 1)
+            decision = decide(hard(charges), waiter.quote, now_us(), waiting=len(queue) - 1)
             if decision.verdict == "wait" and decision.account in (account, None):
                 return
             queue.popleft()
@@ -296,7 +294,7 @@ class Admission:
 
     def grow(self, hold: Hold, cost: int) -> bool:
         """Keep a hold ahead of the running cost of its stream. False when a budget has not so much left."""
-        now = self._clock()
+        now = now_us()
         return self.budgets.grow(hold, int(cost * HEADROOM), now) or self.budgets.grow(hold, cost, now)
 
     def void(self, call: Call, admitted: Admitted | None) -> None:
@@ -311,7 +309,7 @@ class Admission:
         for charge in hold.charges:
             account = charge.account
             if cost and account.spent >= account.notice_from:
-                self._notices.look(account, self._clock())
+                self._notices.look(account, now_us())
             if self._waiting:
                 self._wake(account)
 
@@ -329,7 +327,7 @@ class Admission:
 
     def remaining(self, hold: Hold) -> int | None:
         """What is left of the tightest of the call's budgets, nano-USD."""
-        found = tightest(hold.charges, self._clock())
+        found = tightest(hold.charges, now_us())
         return None if found is None else found[1]
 
 

@@ -63,7 +63,6 @@ class Balances:
         ask_from: tuple[Control, Ledger] | None = None,
         on_change: Callable[[], None] = lambda: None,
         look: Callable[[Account, int], None] = lambda account, at_us: None,
-        clock: Callable[[], int] = now_us,
     ) -> None:
         """`gateway_id`: whose own calls are posted without the journal. `ask_from`: who knows the ledger's sums, and
         when it was written to.
@@ -78,7 +77,6 @@ class Balances:
         self._on_change = on_change
         self._look = look
         self._gateway_id = gateway_id
-        self._clock = clock
         self._through: dict[str, int] = {}
         self._is_started = False
         self._held: dict[str, Hold] = {}
@@ -106,7 +104,7 @@ class Balances:
             with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
                 self._through[path.name] = path.stat().st_size  # all of it was posted as it was written
         self._through[own_segment] = size
-        self._budgets.forget(self._clock())
+        self._budgets.forget(now_us())
         accounts = [_balance(each) for each in self._budgets.accounts() if each.spent or each.unpriced]
         return msgspec.json.encode(Checkpoint(self._through, accounts))
 
@@ -133,7 +131,7 @@ class Balances:
     async def _look_over(self) -> None:
         """Whatever changed a balance or a limit, and whoever missed it."""
         for number, account in enumerate(list(self._budgets.accounts())):
-            account.expire(now := self._clock())
+            account.expire(now := now_us())
             if account.spent and account.period.has(now):
                 self._look(account, now)
             if number % LOOKED_AT_A_TIME == 0:
@@ -184,7 +182,7 @@ class Balances:
     def _load(self, saved: Checkpoint) -> None:
         self._through = saved.through
         of = {budget.identity: budget for budget in self._budgets}
-        now = self._clock()
+        now = now_us()
         for each in saved.accounts:
             if each.identity in of:
                 self._budgets.restore(of[each.identity], each.value, now, each)

@@ -115,18 +115,9 @@ class Books:
         """Whole calls by provider and model."""
         self._learning: asyncio.Task[None] | None = None
 
-    def open(
-        self,
-        call: Call,
-        dialect: Dialect | None,
-        ask: Ask,
-        request: bytes,
-        region: str | None = None,
-        admitted: Admitted | None = None,
-    ) -> OpenCall:
+    def open(self, open_call: OpenCall) -> OpenCall:
         """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`."""
-        self._ledger.open(call)
-        open_call = OpenCall(call, dialect, ask, request, region, admitted)
+        self._ledger.open(open_call.call)
         self._open.add(open_call)
         return open_call
 

@@ -5,6 +5,7 @@ A change of either file is in force within a second, without a restart. A `budge
 nothing, and says why in the log.
 """
 
+import contextlib
 import difflib
 import re
 import time
@@ -35,33 +36,29 @@ UNTIL_MAX = 253_402_300_799
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def _help(text: str, **limits: Any) -> Meta:
-    return Meta(description=text, **limits)
-
-
 class BudgetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A budget as people write it."""
 
     scope: Annotated[
         str,
-        _help(
-            "Whose spend: org, team:x, user:x, key:x, ticket:x, task:x, project:PAY, model:x, purpose:x; each_ticket, "
-            "each_task, each_user, each_key, each_team give every one an account of its own."
+        Meta(
+            description="Whose spend: org, team:x, user:x, key:x, ticket:x, task:x, project:PAY, model:x, purpose:x; "
+            "each_ticket, each_task, each_user, each_key, each_team give every one an account of its own."
         ),
     ]
-    limit_usd: Annotated[Decimal, _help("US dollars, up to nine decimals.")]
-    period: Annotated[Period, _help("day, week, month, quarter, total, or rolling_24h.")] = "month"
-    timezone: Annotated[str, _help("In whose midnight a period begins, as in Europe/Berlin.")] = "UTC"
+    limit_usd: Annotated[Decimal, Meta(description="US dollars, up to nine decimals.")]
+    period: Annotated[Period, Meta(description="day, week, month, quarter, total, or rolling_24h.")] = "month"
+    timezone: Annotated[str, Meta(description="In whose midnight a period begins, as in Europe/Berlin.")] = "UTC"
     on_exceed: Annotated[
         str,
-        _help(
-            "block: lower a request's maximum to what is left, then refuse; stop_stream: end running streams; "
-            "reroute:MODEL: a cheaper model near the limit; warn: only tell."
+        Meta(
+            description="block: lower a request's maximum to what is left, then refuse; stop_stream: end running "
+            "streams; reroute:MODEL: a cheaper model near the limit; warn: only tell."
         ),
     ] = "block"
-    warn_at: Annotated[tuple[float, ...], _help("Fractions of the limit at which to tell.")] = (0.8,)
-    mode: Annotated[Mode, _help("shadow: compute and record everything, enforce nothing.")] = "enforce"
-    owner: Annotated[str | None, _help("Who can raise it: named in refusals.")] = None
+    warn_at: Annotated[tuple[float, ...], Meta(description="Fractions of the limit at which to tell.")] = (0.8,)
+    mode: Annotated[Mode, Meta(description="shadow: compute and record everything, enforce nothing.")] = "enforce"
+    owner: Annotated[str | None, Meta(description="Who can raise it: named in refusals.")] = None
 
 
 class BudgetEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -203,7 +200,7 @@ class BudgetFile:
 
     def all(self) -> list[Budget]:
         """What is in force, by name. Raises `UnreadableError`."""
-        if (seen := (_stat(self._file), self._toml and _stat(self._toml))) != self._seen:
+        if (seen := (_mark(self._file), self._toml and _mark(self._toml))) != self._seen:
             try:
                 self._budgets = self._read()
             except UserError as error:
@@ -354,12 +351,10 @@ def _raise_of(event: BudgetEvent, amount_nano: int, until: int) -> Raise:
     return Raise(amount_nano, until_us, event.reason or "", event.by, at_us, event.value)
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    with contextlib.suppress(OSError):  # whoever reads it says what is wrong
+        return lines.mark(path)
+    return None
 
 
 def _now() -> int:

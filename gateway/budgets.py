@@ -71,8 +71,6 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
 
     def limit_of(self, value: str, at_us: int) -> int:
         """Nano-USD, with the raises that are in force."""
-        if not self.raises:
-            return self.limit_nano
         return self.limit_nano + sum(
             each.amount_nano for each in self.raises if at_us < each.until_us and each.value in (None, value)
         )

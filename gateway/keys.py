@@ -202,16 +202,9 @@ class Keys:
 
     def load(self) -> None:
         """Read what the file has gained. One `stat` when it did not change. Raises `OSError`."""
-        if self._stat() != self._seen:
+        if lines.mark(self._file) != self._seen:
             with self._lock:
-                self._seen = self._read(self._stat())
-
-    def _stat(self) -> tuple[int, int, int] | None:
-        try:
-            stat = self._file.stat()
-        except FileNotFoundError:
-            return None
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+                self._seen = self._read(lines.mark(self._file))
 
     def _read(self, now: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
         if now is None:

@@ -61,3 +61,12 @@ def read(line: bytes, kind: type[T]) -> T | None:
     except ValueError:
         return None
     raise ValueError("is of another version")
+
+
+def mark(path: Path) -> tuple[int, int, int] | None:
+    """Another one when the file was written to or replaced; `None` where there is none. Raises `OSError`."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -240,7 +240,7 @@ class Proxy:
                         # these.
                         fields = credentials.without_encoding(fields)
                     self._admit_to_limits(call)
-                    open_call = self._books.open(call, dialect, ask, plain, region, admitted)
+                    open_call = self._books.open(OpenCall(call, dialect, ask, plain, region, admitted))
                 except BaseException:
                     self._admission.void(call, admitted)
                     if call.attempt == 1:
@@ -402,13 +402,13 @@ class Proxy:
         """The order in which upstreams are asked: those whose circuit breaker is open come last, or not at all. Raises
         the refusal `upstream_unreachable` where none is left."""
         model, now = ask.model or "", time.monotonic()
-        upstreams, pauses = self._config.upstreams, {name: self._breakers.pause(name, model, now) for name in places}
+        upstreams, breakers = self._config.upstreams, self._breakers
         order = [
             name
-            for name in self._breakers.order(places, model, now)
-            if pauses[name] is None or not upstreams[name].breaker_refuses
+            for name in breakers.order(places, model, now)
+            if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
         ]
-        if not order and (pause := pauses[places[0]]) is not None:
+        if not order and (pause := breakers.pause(places[0], model, now)) is not None:
             opened, until = (datetime.now(UTC) + timedelta(seconds=at - now) for at in pause)
             raise Refusal(
                 "upstream_unreachable",

@@ -162,7 +162,8 @@ class Session:
             call.session_id = call.session_id or self._call.call_id
             admitted = self._admission.admit_now(call, self._ask, self._region)
             try:
-                self._open = self._books.open(call, self._dialect, self._ask, b"", self._region, admitted)
+                open_call = OpenCall(call, self._dialect, self._ask, b"", self._region, admitted)
+                self._open = self._books.open(open_call)
             except BaseException:
                 self._admission.void(call, admitted)
                 raise

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from gateway.call import TicketState
+from gateway.scopes import project_of
 
 ROUND_SECONDS = 1.0
 MAPPINGS = ("tickets", "aliases", "pulls", "branches", "commits")
@@ -72,11 +73,9 @@ class Snapshot(msgspec.Struct, dict=True):
 
 def split(ticket: str) -> tuple[str, int]:
     """Project and number of a ticket: `PAY-123` → (`PAY`, 123). A ticket of another form is its own project."""
-    for separator in "#", "-":
-        project, found, number = ticket.rpartition(separator)
-        if found and number.isdecimal() and len(number) < 10:
-            return project, int(number)
-    return ticket, 0
+    project = project_of(ticket)
+    number = ticket[len(project) + 1 :]
+    return (project, int(number)) if 0 < len(number) < 10 else (ticket, 0)
 
 
 class Tracker:
