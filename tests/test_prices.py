@@ -931,7 +931,7 @@ def _file(payload: bytes, digest: str | None = None) -> bytes:
         "licence": "MIT",
         "sha256": digest or hashlib.sha256(payload).hexdigest(),
     }
-    return gzip.compress(json.dumps(header).encode() + b"\n" + payload)
+    return gzip.compress(json.dumps(header).encode() + b"\n" + payload, mtime=0)  # the same each time: a test's name
 
 
 @pytest.mark.parametrize(
@@ -947,7 +947,7 @@ def _file(payload: bytes, digest: str | None = None) -> bytes:
             "bad rate input_mtok",
         ),
         (b"prices", "not gzip"),
-        (gzip.compress(b"prices"), "not a price snapshot"),
+        (gzip.compress(b"prices", mtime=0), "not a price snapshot"),
         (_file(b"{}")[:-20], "not a price snapshot"),
         (None, "cannot be read"),
     ],
