@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from gateway.keys import Keys
 
@@ -43,14 +44,14 @@ def write_config(folder: Path, upstream: str, **ledger: object) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def served(config: Path) -> AsyncIterator[Served]:
-    """Start it, wait until it listens, stop it with SIGTERM (unless it is gone already)."""
+async def served(config: Path, *, stderr: IO[bytes] | None = None, **options: Any) -> AsyncIterator[Served]:
+    """Start it, wait until it listens, stop it with SIGTERM (unless it is gone already). `options`: of the process."""
     data = config.parent / "data"
     ring = Keys(data)
     _, key = ring.create(team_id="payments")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "gateway", "serve", "--config", str(config),
-        stdout=asyncio.subprocess.PIPE, env=ENVIRONMENT,
+        stdout=asyncio.subprocess.PIPE, stderr=stderr, env=ENVIRONMENT | options.pop("env", {}), **options,
     )  # fmt: skip
     assert process.stdout is not None
     try:
