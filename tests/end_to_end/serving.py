@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,10 +30,10 @@ class Served:
         self.process.send_signal(signal.SIGKILL)
 
 
-def write_config(folder: Path, upstream: str, **ledger: object) -> Path:
-    """Settings with one upstream per provider, all at `upstream`."""
+def write_config(folder: Path, upstream: str, *, more: Iterable[str] = (), **ledger: object) -> Path:
+    """Settings with one upstream per provider, all at `upstream`. `more`: lines of [server]."""
     settings = {"dir": str(folder / "data"), "reserve_bytes": 4096, **ledger}
-    lines = ["[server]", "port = 0", "drain_seconds = 5.0", "[ledger]"]
+    lines = ["[server]", "port = 0", "drain_seconds = 5.0", *more, "[ledger]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     for name, provider in {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}.items():
         lines += [f"[upstreams.{name}]", f'base_url = "{upstream}"', f'provider = "{provider}"']
