@@ -40,6 +40,8 @@ from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
 from gateway.late import Late
 from gateway.ledger import Ledger
+from gateway.limits import Limits
+from gateway.owner import LocalOwner
 from gateway.proxy import Proxy
 from gateway.quotes import Quotes
 from gateway.telemetry import Telemetry
@@ -106,7 +108,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
         notices = BudgetNotices(alerts.notice, functools.partial(hashing.keyed, hash_key))
-        admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
+        admission = Admission(Budgets(), Quotes(book), config.server.budget_wait_seconds, notices)
         control = Control(ledger.dir)
         balances = Balances(
             ledger.dir,
@@ -127,6 +129,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
+    owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
     admin = Admin(ledger, telemetry, admission.budgets)
     sockets = AiohttpClient(config.server)
     forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
@@ -136,8 +139,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
     proxy = Proxy(
-        config, key_ring, book, ledger, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
-        hash_key, admission, alerts,
+        config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
+        hash_key,
     )  # fmt: skip
 
     def who(request: web.Request) -> Principal:

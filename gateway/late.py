@@ -125,8 +125,10 @@ class Late:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def is_booked(self, result: bytes) -> bool:
-        return result in self._booked
+    def unbooked(self, results: Iterable[bytes]) -> set[bytes]:
+        """Those that nobody has booked, as far as is known outside of `deciding`."""
+        self._catch_up()
+        return {result for result in results if result not in self._booked}
 
     def book(self, results: Iterable[bytes], first_call: str) -> None:
         """Results are about to be recorded, in calls of which the first has this id. Inside of `deciding`."""
