@@ -4,6 +4,7 @@ This is one of the few named changes to what a client sends; the other is the re
 §7.6.1) and of `x-outlay-*`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
@@ -23,6 +24,8 @@ HOP_BY_HOP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+METHOD_FIELDS = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""What is judged here is the method that a request has: a server must not take it for another."""
 AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
 
 
@@ -37,9 +40,27 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def authenticate(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
-    """Who sent a request (header names in lower case). Raises the refusal `unauthenticated`."""
+    """Who sent a request (header names in lower case). Raises the refusals `unauthenticated` and `forbidden`."""
     found = presented(headers, path)
-    return Principal() if mode == "open" and found is None else key_ring.authenticate(found and found.key)
+    if mode == "keys" or found is not None:
+        return key_ring.authenticate(found and found.key)
+    if is_of_foreign_page(headers):
+        raise Refusal(
+            "forbidden",
+            "Outlay: this gateway is open to the programs of this machine, and not to web pages. Give the page a key: "
+            "`outlay keys create` makes one.",
+        )
+    return Principal()
+
+
+LOCAL_PAGE = re.compile(r"https?://(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
+
+
+def is_of_foreign_page(headers: Mapping[str, str]) -> bool:
+    """True for what the page of another site makes a browser send: any page could spend here, where no key is asked
+    for. Browsers name the page with each request that is more than reading (Fetch, "Origin header")."""
+    origin = headers.get("origin", "")
+    return origin == "null" or (origin.startswith(("http://", "https://")) and not LOCAL_PAGE.fullmatch(origin))
 
 
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
@@ -107,7 +128,9 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     kept: Fields = []
     for key, value in end_to_end(fields):
         name = key.lower()
-        if name in ("host", "content-length", "expect") or name.startswith(("x-outlay-", "sec-websocket-")):
+        if name in ("host", "content-length", "expect", *METHOD_FIELDS) or name.startswith(
+            ("x-outlay-", "sec-websocket-")
+        ):
             continue
         if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in value):
             continue

@@ -163,7 +163,8 @@ class Proxy:
                 )
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
-            if dialect is None and (principal.models or not upstream.allow_unmetered_paths):
+            may_pass = upstream.allow_unmetered_paths and not principal.models
+            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, provider)):
                 raise not_metered(request.method, path, target.upstream)
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
@@ -697,6 +698,6 @@ def _submodels(body: bytes) -> Collection[str]:
     except ValueError:
         raise Refusal(
             "request_unreadable",
-            "Outlay: this is not strict JSON (half an emoji, NaN, or a number beyond measure, for example), so that "
+            "Outlay: this is not strict JSON (half an emoji, NaN, or a field that stands twice, for example), so that "
             "nobody can tell whether it names only models that this key may use.",
         ) from None

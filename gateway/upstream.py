@@ -73,6 +73,7 @@ class Forwarder:
             max_field_size=server.header_bytes_max,
             max_headers=512,
             read_bufsize=READ_BYTES,
+            middlewares=(_unredirected,),
         )
 
     async def close(self) -> None:
@@ -120,6 +121,7 @@ class Forwarder:
                 headers=list(fields),
                 data=(body or None) if len(body) < LARGE_BYTES else io.BytesIO(body),
                 allow_redirects=False,
+                middlewares=(),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=upstream.connect_seconds, sock_read=upstream.idle_seconds
                 ),
@@ -140,6 +142,15 @@ class Forwarder:
                 f"Outlay: the provider behind the upstream {name} broke the connection ({type(error).__name__}).",
             ) from None
         return UpstreamAnswer(response, upstream.idle_seconds)
+
+
+async def _unredirected(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Of WebSockets: aiohttp follows redirects there, and takes along the provider's key unless it is a bearer's."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise HandshakeRefusedError(response.status)
+    return response
 
 
 def _not_reached(name: str, error: Exception) -> NotReachedError:
