@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
 from gateway.admission import Admission, Asking
 from gateway.afterwards import Afterwards
+from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.alerts import Alerts
 from gateway.answers import (
     WHOLE_BYTES_MAX,
@@ -46,7 +47,7 @@ from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
-from gateway.upstream import Forwarder, HandshakeRefusedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import UpstreamAnswer, UpstreamClient, UpstreamLost
 from gateway.watch import Watch
 from gateway.worktrees import Worktrees
 
@@ -68,7 +69,8 @@ class Proxy:
         prices: PriceBook,
         ledger: Ledger,
         late: Late,
-        forwarder: Forwarder,
+        forwarder: UpstreamClient,
+        sockets: AiohttpClient,
         telemetry: Telemetry,
         estimator: Estimator,
         gateway_id: str,
@@ -86,6 +88,7 @@ class Proxy:
         self._prices = prices
         self._ledger = ledger
         self._forwarder = forwarder
+        self._sockets = sockets
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._admission = admission
@@ -247,10 +250,10 @@ class Proxy:
                     if call.attempt == 1:
                         self._limits.take_back(call)
                     raise
-                sending = self._forwarder.send(
+                sent = self._forwarder.send(
                     name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
                 )
-                return Attempt(open_call, asyncio.ensure_future(sending), asked_for_usage is not None)
+                return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
             if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
@@ -493,7 +496,7 @@ class Proxy:
         protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
         try:
             bytes_max = self._config.server.body_bytes_max
-            socket = await self._forwarder.connect(name, upstream, path, fields, protocols, bytes_max)
+            socket = await self._sockets.connect(name, upstream, path, fields, protocols, bytes_max)
         except HandshakeRefusedError as refused:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
