@@ -63,7 +63,9 @@ def mutated(value: Any, rng: random.Random) -> Any:
             case 2:
                 within[key] = [within[key]] if rng.random() < 0.5 else {"usage": within[key]}
             case 3 if isinstance(within, dict) and within is not value:
-                within[rng.choice(["usage", "type", "model", "choices", "error", "message"])] = rng.choice(ODD)
+                within[rng.choice(["usage", "type", "model", "choices", "error", "message"])] = copy.deepcopy(
+                    rng.choice(ODD)
+                )
             case _:
                 within[key] = copy.deepcopy(rng.choice(ODD))
     return value.get("")

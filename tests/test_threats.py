@@ -6,10 +6,12 @@ import io
 import json
 import logging
 import re
+import ssl
 import stat
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ import aiohttp
 import brotli
 import pytest
 import zstandard
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from yarl import URL
 
 from analytics import commands, lake
@@ -180,6 +187,16 @@ async def test_a_field_in_a_ticket_or_task_becomes_no_field_of_an_answer(gateway
             assert "Set-Cookie" not in response.headers
 
 
+async def test_a_provider_speaks_for_itself_alone(gateway: Running) -> None:
+    forged = [("X-Outlay-Cost-USD", "0"), ("x-outlay-ticket", "PAY-9"), ("X-Outlay-Refusal", "none")]
+    gateway.upstream.answer(whole(ANSWER, headers=forged))
+    async with gateway.post("/v1/chat/completions", CHAT) as response:
+        assert response.status == 200
+        assert "x-outlay-refusal" not in response.headers
+        assert response.headers.getall("x-outlay-cost-usd") != ["0"]
+        assert "x-outlay-ticket" not in response.headers
+
+
 # -- credentials and origins ------------------------------------------------------------------------------------------
 
 
@@ -213,6 +230,49 @@ async def test_a_session_follows_no_redirect(start_gateway: StartGateway, upstre
             assert refused.value.status == 302
         assert PROVIDER_KEY in str(upstream.requests[0])
         assert other.requests == []
+
+
+def certificate(folder: Path) -> Path:
+    """Key and certificate of a server that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(secret + made.public_bytes(Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/realtime?model=m"])
+async def test_a_server_that_nobody_vouches_for_gets_no_key(
+    start_gateway: StartGateway, tmp_path: Path, path: str
+) -> None:
+    tls, fake = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), FakeUpstream()
+    tls.load_cert_chain(certificate(tmp_path))
+    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, ssl=tls)
+    fake.answer(whole(ANSWER))
+    to = Upstream(f"https://localhost:{server.sockets[0].getsockname()[1]}", "openai", "env:PROVIDER_KEY")
+    async with start_gateway(upstreams={"openai": to}) as gateway:
+        if "realtime" in path:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await gateway.session.ws_connect(gateway.url + path, headers={"Authorization": f"Bearer {gateway.key}"})
+            assert refused.value.status == 502
+        else:
+            async with gateway.post(path, CHAT) as response:
+                assert (response.status, response.headers["x-outlay-refusal"]) == (502, "upstream_unreachable")
+    server.close()
+    assert fake.requests == []
 
 
 async def test_an_open_gateway_is_open_to_no_foreign_page(open_gateway: Running) -> None:
