@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import secrets
@@ -49,6 +50,9 @@ from gateway.upstream import UpstreamClient
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
+
+GARBAGE_OBJECTS = 20_000
+"""Calls leave little in cycles: so many new objects at a time are looked through for it."""
 
 
 def _without_values(record: logging.LogRecord) -> bool:
@@ -225,7 +229,12 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
             await stack.enter_async_context(_control_plane(config))
-        ready(*await stack.enter_async_context(gateway(config)))
+        address = await stack.enter_async_context(gateway(config))
+        # What is there now stays: the collector need not look at prices and modules again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
+        ready(*address)
         await stop.wait()
         log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
 
