@@ -52,9 +52,9 @@ LOCAL_PAGE = re.compile(r"https?://(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}
 
 
 def check_page(headers: Mapping[str, str]) -> None:
-    """Of a request without a key, to an open gateway: raises the refusal `forbidden` where the page of another site made
-    a browser send it, since any page could spend here. Browsers name the page with each request that is more than
-    reading (Fetch, "Origin header")."""
+    """Raises the refusal `forbidden` of a request without a key that the page of another site made a browser send: any
+    page could spend at an open gateway. Browsers name the page with each request that is more than reading (Fetch,
+    "Origin header")."""
     origin = headers.get("origin", "")
     if origin == "null" or (origin.startswith(("http://", "https://")) and not LOCAL_PAGE.fullmatch(origin)):
         raise Refusal(
