@@ -63,6 +63,7 @@ class AiohttpClient:
             max_field_size=server.header_bytes_max,
             max_headers=512,
             read_bufsize=READ_BYTES,
+            middlewares=(_unredirected,),
         )
 
     async def close(self) -> None:
@@ -109,6 +110,7 @@ class AiohttpClient:
                 headers=list(fields),
                 data=(body or None) if len(body) < LARGE_BYTES else io.BytesIO(body),
                 allow_redirects=False,
+                middlewares=(),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=upstream.connect_seconds, sock_read=upstream.idle_seconds
                 ),
@@ -122,3 +124,12 @@ class AiohttpClient:
         except (aiohttp.ClientError, OSError) as error:
             raise broken(name, error) from None
         return Answer(response, upstream.idle_seconds)
+
+
+async def _unredirected(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Of WebSockets: aiohttp follows redirects there, and takes along the provider's key unless it is a bearer's."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise HandshakeRefusedError(response.status)
+    return response

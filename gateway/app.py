@@ -155,7 +155,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
+    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
 
     async def drain(_: web.Application) -> None:
         """Runs when no connection is taken any more: running calls may finish."""

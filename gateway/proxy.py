@@ -150,6 +150,8 @@ class Proxy:
             # -- may this request pass? ---------------------------------------------------------------------------
             key = credentials.presented(headers, request.raw_path)
             principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
+            if key is None:
+                credentials.check_page(headers)
             _set_principal(call, principal)
             if target is None:
                 raise no_route(self._config)
@@ -162,7 +164,8 @@ class Proxy:
                 )
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
-            if dialect is None and (principal.models or not upstream.allow_unmetered_paths):
+            may_pass = upstream.allow_unmetered_paths and not principal.models
+            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, provider)):
                 raise not_metered(request.method, path, target.upstream)
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
@@ -669,6 +672,6 @@ def _submodels(body: bytes) -> Collection[str]:
     except ValueError:
         raise Refusal(
             "request_unreadable",
-            "Outlay: this is not strict JSON (half an emoji, NaN, or a number beyond measure, for example), so that "
+            "Outlay: this is not strict JSON (half an emoji, NaN, or a field that stands twice, for example), so that "
             "nobody can tell whether it names only models that this key may use.",
         ) from None
