@@ -1,0 +1,248 @@
+"""What is measured: how each target starts, and what its calls need. A peer that is not installed is absent, with a reason.
+
+| target | what | installed where |
+|---|---|---|
+| direct | the upstream itself | |
+| bare | the aiohttp pass-through of `bare` | |
+| outlay | `outlay serve`, everything on | |
+| nginx | proxy_pass, one worker, nothing buffered | OUTLAY_BENCH_NGINX: the binary |
+| litellm | LiteLLM proxy, one worker, a master key, no database | OUTLAY_BENCH_LITELLM: a venv with litellm[proxy] |
+| litellm-db | the same with a virtual key and spend tracking | also OUTLAY_BENCH_LITELLM_ENGINE: see docs/performance.md |
+| portkey | Portkey's gateway on node: checks no key, knows no cost | OUTLAY_BENCH_PORTKEY: a folder with node_modules |
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.benchmarks.harness import measure
+from tests.benchmarks.harness.answers import Api
+from tests.benchmarks.harness.load import Job, Outcome
+
+ROOT = Path(__file__).parents[3]
+CREDENTIAL = "sk-bench-0123456789abcdef"
+CLIENT = {
+    "user-agent": "OpenAI/Python 1.99.0", "accept": "application/json", "accept-encoding": "gzip, deflate",
+    "x-stainless-lang": "python", "x-stainless-package-version": "1.99.0", "x-stainless-os": "Linux",
+    "x-stainless-arch": "x64", "x-stainless-runtime": "CPython", "x-stainless-runtime-version": "3.11.7",
+    "x-stainless-retry-count": "0", "x-stainless-read-timeout": "600",
+}  # fmt: skip
+TEAM, TICKET, BUDGETS = "bench", "BENCH-7", 100
+COVERING = ("org", "each_ticket", "each_team", "each_key", "model:*mock-c*", "project:BENCH")
+"""The scopes of the budgets that each call is under; the others are for somebody else."""
+
+
+class Absent(Exception):  # noqa: N818 - names a state
+    """A peer that is not installed."""
+
+
+class Recipe(msgspec.Struct, kw_only=True):
+    """How to start a target, and how to call it."""
+
+    command: Sequence[str | Path]
+    environment: dict[str, str] = {}
+    folder: Path = ROOT
+    headers: dict[str, str] = {}
+    apis: tuple[Api, ...] = ("chat", "messages", "responses")
+    relays_bytes: bool = True
+    excluded: str | None = None
+    """In the command line of a child that only stands in for something: its CPU and memory are left out."""
+    start_seconds: float = 30.0
+
+
+@dataclass
+class Target:
+    """A running target."""
+
+    name: str
+    port: int
+    recipe: Recipe
+    process: subprocess.Popen[bytes]
+    answered: int = 0
+    """Calls with a good answer."""
+    failed: int = 0
+    complaints: list[str] = field(default_factory=list)
+
+    def pids(self) -> list[int]:
+        return measure.tree(self.process.pid, self.recipe.excluded)
+
+    def load(self, job: Job) -> Outcome:
+        """Run a load generator against it, to its end."""
+        headers = {"authorization": f"Bearer {CREDENTIAL}", **CLIENT, **self.recipe.headers}
+        job = msgspec.structs.replace(job, port=self.port, headers=headers, relays_bytes=self.recipe.relays_bytes)
+        command = [sys.executable, "-m", "tests.benchmarks.harness.load"]
+        done = subprocess.run(command, input=msgspec.json.encode(job), stdout=subprocess.PIPE, cwd=ROOT, check=True)
+        outcome = msgspec.json.decode(done.stdout, type=Outcome)
+        self.answered += outcome.ok
+        self.failed += sum(outcome.errors.values())
+        return outcome
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(name: str, folder: Path, upstream_port: int, console: bool = False) -> Iterator[Target]:
+    """Start it in a folder of its own, wait until it answers, stop it. Raises `Absent`, and `RuntimeError` when it does
+    not come up; what was wrong in the end stands in `complaints`."""
+    folder.mkdir(parents=True)
+    port = upstream_port if name == "direct" else free_port()
+    recipe = (
+        _outlay(folder, port, upstream_port, console)
+        if name == "outlay"
+        else RECIPES[name](folder, port, upstream_port)
+    )
+    log = folder / "output.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            recipe.command, stdout=output, stderr=subprocess.STDOUT, cwd=recipe.folder, start_new_session=True,
+            env={**os.environ, **recipe.environment},
+        )  # fmt: skip
+    target = Target(name, port, recipe, process)
+    try:
+        _wait(target, log)
+        yield target
+        if name == "outlay":
+            target.complaints += _miscounted(target)
+    finally:
+        _stop(process)
+    if name == "outlay":
+        target.complaints += _unrecorded(target, folder / "data")
+
+
+PROBE = Job(
+    port=0, headers={}, api="chat", size="small", model="mock-c50d0", stream=False, connections=1, calls=1,
+    patience_seconds=30,
+)  # fmt: skip
+
+
+def _wait(target: Target, log: Path) -> None:
+    until = time.monotonic() + target.recipe.start_seconds
+    while True:
+        if target.process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"{target.name} did not come up: {log.read_text(errors='replace')[-2000:]}")
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", target.port), timeout=1).close()
+            if target.load(PROBE).ok:
+                target.failed = 0
+                return
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """It and its children: they are a session of their own."""
+    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+
+
+# -- targets -------------------------------------------------------------------------------------------------------
+
+
+def _module(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", name, *map(str, arguments)]
+
+
+def _direct(folder: Path, port: int, upstream_port: int) -> Recipe:
+    return Recipe(command=_module("tests.benchmarks.harness.upstream", port))
+
+
+def _bare(folder: Path, port: int, upstream_port: int) -> Recipe:
+    return Recipe(command=_module("tests.benchmarks.harness.bare", port, f"http://127.0.0.1:{upstream_port}"))
+
+
+def _outlay(folder: Path, port: int, upstream_port: int, console: bool) -> Recipe:
+    """Keys, tickets, 100 budgets, prices, the journal with its sync, metrics: as an installation has it."""
+    data = folder / "data"
+    upstreams = "".join(
+        f'[upstreams.{name}]\nbase_url = "http://127.0.0.1:{upstream_port}"\nprovider = "{name}"\n'
+        'credential = "env:BENCH_PROVIDER_KEY"\n'
+        for name in ("openai", "anthropic")
+    )
+    (folder / "outlay.toml").write_text(
+        f'[ledger]\ndir = "{data}"\n[tickets]\nprojects = ["{TICKET.partition("-")[0]}"]\n'
+        f"[console]\nenabled = {str(console).lower()}\n{upstreams}"
+    )
+    others = [f"{('team', 'key', 'ticket', 'project')[n % 4]}:X{n // 4}" for n in range(BUDGETS - len(COVERING))]
+    (folder / "budgets.toml").write_text(
+        "".join(
+            f'[budgets.b{n}]\nscope = "{scope}"\nlimit_usd = 1_000_000\n'
+            for n, scope in enumerate((*COVERING, *others))
+        )
+    )
+    rates = '{ input = "3", output = "15", cache_read = "0.30", cache_write = "3.75" }'
+    (folder / "prices.toml").write_text(
+        "".join(
+            f'[[price]]\nprovider = "{provider}"\nmodel = "{prefix}mock-c{shape}"\nusd_per_million = {rates}\n'
+            for provider, prefix in (("openai", ""), ("anthropic", "claude-"))
+            for shape in SHAPES
+        )
+    )
+    made = subprocess.run(
+        _module("gateway", "keys", "create", "--team", TEAM, "--data", data, "--json"),
+        stdout=subprocess.PIPE, cwd=ROOT, check=True,
+    )  # fmt: skip
+    return Recipe(
+        command=_module("gateway", "serve", "--config", folder / "outlay.toml", "--port", port),
+        environment={"BENCH_PROVIDER_KEY": CREDENTIAL},
+        headers={"authorization": f"Bearer {json.loads(made.stdout)['secret']}", "x-outlay-ticket": TICKET},
+    )
+
+
+SHAPES = ("50d0", "200d0", "50d10", "200d10", "20d1000", "10d3000")
+"""Of the models that cells ask for."""
+RECIPES: dict[str, Callable[[Path, int, int], Recipe]] = {"direct": _direct, "bare": _bare}
+NAMES = ("direct", "bare", "outlay")
+
+
+# -- did the gateway do its work? ----------------------------------------------------------------------------------
+
+
+def _miscounted(target: Target) -> list[str]:
+    """What `/-/metrics` has to say against it: calls that were lost, unpriced or under too few budgets."""
+    totals: dict[str, float] = {}
+    spent = 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{target.port}/-/metrics", timeout=10) as answer:
+        for family in text_string_to_metric_families(answer.read().decode()):
+            for sample in family.samples:
+                name = f"{sample.name} {sample.labels.get('result', '')}".strip()
+                totals[name] = totals.get(name, 0) + sample.value
+                spent += sample.name == "outlay_budget_spent_usd" and sample.value > 0
+    completed = int(totals.get("outlay_calls_total completed", 0))
+    complaints = []
+    if completed != target.answered:
+        complaints.append(f"{target.answered:,} calls were answered, {completed:,} counted as completed")
+    for name in ("unpriced_calls", "unattributed_cost_usd", "unrecorded_calls", "meter_failures"):
+        if totals.get(f"outlay_{name}_total"):
+            complaints.append(f"outlay_{name}_total is {totals[f'outlay_{name}_total']:g}")
+    if spent < len(COVERING):
+        complaints.append(f"{spent} budgets have spent anything, {len(COVERING)} should have")
+    return complaints
+
+
+def _unrecorded(target: Target, data: Path) -> list[str]:
+    """What the journal has to say, once the gateway has stopped."""
+    done = subprocess.run(_module("gateway", "verify", "--data", data, "--json"), stdout=subprocess.PIPE, cwd=ROOT)
+    found = json.loads(done.stdout)
+    if found["calls"] < target.answered or found["wrong"]:
+        return [f"{target.answered:,} calls were answered, {found['calls']:,} are on disk; wrong: {found['wrong']}"]
+    return []
