@@ -136,9 +136,9 @@ def _messages(model: str, with_usage: bool) -> _Events:
     }  # fmt: skip
     message = {"id": "msg_01Mock0123456789abcdefgh", "type": "message", "role": "assistant", "model": model}
     stop = {"stop_reason": "end_turn", "stop_sequence": None}
-    begun = {"stop_reason": None, "stop_sequence": None, "usage": {**usage, "output_tokens": 1}}
+    begun = {"stop_reason": None, "stop_sequence": None, "usage": usage | {"output_tokens": 1}}
     return _Events(
-        plain={**message, "content": [{"type": "text", "text": TEXT}], **stop, "usage": {**usage, "output_tokens": 210}},
+        plain={**message, "content": [{"type": "text", "text": TEXT}], **stop, "usage": usage | {"output_tokens": 210}},
         first=_sse(
             {"type": "message_start", "message": {**message, "content": [], **begun}},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},

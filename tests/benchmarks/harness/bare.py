@@ -1,4 +1,4 @@
-"""The yardstick: a bare pass-through, as one would write it first. `python -m tests.benchmarks.harness.bare PORT UPSTREAM`
+"""The yardstick: a bare pass-through, as one would write it first. Run as a module with PORT and UPSTREAM.
 
 aiohttp on both sides, asyncio's own loop, no logging; it reads no key, counts nothing and keeps nothing.
 """

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from typing import Any, Literal
 
 from tests.benchmarks.harness.answers import Api
@@ -12,11 +13,12 @@ SIZES: dict[Size, tuple[int, int]] = {"small": (1_000, 0), "medium": (14_200, 13
 NUMBER = "@N00000000"
 """Stands in the last message: the load generator numbers the calls, so that no two bodies are the same."""
 
-WORDS = (
+WORDS = re.findall(
+    r"\w+",
     "the gateway reads a request checks the budget of the key and sends it on then it reads the answer of the model "
     "counts tokens books the cost on the ticket and returns every byte as it came def async await import class return "
-    "if else for while try except None True False self data path file line test error value"
-).split()
+    "if else for while try except None True False self data path file line test error value",
+)
 
 
 def prose(size: int, seed: int) -> str:

@@ -1,7 +1,6 @@
-"""The load generator: closed loop, one process, about 20 µs a call. Reads a `Job` as JSON from stdin, prints an `Outcome`.
+"""The load generator: closed loop, one process, about 20 µs a call. A `Job` from stdin, an `Outcome` to stdout, as JSON.
 
-Every answer is checked: status, end, count of bytes or of stamped chunks. Load goes to 127.0.0.1 only, and ends by
-itself.
+Every answer is checked: status, end, number of chunks, number of bytes. Load goes to 127.0.0.1 only, and ends by itself.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ class Job(msgspec.Struct, kw_only=True):
     relays_bytes: bool = True
     """The answer has to have as many bytes as the upstream wrote."""
     patience_seconds: float = 60.0
-    """For the answers that are still to come when the last call has begun."""
+    """What has not ended so long after `seconds` never will."""
 
 
 class Spread(msgspec.Struct):

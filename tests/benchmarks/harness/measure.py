@@ -1,4 +1,4 @@
-"""What a process and its children use: CPU by the scheduler's own clock, memory by proportional set size. Linux only."""
+"""What a process and its children use: CPU by the scheduler's clock, memory by proportional set size. Linux only."""
 
 import contextlib
 import time

@@ -1,14 +1,15 @@
-"""What is measured: how each target starts, and what its calls need. A peer that is not installed is absent, with a reason.
+"""What is measured: how each target starts, and what its calls need. A peer that is not installed is absent.
 
 | target | what | installed where |
 |---|---|---|
 | direct | the upstream itself | |
 | bare | the aiohttp pass-through of `bare` | |
-| outlay | `outlay serve`, everything on | |
+| outlay | `outlay serve`, everything on but the control plane beside it | |
+| outlay-console | the same with it | |
 | nginx | proxy_pass, one worker, nothing buffered | OUTLAY_BENCH_NGINX: the binary |
-| litellm | LiteLLM proxy, one worker, a master key, no database | OUTLAY_BENCH_LITELLM: a venv with litellm[proxy] |
-| litellm-db | the same with a virtual key and spend tracking | also OUTLAY_BENCH_LITELLM_ENGINE: see docs/performance.md |
-| portkey | Portkey's gateway on node: checks no key, knows no cost | OUTLAY_BENCH_PORTKEY: a folder with node_modules |
+| litellm | LiteLLM proxy, one worker, a master key, no database | OUTLAY_BENCH_LITELLM: a venv |
+| litellm-db | the same with a virtual key and spend tracking | also OUTLAY_BENCH_LITELLM_ENGINE: a program |
+| portkey | Portkey's gateway on node: checks no key, knows no cost | OUTLAY_BENCH_PORTKEY: a folder |
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -98,16 +100,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(name: str, folder: Path, upstream_port: int, console: bool = False) -> Iterator[Target]:
+def running(name: str, folder: Path, upstream_port: int) -> Iterator[Target]:
     """Start it in a folder of its own, wait until it answers, stop it. Raises `Absent`, and `RuntimeError` when it does
     not come up; what was wrong in the end stands in `complaints`."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     port = upstream_port if name == "direct" else free_port()
-    recipe = (
-        _outlay(folder, port, upstream_port, console)
-        if name == "outlay"
-        else RECIPES[name](folder, port, upstream_port)
-    )
+    recipe = RECIPES[name](folder, port, upstream_port)
     log = folder / "output.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -118,11 +116,12 @@ def running(name: str, folder: Path, upstream_port: int, console: bool = False) 
     try:
         _wait(target, log)
         yield target
-        if name == "outlay":
-            target.complaints += _miscounted(target)
+        if name in OURS:
+            target.complaints += miscounted(metrics_of(target), target.answered)
+            target.complaints += [f"{target.failed:,} calls failed"] if target.failed else []
     finally:
         _stop(process)
-    if name == "outlay":
+    if name in OURS:
         target.complaints += _unrecorded(target, folder / "data")
 
 
@@ -170,7 +169,7 @@ def _bare(folder: Path, port: int, upstream_port: int) -> Recipe:
     return Recipe(command=_module("tests.benchmarks.harness.bare", port, f"http://127.0.0.1:{upstream_port}"))
 
 
-def _outlay(folder: Path, port: int, upstream_port: int, console: bool) -> Recipe:
+def _outlay(folder: Path, port: int, upstream_port: int, console: bool = False) -> Recipe:
     """Keys, tickets, 100 budgets, prices, the journal with its sync, metrics: as an installation has it."""
     data = folder / "data"
     upstreams = "".join(
@@ -208,34 +207,155 @@ def _outlay(folder: Path, port: int, upstream_port: int, console: bool) -> Recip
     )
 
 
-SHAPES = ("50d0", "200d0", "50d10", "200d10", "20d1000", "10d3000")
+def _nginx(folder: Path, port: int, upstream_port: int) -> Recipe:
+    binary = _installed("nginx")
+    template = (Path(__file__).parent / "nginx.conf").read_text()
+    for name, value in (("PORT", port), ("UPSTREAM", upstream_port), ("FOLDER", folder)):
+        template = template.replace(f"@{name}@", str(value))
+    (folder / "nginx.conf").write_text(template)
+    return Recipe(command=[binary, "-p", folder, "-c", folder / "nginx.conf"])
+
+
+def _portkey(folder: Path, port: int, upstream_port: int) -> Recipe:
+    start = _installed("portkey") / "node_modules/@portkey-ai/gateway/build/start-server.js"
+    return Recipe(
+        command=["node", start, f"--port={port}", "--headless"],
+        environment={"NODE_ENV": "production"},
+        headers={"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{upstream_port}/v1"},
+        apis=("chat", "responses"),
+        relays_bytes=False,
+    )
+
+
+def _litellm(folder: Path, port: int, upstream_port: int) -> Recipe:
+    """A master key, and the cost of each call computed; nothing is kept."""
+    general = {"master_key": CREDENTIAL, "disable_spend_logs": True}
+    return _litellm_with(folder, port, upstream_port, general, {})
+
+
+def _litellm_db(folder: Path, port: int, upstream_port: int) -> Recipe:
+    """A virtual key, and spend written to what stands in for Prisma's query engine: its own cost is left out."""
+    engine = _installed("litellm-db")
+    started = folder / "query-engine"
+    started.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(engine))} "$@"\n')
+    started.chmod(0o700)
+    general = {"master_key": CREDENTIAL, "proxy_batch_write_at": 10, "database_connection_pool_limit": 10}
+    environment = {
+        "PRISMA_QUERY_ENGINE_BINARY": str(started), "DATABASE_URL": "postgresql://u:p@127.0.0.1:5999/none",
+        "DISABLE_SCHEMA_UPDATE": "true", "LITELLM_SALT_KEY": "sk-salt-0123456789abcdef", "QE_KEY": VIRTUAL_KEY,
+    }  # fmt: skip
+    recipe = _litellm_with(folder, port, upstream_port, general, environment)
+    return msgspec.structs.replace(
+        recipe, excluded=str(engine), headers={"authorization": f"Bearer {VIRTUAL_KEY}"}, start_seconds=180
+    )
+
+
+def _litellm_with(
+    folder: Path, port: int, upstream_port: int, general: dict[str, object], environment: dict[str, str]
+) -> Recipe:
+    programs = _installed("litellm") / "bin"
+    url = f"http://127.0.0.1:{upstream_port}"
+    models = [
+        {
+            "model_name": model,
+            "litellm_params": {
+                "model": f"{provider}/{model}", "api_base": url + path, "api_key": CREDENTIAL,
+                "input_cost_per_token": 3e-6, "output_cost_per_token": 15e-6,
+            },
+        }
+        for provider, prefix, path in (("openai", "", "/v1"), ("anthropic", "claude-", ""))
+        for model in (f"{prefix}mock-c{shape}" for shape in SHAPES)
+    ]  # fmt: skip
+    settings = {"num_retries": 0, "request_timeout": 600, "set_verbose": False}
+    (folder / "litellm.yaml").write_text(
+        json.dumps({"model_list": models, "litellm_settings": settings, "general_settings": general})
+    )
+    return Recipe(
+        command=[
+            programs / "litellm", "--config", folder / "litellm.yaml", "--host", "127.0.0.1", "--port", str(port),
+            "--num_workers", "1", "--telemetry", "False",
+        ],
+        environment={
+            "PATH": f"{programs}:{os.environ.get('PATH', '')}", "HOME": str(folder), "LITELLM_LOG": "ERROR",
+            "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true", **environment,
+        },
+        relays_bytes=False,
+        start_seconds=150,
+    )  # fmt: skip
+
+
+def _installed(name: str) -> Path:
+    variable, what = PEERS[name]
+    if not (value := os.environ.get(variable)):
+        raise Absent(f"set {variable} to {what}")
+    if not Path(value).exists():
+        raise Absent(f"{variable}: there is no {value}")
+    return Path(value)
+
+
+def absent(name: str) -> str | None:
+    """Why a peer cannot be measured here."""
+    try:
+        for each in ("litellm", name) if name == "litellm-db" else (name,):
+            _installed(each)
+    except Absent as reason:
+        return str(reason)
+    return None
+
+
+SHAPES = ("50d0", "200d0", "50d10", "200d10", "10d1000", "10d3000")
 """Of the models that cells ask for."""
-RECIPES: dict[str, Callable[[Path, int, int], Recipe]] = {"direct": _direct, "bare": _bare}
-NAMES = ("direct", "bare", "outlay")
+VIRTUAL_KEY = "sk-bench-virtual-0123456789abcdef"
+PEERS = {
+    "nginx": ("OUTLAY_BENCH_NGINX", "the binary"),
+    "litellm": ("OUTLAY_BENCH_LITELLM", "a venv with litellm[proxy]"),
+    "litellm-db": ("OUTLAY_BENCH_LITELLM_ENGINE", "a program that stands in for Prisma's query engine"),
+    "portkey": ("OUTLAY_BENCH_PORTKEY", "a folder with node_modules/@portkey-ai/gateway"),
+}
+RECIPES: dict[str, Callable[[Path, int, int], Recipe]] = {
+    "direct": _direct,
+    "bare": _bare,
+    "outlay": _outlay,
+    "outlay-console": partial(_outlay, console=True),
+    "nginx": _nginx,
+    "litellm": _litellm,
+    "litellm-db": _litellm_db,
+    "portkey": _portkey,
+}
+OURS = ("outlay", "outlay-console")
 
 
 # -- did the gateway do its work? ----------------------------------------------------------------------------------
 
+GOOD = {"result": "completed", "usage_source": "reported", "price_status": "exact"}
+NEVER = {
+    "outlay_unpriced_calls_total", "outlay_unattributed_cost_usd_total", "outlay_unrecorded_calls_total",
+    "outlay_meter_failures_total",
+}  # fmt: skip
 
-def _miscounted(target: Target) -> list[str]:
-    """What `/-/metrics` has to say against it: calls that were lost, unpriced or under too few budgets."""
-    totals: dict[str, float] = {}
-    spent = 0
+
+def metrics_of(target: Target) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{target.port}/-/metrics", timeout=10) as answer:
-        for family in text_string_to_metric_families(answer.read().decode()):
-            for sample in family.samples:
-                name = f"{sample.name} {sample.labels.get('result', '')}".strip()
-                totals[name] = totals.get(name, 0) + sample.value
-                spent += sample.name == "outlay_budget_spent_usd" and sample.value > 0
-    completed = int(totals.get("outlay_calls_total completed", 0))
+        return str(answer.read().decode())
+
+
+def miscounted(metrics: str, answered: int) -> list[str]:
+    """What `/-/metrics` has to say against it: calls that were lost, or not priced, or under too few budgets."""
+    recorded = spent = 0
     complaints = []
-    if completed != target.answered:
-        complaints.append(f"{target.answered:,} calls were answered, {completed:,} counted as completed")
-    for name in ("unpriced_calls", "unattributed_cost_usd", "unrecorded_calls", "meter_failures"):
-        if totals.get(f"outlay_{name}_total"):
-            complaints.append(f"outlay_{name}_total is {totals[f'outlay_{name}_total']:g}")
-    if spent < len(COVERING):
-        complaints.append(f"{spent} budgets have spent anything, {len(COVERING)} should have")
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == "outlay_calls_total" and GOOD.items() <= sample.labels.items():
+                recorded += int(sample.value)
+            elif sample.name in NEVER and sample.value:
+                complaints.append(f"{sample.name} is {sample.value:g}")
+            elif sample.name == "outlay_budget_spent_usd" and sample.value:
+                spent += 1
+    if recorded != answered:
+        complaints.append(f"{answered:,} calls were answered, {recorded:,} counted as completed and priced")
+    if spent != len(COVERING):
+        complaints.append(f"{spent} budgets have spent anything, and {len(COVERING)} should have")
     return complaints
 
 
