@@ -392,7 +392,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(options.seconds, options.calls)
-    bench.run(cells, names, options.rounds)
+    try:
+        bench.run(cells, names, options.rounds)
+    except targets.NotUpError as error:
+        sys.exit(str(error))
     if options.json:
         print(msgspec.json.encode(bench.rows).decode())
     else:

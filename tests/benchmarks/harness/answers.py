@@ -42,15 +42,13 @@ class Script(NamedTuple):
 
     plain: bytes
     """Whole, not streamed."""
+    burst: bytes
+    """A whole stream at once. Its chunks have numbers for stamps: some gateways stop a model that repeats itself."""
     start: bytes
-    """Of a stream: the head and the first events."""
+    """Of a paced stream: the head and the first events."""
     before_stamp: bytes
     after_stamp: bytes
     end: bytes
-
-    def burst(self, chunks: int) -> bytes:
-        """A whole stream."""
-        return self.start + (self.before_stamp + b"0" * STAMP_DIGITS + self.after_stamp) * chunks + self.end
 
 
 def shape(model: str) -> tuple[int, float]:
@@ -69,13 +67,9 @@ def script(api: Api, model: str, with_usage: bool = True) -> Script:
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
         f"{FIELDS}transfer-encoding: chunked\r\n\r\n"
     )
-    return Script(
-        plain=plain.encode() + body,
-        start=head.encode() + chunk(events.first.encode()),
-        before_stamp=before,
-        after_stamp=after,
-        end=chunk(events.last.encode()) + b"0\r\n\r\n",
-    )
+    start, end = head.encode() + chunk(events.first.encode()), chunk(events.last.encode()) + b"0\r\n\r\n"
+    numbered = (b"%b%016d%b" % (before, number, after) for number in range(shape(model)[0]))
+    return Script(plain.encode() + body, start + b"".join(numbered) + end, start, before, after, end)
 
 
 def payload_bytes(api: Api, model: str, stream: bool) -> int:
@@ -83,7 +77,7 @@ def payload_bytes(api: Api, model: str, stream: bool) -> int:
     found = script(api, model)
     if not stream:
         return len(found.plain.partition(b"\r\n\r\n")[2])
-    return len(without_chunks(found.burst(shape(model)[0]).partition(b"\r\n\r\n")[2]))
+    return len(without_chunks(found.burst.partition(b"\r\n\r\n")[2]))
 
 
 class _Events(NamedTuple):

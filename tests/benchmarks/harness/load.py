@@ -1,6 +1,6 @@
-"""The load generator: closed loop, one process, about 20 µs a call. A `Job` from stdin, an `Outcome` to stdout, as JSON.
+"""The load generator: closed loop, one process, about 20 µs a call. Reads a `Job`, prints an `Outcome`, both JSON.
 
-Every answer is checked: status, end, number of chunks, number of bytes. Load goes to 127.0.0.1 only, and ends by itself.
+Every answer is checked: status, end, number of chunks, number of bytes. Load goes to 127.0.0.1 and ends by itself.
 """
 
 import asyncio

@@ -51,6 +51,10 @@ class Absent(Exception):  # noqa: N818 - names a state
     """A peer that is not installed."""
 
 
+class NotUpError(Exception):
+    """A target that was started and does not answer."""
+
+
 class Recipe(msgspec.Struct, kw_only=True):
     """How to start a target, and how to call it."""
 
@@ -101,8 +105,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(name: str, folder: Path, upstream_port: int) -> Iterator[Target]:
-    """Start it in a folder of its own, wait until it answers, stop it. Raises `Absent`, and `RuntimeError` when it does
-    not come up; what was wrong in the end stands in `complaints`."""
+    """Start it in a folder of its own, wait until it answers, stop it; what was wrong then stands in `complaints`.
+
+    Raises `Absent` and `NotUpError`.
+    """
     folder.mkdir()
     port = upstream_port if name == "direct" else free_port()
     recipe = RECIPES[name](folder, port, upstream_port)
@@ -135,7 +141,7 @@ def _wait(target: Target, log: Path) -> None:
     until = time.monotonic() + target.recipe.start_seconds
     while True:
         if target.process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"{target.name} did not come up: {log.read_text(errors='replace')[-2000:]}")
+            raise NotUpError(f"{target.name} did not come up: …{log.read_text(errors='replace')[-500:].strip()}")
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", target.port), timeout=1).close()
             if target.load(PROBE).ok:

@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         if not is_streamed(body):
             self.transport.write(self.script.plain)
         elif not self.delay:
-            self.transport.write(self.script.burst(chunks))
+            self.transport.write(self.script.burst)
         else:
             self.left = chunks
             self.transport.write(self.script.start)
