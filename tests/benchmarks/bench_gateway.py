@@ -375,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = {name: reason for name in targets.PEERS if (reason := targets.absent(name))}
     if options.list:
         print("\n".join(f"{name:<12} {cell.what}" for name, cell in CELLS.items()))
-        print("\n".join(f"{name:<15}{missing.get(name, '')}" for name in targets.RECIPES))
+        print("\n".join(f"{name:<15}{missing.get(name, 'here')}" for name in targets.RECIPES))
         return 0
     cells = options.cells.split(",") if options.cells else DEFAULT_CELLS
     chosen = [name for name in ("direct", "bare", "outlay", *targets.PEERS) if name not in missing]

@@ -80,6 +80,7 @@ class Load:
         self.lags: list[int] = []
         self.begun = 0
         self.running = 0
+        self.connecting: set[asyncio.Task[None]] = set()
         self.all_ended = asyncio.Event()
         self.started = time.monotonic()
         self.chunks, delay = answers.shape(job.model)
@@ -93,20 +94,26 @@ class Load:
         ).encode() + before
         self.after = after
 
-    def next_call(self) -> float | None:
-        """Seconds until it is due; `None` when there is none."""
+    def is_over(self) -> bool:
+        """No call begins any more."""
         job, since = self.job, time.monotonic() - self.started
-        is_over = (job.calls and self.begun >= job.calls) or (job.seconds and since >= job.seconds)
-        if is_over or self.errors.total() >= ERRORS_MAX:
-            return None
+        is_used_up = bool(job.calls) and self.begun >= job.calls
+        return is_used_up or (bool(job.seconds) and since >= job.seconds) or self.errors.total() >= ERRORS_MAX
+
+    def next_call(self) -> float:
+        """Seconds until it is due."""
         self.begun += 1
-        return max(0.0, self.begun / job.per_second - since) if job.per_second else 0.0
+        since = time.monotonic() - self.started
+        return max(0.0, self.begun / self.job.per_second - since) if self.job.per_second else 0.0
 
     def wrong(self, answer: Incoming) -> str | None:
         """What is wrong with a whole answer."""
         if not answer.start_line.startswith(b"HTTP/1.1 200 "):
             return f"status {answer.start_line[9:12].decode()}"
-        found = answer.body()
+        try:
+            found = answer.body()
+        except ValueError:
+            return "unreadable"
         if self.job.stream and answers.TERMINAL[self.job.api] not in found[-4096:]:
             return "no terminal event"
         if self.job.stream and found.count(answers.STAMP) != self.chunks:
@@ -162,11 +169,10 @@ class Connection(asyncio.Protocol):
             self.again()
 
     def go_on(self) -> None:
-        due = self.load.next_call()
-        if due is None:
+        if self.load.is_over():
             self.transport.close()
             self.load.ended()
-        elif due:
+        elif due := self.load.next_call():
             asyncio.get_running_loop().call_later(due, self.send, self.load.begun)
         else:
             self.send(self.load.begun)
@@ -202,8 +208,12 @@ class Connection(asyncio.Protocol):
 
     def again(self) -> None:
         """Another connection in the place of this one."""
-        task = asyncio.ensure_future(self.load.connect())
-        task.add_done_callback(lambda done: done.result())
+        if self.load.is_over():
+            self.load.ended()
+        else:
+            task = asyncio.ensure_future(self.load.connect())
+            self.load.connecting.add(task)
+            task.add_done_callback(self.load.connecting.discard)
 
 
 async def main(job: Job) -> Outcome:

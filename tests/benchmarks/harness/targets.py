@@ -60,7 +60,6 @@ class Recipe(msgspec.Struct, kw_only=True):
 
     command: Sequence[str | Path]
     environment: dict[str, str] = {}
-    folder: Path = ROOT
     headers: dict[str, str] = {}
     apis: tuple[Api, ...] = ("chat", "messages", "responses")
     relays_bytes: bool = True
@@ -115,7 +114,7 @@ def running(name: str, folder: Path, upstream_port: int) -> Iterator[Target]:
     log = folder / "output.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            recipe.command, stdout=output, stderr=subprocess.STDOUT, cwd=recipe.folder, start_new_session=True,
+            recipe.command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True,
             env={**os.environ, **recipe.environment},
         )  # fmt: skip
     target = Target(name, port, recipe, process)
@@ -123,6 +122,7 @@ def running(name: str, folder: Path, upstream_port: int) -> Iterator[Target]:
         _wait(target, log)
         yield target
         if name in OURS:
+            measure.settle(target.pids())
             target.complaints += miscounted(metrics_of(target), target.answered)
             target.complaints += [f"{target.failed:,} calls failed"] if target.failed else []
     finally:
