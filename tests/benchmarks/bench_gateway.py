@@ -366,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="name the cells and targets")
     parser.add_argument("--cells", help=f"by default {','.join(DEFAULT_CELLS)}", metavar="A,B")
-    parser.add_argument("--targets", help="by default direct, bare, outlay and the peers that are there", metavar="A,B")
+    parser.add_argument("--targets", help="by default bare, outlay and the peers that are there", metavar="A,B")
     parser.add_argument("--rounds", type=int, default=2, metavar="N")
     parser.add_argument("--seconds", type=float, default=0.7, metavar="S", help="of each cell of CPU; default 0.7")
     parser.add_argument("--calls", type=int, default=20_000, metavar="N", help="of the cell mem; default 20000")
@@ -378,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:<15}{missing.get(name, 'here')}" for name in targets.RECIPES))
         return 0
     cells = options.cells.split(",") if options.cells else DEFAULT_CELLS
-    chosen = [name for name in ("direct", "bare", "outlay", *targets.PEERS) if name not in missing]
+    chosen = [name for name in ("bare", "outlay", *targets.PEERS) if name not in missing]
     names = options.targets.split(",") if options.targets else chosen
     for name in (*cells, *names):
         if name not in CELLS and name not in targets.RECIPES:

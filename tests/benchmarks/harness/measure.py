@@ -51,11 +51,11 @@ def memory_kb(pids: Iterable[int]) -> int:
 
 
 def settle(pids: list[int], most_seconds: float = 6.0) -> None:
-    """Wait until late work, such as writing down, has died down."""
+    """Wait until late work, such as writing down, has died down: less than a twentieth of a core."""
     until, before = time.monotonic() + most_seconds, cpu_ns(pids)
     while time.monotonic() < until:
-        time.sleep(0.25)
+        time.sleep(0.1)
         now = cpu_ns(pids)
-        if now - before < 0.05 * 0.25 * 1e9:
+        if now - before < 0.1 * 1e9 / 20:
             return
         before = now
