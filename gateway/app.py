@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import secrets
@@ -21,6 +22,7 @@ from gateway import credentials, hashing, prices
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
+from gateway.aiohttp_client import AiohttpClient
 from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
@@ -33,6 +35,7 @@ from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
+from gateway.http1 import Http1
 from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
 from gateway.late import Late
@@ -43,10 +46,13 @@ from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
-from gateway.upstream import Forwarder
+from gateway.upstream import UpstreamClient
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
+
+GARBAGE_OBJECTS = 20_000
+"""Calls leave little in cycles: so many new objects at a time are looked through for it."""
 
 
 def _without_values(record: logging.LogRecord) -> bool:
@@ -122,15 +128,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
     admin = Admin(ledger, telemetry, admission.budgets)
-    forwarder = Forwarder(config.server)
+    sockets = AiohttpClient(config.server)
+    forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
     proxy = Proxy(
-        config, key_ring, book, ledger, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key,
-        admission, alerts,
+        config, key_ring, book, ledger, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
+        hash_key, admission, alerts,
     )  # fmt: skip
 
     def who(request: web.Request) -> Principal:
@@ -187,6 +194,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await proxy.stop()
         await alerts.stop()
         await forwarder.close()
+        await sockets.close()
         await control.close()
         estimator.close()
         worktrees.stop()
@@ -221,7 +229,12 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
             await stack.enter_async_context(_control_plane(config))
-        ready(*await stack.enter_async_context(gateway(config)))
+        address = await stack.enter_async_context(gateway(config))
+        # What is there now stays: the collector need not look at prices and modules again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
+        ready(*address)
         await stop.wait()
         log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
 

@@ -43,6 +43,10 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 64
     read_on_seconds: Annotated[float, _help("… for at most so long each.", gt=0)] = 60.0
     read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
+    upstream_client: Annotated[
+        Literal["lean", "aiohttp"],
+        _help('What speaks to upstreams; "aiohttp" costs more, and is there to fall back on.'),
+    ] = "lean"
 
 
 class AdminKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

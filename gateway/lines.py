@@ -66,7 +66,7 @@ def read(line: bytes, kind: type[T]) -> T | None:
 def mark(path: Path) -> tuple[int, int, int] | None:
     """Another one when the file was written to or replaced; `None` where there is none. Raises `OSError`."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116 - asked for each call
     except FileNotFoundError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
 from gateway.admission import Admission, Asking
 from gateway.afterwards import Afterwards
+from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.alerts import Alerts
 from gateway.answers import (
     WHOLE_BYTES_MAX,
@@ -46,7 +47,7 @@ from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
-from gateway.upstream import Forwarder, HandshakeRefusedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import UpstreamAnswer, UpstreamClient, UpstreamLost
 from gateway.watch import Watch
 from gateway.worktrees import Worktrees
 
@@ -68,7 +69,8 @@ class Proxy:
         prices: PriceBook,
         ledger: Ledger,
         late: Late,
-        forwarder: Forwarder,
+        forwarder: UpstreamClient,
+        sockets: AiohttpClient,
         telemetry: Telemetry,
         estimator: Estimator,
         gateway_id: str,
@@ -86,6 +88,7 @@ class Proxy:
         self._prices = prices
         self._ledger = ledger
         self._forwarder = forwarder
+        self._sockets = sockets
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._admission = admission
@@ -150,7 +153,8 @@ class Proxy:
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
+            key = credentials.presented(headers, request.raw_path)
+            principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
             _set_principal(call, principal)
             if target is None:
                 raise no_route(self._config)
@@ -169,7 +173,7 @@ class Proxy:
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await _read(request)
-            credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)  # still in force?
+            credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -202,7 +206,7 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                may_send = functools.partial(self._may_send, headers, request.raw_path)
+                may_send = functools.partial(self._may_send, key)
                 self._admit_to_limits(call)
                 try:
                     return await self._relay_session(
@@ -216,16 +220,17 @@ class Proxy:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
-                own = credential if name == asked_at else self._credentials[name]
-                fields = credentials.outgoing(request.headers.items(), own)
-                is_signed = credentials.is_signed(fields)
+                sent_fields = fields
+                if name != asked_at:
+                    sent_fields = credentials.outgoing(request.headers.items(), self._credentials[name])
+                is_signed = credentials.is_signed(sent_fields)
                 asking = Asking(
                     dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed
                 )
                 admitted = await self._admission.admit(call, asking)
                 try:
                     # Budgets may have waited, and other attempts failed: a key that has ended makes no further call.
-                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
+                    credentials.authenticate(self._keys, self._config.auth.mode, key)
                     sent_path, sent_body, may_stop = (
                         upstream_path,
                         body,
@@ -233,12 +238,12 @@ class Proxy:
                     )
                     if admitted is not None and admitted.body is not None:
                         sent_path, sent_body = admitted.path or upstream_path, admitted.body
-                        fields = credentials.of_decoded(fields)
-                    asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
+                        sent_fields = credentials.of_decoded(sent_fields)
+                    asked_for_usage = _with_usage(dialect, upstream, ask, sent_fields, sent_body)
                     if asked_for_usage is not None or may_stop:
                         # The extra chunk can only be taken out of bytes that can be read, and an end only be put to
                         # these.
-                        fields = credentials.without_encoding(fields)
+                        sent_fields = credentials.without_encoding(sent_fields)
                     self._admit_to_limits(call)
                     open_call = self._books.open(OpenCall(call, dialect, ask, plain, region, admitted))
                 except BaseException:
@@ -246,10 +251,10 @@ class Proxy:
                     if call.attempt == 1:
                         self._limits.take_back(call)
                     raise
-                sending = self._forwarder.send(
-                    name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
+                sent = self._forwarder.send(
+                    name, upstream, request.method, sent_path, sent_fields, asked_for_usage or sent_body
                 )
-                return Attempt(open_call, asyncio.ensure_future(sending), asked_for_usage is not None)
+                return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
             if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
@@ -417,10 +422,10 @@ class Proxy:
             )
         return Plan(places[0], order, upstreams, now)
 
-    def _may_send(self, headers: dict[str, str], raw_path: str, message: bytes) -> None:
+    def _may_send(self, key: credentials.Presented | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
-        principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
+        principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
         for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
@@ -492,7 +497,7 @@ class Proxy:
         protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
         try:
             bytes_max = self._config.server.body_bytes_max
-            socket = await self._forwarder.connect(name, upstream, path, fields, protocols, bytes_max)
+            socket = await self._sockets.connect(name, upstream, path, fields, protocols, bytes_max)
         except HandshakeRefusedError as refused:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
