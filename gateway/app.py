@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import credentials, hashing, prices
+from gateway import credentials, guard, hashing, prices
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
@@ -165,15 +165,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
                 await proxy.idle()
         proxy.ends = True
 
+    async def tell(_: web.Request, response: web.StreamResponse) -> None:
+        """While the process ends, clients learn that they have to connect anew."""
+        if admin.draining:
+            response.force_close()
+
     app.on_shutdown.append(drain)
+    app.on_response_prepare.append(tell)
     runner = web.AppRunner(
         app,
-        access_log=None,
         handler_cancellation=True,
-        auto_decompress=False,
-        max_line_size=config.server.header_bytes_max,
-        max_field_size=config.server.header_bytes_max,
-        max_headers=512,
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
@@ -182,16 +183,19 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         asyncio.create_task(_kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
     try:
-        site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
+        assert runner.server is not None
         try:
-            await site.start()
+            server = await guard.listen(runner.server, config.server)
         except OSError as error:
             raise UserError(
                 f"{config.server.host}:{config.server.port} cannot be used: {os.strerror(error.errno or 0)}; "
                 "set [server] port to another one"
             ) from None
-        host, port = runner.addresses[0][:2]
-        yield host, port
+        host, port = server.sockets[0].getsockname()[:2]
+        try:
+            yield host, port
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
         await proxy.stop()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
+from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, submodels
 from gateway.afterwards import Afterwards
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
@@ -170,7 +170,7 @@ class Proxy:
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
-            body = await _read(request)
+            body = await guard.read_body(request, self._config.server)
             credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
@@ -580,15 +580,6 @@ def _set_attribution(call: Call, client: Client, attribution: Attribution) -> No
 
 
 # -- requests and answers -----------------------------------------------------------------------------------------
-
-
-async def _read(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Refusal(
-            "request_too_large", "Outlay: the request body is larger than this gateway takes (body_bytes_max)."
-        ) from None
 
 
 def _with_usage(
