@@ -74,6 +74,7 @@ class AiohttpClient:
             max_field_size=server.header_bytes_max,
             max_headers=512,
             read_bufsize=READ_BYTES,
+            middlewares=(_unredirected,),
         )
 
     async def close(self) -> None:
@@ -123,6 +124,7 @@ class AiohttpClient:
                     headers=list(fields),
                     data=(body or None) if len(body) < LARGE_BYTES else io.BytesIO(body),
                     allow_redirects=False,
+                    middlewares=(),
                     timeout=timeout,
                 )
         except aiohttp.ConnectionTimeoutError:
@@ -137,3 +139,12 @@ class AiohttpClient:
             response.close()
             raise broken(name, ValueError("nobody asked for another protocol"))
         return Answer(response, upstream.idle_seconds)
+
+
+async def _unredirected(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Of WebSockets: aiohttp follows redirects there, and takes along the provider's key unless it is a bearer's."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise HandshakeRefusedError(response.status)
+    return response

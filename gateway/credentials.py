@@ -4,6 +4,7 @@ This is one of the few named changes to what a client sends; the other is the re
 §7.6.1) and of `x-outlay-*`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
@@ -23,7 +24,9 @@ HOP_BY_HOP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-OWN_TO_A_HOP = frozenset({"host", "content-length", "expect"})
+METHOD_FIELDS = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""What is judged here is the method that a request has: a server must not take it for another."""
+LEFT_OUT = METHOD_FIELDS | {"host", "content-length", "expect"}
 OURS = ("x-outlay-", "sec-websocket-")
 AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
 
@@ -45,10 +48,28 @@ def authenticate(key_ring: Keys, mode: Literal["keys", "open"], found: "Presente
     return Principal() if mode == "open" and found is None else key_ring.authenticate(found and found.key)
 
 
+LOCAL_PAGE = re.compile(r"https?://(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
+
+
+def check_page(headers: Mapping[str, str]) -> None:
+    """Raises the refusal `forbidden` of a request without a key that the page of another site made a browser send: any
+    page could spend at an open gateway. Browsers name the page with each request that is more than reading (Fetch,
+    "Origin header")."""
+    origin = headers.get("origin", "")
+    if origin == "null" or (origin.startswith(("http://", "https://")) and not LOCAL_PAGE.fullmatch(origin)):
+        raise Refusal(
+            "forbidden",
+            "Outlay: this gateway is open to the programs of this machine, and not to web pages. Give the page a key: "
+            "`outlay keys create` makes one.",
+        )
+
+
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
     found = presented(headers, path)
     principal = authenticate(key_ring, mode, found)
+    if found is None:
+        check_page(headers)
     if principal.role is not None and (found is None or found.place not in ("x-outlay-key", "bearer")):
         raise Refusal(
             "unauthenticated", "Outlay: send a key with a role as Authorization: Bearer, or in the x-outlay-key header."
@@ -124,7 +145,7 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     kept: Fields = []
     for pair in end_to_end(fields):
         name = pair[0].lower()
-        if name in OWN_TO_A_HOP or name.startswith(OURS):
+        if name in LEFT_OUT or name.startswith(OURS):
             continue
         if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in pair[1]):
             continue

@@ -448,7 +448,12 @@ class Http1:
         origin = self._origins.get(upstream.base_url)
         if origin is None:
             origin = self._origins[upstream.base_url] = origin_of(upstream.base_url)
-        head = head_of(origin, method, path, fields, body)
+        try:
+            head = head_of(origin, method, path, fields, body)
+        except ValueError as error:
+            failed: asyncio.Future[UpstreamAnswer] = asyncio.get_running_loop().create_future()
+            failed.set_exception(not_reached(name, error))
+            return failed
         request = Request(name, upstream, origin, method, head, body)
         connection = self._pool.take(origin)
         if connection is None:
