@@ -185,7 +185,7 @@ class Streams:
 
 EVENTS = sse(*CHAT_CHUNKS, CHAT_USAGE)
 STREAM = b"".join(EVENTS) + b"data: [DONE]\n\n"
-SLOW = chunked(EVENTS[0], 2.0, *EVENTS[1:], b"data: [DONE]\n\n")
+SLOW = chunked(EVENTS[0], 1.5, *EVENTS[1:], b"data: [DONE]\n\n")
 
 
 async def test_a_journal_that_cannot_be_written_at_all(tmp_path: Path, upstream: FakeUpstream) -> None:
@@ -208,7 +208,6 @@ async def test_a_journal_that_cannot_be_written_at_all(tmp_path: Path, upstream:
     assert Counter(row["result"] for row in rows if row["result"] != "refused") == {"completed": 6}
     assert streams.call_ids < {row["call_id"] for row in rows}
     assert len({row["call_id"] for row in rows}) == len(rows)
-    assert (await run_outlay("verify", "--data", str(tmp_path / "data")))[0] == 0
 
 
 async def test_a_journal_that_cannot_be_written_when_the_process_is_killed(
@@ -278,4 +277,3 @@ async def test_a_full_disk(small_disk: Path, upstream: FakeUpstream) -> None:
     rows = [row for row in closed(small_disk / "data") if row["result"] != "refused"]
     assert streams.call_ids <= {row["call_id"] for row in rows}
     assert len({row["call_id"] for row in rows}) == len(rows)
-    assert (await run_outlay("verify", "--data", str(small_disk / "data")))[0] == 0
