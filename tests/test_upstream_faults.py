@@ -617,9 +617,8 @@ async def test_a_black_hole(start: StartGateway) -> None:
 # -- TLS -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For 127.0.0.1, signed by nobody that anyone knows."""
+def self_signed(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 and its key, in one file; signed by nobody that anyone knows."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -635,13 +634,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    file = folder / "both.pem"
     plain = serialization.NoEncryption()
     file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return file
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 def tls(certificate: Path) -> ssl.SSLContext:

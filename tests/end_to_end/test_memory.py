@@ -2,8 +2,10 @@
 which also prints the curve."""
 
 import asyncio
+import contextlib
 import itertools
 import os
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -69,3 +71,43 @@ async def test_memory_is_flat(tmp_path: Path) -> None:
             grown = curve[-1] - before
             assert grown < CALLS * 1500, f"{grown:,} bytes more over {CALLS:,} calls: {curve}"
             assert open_files(gateway.process.pid) <= files + 2
+
+
+async def test_clients_that_do_not_read_cost_little(tmp_path: Path) -> None:
+    """Their answers stay with the provider: what it sent, and what the process holds, are bounded for each."""
+    readers, piece = 20, b"data: {}\n\n" * 20_000
+    sent = [0] * readers
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = next(numbers)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                await writer.drain()
+                sent[number] += len(piece)
+        writer.transport.abort()
+
+    numbers = itertools.count()
+    upstream = await asyncio.start_server(flood, "127.0.0.1", 0)
+    config = write_config(tmp_path, f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}")
+    config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+    async with served(config) as gateway, contextlib.AsyncExitStack() as stack:
+        before = resident_bytes(gateway.process.pid)
+        host, port = gateway.url.removeprefix("http://").split(":")
+        body = b'{"model":"gpt-5.4-mini","stream":true,"messages":[]}'
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key}\r\n"
+        for _ in range(readers):
+            client = stack.enter_context(socket.create_connection((host, int(port))))
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        last: list[int] = []
+        async with asyncio.timeout(40):
+            while last != sent or not all(sent):
+                last = list(sent)
+                await asyncio.sleep(0.5)
+        grown = resident_bytes(gateway.process.pid) - before
+        print(f"{readers} clients that do not read: {max(sent):,} bytes sent to one at most, {grown:,} bytes of memory")
+        assert max(sent) < 32 * 2**20  # most of it lies in the kernel's buffers
+        assert grown < readers * 1.5 * 2**20
+    upstream.close()
