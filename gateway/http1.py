@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._reason = ""
-        self._fields: list[tuple[str, str]] = []
+        self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
         self._parts: list[bytes] = []
@@ -346,11 +346,8 @@ class Connection(asyncio.Protocol):
         self._reason += reason.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body and not self._is_complete:  # else a trailer
-            if len(self._fields) >= FIELDS_MAX:
-                raise ValueError("too many header fields")
-            text = value.decode("utf-8", "surrogateescape").strip(" \t")
-            self._fields.append((name.decode("utf-8", "surrogateescape"), text))
+        if not self._in_body:  # else a trailer
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
@@ -362,7 +359,9 @@ class Connection(asyncio.Protocol):
         if status < 200 or answer is None:
             self._is_interim = True
             return
-        headers = CIMultiDict(self._fields)
+        if len(self._fields) > FIELDS_MAX:
+            raise ValueError("too many header fields")
+        headers = CIMultiDict([(_text(name), _text(value).strip(" \t")) for name, value in self._fields])
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "Transfer-Encoding" in headers
         answer.begin(status, self._reason, headers)
@@ -448,7 +447,12 @@ class Http1:
         origin = self._origins.get(upstream.base_url)
         if origin is None:
             origin = self._origins[upstream.base_url] = origin_of(upstream.base_url)
-        head = head_of(origin, method, path, fields, body)
+        try:
+            head = head_of(origin, method, path, fields, body)
+        except ValueError as error:
+            failed: asyncio.Future[UpstreamAnswer] = asyncio.get_running_loop().create_future()
+            failed.set_exception(not_reached(name, error))
+            return failed
         request = Request(name, upstream, origin, method, head, body)
         connection = self._pool.take(origin)
         if connection is None:
@@ -510,6 +514,10 @@ class Http1:
 
 async def _look_up(host: str, port: int) -> Addresses:
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def _text(field: bytes) -> str:
+    return field.decode("utf-8", "surrogateescape")
 
 
 def _tls() -> ssl.SSLContext:

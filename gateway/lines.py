@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from gateway import folders
 from gateway.reading import tidied
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ E = TypeVar("E")
 
 def append(file: Path, decide: Callable[[], E | None]) -> E | None:
     """Write what `decide` says, with no other writer between the two; nothing when that is `None`. Raises `OSError`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(file.parent)
     fd = _opened(file)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

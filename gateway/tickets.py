@@ -61,8 +61,8 @@ class Tickets:
         checkout: Checkout | None,
         now_us: int,
     ) -> Attribution:
-        """The ticket and task of a call that begins now. `checkout` is what is found in the client's folder, where that
-        is one of this machine."""
+        """The ticket and task of a call that begins now; no task where the call shows none (see `Tasks`). `checkout` is
+        what is found in the client's folder, where that is one of this machine."""
         ignored: list[str] = []
         who = principal.key_id, client.name
         task_id, task_source = _named_task(headers, path_task, client, ignored)
@@ -101,7 +101,7 @@ class Tickets:
             ticket_source=source,
             ticket_state=state_of(tickets, keys),
             candidates=_candidates(evidence, tickets, ignored),
-            task_id=task_id or client.derived_task or self._sessions.task(who, tickets, now_us),
+            task_id=task_id or client.derived_task,
             task_source=task_source,
             repo=place.repo,
             branch=place.branch,
