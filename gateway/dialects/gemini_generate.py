@@ -171,23 +171,28 @@ def ending(path: str, body: bytes) -> Ending | None:
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
-    data = child(data, "response") or data  # the Code Assist wrapper
+    data = child(data.get("response")) or data  # the Code Assist wrapper
     answer.response_model = text(data.get("modelVersion")) or answer.response_model
     answer.upstream_id = text(data.get("responseId")) or answer.upstream_id
     queries: set[str] = set()
-    for candidate in (child(one) for one in items(data.get("candidates"))):
+    for each in items(data.get("candidates")):
+        candidate = child(each)
         answer.finish_reason = text(candidate.get("finishReason")) or answer.finish_reason
-        searched = items(child(candidate, "groundingMetadata").get("webSearchQueries"))
-        queries |= {query for query in searched if isinstance(query, str) and query}
-    answer.finish_reason = text(child(data, "promptFeedback").get("blockReason")) or answer.finish_reason
-    if error := child(data, "error"):
+        if "groundingMetadata" in candidate:
+            searched = items(child(candidate["groundingMetadata"]).get("webSearchQueries"))
+            queries |= {query for query in searched if isinstance(query, str) and query}
+    if "promptFeedback" in data:
+        answer.finish_reason = text(child(data["promptFeedback"]).get("blockReason")) or answer.finish_reason
+    if "error" in data and (error := child(data["error"])):
         answer.error = text(error.get("status")) or "error"
     if queries:
         answer.usage.web_search_requests = largest(len(queries), answer.usage.web_search_requests)
-    metadata = child(data, "usageMetadata")
-    answer.service_tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType")) or answer.service_tier
-    fold_metadata(answer.usage, metadata)
-    _fold_predictions(answer, data)
+    if metadata := child(data.get("usageMetadata")):
+        tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType"))
+        answer.service_tier = tier or answer.service_tier
+        fold_metadata(answer.usage, metadata)
+    if "predictions" in data:
+        _fold_predictions(answer, data)
 
 
 def _fold_predictions(answer: Answer, data: Mapping[str, Any]) -> None:

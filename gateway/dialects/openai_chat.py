@@ -117,17 +117,14 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("model")) or answer.response_model
     answer.upstream_id = text(data.get("id")) or answer.upstream_id
     answer.service_tier = text(data.get("service_tier")) or answer.service_tier
-    fold_usage(
-        answer,
-        child(data, "usage") or child(data, "x_groq", "usage"),
-        provider,
-        "prompt_tokens",
-        "completion_tokens",
-    )
-    for choice in items(data.get("choices")):
-        answer.finish_reason = text(child(choice).get("finish_reason")) or answer.finish_reason
-        fold_usage(answer, child(choice, "usage"), provider, "prompt_tokens", "completion_tokens")  # Moonshot
-    add_units(answer.usage, nano_aiu=child(data, "copilot_usage").get("total_nano_aiu"))
+    usage = child(data.get("usage")) or child(data, "x_groq", "usage")
+    fold_usage(answer, usage, provider, "prompt_tokens", "completion_tokens")
+    for choice in (child(each) for each in items(data.get("choices"))):
+        answer.finish_reason = text(choice.get("finish_reason")) or answer.finish_reason
+        if "usage" in choice:  # Moonshot
+            fold_usage(answer, child(choice["usage"]), provider, "prompt_tokens", "completion_tokens")
+    if "copilot_usage" in data:
+        add_units(answer.usage, nano_aiu=child(data["copilot_usage"]).get("total_nano_aiu"))
     if "search-preview" in (answer.response_model or "") and answer.usage.output_tokens is not None:
         answer.usage.web_search_requests = 1  # each call of such a model searches
     for output in items(data.get("outputs")):  # of Mistral's conversations

@@ -14,14 +14,12 @@ from typing import Any
 
 from gateway import dialects
 from gateway.call import Answer, Call, Usage
-from gateway.config import PriceSettings
 from gateway.dialects.base import Dialect
 from gateway.meter import Meter
 from gateway.prices import PriceBook
 from gateway.prices.book import DEFAULT_BOOK
 from gateway.quotes import Quotes
 from tests.benchmarks import bench_metering as streams
-from tests.fakes.upstream import sse
 
 ROUNDS, SECONDS = 5, 0.02
 EVENTS = 200
