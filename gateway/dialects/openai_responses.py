@@ -18,6 +18,7 @@ from gateway.dialects.base import (
     Caller,
     Dialect,
     Ending,
+    Listed,
     Stated,
     Written,
     add_subpasses,
@@ -60,7 +61,7 @@ class _Request(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: Stated | None = None
     service_tier: Any = None
-    input: msgspec.Raw = msgspec.Raw(b"null")
+    input: Listed = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
     client_metadata: msgspec.Raw = NO_VALUE
