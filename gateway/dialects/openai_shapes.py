@@ -72,7 +72,8 @@ def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key
     """Take an OpenAI usage object into the answer: input includes cached, output includes reasoning."""
     if not data:
         return
-    usage, stated = answer.usage, dict[str, int]()
+    usage = answer.usage
+    stated: dict[str, int] = {}
     _read_counts(stated, data, OF_USAGE)
     _read_counts(stated, _details(data, input_key), OF_INPUT)
     _read_counts(stated, _details(data, output_key), OF_OUTPUT)
