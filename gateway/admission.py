@@ -1,9 +1,14 @@
 """Admission: a call goes on when every budget that covers it has room for it, waits while money is only held by others,
-and is refused when it is spent. `budgets.decide` decides; here is the waiting, and what a person is told."""
+and is refused when it is spent. `budgets.decide` decides; here is the waiting, and what a person is told.
+
+The request itself is elsewhere, perhaps in another process: what admission has to know of it is told (`Wanted`), or
+asked for where it matters (`View`).
+"""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -11,68 +16,85 @@ from gateway import money
 from gateway.budget_notices import BudgetNotices, local, per, scope_of
 from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
 from gateway.call import Ask, BudgetAction, Call
-from gateway.dialects.base import Dialect, Ending
 from gateway.errors import Refusal
 from gateway.ledger import now_us
 from gateway.quotes import Estimate, Quotes
-from gateway.tokens import Estimator
 
-COUNTED_BYTES_MIN = 2048
-"""A shorter request is not counted: each of its bytes may be a token."""
 WAITING_MAX = 1000
 """Calls that wait for money."""
 HEADROOM = 1.25
 """A hold that grows, grows by more than is needed just now."""
 
 
-class Admitted(msgspec.Struct):
-    """What a call got."""
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    """What admission has to know of a request beside the call's record."""
+
+    ask: Ask
+    region: str | None
+    request_bytes: int
+    """Decoded."""
+    in_session: bool = False
+    """A response in a session cannot wait, be lowered or be ended. It holds what is usual."""
+
+
+class Looked(msgspec.Struct, frozen=True, array_like=True):
+    """What a closer look at a request shows."""
+
+    request_bytes: int
+    input_tokens: int | None
+    """The most that were counted; `None` where each byte may be one."""
+    clamps: bool
+    """Its maximum can be lowered."""
+    stops: bool
+    """Something can end the stream of its answer."""
+
+
+class View(Protocol):
+    """The way back to a request."""
+
+    async def look(self, model: str | None) -> Looked | None:
+        """Look at it closely; with `model`, at the same request for another model. `None` where it cannot ask for that
+        one."""
+
+    async def check(self) -> None:
+        """It has waited. Raises the refusal of one that may not go on."""
+
+
+class Grant(msgspec.Struct, array_like=True):
+    """What a call got, whole nano-USD."""
+
+    amount: int
+    """Held for it now."""
+    ceiling: int
+    """What it can be made to cost at most."""
+    may_stop: bool
+    """It is a stream that its budgets may have to end."""
+    action: BudgetAction
+    model: str | None
+    """What is asked for: with the action `rerouted`, in place of the client's own."""
+    max_output_tokens: int | None = None
+    """The maximum that the request gets; `None` = its own."""
+    rate: int | None = None
+    """The most that an output token costs; `None` where the model has no price."""
+    input_cost: int = 0
+    """What the input usually costs."""
+    tokens_per_byte: float | None = None
+    """Output tokens for each byte of the events that a stream carries them in; `None` = nothing is known."""
+
+    def set_on(self, call: Call) -> None:
+        """On the call's record."""
+        call.held_nano, call.budget_action, call.request_model = self.amount, self.action, self.model
+        if self.max_output_tokens is not None:
+            call.max_output_tokens = self.max_output_tokens
+
+
+class _Held(NamedTuple):
+    """A call that has a hold."""
 
     hold: Hold
-    estimate: Estimate | None = None
+    estimate: Estimate | None
     """`None` where the model has no price."""
-    path: str | None = None
-    body: bytes | None = None
-    """What is sent in place of the client's own path and (decoded) body, where a budget asked for it."""
-    ending: Ending | None = None
-    """Of a stream that its budgets may have to end."""
-    enough_to: int = 0
-    """The hold is enough for so many bytes of content."""
-
-
-class Asking(msgspec.Struct, frozen=True):
-    """What admission has to know of a request."""
-
-    dialect: Dialect | None
-    ask: Ask
-    path: str
-    """As it goes upstream."""
-    body: bytes
-    """Decoded."""
-    region: str | None
-    provider: str
-    may_use: Callable[[str], bool]
-    """True for the models that the caller's key may use."""
-    is_signed: bool = False
-    """The client has signed the request's bytes: they cannot be changed."""
-
-    def clamped(self, tokens: int) -> bytes | None:
-        """The body with a maximum of at most so many output tokens; `None` where it has none."""
-        clamp = None if self.dialect is None or self.is_signed else self.dialect.clamp
-        return None if clamp is None else clamp(self.path, self.provider, self.body, tokens)
-
-    def ending(self) -> Ending | None:
-        """What can end the stream of the answer; `None` where nothing can."""
-        ending = None if self.dialect is None or not self.ask.stream else self.dialect.ending
-        try:
-            return None if ending is None else ending(self.path, self.body)
-        except (Refusal, ValueError, RecursionError):
-            return None  # a body that only its provider can read
-
-    def for_model(self, model: str) -> "Asking | None":
-        reroute = None if self.dialect is None or self.is_signed else self.dialect.reroute
-        changed = None if reroute is None else reroute(self.path, self.body, model)
-        return None if changed is None else msgspec.structs.replace(self, path=changed[0], body=changed[1])
+    request_bytes: int
 
 
 class _Waiter:
@@ -89,42 +111,59 @@ class _Waiter:
 class Admission:
     """Admits calls to their budgets, and settles them."""
 
-    def __init__(
-        self,
-        budgets: Budgets,
-        quotes: Quotes,
-        estimator: Estimator,
-        wait_seconds: float,
-        notices: BudgetNotices,
-    ) -> None:
+    def __init__(self, budgets: Budgets, quotes: Quotes, wait_seconds: float, notices: BudgetNotices) -> None:
         self.budgets = budgets
         self._quotes = quotes
-        self._estimator = estimator
         self._wait_seconds = wait_seconds
         self._notices = notices
+        self._held: dict[str, _Held] = {}
+        """By call_id."""
         self._waiting: dict[Account, deque[_Waiter]] = {}
 
     # -- before the call ----------------------------------------------------------------------------------------
 
-    async def admit(self, call: Call, asking: Asking) -> Admitted | None:
-        """Hold money for a call in all its budgets; `None` where there is none. Raises the refusal `budget_exceeded`.
+    def admit_at_once(self, call: Call, wanted: Wanted) -> Grant | Estimate | None:
+        """Hold money for a call in all its budgets; `None` where there is none. An estimate is none of it: the request
+        has to be looked at (`admit_closely`). Raises the refusal `budget_exceeded`.
 
-        Sets `held_nano` and `budget_action` of the call, and its model where another one is asked for.
+        Sets `held_nano` and `budget_action` of the call.
         """
         charges = self.budgets.charges(call)
         if not charges:
             return None
-        estimate = self._estimate(call, asking)
+        estimate = self._estimate(call, wanted)
         if estimate is None:  # its budgets count it among those that cost nobody knows what
             self.demand(call)
-            return self._admitted(call, Admitted(self.budgets.hold(call, charges, 0, 0)))
+            return self._granted(call, wanted, None, self.budgets.hold(call, charges, 0, 0), "none")
+        if wanted.in_session:
+            return self._admit_usual(call, wanted, charges, estimate)
         decision = self._decide(charges, estimate.quote)
-        if not decision.is_untouched or self._soft_action(charges, estimate.quote) == "shadow_blocked":
-            estimate = await self._estimate_well(call, asking, estimate)
-            charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
-            decision = self._decide(charges, estimate.quote)
-        if not decision.is_untouched and (other := self._rerouted(call, asking, charges)) is not None:
-            asking, estimate = other, await self._estimate_well(call, other, self._estimate(call, other) or estimate)
+        if not decision.is_untouched or (action := self._soft_action(charges, estimate.quote)) == "shadow_blocked":
+            return estimate
+        hold = self._hold(call, charges, estimate.quote, decision)
+        assert hold is not None, "an admitted call has a hold"
+        return self._granted(call, wanted, estimate, hold, action)
+
+    def _admit_usual(self, call: Call, wanted: Wanted, charges: tuple[Charge, ...], estimate: Estimate) -> Grant:
+        """Its most is far above what any response costs, and sessions are open for long."""
+        usual = estimate.quote.usual
+        quote = estimate.quote._replace(fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False)
+        decision = self._decide(charges, quote, waited=True)
+        if (hold := self._hold(call, charges, quote, decision)) is None:
+            raise self._refuse(call, decision.account)
+        return self._granted(call, wanted, estimate, hold, self._soft_action(charges, quote))
+
+    async def admit_closely(self, call: Call, wanted: Wanted, known: Estimate, view: View) -> Grant:
+        """Now that it matters: with the input counted, and the request tried whether its maximum can be lowered. Waits
+        for money that is held. Raises refusals.
+
+        Sets also the call's model, where another one is asked for, and its maximum.
+        """
+        estimate = self._estimate_well(call, wanted, known, await view.look(None))
+        charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
+        decision = self._decide(charges, estimate.quote)
+        if not decision.is_untouched and (other := await self._rerouted(call, wanted, charges, view)) is not None:
+            wanted, estimate = other
             charges = self.budgets.charges(call)
             decision = self._decide(charges, estimate.quote)
         if decision.verdict == "wait":
@@ -133,33 +172,17 @@ class Admission:
             hold = self._hold(call, charges, estimate.quote, decision)
         if hold is None:
             raise self._refuse(call, decision.account)
-        call.budget_action = call.budget_action or self._soft_action(hold.charges, estimate.quote)
-        admitted = Admitted(hold, estimate, ending=asking.ending() if hold.may_stop else None)
-        if call.budget_action == "rerouted":
-            admitted.path, admitted.body = asking.path, asking.body
+        try:
+            await view.check()
+        except BaseException:
+            self._settle(hold, 0)
+            call.budget_action = None
+            raise
+        action, tokens = call.budget_action or self._soft_action(hold.charges, estimate.quote), None
         if decision.tokens is not None:
-            call.budget_action = "rerouted" if call.budget_action == "rerouted" else "clamped"
-            call.max_output_tokens = max(1, decision.tokens // asking.ask.choices)
-            admitted.body = asking.clamped(call.max_output_tokens)
-        return self._admitted(call, admitted)
-
-    def admit_now(self, call: Call, ask: Ask, region: str | None) -> Admitted | None:
-        """The same for what cannot wait, be lowered or be ended: a response in a session. It holds what is usual."""
-        charges = self.budgets.charges(call)
-        if not charges:
-            return None
-        estimate = self._quotes.quote(call, ask, region, 0)
-        if estimate is None:
-            self.demand(call)
-            return self._admitted(call, Admitted(self.budgets.hold(call, charges, 0, 0)))
-        # Its most is far above what any response costs, and sessions are open for long.
-        usual = estimate.quote.usual
-        quote = estimate.quote._replace(fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False)
-        decision = self._decide(charges, quote, waited=True)
-        if (hold := self._hold(call, charges, quote, decision)) is None:
-            raise self._refuse(call, decision.account)
-        call.budget_action = self._soft_action(charges, quote)
-        return self._admitted(call, Admitted(hold, estimate))
+            action = "rerouted" if action == "rerouted" else "clamped"
+            tokens = max(1, decision.tokens // wanted.ask.choices)
+        return self._granted(call, wanted, estimate, hold, action, tokens)
 
     def demand(self, call: Call) -> None:
         """For what is billed later, and holds nothing: a batch. Raises the refusal `budget_exceeded` when a budget that
@@ -190,33 +213,33 @@ class Admission:
             call, charges, decision.amount, decision.ceiling, may_stop=quote.stops and decision.near
         )
 
-    def _estimate(self, call: Call, asking: Asking) -> Estimate | None:
-        return self._quotes.quote(call, asking.ask, asking.region, len(asking.body))
+    def _estimate(self, call: Call, wanted: Wanted, *, input_tokens: int | None = None) -> Estimate | None:
+        request_bytes = 0 if wanted.in_session else wanted.request_bytes
+        return self._quotes.quote(call, wanted.ask, wanted.region, request_bytes, input_tokens=input_tokens)
 
-    async def _estimate_well(self, call: Call, asking: Asking, known: Estimate) -> Estimate:
-        """Now that it matters: with the input counted, and the request tried whether its maximum can be lowered."""
-        estimate: Estimate | None = known
-        if len(asking.body) >= COUNTED_BYTES_MIN:
-            most = await self._estimator.most_tokens(call.provider or "", call.request_model, asking.body)
-            estimate = self._quotes.quote(call, asking.ask, asking.region, len(asking.body), input_tokens=most)
-        estimate = estimate or known
-        clamps = estimate.quote.clamps and asking.clamped(1) is not None
-        return estimate._replace(quote=estimate.quote._replace(clamps=clamps, stops=asking.ending() is not None))
+    def _estimate_well(self, call: Call, wanted: Wanted, known: Estimate, looked: Looked | None) -> Estimate:
+        assert looked is not None, "a request can ask for its own model"
+        estimate = known
+        if looked.input_tokens is not None:
+            estimate = self._estimate(call, wanted, input_tokens=looked.input_tokens) or known
+        clamps = estimate.quote.clamps and looked.clamps
+        return estimate._replace(quote=estimate.quote._replace(clamps=clamps, stops=looked.stops))
 
-    def _rerouted(self, call: Call, asking: Asking, charges: Sequence[Charge]) -> Asking | None:
+    async def _rerouted(
+        self, call: Call, wanted: Wanted, charges: Sequence[Charge], view: View
+    ) -> tuple[Wanted, Estimate] | None:
         """The same request for the model that a budget names, where it can ask for it."""
         model = next((m for charge in hard(charges) if (m := charge.account.budget.reroute_to)), None)
-        if model is None or model == call.request_model or not asking.may_use(model):
+        if model is None or model == call.request_model or (looked := await view.look(model)) is None:
             return None
-        changed, asked = asking.for_model(model), call.request_model
-        if changed is None:
-            return None
-        call.request_model = model
-        if self._estimate(call, changed) is None:  # what it costs, nobody knows
+        asked, call.request_model = call.request_model, model
+        other = msgspec.structs.replace(wanted, request_bytes=looked.request_bytes)
+        estimate = self._estimate(call, other)
+        if estimate is None:  # what it costs, nobody knows
             call.request_model = asked
             return None
         call.budget_action = "rerouted"
-        return changed
+        return other, self._estimate_well(call, other, estimate, looked)
 
     def _soft_action(self, charges: Sequence[Charge], quote: Quote) -> BudgetAction:
         """What budgets that enforce nothing say to the call."""
@@ -234,10 +257,22 @@ class Admission:
                 return "warned"
         return "none"
 
-    def _admitted(self, call: Call, admitted: Admitted) -> Admitted:
-        call.held_nano = admitted.hold.amount
-        call.budget_action = call.budget_action or "none"
-        return admitted
+    def _granted(
+        self,
+        call: Call,
+        wanted: Wanted,
+        estimate: Estimate | None,
+        hold: Hold,
+        action: BudgetAction,
+        max_output_tokens: int | None = None,
+    ) -> Grant:
+        self._held[call.call_id] = _Held(hold, estimate, wanted.request_bytes)
+        grant = Grant(hold.amount, hold.ceiling, hold.may_stop, action, call.request_model, max_output_tokens)
+        if estimate is not None:
+            grant.rate, grant.input_cost = estimate.quote.rate, estimate.input_cost
+            grant.tokens_per_byte = estimate.tokens_per_byte
+        grant.set_on(call)
+        return grant
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
@@ -259,7 +294,7 @@ class Admission:
             return decision, self._hold(call, charges, quote, decision)
         except asyncio.CancelledError:
             if waiter.decided.done() and (hold := waiter.decided.result()[1]) is not None:
-                self.settle(hold, 0)
+                self._settle(hold, 0)
             raise
         finally:
             if not waiter.decided.done():
@@ -292,18 +327,38 @@ class Admission:
 
     # -- while it runs, and at its end --------------------------------------------------------------------------
 
-    def grow(self, hold: Hold, cost: int) -> bool:
-        """Keep a hold ahead of the running cost of its stream. False when a budget has not so much left."""
-        now = now_us()
-        return self.budgets.grow(hold, int(cost * HEADROOM), now) or self.budgets.grow(hold, cost, now)
+    def grow(self, call_id: str, cost: int) -> int | None:
+        """Keep a hold ahead of the running cost of its stream. What it holds then; `None` when a budget has not so much
+        left."""
+        hold, now = self._held[call_id].hold, now_us()
+        grown = self.budgets.grow(hold, int(cost * HEADROOM), now) or self.budgets.grow(hold, cost, now)
+        return hold.amount if grown else None
 
-    def void(self, call: Call, admitted: Admitted | None) -> None:
+    def held(self, call_id: str) -> int | None:
+        """What a call holds now, nano-USD; `None` where no budget covers it."""
+        held = self._held.get(call_id)
+        return None if held is None else held.hold.amount
+
+    def void(self, call: Call) -> None:
         """Nothing was sent after all."""
-        if admitted is not None:
-            self.settle(admitted.hold, 0)
+        if (held := self._held.pop(call.call_id, None)) is not None:
+            self._settle(held.hold, 0)
             call.held_nano = call.budget_action = None
 
-    def settle(self, hold: Hold, cost: int | None) -> None:
+    def settle(self, call: Call, content_bytes: int | None = None) -> Hold | None:
+        """A call has ended: give its hold back, and post what it cost. What it cost in the end is learned from where
+        `content_bytes`, of its answer's events with text, tell that it was reported whole."""
+        held = self._held.pop(call.call_id, None)
+        if held is None:
+            if call.result != "refused":
+                self.budgets.post(call, cost_of(call))
+            return None
+        self._settle(held.hold, cost_of(call))
+        if content_bytes is not None and held.estimate is not None:
+            self._quotes.learn(call, held.estimate, held.request_bytes, content_bytes)
+        return held.hold
+
+    def _settle(self, hold: Hold, cost: int | None) -> None:
         """Once per hold: see `Budgets.settle`."""
         self.budgets.settle(hold, cost)
         for charge in hold.charges:
@@ -313,17 +368,10 @@ class Admission:
             if self._waiting:
                 self._wake(account)
 
-    def post(self, call: Call) -> None:
-        """What held nothing: a batch's results."""
-        self.budgets.post(call, cost_of(call))
-
     def correct(self, before: Call, now: Call) -> None:
         """A call that was posted costs something else."""
         self.budgets.post(before, -(cost_of(before) or 0))
         self.budgets.post(now, cost_of(now) or 0)
-
-    def learn(self, call: Call, estimate: Estimate, request_bytes: int, content_bytes: int) -> None:
-        self._quotes.learn(call, estimate, request_bytes, content_bytes)
 
     def remaining(self, hold: Hold) -> int | None:
         """What is left of the tightest of the call's budgets, nano-USD."""

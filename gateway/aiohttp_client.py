@@ -1,10 +1,12 @@
 """aiohttp's client: WebSockets, and requests where the settings ask for it in place of `http1`."""
 
 import asyncio
+import functools
 import io
 from collections.abc import AsyncIterator, Iterable
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from gateway.config import Server, Upstream
@@ -50,12 +52,21 @@ class Answer:
         self._response.close()
 
 
+class _Connection(ResponseHandler):
+    """One that is not used again when bytes came that nobody asked for: they would be taken for the next answer."""
+
+    def is_connected(self) -> bool:
+        return super().is_connected() and not len(self)
+
+
 class AiohttpClient:
     """See `UpstreamClient`; and WebSockets."""
 
     def __init__(self, server: Server) -> None:
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60)
+        connector._factory = functools.partial(_Connection, asyncio.get_running_loop())  # type: ignore[assignment]
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
@@ -63,6 +74,7 @@ class AiohttpClient:
             max_field_size=server.header_bytes_max,
             max_headers=512,
             read_bufsize=READ_BYTES,
+            middlewares=(_unredirected,),
         )
 
     async def close(self) -> None:
@@ -102,17 +114,19 @@ class AiohttpClient:
     async def _send(
         self, name: str, upstream: Upstream, method: str, path: str, fields: Fields, body: bytes
     ) -> UpstreamAnswer:
+        timeout = aiohttp.ClientTimeout(total=None, connect=upstream.connect_seconds, sock_read=upstream.idle_seconds)
         try:
-            response = await self._session.request(
-                method,
-                URL(upstream.base_url.rstrip("/") + path, encoded=True),
-                headers=list(fields),
-                data=(body or None) if len(body) < LARGE_BYTES else io.BytesIO(body),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=upstream.connect_seconds, sock_read=upstream.idle_seconds
-                ),
-            )
+            # A timeout of our own: the client's does not run while a body is not taken, nor after an early hint.
+            async with asyncio.timeout(upstream.connect_seconds + upstream.idle_seconds):
+                response = await self._session.request(
+                    method,
+                    URL(upstream.base_url.rstrip("/") + path, encoded=True),
+                    headers=list(fields),
+                    data=(body or None) if len(body) < LARGE_BYTES else io.BytesIO(body),
+                    allow_redirects=False,
+                    middlewares=(),
+                    timeout=timeout,
+                )
         except aiohttp.ConnectionTimeoutError:
             raise not_in_time(name) from None
         except aiohttp.ClientConnectorError as error:
@@ -121,4 +135,16 @@ class AiohttpClient:
             raise silent(name) from None
         except (aiohttp.ClientError, OSError) as error:
             raise broken(name, error) from None
+        if response.status < 200:
+            response.close()
+            raise broken(name, ValueError("nobody asked for another protocol"))
         return Answer(response, upstream.idle_seconds)
+
+
+async def _unredirected(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Of WebSockets: aiohttp follows redirects there, and takes along the provider's key unless it is a bearer's."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise HandshakeRefusedError(response.status)
+    return response

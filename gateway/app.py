@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import secrets
@@ -17,7 +18,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import credentials, hashing, prices
+from gateway import credentials, guard, hashing, prices
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
@@ -39,6 +40,8 @@ from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
 from gateway.late import Late
 from gateway.ledger import Ledger
+from gateway.limits import Limits
+from gateway.owner import LocalOwner
 from gateway.proxy import Proxy
 from gateway.quotes import Quotes
 from gateway.telemetry import Telemetry
@@ -49,6 +52,9 @@ from gateway.upstream import UpstreamClient
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
+
+GARBAGE_OBJECTS = 20_000
+"""Calls leave little in cycles: so many new objects at a time are looked through for it."""
 
 
 def _without_values(record: logging.LogRecord) -> bool:
@@ -102,7 +108,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         late.start()
         hash_key = hashing.load_key(ledger.dir)
         notices = BudgetNotices(alerts.notice, functools.partial(hashing.keyed, hash_key))
-        admission = Admission(Budgets(), Quotes(book), estimator, config.server.budget_wait_seconds, notices)
+        admission = Admission(Budgets(), Quotes(book), config.server.budget_wait_seconds, notices)
         control = Control(ledger.dir)
         balances = Balances(
             ledger.dir,
@@ -123,6 +129,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
+    owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
     admin = Admin(ledger, telemetry, admission.budgets)
     sockets = AiohttpClient(config.server)
     forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
@@ -132,8 +139,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
     worktrees = Worktrees(config.tickets.worktrees)
     proxy = Proxy(
-        config, key_ring, book, ledger, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
-        hash_key, admission, alerts,
+        config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
+        hash_key,
     )  # fmt: skip
 
     def who(request: web.Request) -> Principal:
@@ -148,7 +155,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
+    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
 
     async def drain(_: web.Application) -> None:
         """Runs when no connection is taken any more: running calls may finish."""
@@ -158,15 +165,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
                 await proxy.idle()
         proxy.ends = True
 
+    async def tell(_: web.Request, response: web.StreamResponse) -> None:
+        """While the process ends, clients learn that they have to connect anew."""
+        if admin.draining:
+            response.force_close()
+
     app.on_shutdown.append(drain)
+    app.on_response_prepare.append(tell)
     runner = web.AppRunner(
         app,
-        access_log=None,
         handler_cancellation=True,
-        auto_decompress=False,
-        max_line_size=config.server.header_bytes_max,
-        max_field_size=config.server.header_bytes_max,
-        max_headers=512,
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
     await runner.setup()
@@ -175,16 +183,19 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         asyncio.create_task(_kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
     try:
-        site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
+        assert runner.server is not None
         try:
-            await site.start()
+            server = await guard.listen(runner.server, config.server)
         except OSError as error:
             raise UserError(
                 f"{config.server.host}:{config.server.port} cannot be used: {os.strerror(error.errno or 0)}; "
                 "set [server] port to another one"
             ) from None
-        host, port = runner.addresses[0][:2]
-        yield host, port
+        host, port = server.sockets[0].getsockname()[:2]
+        try:
+            yield host, port
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
         await proxy.stop()
@@ -225,7 +236,12 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
             await stack.enter_async_context(_control_plane(config))
-        ready(*await stack.enter_async_context(gateway(config)))
+        address = await stack.enter_async_context(gateway(config))
+        # What is there now stays: the collector need not look at prices and modules again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
+        ready(*address)
         await stop.wait()
         log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
 

@@ -5,21 +5,20 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
-from gateway.admission import Admission, Admitted
-from gateway.budgets import cost_of
+from gateway.admission import HEADROOM, Grant
+from gateway.asking import Admitted, Asking, Request
 from gateway.call import Answer, Ask, Call, Cost, Result, Usage
 from gateway.config import PriceSettings
 from gateway.dialects.base import Dialect
 from gateway.late import Late
-from gateway.ledger import Ledger
 from gateway.meter import Meter
+from gateway.owner import Owner, Results
 from gateway.prices import PriceBook
-from gateway.quotes import Estimate
 from gateway.telemetry import Telemetry
 from gateway.texts import written_by_model
 from gateway.tokens import Estimator
@@ -93,31 +92,30 @@ class Books:
         self,
         settings: PriceSettings,
         prices: PriceBook,
-        ledger: Ledger,
+        owner: Owner,
         late: Late,
         estimator: Estimator,
         telemetry: Telemetry,
-        admission: Admission,
-        recorded: Callable[[Call], None],
     ) -> None:
-        """`recorded` is told of each record of a call."""
         self._settings = settings
         self._prices = prices
-        self._ledger = ledger
+        self._owner = owner
         self.late = late
         """What is billed in a later answer."""
         self._estimator = estimator
         self._telemetry = telemetry
-        self._admission = admission
-        self._recorded = recorded
         self._open: set[OpenCall] = set()
         self._calls_of: dict[tuple[str, str], int] = {}
         """Whole calls by provider and model."""
         self._learning: asyncio.Task[None] | None = None
 
-    def open(self, open_call: OpenCall) -> OpenCall:
-        """Record that a call is about to be forwarded. Raises the refusal `ledger_unavailable`."""
-        self._ledger.open(open_call.call)
+    async def open(self, call: Call, asking: Asking, may_go_on: Callable[[], object]) -> OpenCall:
+        """Admit a call to its budgets and limits, and record that it is about to be forwarded. Raises refusals, and has
+        done nothing then. `may_go_on`: see `Request`."""
+        request = Request(asking, call.request_model, self._estimator, may_go_on)
+        grant = await self._owner.open(call, asking.wanted, request)
+        admitted = None if grant is None else asking.admitted(grant)
+        open_call = OpenCall(call, asking.dialect, asking.ask, asking.body, asking.region, admitted)
         self._open.add(open_call)
         return open_call
 
@@ -134,31 +132,28 @@ class Books:
             whole = _is_whole(open_call, answer, result)
             unknown = result == "upstream_error" and not open_call.is_answered
             if whole or open_call.free_without_usage or unknown:
-                self._record(open_call, result, answer, answer.usage, whole=whole)
+                await self._record(open_call, result, answer, answer.usage, whole=whole)
             else:
                 open_call.closing = asyncio.create_task(self._close_estimated(open_call, result, answer))
                 await asyncio.shield(open_call.closing)
-        await self._ledger.durable()
 
     async def _close_estimated(self, open_call: OpenCall, result: Result, answer: Answer) -> None:
         usage = await self._estimate(open_call, answer)
-        self._record(open_call, result, answer, usage, whole=False)
+        await self._record(open_call, result, answer, usage, whole=False)
 
     async def stop(self) -> None:
         """Close what is still open: the process ends."""
         while self._open:
             await asyncio.gather(*(self.close(open_call, "interrupted") for open_call in self._open))
 
-    async def durable(self) -> None:
-        """Wait for the disk: for what came later always, for the journal where the settings say so."""
-        await self.late.durable()
-        await self._ledger.durable()
-
     def not_metered(self, dialect: str, error: Exception) -> None:
         """Count an answer, or a part of one, that could not be read."""
         self._telemetry.meter_failures.labels(dialect, type(error).__name__).inc()
 
-    def _record(self, open_call: OpenCall, result: Result, answer: Answer, usage: Usage, *, whole: bool) -> None:
+    def _record(
+        self, open_call: OpenCall, result: Result, answer: Answer, usage: Usage, *, whole: bool
+    ) -> Awaitable[object]:
+        """Everything is done when this returns, but for the owner's word that it is recorded."""
         self._open.discard(open_call)
         call, meter = open_call.call, open_call.meter
         failed = result == "completed" and (answer.error is not None or (call.status or 0) >= 400)
@@ -182,14 +177,15 @@ class Books:
             set_cost(call, self.price(call, answer, usage, open_call.region))
         if meter.failed is not None:
             self._telemetry.meter_failures.labels(call.dialect or "", meter.failed).inc()
-        booked_us = self._write(call, open_call.admitted)
-        if whole and answer.error is None:
+        is_sure = whole and answer.error is None
+        told = self._owner.close(
+            call,
+            meter.content_bytes if is_sure else None,
+            is_pending=answer.pending and answer.upstream_id is not None,
+        )
+        if is_sure:
             self._learn_from(open_call, answer)
-        if answer.pending and answer.upstream_id is not None and booked_us is not None:
-            try:
-                self.late.expect(f"{call.upstream}/{answer.upstream_id}", call, booked_us)
-            except OSError as error:
-                log.critical("the usage of call %s may stay an estimate: %s", call.call_id, error.strerror)
+        return told if open_call.admitted is None else _noted(told, open_call.admitted)
 
     def price(self, call: Call, answer: Answer, usage: Usage, region: str | None, *, batch: bool = False) -> Cost:
         """What a usage costs, by the price policy."""
@@ -212,14 +208,13 @@ class Books:
         """Record a call that was refused; nothing was billed for it."""
         call.result, call.usage_source = "refused", "none"
         call.list_cost_nano = call.contracted_cost_nano = 0
-        self._write(call)
-        await self._ledger.durable()
+        await self._owner.refuse(call)
 
-    def book(self, call: Call) -> bool:
-        """Record a call that is known whole at once. False when it could not be recorded."""
-        return self._write(call) is not None
+    async def book(self, results: Results) -> bool:
+        """Record results of a batch: see `Owner.book`."""
+        return await self._owner.book(results)
 
-    def settle(self, key: str, answer: Answer, region: str | None) -> None:
+    async def settle(self, key: str, answer: Answer, region: str | None) -> None:
         """Correct the record of work in the background, now that it has ended and its usage is known. Harmless when
         repeated. Raises `OSError`."""
         expected = self.late.find(key)
@@ -232,10 +227,7 @@ class Books:
         call.provider_cost_nano = answer.provider_cost_nano
         set_usage(call, answer.usage)
         set_cost(call, self.price(call, answer, answer.usage, region))
-        if not self._ledger.correct(call, "usage", expected.booked_us):
-            raise OSError("the journal cannot be written")
-        self._admission.correct(expected.call, call)
-        self.late.settle(key)
+        await self._owner.correct(key, call)
 
     async def _estimate(self, open_call: OpenCall, answer: Answer) -> Usage:
         """The reported usage with what is missing filled in, as far as anything can be said."""
@@ -249,18 +241,15 @@ class Books:
         if call.operation in WRITTEN_BY_A_MODEL and meter.content_bytes and cut_short:
             written = await self._estimator.answer_tokens(provider, model, meter.sample, meter.content_bytes)
             admitted = open_call.admitted
-            if admitted is not None and admitted.estimate is not None and admitted.estimate.tokens_per_byte is not None:
+            if admitted is not None and admitted.grant.tokens_per_byte is not None:
                 # What its budgets were told while it ran: with the reasoning that such answers usually hide.
-                written = max(written, self._usage_so_far(open_call, admitted.estimate).output_tokens or 0)
+                written = max(written, self._usage_so_far(open_call, admitted.grant).output_tokens or 0)
             usage.output_tokens = max(written, usage.output_tokens or 0)
         return usage
 
     def _learn_from(self, open_call: OpenCall, answer: Answer) -> None:
-        """Learn what calls of its kind cost. Compare an estimate with what was reported, for some of the calls of each
-        model, beside the work."""
+        """Compare an estimate with what was reported, for some of the calls of each model, beside the work."""
         call, meter = open_call.call, open_call.meter
-        if open_call.admitted is not None and open_call.admitted.estimate is not None:
-            self._admission.learn(call, open_call.admitted.estimate, len(open_call.request), meter.content_bytes)
         key = call.provider or "", answer.response_model or ""
         if call.operation not in WRITTEN_BY_A_MODEL or len(open_call.request) > LEARNED_BYTES_MAX:
             return
@@ -281,58 +270,52 @@ class Books:
             name="learning",
         )
 
-    def keeps_up(self, open_call: OpenCall) -> bool:
+    def is_near(self, open_call: OpenCall) -> bool:
+        """True when what its budgets hold for a stream may be used up: see whether it `keeps_up`."""
+        admitted = open_call.admitted
+        if admitted is None or open_call.is_closed or open_call.meter.content_bytes < admitted.enough_to:
+            return False
+        return admitted.grant.rate is not None
+
+    async def keeps_up(self, open_call: OpenCall) -> bool:
         """Compare what a stream has cost so far with what its budgets hold for it. False when they cannot hold more:
         the stream has to be ended."""
         admitted, meter = open_call.admitted, open_call.meter
-        if admitted is None or admitted.estimate is None or meter.content_bytes < admitted.enough_to:
+        if admitted is None or (rate := admitted.grant.rate) is None:
             return True
-        cost = self._running_cost(open_call, admitted.estimate)
-        if not self._admission.grow(admitted.hold, cost):
-            return False
-        open_call.call.held_nano = admitted.hold.amount
-        if admitted.hold.amount == admitted.hold.ceiling:
+        grant, cost = admitted.grant, self._running_cost(open_call, admitted.grant)
+        if min(int(cost * HEADROOM), grant.ceiling) > grant.amount:
+            if (amount := await self._owner.grow(open_call.call, cost)) is None:
+                return False
+            grant.amount = open_call.call.held_nano = amount
+        if grant.amount == grant.ceiling:
             admitted.enough_to = sys.maxsize
         else:
-            tokens = (admitted.hold.amount - cost) / max(1, admitted.estimate.quote.rate)
-            more = tokens / _density(meter, admitted.estimate) / 2  # the rest may be denser
+            more = (grant.amount - cost) / max(1, rate) / _density(meter, grant) / 2  # the rest may be denser
             admitted.enough_to = meter.content_bytes + max(LOOK_BYTES, int(more))
         return True
 
-    def _running_cost(self, open_call: OpenCall, estimate: Estimate) -> int:
+    def _running_cost(self, open_call: OpenCall, grant: Grant) -> int:
         """Nano-USD: what the provider has reported up to now, and for the text since then what such text usually is."""
-        meter, so_far = open_call.meter, self._usage_so_far(open_call, estimate)
+        meter, so_far = open_call.meter, self._usage_so_far(open_call, grant)
         tokens = so_far.output_tokens or 0
         if so_far.input_tokens is not None:
             cost = self.price(open_call.call, meter.answer, so_far, open_call.region).contracted_nano
             if cost is not None:
                 return cost
-        return estimate.input_cost + tokens * estimate.quote.rate
+        return grant.input_cost + tokens * (grant.rate or 0)
 
-    def _usage_so_far(self, open_call: OpenCall, estimate: Estimate) -> Usage:
+    def _usage_so_far(self, open_call: OpenCall, grant: Grant) -> Usage:
         meter, usage = open_call.meter, open_call.meter.answer.usage
-        tokens = max(usage.output_tokens or 0, round(meter.content_bytes * _density(meter, estimate)))
+        tokens = max(usage.output_tokens or 0, round(meter.content_bytes * _density(meter, grant)))
         return msgspec.structs.replace(usage, output_tokens=tokens)
 
     def ending(self, open_call: OpenCall) -> bytes | None:
         """What ends the stream now as if its maximum had been reached; `None` where it can only be broken off."""
         admitted, usage = open_call.admitted, open_call.meter.answer.usage
-        if admitted is not None and admitted.estimate is not None:
-            usage = self._usage_so_far(open_call, admitted.estimate)
+        if admitted is not None and admitted.grant.rate is not None:
+            usage = self._usage_so_far(open_call, admitted.grant)
         return open_call.meter.end(usage)
-
-    def _write(self, call: Call, admitted: Admitted | None = None) -> int | None:
-        """When the call was booked; `None` when it could not be recorded. Its budgets are settled in any case."""
-        booked_us = self._ledger.close(call)
-        if admitted is not None:
-            self._admission.settle(admitted.hold, cost_of(call))
-        elif call.result != "refused":
-            self._admission.post(call)
-        if booked_us is None:
-            self._telemetry.unrecorded.inc()
-        self._telemetry.finished(call)
-        self._recorded(call)
-        return booked_us
 
 
 def is_reported(answer: Answer) -> bool:
@@ -350,10 +333,14 @@ def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
     return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input
 
 
-def _density(meter: Meter, estimate: Estimate) -> float:
+async def _noted(told: Awaitable[int | None], admitted: Admitted) -> None:
+    admitted.remaining_nano = await told
+
+
+def _density(meter: Meter, grant: Grant) -> float:
     """Output tokens for each byte of a stream's events with text."""
-    if estimate.tokens_per_byte:
-        return estimate.tokens_per_byte
+    if grant.tokens_per_byte:
+        return grant.tokens_per_byte
     seen = sum(map(len, meter.sample))
     written = sum(map(len, written_by_model(meter.sample).parts)) if seen else 0
     return written / GUESSED_CHARS_PER_TOKEN / seen if written else GUESSED_DENSITY

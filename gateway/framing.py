@@ -298,7 +298,11 @@ class AwsEvents:
             if zlib.crc32(frame[:-4]) != int.from_bytes(frame[-4:], "big"):
                 self._damaged = "damaged AWS event"
                 break
-            found.append(self._event(frame[12 : 12 + head_bytes], frame[12 + head_bytes : -4]))
+            try:
+                found.append(self._event(frame[12 : 12 + head_bytes], frame[12 + head_bytes : -4]))
+            except (ValueError, IndexError, RecursionError):
+                self._damaged = "an AWS event that makes no sense"
+                break
         return found
 
     def rest(self) -> bytes:

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import folders
 from gateway.call import Call
 from gateway.ledger import decode, encode, now_us
 
@@ -61,7 +62,7 @@ class Late:
 
     def start(self) -> None:
         """Read what is known. Call before the journal is started. Raises `OSError`."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(self._path.parent)
         self._users_fd = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with contextlib.suppress(BlockingIOError):  # another gateway uses the file
             fcntl.flock(self._users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,8 +126,10 @@ class Late:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def is_booked(self, result: bytes) -> bool:
-        return result in self._booked
+    def unbooked(self, results: Iterable[bytes]) -> set[bytes]:
+        """Those that nobody has booked, as far as is known outside of `deciding`."""
+        self._catch_up()
+        return {result for result in results if result not in self._booked}
 
     def book(self, results: Iterable[bytes], first_call: str) -> None:
         """Results are about to be recorded, in calls of which the first has this id. Inside of `deciding`."""

@@ -7,13 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
-from gateway.admission import Admission, Asking
+from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, submodels
 from gateway.afterwards import Afterwards
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
-from gateway.alerts import Alerts
 from gateway.answers import (
     WHOLE_BYTES_MAX,
     broke_off,
@@ -25,6 +24,7 @@ from gateway.answers import (
     not_metered,
     refusal_response,
 )
+from gateway.asking import Asking
 from gateway.attempts import Attempt, Attempts, close_unanswered
 from gateway.books import Books, OpenCall
 from gateway.breaker import Breakers, Rule
@@ -36,9 +36,9 @@ from gateway.encodings import TooLargeError, decoded
 from gateway.errors import Refusal
 from gateway.ids import uuid7
 from gateway.late import Late
-from gateway.ledger import Ledger, now_us
-from gateway.limits import LimitedError, Limits
+from gateway.ledger import now_us
 from gateway.meter import UsageHider
+from gateway.owner import Owner
 from gateway.prices import PriceBook
 from gateway.realtime import Session
 from gateway.repositories import header_branch, repo_name
@@ -67,7 +67,7 @@ class Proxy:
         config: Config,
         key_ring: keys.Keys,
         prices: PriceBook,
-        ledger: Ledger,
+        owner: Owner,
         late: Late,
         forwarder: UpstreamClient,
         sockets: AiohttpClient,
@@ -77,8 +77,6 @@ class Proxy:
         tickets: Tickets,
         worktrees: Worktrees,
         hash_key: bytes,
-        admission: Admission,
-        alerts: Alerts,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -86,15 +84,12 @@ class Proxy:
         self._worktrees = worktrees
         self._hash = functools.partial(hashing.keyed, hash_key)
         self._prices = prices
-        self._ledger = ledger
+        self._owner = owner
         self._forwarder = forwarder
         self._sockets = sockets
         self._telemetry = telemetry
         self._gateway_id = gateway_id
-        self._admission = admission
-        self._alerts = alerts
-        self._limits = Limits(config.limits)
-        self._books = Books(config.prices, prices, ledger, late, estimator, telemetry, admission, self._recorded)
+        self._books = Books(config.prices, prices, owner, late, estimator, telemetry)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._breakers = Breakers(
             {name: Rule(each.breaker_failures, each.breaker_seconds) for name, each in config.upstreams.items()}
@@ -142,7 +137,8 @@ class Proxy:
         A call is recorded as open before it is forwarded and as closed before its last byte goes out, however it
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
-        started_us = now_us()
+        loop = asyncio.get_running_loop()
+        started, started_us = loop.time(), now_us()
         headers = credentials.readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
@@ -153,7 +149,10 @@ class Proxy:
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
+            key = credentials.presented(headers, request.raw_path)
+            principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
+            if key is None:
+                credentials.check_page(headers)
             _set_principal(call, principal)
             if target is None:
                 raise no_route(self._config)
@@ -166,13 +165,15 @@ class Proxy:
                 )
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
-            if dialect is None and (principal.models or not upstream.allow_unmetered_paths):
+            may_pass = upstream.allow_unmetered_paths and not principal.models
+            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, provider)):
                 raise not_metered(request.method, path, target.upstream)
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
-            body = await _read(request)
-            credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)  # still in force?
+            body = await guard.read_body(request, self._config.server)
+            if loop.time() != started:
+                credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -193,6 +194,9 @@ class Proxy:
             attribution = self._tickets.attribute(
                 principal, headers, target.ticket, target.task, ask, client, checkout, started_us
             )
+            if attribution.task_id is None:
+                task_id = await self._owner.task((principal.key_id, client.name), attribution.tickets, started_us)
+                attribution = msgspec.structs.replace(attribution, task_id=task_id)
             _set_attribution(call, client, attribution)
             self._telemetry.ignored(attribution.ignored)
             if kind != "unbilled":
@@ -200,57 +204,46 @@ class Proxy:
             for model in models:
                 self._check_price(upstream.provider, model)
             if kind == "start":
-                self._admission.demand(call)
+                await self._owner.demand(call)
             if dialect is not None and route is not None and kind != "call":
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                may_send = functools.partial(self._may_send, headers, request.raw_path)
-                self._admit_to_limits(call)
+                may_send = functools.partial(self._may_send, key)
+                await self._owner.enter(call)
                 try:
                     return await self._relay_session(
                         request, call, dialect, ask, upstream_path, fields, may_send, own=own
                     )
                 finally:
-                    self._limits.release(call)
+                    self._owner.leave(call)
             asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
+            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, key)
 
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
-                own = credential if name == asked_at else self._credentials[name]
-                fields = credentials.outgoing(request.headers.items(), own)
-                is_signed = credentials.is_signed(fields)
+                sent_fields = fields
+                if name != asked_at:
+                    sent_fields = credentials.outgoing(request.headers.items(), self._credentials[name])
+                is_signed = credentials.is_signed(sent_fields)
                 asking = Asking(
                     dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed
                 )
-                admitted = await self._admission.admit(call, asking)
-                try:
-                    # Budgets may have waited, and other attempts failed: a key that has ended makes no further call.
-                    credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
-                    sent_path, sent_body, may_stop = (
-                        upstream_path,
-                        body,
-                        admitted is not None and admitted.hold.may_stop,
-                    )
-                    if admitted is not None and admitted.body is not None:
-                        sent_path, sent_body = admitted.path or upstream_path, admitted.body
-                        fields = credentials.of_decoded(fields)
-                    asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
-                    if asked_for_usage is not None or may_stop:
-                        # The extra chunk can only be taken out of bytes that can be read, and an end only be put to
-                        # these.
-                        fields = credentials.without_encoding(fields)
-                    self._admit_to_limits(call)
-                    open_call = self._books.open(OpenCall(call, dialect, ask, plain, region, admitted))
-                except BaseException:
-                    self._admission.void(call, admitted)
-                    if call.attempt == 1:
-                        self._limits.take_back(call)
-                    raise
+                if loop.time() != started:
+                    may_go_on()  # other attempts may have failed: a key that has ended makes no further call
+                open_call = await self._books.open(call, asking, may_go_on)
+                admitted, sent_path, sent_body = open_call.admitted, upstream_path, body
+                if admitted is not None and admitted.body is not None:
+                    sent_path, sent_body = admitted.path or upstream_path, admitted.body
+                    sent_fields = credentials.of_decoded(sent_fields)
+                asked_for_usage = _with_usage(dialect, upstream, ask, sent_fields, sent_body)
+                if asked_for_usage is not None or (admitted is not None and admitted.grant.may_stop):
+                    # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
+                    sent_fields = credentials.without_encoding(sent_fields)
                 sent = self._forwarder.send(
-                    name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
+                    name, upstream, request.method, sent_path, sent_fields, asked_for_usage or sent_body
                 )
                 return Attempt(open_call, sent, asked_for_usage is not None)
 
@@ -299,7 +292,7 @@ class Proxy:
                     # The terminal event or the last byte is in this piece: the client may leave when it has seen it.
                     open_call.came_whole = meter.bytes_seen == length and meter.is_complete()
                     await self._books.close(open_call, "completed")
-                if not open_call.is_closed and not self._books.keeps_up(open_call):
+                if self._books.is_near(open_call) and not await self._books.keeps_up(open_call):
                     return await self._stop(request, response, open_call, piece, pieces, hider)
                 await response.write(piece if hider is None else hider.feed(piece))
             if hider is not None:
@@ -328,7 +321,7 @@ class Proxy:
             return response or web.Response()
         finally:
             self._telemetry.in_flight.dec()
-            self._limits.release(call)  # also when the answer is read on: its client has gone, and may ask again
+            self._owner.leave(call)  # also when the answer is read on: its client has gone, and may ask again
             self._afterwards.take(attempts.current.open_call, result, attempts.current.sent)
 
     async def _stop(
@@ -364,7 +357,7 @@ class Proxy:
         """What the client gets of a call that is closed. Its cost stands in a header, and what is left of the tightest
         budget."""
         admitted = open_call.admitted
-        remaining = None if admitted is None else self._admission.remaining(admitted.hold)
+        remaining = None if admitted is None else admitted.remaining_nano
         headers = headers_of(answer, open_call.call, remaining_nano=remaining)
         return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
@@ -420,10 +413,10 @@ class Proxy:
             )
         return Plan(places[0], order, upstreams, now)
 
-    def _may_send(self, headers: dict[str, str], raw_path: str, message: bytes) -> None:
+    def _may_send(self, key: credentials.Presented | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
-        principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
+        principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
         for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
@@ -453,23 +446,10 @@ class Proxy:
         self._telemetry.refusals.labels(refusal.code).inc()
         known = call.key_id is not None or self._config.auth.mode == "open"
         response = refusal_response(refusal, dialect, call)
-        if known and self._ledger.failure is None:
+        if known:
             call.refusal, call.status = refusal.code, response.status
             await self._books.refuse(call)
         return response
-
-    def _admit_to_limits(self, call: Call) -> None:
-        """Raises the refusals of limits."""
-        try:
-            self._limits.admit(call, _clock_us())
-        except LimitedError as limited:
-            self._telemetry.limited.labels(limited.kind, limited.what).inc()
-            raise
-
-    def _recorded(self, call: Call) -> None:
-        """Told of each record of a call."""
-        self._limits.finished(call, _clock_us())
-        self._alerts.finished(call)
 
     async def _unanswered(self, refusal: Refusal, open_call: OpenCall, result: Result) -> web.Response:
         """Close the call, and write the refusal that stands in for an answer that did not come."""
@@ -500,7 +480,7 @@ class Proxy:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
         try:
-            session = Session(call, dialect, ask, region_of(upstream, path), self._books, self._admission, may_send)
+            session = Session(call, dialect, ask, region_of(upstream, path), self._books, may_send)
             return await session.relay(request, socket, bytes_max)
         finally:
             self._telemetry.in_flight.dec()
@@ -561,11 +541,6 @@ class Proxy:
         return response or web.Response()
 
 
-def _clock_us() -> int:
-    """Never goes back."""
-    return time.monotonic_ns() // 1000
-
-
 # -- the call record, field by field ------------------------------------------------------------------------------
 
 
@@ -608,15 +583,6 @@ def _set_attribution(call: Call, client: Client, attribution: Attribution) -> No
 
 
 # -- requests and answers -----------------------------------------------------------------------------------------
-
-
-async def _read(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Refusal(
-            "request_too_large", "Outlay: the request body is larger than this gateway takes (body_bytes_max)."
-        ) from None
 
 
 def _with_usage(
@@ -700,6 +666,6 @@ def _submodels(body: bytes) -> Collection[str]:
     except ValueError:
         raise Refusal(
             "request_unreadable",
-            "Outlay: this is not strict JSON (half an emoji, NaN, or a number beyond measure, for example), so that "
+            "Outlay: this is not strict JSON (half an emoji, NaN, or a field that stands twice, for example), so that "
             "nobody can tell whether it names only models that this key may use.",
         ) from None

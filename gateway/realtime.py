@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMessage, WSMsgType, web
 
-from gateway.admission import Admission
 from gateway.answers import cut_off, own_headers
+from gateway.asking import Asking
 from gateway.books import Books, OpenCall
 from gateway.call import Ask, Call, Result
 from gateway.dialects.base import Dialect
@@ -57,7 +57,6 @@ class Session:
         ask: Ask,
         region: str | None,
         books: Books,
-        admission: Admission,
         may_send: Callable[[bytes], None],
     ) -> None:
         """`may_send` raises the refusal of a client's message."""
@@ -66,12 +65,13 @@ class Session:
         self._ask = ask
         self._region = region
         self._books = books
-        self._admission = admission
         self._may_send = may_send
         self._model: str | None = None
         self._tool_model: str | None = None
         self._open: OpenCall | None = None
         """Free until a response is asked for or begun."""
+        self._beginning = asyncio.Lock()
+        """Either side may be the first to do something."""
 
     async def relay(
         self, request: web.Request, upstream: ClientWebSocketResponse, message_bytes_max: int
@@ -118,7 +118,7 @@ class Session:
         while (message := await client.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
             try:
                 self._may_send(_bytes(message))
-                open_call = self._begin()
+                open_call = await self._begin()
                 if ASKED.search(_bytes(message)):
                     open_call.free_without_usage = False
                 await _pass_on(message, upstream)
@@ -144,7 +144,7 @@ class Session:
         begins = BEGUN.search(event) is not None
         if self._open is None and not begins and not self._dialect.may_matter.search(event):
             return
-        open_call = self._begin()
+        open_call = await self._begin()
         if begins:
             open_call.free_without_usage = False
         open_call.meter.see(event)
@@ -154,24 +154,23 @@ class Session:
             await self._books.close(open_call, "completed")
             self._open = None
 
-    def _begin(self) -> OpenCall:
+    async def _begin(self) -> OpenCall:
         """The open call; a new one after each bill. Raises refusals."""
-        if self._open is None:
-            now = now_us()
-            call = msgspec.structs.replace(self._call, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
-            call.session_id = call.session_id or self._call.call_id
-            admitted = self._admission.admit_now(call, self._ask, self._region)
-            try:
-                open_call = OpenCall(call, self._dialect, self._ask, b"", self._region, admitted)
-                self._open = self._books.open(open_call)
-            except BaseException:
-                self._admission.void(call, admitted)
-                raise
-            self._open.answered(101, {})
-            self._open.free_without_usage = True
-            answer = self._open.meter.answer
-            answer.response_model, answer.tool_model = self._model, self._tool_model
-        return self._open
+        async with self._beginning:
+            if self._open is None:
+                now = now_us()
+                call = msgspec.structs.replace(self._call, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
+                call.session_id = call.session_id or self._call.call_id
+                asking = Asking(
+                    self._dialect, self._ask, "", b"", self._region, call.provider or "", lambda model: True,
+                    in_session=True,
+                )  # fmt: skip
+                self._open = await self._books.open(call, asking, lambda: None)
+                self._open.answered(101, {})
+                self._open.free_without_usage = True
+                answer = self._open.meter.answer
+                answer.response_model, answer.tool_model = self._model, self._tool_model
+            return self._open
 
 
 def _bytes(message: WSMessage) -> bytes:

@@ -1,4 +1,4 @@
-"""What is remembered between the calls of a session: the ticket it was for, and the task of calls that name none.
+"""What is remembered between calls: the ticket that a session was for, and the task of calls that name none.
 
 In memory, bounded, by the gateway key: nobody inherits from another's session. What is lost with the process, late
 evidence finds in the ledger (`outlay attribute`).
@@ -49,13 +49,12 @@ class Task(msgspec.Struct):
 
 
 class Sessions:
-    """Times are microseconds since the epoch."""
+    """What sessions said. Times are microseconds since the epoch."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[Who, OrderedDict[str, Remembered]] = OrderedDict()
         """The most recent last."""
         self._number = 0
-        self._tasks: OrderedDict[Who, list[Task]] = OrderedDict()
 
     def recall(self, who: Who, session: str, now_us: int) -> Remembered | None:
         """What the session's calls said, if that is not too long ago."""
@@ -82,7 +81,14 @@ class Sessions:
             if not self._sessions[oldest]:
                 del self._sessions[oldest]
 
-    def task(self, who: Who, tickets: tuple[str, ...], now_us: int) -> str:
+
+class Tasks:
+    """The tasks that the gateway found."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[Who, list[Task]] = OrderedDict()
+
+    def of(self, who: Who, tickets: tuple[str, ...], now_us: int) -> str:
         """The task of a call that names none: the last one that is for the same tickets or has none yet; of a call
         without tickets, the last one. It is a guess: several people may share a key, so it carries no ticket."""
         tasks = [task for task in self._tasks.get(who, ()) if task.goes_on(now_us)]

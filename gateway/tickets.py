@@ -15,7 +15,7 @@ from gateway.config import TicketSettings
 from gateway.errors import Refusal
 from gateway.repositories import branch_name, header_branch, repo_name
 from gateway.sessions import Remembered, Sessions
-from gateway.ticket_keys import Found, TicketKeys
+from gateway.ticket_keys import NOTHING, Found, TicketKeys
 from gateway.tracker import Tracker
 from gateway.worktrees import Checkout
 
@@ -61,8 +61,8 @@ class Tickets:
         checkout: Checkout | None,
         now_us: int,
     ) -> Attribution:
-        """The ticket and task of a call that begins now. `checkout` is what is found in the client's folder, where that
-        is one of this machine."""
+        """The ticket and task of a call that begins now; no task where the call shows none (see `Tasks`). `checkout` is
+        what is found in the client's folder, where that is one of this machine."""
         ignored: list[str] = []
         who = principal.key_id, client.name
         task_id, task_source = _named_task(headers, path_task, client, ignored)
@@ -78,7 +78,7 @@ class Tickets:
 
         keys = self.keys()
         evidence: dict[TicketSource, Found] = {
-            "claim": keys.named(",".join(claim.tickets) if claim else None, place.repo),
+            "claim": keys.named(",".join(claim.tickets), place.repo) if claim else NOTHING,
             "key": keys.named(principal.ticket, place.repo),
             "header": keys.named(headers.get("x-outlay-ticket"), place.repo),
             "path": keys.named(path_ticket, place.repo),
@@ -101,7 +101,7 @@ class Tickets:
             ticket_source=source,
             ticket_state=state_of(tickets, keys),
             candidates=_candidates(evidence, tickets, ignored),
-            task_id=task_id or client.derived_task or self._sessions.task(who, tickets, now_us),
+            task_id=task_id or client.derived_task,
             task_source=task_source,
             repo=place.repo,
             branch=place.branch,

@@ -82,8 +82,8 @@ class Watch:
             await self._book_results()
         else:
             name = self._answer.upstream_id or self._path.rpartition("/")[2]
-            self._books.settle(self._key(name), self._answer, self._region)
-        await self._books.durable()
+            await self._books.settle(self._key(name), self._answer, self._region)
+        await known.durable()
 
     def _see_rest(self) -> None:
         try:
@@ -122,20 +122,11 @@ class Watch:
             self._results.append(_Result(digest, result.dialect.name, one, cost))
 
     async def _book_results(self) -> None:
-        known = self._books.late
-        async with known.deciding():
-            fresh = {result.digest: result for result in self._results if not known.is_booked(result.digest)}
-            if not fresh:
-                return
+        while unbooked := self._books.late.unbooked(result.digest for result in self._results):
+            fresh = {result.digest: result for result in self._results if result.digest in unbooked}
             calls = self._calls_of(list(fresh.values()))
-            first_call = calls[0][0].call_id
-            known.book(fresh, first_call)
-            lost = [each.digest for call, group in calls if not self._books.book(call) for each in group]
-            if lost:
-                known.forget(lost)
-            known.record(first_call)
-        if lost:
-            raise OSError("the journal cannot be written")
+            if await self._books.book([(call, b"".join(each.digest for each in group)) for call, group in calls]):
+                return  # else somebody else has booked some of them meanwhile
 
     def _calls_of(self, results: list[_Result]) -> list[tuple[Call, list[_Result]]]:
         """One call per dialect, model and price, and the results that add up to it."""

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from gateway import app, credentials
-from gateway.admission import Asking
+from gateway.asking import Asking
 from gateway.budget_file import BudgetFile, BudgetTable
 from gateway.call import Ask
 from gateway.config import LedgerSettings, Server, Upstream

@@ -326,11 +326,11 @@ async def test_two_gateways_of_one_folder_book_once(tmp_path: Path) -> None:
             a.book([ONE], "c1")
             a.record("c1")
         async with b.deciding():
-            assert b.is_booked(ONE)
+            assert not b.unbooked([ONE])
             b.forget([ONE])
             b.book([TWO], "c2")
         async with a.deciding():
-            assert (a.is_booked(ONE), a.is_booked(TWO)) == (False, True)
+            assert a.unbooked([ONE, TWO]) == {ONE}
 
 
 async def test_who_holds_the_lock_stops_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +343,7 @@ async def test_who_holds_the_lock_stops_no_loop(tmp_path: Path, monkeypatch: pyt
                 pass
         fcntl.flock(other, fcntl.LOCK_UN)
         async with known.deciding():
-            assert not known.is_booked(ONE)
+            assert known.unbooked([ONE]) == {ONE}
 
 
 async def test_what_a_crash_kept_out_of_the_journal_is_not_booked(tmp_path: Path) -> None:
@@ -361,8 +361,7 @@ async def test_what_a_crash_kept_out_of_the_journal_is_not_booked(tmp_path: Path
     (journal / "2-b.jsonl").write_bytes(encode("start", now_us(), b"{}"))  # another gateway's, or a command's
     for _ in range(2):
         with late(tmp_path) as known:
-            booked = [known.is_booked(result) for result in (long_ago, ONE, TWO, three)]
-            assert booked == [True, True, False, False]
+            assert known.unbooked([long_ago, ONE, TWO, three]) == {TWO, three}
 
 
 def test_a_full_disk_loses_no_other_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gateway.claims import Claim, Claims, fingerprint, new_key, sign
 from gateway.config import TicketSettings
 from gateway.errors import Refusal
 from gateway.repositories import branch_name, repo_name
-from gateway.sessions import GAP_US, REMEMBERED_US, SESSIONS_MAX, Remembered, Sessions
+from gateway.sessions import GAP_US, REMEMBERED_US, SESSIONS_MAX, Remembered, Sessions, Tasks
 from gateway.ticket_keys import Found, TicketKeys
 from gateway.tickets import Tickets
 from gateway.tracker import Snapshot, Tracker, split
@@ -293,6 +293,7 @@ class Weighing:
         self.claim_keys = {"key_ab12": (public, None)}
         self.checkouts: dict[str | None, Checkout] = {}
         self.tickets = Tickets(settings or TicketSettings(), Claims(self.claim_keys.get, lambda: NOW / 1e6), self.known)
+        self.tasks = Tasks()
         self.now = NOW
 
     def claim(self, *tickets: str, **fields: object) -> str:
@@ -306,9 +307,11 @@ class Weighing:
         ask, client = Ask(ticket=given.get("metadata")), client or Client()
         self.now += 1_000_000
         checkout = self.checkouts.get(client.folder)
-        return self.tickets.attribute(
+        found = self.tickets.attribute(
             principal, headers, given.get("path"), given.get("task"), ask, client, checkout, self.now
         )
+        task = found.task_id or self.tasks.of(("key_1", client.name), found.tickets, self.now)
+        return msgspec.structs.replace(found, task_id=task)
 
 
 def test_the_strongest_evidence_wins_and_the_rest_is_kept() -> None:
@@ -598,13 +601,13 @@ def test_calls_that_name_no_task_are_one_until_silence() -> None:
 
 
 def test_a_guessed_task_ends_after_a_day() -> None:
-    sessions = Sessions()
-    first = sessions.task(("k", None), (), NOW)
+    tasks = Tasks()
+    first = tasks.of(("k", None), (), NOW)
     later = NOW
     while later < NOW + REMEMBERED_US:
-        assert sessions.task(("k", None), (), later) == first
+        assert tasks.of(("k", None), (), later) == first
         later += GAP_US
-    assert sessions.task(("k", None), (), later + 1) != first
+    assert tasks.of(("k", None), (), later + 1) != first
 
 
 def test_sessions_are_forgotten_and_bounded() -> None:

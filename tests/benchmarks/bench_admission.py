@@ -6,15 +6,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway import scopes
-from gateway.admission import Admission, Asking
+from gateway.admission import Admission, Wanted
 from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budget, Budgets
 from gateway.call import Ask, Call
-from gateway.dialects import anthropic_messages
 from gateway.ledger import now_us
 from gateway.prices import DEFAULT_BOOK, PriceBook
 from gateway.quotes import Quotes
-from gateway.tokens import Estimator
 
 CALLS = 20_000
 NANO = 10**9
@@ -56,17 +54,18 @@ async def measure(what: Callable[[], Awaitable[None]]) -> float:
 async def main() -> None:
     prices = PriceBook.load(DEFAULT_BOOK)
     ask = Ask(model="claude-sonnet-4-5", stream=True, max_output_tokens=64_000)
-    asking = Asking(anthropic_messages.DIALECT, ask, "/v1/messages", BODY, None, "anthropic", lambda model: True)
+    wanted = Wanted(ask, None, len(BODY))
 
     def with_budgets(count: int) -> Callable[[], Awaitable[None]]:
         ledger = Budgets()
         ledger.replace(budgets(count))
-        admission = Admission(ledger, Quotes(prices), Estimator(), 0, BudgetNotices(lambda *_, **__: None, str))
+        admission = Admission(ledger, Quotes(prices), 0, BudgetNotices(lambda *_, **__: None, str))
 
         async def admit() -> None:
-            admitted = await admission.admit(call(), asking)
-            if admitted is not None:
-                admission.settle(admitted.hold, 1_000_000)
+            one = call()
+            admission.admit_at_once(one, wanted)
+            one.contracted_cost_nano = 1_000_000
+            admission.settle(one)
 
         return admit
 
