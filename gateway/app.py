@@ -51,6 +51,9 @@ from gateway.tracker import Tracker
 from gateway.upstream import UpstreamClient
 from gateway.worktrees import Worktrees
 
+LAST_REQUEST_SECONDS = 0.2
+"""So soon after an answer whose head went out before SIGTERM its client may ask again, over the same connection."""
+
 log = logging.getLogger("outlay")
 
 GARBAGE_OBJECTS = 20_000
@@ -157,25 +160,17 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
 
-    async def drain(_: web.Application) -> None:
-        """Runs when no connection is taken any more: running calls may finish."""
-        admin.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(config.server.drain_seconds):
-                await proxy.idle()
-        proxy.ends = True
-
     async def tell(_: web.Request, response: web.StreamResponse) -> None:
         """While the process ends, clients learn that they have to connect anew."""
         if admin.draining:
+            response.headers["Connection"] = "close"
             response.force_close()
 
-    app.on_shutdown.append(drain)
     app.on_response_prepare.append(tell)
     runner = web.AppRunner(
         app,
         handler_cancellation=True,
-        shutdown_timeout=0.5,  # of those that `drain` did not wait for
+        shutdown_timeout=0.5,  # of those that were not waited for
     )
     await runner.setup()
     alerts.start()
@@ -196,6 +191,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
             yield host, port
         finally:
             server.close()
+            admin.draining = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(config.server.drain_seconds):
+                    await _drained(runner.server, proxy)
+            proxy.ends = True
     finally:
         await runner.cleanup()
         await proxy.stop()
@@ -210,6 +210,17 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         await asyncio.gather(*keepers, return_exceptions=True)
         ledger.stop()
         late.stop()
+
+
+async def _drained(server: web.Server, proxy: Proxy) -> None:
+    """Wait until nothing runs, and no client goes on over a connection that it could not be told to close."""
+    await asyncio.sleep(0.01)  # clients that have gone are noticed
+    asked = -1
+    while server.connections and asked < server.requests_count:
+        asked = server.requests_count
+        await proxy.idle()
+        await asyncio.sleep(LAST_REQUEST_SECONDS)
+    await proxy.idle()
 
 
 class _Keeper(Protocol):

@@ -29,7 +29,7 @@ from gateway.upstream import (
     silent,
 )
 
-BUFFERED_BYTES_MAX = 256 * 1024
+BUFFERED_BYTES_MAX = 64 * 1024
 """Of an answer that its reader does not take so much is held; then no more is read."""
 PIECE_BYTES = 256 * 1024
 """A larger body is written in pieces, so that other streams go on meanwhile."""
