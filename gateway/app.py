@@ -4,20 +4,20 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import secrets
 import signal
+import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import credentials, hashing, prices
+from gateway import credentials, hashing, prices, relay
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
@@ -38,7 +38,7 @@ from gateway.keys import Keys, of_settings
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.limits import Limits
-from gateway.owner import LocalOwner
+from gateway.owner import LocalOwner, Owner
 from gateway.proxy import Proxy
 from gateway.quotes import Quotes
 from gateway.telemetry import Telemetry
@@ -46,9 +46,12 @@ from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
 from gateway.upstream import Forwarder
+from gateway.workers import Workers, cannot_listen
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
+
+BACKLOG = 1024
 
 
 def _without_values(record: logging.LogRecord) -> bool:
@@ -62,6 +65,10 @@ def _without_values(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("aiohttp.server").addFilter(_without_values)
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
 def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.PriceBook:
@@ -85,17 +92,45 @@ def budget_file(config: Config, data: Path | None = None) -> BudgetFile:
     return BudgetFile(data or Path(config.ledger.dir), config.budgets, toml)
 
 
+class Owned(NamedTuple):
+    """The owner, and what is made of it."""
+
+    owner: LocalOwner
+    late: Late
+    telemetry: Telemetry
+    admin: Admin
+    key_ring: Keys
+    tickets: Tickets
+    routes: list[web.RouteDef]
+    """Below `/-/`."""
+    gateway_id: str
+
+
 @contextlib.asynccontextmanager
 async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     """A gateway that listens; yields its address and port. On exit running calls may finish for `drain_seconds`.
 
     Raises `UserError` when the port or the data folder cannot be used.
     """
-    book, admin_keys = load_prices(config), of_settings(config.auth)
-    gateway_id = secrets.token_hex(4)
+    book = load_prices(config)
+    async with _owned(config, book) as owned:
+        if config.server.workers > 1:
+            async with _workers(config, book, owned) as place:
+                yield place
+        else:
+            async with serving(
+                config, book, owned.owner, owned.late, owned.telemetry, owned.key_ring, owned.tickets, owned.routes,
+                owned.gateway_id, lambda: setattr(owned.admin, "draining", True),
+            ) as place:  # fmt: skip
+                yield place
+
+
+@contextlib.asynccontextmanager
+async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]:
+    """Everything that there is once, and that calls share: money, limits, journal, alerts, the API."""
+    admin_keys, gateway_id = of_settings(config.auth), secrets.token_hex(4)
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
-    estimator = Estimator()
     telemetry = Telemetry()
     alerts = Alerts(config.alerts, ledger.dir, telemetry)
     try:
@@ -120,20 +155,12 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    await estimator.load()  # now, while nobody waits
-    if estimator.failure is not None:
-        log.error("%s", estimator.failure)
     owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
     admin = Admin(ledger, telemetry, admission.budgets)
-    forwarder = Forwarder(config.server)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
-    worktrees = Worktrees(config.tickets.worktrees)
-    proxy = Proxy(
-        config, key_ring, book, owner, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
-    )
 
     def who(request: web.Request) -> Principal:
         headers = credentials.readable(request.headers)
@@ -145,20 +172,106 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         of_budgets,
     )  # fmt: skip
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
+    alerts.start()
+    keepers = [
+        asyncio.create_task(kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
+    ]
+    try:
+        routes = [*api.routes(), *admin.routes()]
+        yield Owned(owner, late, telemetry, admin, key_ring, tickets, routes, gateway_id)
+    finally:
+        await alerts.stop()
+        await control.close()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        ledger.stop()
+        late.stop()
 
-    app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:.*}", proxy.serve)])
+
+@contextlib.asynccontextmanager
+async def serving(
+    config: Config,
+    book: prices.PriceBook,
+    owner: Owner,
+    late: Late,
+    telemetry: Telemetry,
+    key_ring: Keys,
+    tickets: Tickets,
+    routes: Iterable[web.RouteDef],
+    gateway_id: str,
+    on_drain: Callable[[], None],
+    listeners: Sequence[socket.socket] = (),
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve calls: on `listeners`, or at the address of the settings. `on_drain` is called when no connection is taken
+    any more."""
+    estimator = Estimator()
+    await estimator.load()  # now, while nobody waits
+    if estimator.failure is not None:
+        log.error("%s", estimator.failure)
+    forwarder = Forwarder(config.server)
+    worktrees = Worktrees(config.tickets.worktrees)
+    hash_key = hashing.load_key(Path(config.ledger.dir))
+    proxy = Proxy(
+        config, key_ring, book, owner, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
+    )
 
     async def drain(_: web.Application) -> None:
         """Runs when no connection is taken any more: running calls may finish."""
-        admin.draining = True
+        on_drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(config.server.drain_seconds):
                 await proxy.idle()
         proxy.ends = True
 
-    app.on_shutdown.append(drain)
-    runner = web.AppRunner(
+    runner = _runner(config, [*routes, web.route("*", "/{path:.*}", proxy.serve)], drain)
+    await runner.setup()
+    try:
+        try:
+            for listener in listeners:
+                await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            if not listeners:
+                await web.TCPSite(runner, config.server.host, config.server.port, backlog=BACKLOG).start()
+        except OSError as error:
+            raise cannot_listen(config.server, error) from None
+        host, port = runner.addresses[0][:2]
+        yield host, port
+    finally:
+        await runner.cleanup()
+        await proxy.stop()
+        await forwarder.close()
+        estimator.close()
+        worktrees.stop()
+
+
+@contextlib.asynccontextmanager
+async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> AsyncIterator[tuple[str, int]]:
+    """Others serve calls. What they get below `/-/` they pass on to here."""
+    folder = Path(config.ledger.dir)
+    workers = Workers(config, owned.owner, owned.telemetry, owned.gateway_id, book.id)
+    owned.admin.gather = workers.gather
+    runner = _runner(config, owned.routes)
+    await runner.setup()
+    try:
+        with relay.listener(folder, owned.gateway_id) as listener:
+            await web.SockSite(runner, listener).start()
+            yield await workers.start()
+    finally:
+        owned.admin.draining = True
+        await workers.stop()
+        await runner.cleanup()
+
+
+def _runner(
+    config: Config,
+    routes: Iterable[web.RouteDef],
+    on_shutdown: Callable[[web.Application], Awaitable[None]] | None = None,
+) -> web.AppRunner:
+    app = web.Application(client_max_size=config.server.body_bytes_max)
+    app.add_routes(routes)
+    if on_shutdown is not None:
+        app.on_shutdown.append(on_shutdown)
+    return web.AppRunner(
         app,
         access_log=None,
         handler_cancellation=True,
@@ -168,42 +281,13 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         max_headers=512,
         shutdown_timeout=0.5,  # of those that `drain` did not wait for
     )
-    await runner.setup()
-    alerts.start()
-    keepers = [
-        asyncio.create_task(_kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
-    ]
-    try:
-        site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024)
-        try:
-            await site.start()
-        except OSError as error:
-            raise UserError(
-                f"{config.server.host}:{config.server.port} cannot be used: {os.strerror(error.errno or 0)}; "
-                "set [server] port to another one"
-            ) from None
-        host, port = runner.addresses[0][:2]
-        yield host, port
-    finally:
-        await runner.cleanup()
-        await proxy.stop()
-        await alerts.stop()
-        await forwarder.close()
-        await control.close()
-        estimator.close()
-        worktrees.stop()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
-        ledger.stop()
-        late.stop()
 
 
-class _Keeper(Protocol):
+class Keeper(Protocol):
     async def keep(self) -> None: ...
 
 
-async def _kept(keeper: _Keeper) -> None:
+async def kept(keeper: Keeper) -> None:
     """Run what has to run beside the server, for ever: an error that nobody thought of must not end it in silence."""
     while True:
         try:
@@ -259,8 +343,7 @@ async def _control_plane(config: Config) -> AsyncIterator[None]:
                 await process.wait()
 
 
-def with_port(config: Config, port: int | None) -> Config:
-    """The same settings with another port (`--port`)."""
-    if port is None:
-        return config
-    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, port=port))
+def with_options(config: Config, port: int | None, workers: int | None) -> Config:
+    """The same settings with what the command line says instead (`--port`, `--workers`)."""
+    given = {name: value for name, value in (("port", port), ("workers", workers)) if value is not None}
+    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **given))
