@@ -36,9 +36,8 @@ class RemoteOwner:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._views: dict[int, View] = {}
-        """Of the calls that are being opened."""
-        self._abandoned: dict[int, Call] = {}
-        """Calls that were cancelled while they were being opened."""
+        """Of calls that are being opened."""
+        self._opening: dict[int, Call] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._counts_limits = False
         self._is_quiet = asyncio.Event()
@@ -77,12 +76,15 @@ class RemoteOwner:
     async def open(self, call: Call, wanted: Wanted, view: View) -> Grant | None:
         n = next(self._numbers)
         slim = msgspec.structs.replace(wanted, ask=msgspec.structs.replace(wanted.ask, excerpts=NO_EXCERPTS))
-        self._views[n] = view
+        self._views[n], self._opening[n] = view, call
+        answer = self._ask(n, link.Open(n, call, slim))
         try:
-            grant: Grant | None = await self._asked(n, link.Open(n, call, slim), call)
+            grant: Grant | None = await self._heard(answer, call)
         except asyncio.CancelledError:
-            self._abandoned[n] = call
-            self._link.send(link.Cancel(n))
+            if answer.cancelled():  # what comes is given back
+                self._link.send(link.Cancel(n))
+            else:
+                self._give_back(call, answer.result())
             raise
         finally:
             del self._views[n]
@@ -142,10 +144,13 @@ class RemoteOwner:
 
     async def _asked(self, n: int, question: link.Message, call: Call | None = None) -> Any:
         """The answer. Raises the refusal that it is, with what it says on the call; `OSError` when there is none."""
-        answer = await self._ask(n, question)
-        if isinstance(answer, link.Refused) and call is not None:
-            call.budget_action, call.request_model = answer.action, answer.model
-        return _sound(answer)
+        return await self._heard(self._ask(n, question), call)
+
+    async def _heard(self, answer: asyncio.Future[Any], call: Call | None) -> Any:
+        told = await answer
+        if isinstance(told, link.Refused) and call is not None:
+            call.budget_action, call.request_model = told.action, told.model
+        return _sound(told)
 
     def _received(self, message: FromOwner) -> None:
         match message:
@@ -166,24 +171,22 @@ class RemoteOwner:
                 self.begun.set_result(message)
 
     def _answered(self, n: int, answer: Any) -> None:
-        future, abandoned = self._waiting.pop(n), self._abandoned.pop(n, None)
+        future, call = self._waiting.pop(n), self._opening.pop(n, None)
         if not self._waiting:
             self._is_quiet.set()
         if not future.done():
             future.set_result(answer)
-        if abandoned is not None and not isinstance(answer, link.Refused | link.Failed):
-            self._give_back(abandoned, answer)
+        elif call is not None:
+            self._give_back(call, answer)
 
-    def _give_back(self, call: Call, grant: Grant | None) -> None:
-        """It was opened while it was being cancelled. Nothing was sent."""
-        if grant is not None:
+    def _give_back(self, call: Call, answer: Grant | link.Refused | link.Failed | None) -> None:
+        """It was opened, as the answer tells, while it was being cancelled. Nothing was sent."""
+        if isinstance(answer, link.Refused | link.Failed):
+            return
+        if (grant := answer) is not None:
             grant.set_on(call)
-        call.result, call.usage_source, call.list_cost_nano, call.contracted_cost_nano = (
-            "client_cancelled",
-            "none",
-            0,
-            0,
-        )
+        call.result, call.usage_source = "client_cancelled", "none"
+        call.list_cost_nano = call.contracted_cost_nano = 0
         n = next(self._numbers)
         self._ask(n, link.Close(n, call, None, False))
         self.leave(call)
