@@ -18,6 +18,7 @@ from rich.text import Text
 
 import analytics
 from analytics import budgeting, build, commands, lake, verifying
+from gateway import options
 from gateway.errors import UserError
 
 QUERIES = build.FOLDER / "queries"
@@ -313,7 +314,7 @@ def _table(result: duckdb.DuckDBPyConnection) -> None:
         amounts = [row[i] for row in rows if isinstance(row[i], Decimal)]
         total = sum(amounts, Decimal(0)) if name == "list_cost_usd" else None
         justify: Literal["left", "right"] = "right" if numbers[i] else "left"
-        table.add_column(Text(name), Text(_text(total)), justify=justify, overflow="fold")
+        table.add_column(Text(options.shown(name)), Text(_text(total)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_text(value)) for value in row))  # as text: a name may look like markup
     console = Console()
@@ -332,7 +333,7 @@ def _text(value: Any) -> str:
         return f"{value:,f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return options.shown(str(value))
 
 
 def _rows(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analytics import disk
+from gateway import options
 from gateway.config import Config, LedgerSettings
 
 
@@ -39,7 +40,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         amount = any(isinstance(row[number], Decimal | int) for row in rows)
         table.add_column(name, justify="right" if amount else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(usd(v) if isinstance(v, Decimal) else "" if v is None else str(v)) for v in row))
+        table.add_row(
+            *(Text(usd(v) if isinstance(v, Decimal) else "" if v is None else options.shown(str(v))) for v in row)
+        )
     console = Console()
     # A file or pipe has no width, and must not lose columns to one.
     console.width = console.width if console.is_terminal else max(console.width, 20 * len(columns), 200)

@@ -29,6 +29,7 @@ from rich.table import Table
 from analytics.disk import MARKER as MARKER
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, SimulatedProviders
+from gateway import folders
 from gateway.errors import UserError
 from gateway.keys import Keys
 
@@ -89,7 +90,7 @@ def fresh_folder(data: Path) -> Iterator[IO[str]]:
                 raise UserError(f"{data} was not made by a demo and is left alone; name another folder with --data")
             with _locked(marker, data):
                 shutil.rmtree(data)
-        data.mkdir(parents=True, exist_ok=True)
+        folders.make(data)
         marker.write_text(MARKER_TEXT, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{error.filename or data}: {error.strerror}; name another folder with --data") from None

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway import folders
+
 MARKER = "SYNTHETIC"
 """A file that says of a data folder that all in it was made up."""
 
@@ -47,7 +49,7 @@ def give(path: Path) -> None:
 @contextlib.contextmanager
 def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold a lock file while the block runs. When another process holds it: gives False, and no lock, or waits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     with path.open("ab") as lock:
         give(path)
         try:

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import duckdb
 
 from analytics import budgeting, build, disk, journal, work
-from gateway import ledger
+from gateway import folders, ledger
 from gateway.errors import UserError
 
 SETTLE_SECONDS = 5.0
@@ -156,7 +156,7 @@ def publish(data: Path) -> bool:
     """
     if odd := next((part for part in data.resolve().parts if "=" in part), None):
         raise UserError(f"{data}: a folder named like {odd} would be read as a column; choose another data folder")
-    data.mkdir(parents=True, exist_ok=True)
+    folders.make(data)
     with _made_of(data).open("a+") as made_of:
         fcntl.flock(made_of, fcntl.LOCK_EX)
         _prepare(data)

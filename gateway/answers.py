@@ -45,12 +45,12 @@ def led_back(
     the client knows it). SDKs follow them with their key, which is a gateway key. `headers` are changed to fit."""
     for name in LINK_FIELDS:
         if name in headers:
-            headers[name] = ORIGIN.sub(own, headers[name], count=1)
+            headers[name] = ORIGIN.sub(lambda _: own, headers[name], count=1)
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if links is None or kind != "application/json" or "Content-Encoding" in headers:
         return pieces
     headers.popall("Content-Length", None)
-    return _replaced(links, pieces, own.encode())
+    return _replaced(links, pieces, own.encode("utf-8", "replace"))
 
 
 async def _replaced(links: re.Pattern[bytes], pieces: AsyncIterator[bytes], own: bytes) -> AsyncIterator[bytes]:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import secrets
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,10 +18,11 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import credentials, hashing, prices, relay
+from gateway import credentials, guard, hashing, prices, relay
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
+from gateway.aiohttp_client import AiohttpClient
 from gateway.alerts import Alerts
 from gateway.api import Api
 from gateway.balances import Balances
@@ -33,6 +35,7 @@ from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
+from gateway.http1 import Http1
 from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
 from gateway.late import Late
@@ -45,13 +48,14 @@ from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
-from gateway.upstream import Forwarder
+from gateway.upstream import UpstreamClient
 from gateway.workers import Workers, cannot_listen
 from gateway.worktrees import Worktrees
 
 log = logging.getLogger("outlay")
 
-BACKLOG = 1024
+GARBAGE_OBJECTS = 20_000
+"""Calls leave little in cycles: so many new objects at a time are looked through for it."""
 
 
 def _without_values(record: logging.LogRecord) -> bool:
@@ -209,37 +213,58 @@ async def serving(
     await estimator.load()  # now, while nobody waits
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
-    forwarder = Forwarder(config.server)
+    sockets = AiohttpClient(config.server)
+    forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
     worktrees = Worktrees(config.tickets.worktrees)
     hash_key = hashing.load_key(Path(config.ledger.dir))
     proxy = Proxy(
-        config, key_ring, book, owner, late, forwarder, telemetry, estimator, gateway_id, tickets, worktrees, hash_key
-    )
+        config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
+        hash_key,
+    )  # fmt: skip
+    drains = False
 
     async def drain(_: web.Application) -> None:
         """Runs when no connection is taken any more: running calls may finish."""
+        nonlocal drains
+        drains = True
         on_drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(config.server.drain_seconds):
                 await proxy.idle()
         proxy.ends = True
 
-    runner = _runner(config, [*routes, web.route("*", "/{path:.*}", proxy.serve)], drain)
+    async def tell(_: web.Request, response: web.StreamResponse) -> None:
+        """While the process ends, clients learn that they have to connect anew."""
+        if drains:
+            response.force_close()
+
+    app = web.Application(client_max_size=config.server.body_bytes_max)
+    app.add_routes([*routes, web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
+    app.on_shutdown.append(drain)
+    app.on_response_prepare.append(tell)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        shutdown_timeout=0.5,  # of those that `drain` did not wait for
+    )
     await runner.setup()
     try:
+        assert runner.server is not None
         try:
-            for listener in listeners:
-                await web.SockSite(runner, listener, backlog=BACKLOG).start()
-            if not listeners:
-                await web.TCPSite(runner, config.server.host, config.server.port, backlog=BACKLOG).start()
+            servers = await guard.listen(runner.server, config.server, listeners)
         except OSError as error:
             raise cannot_listen(config.server, error) from None
-        host, port = runner.addresses[0][:2]
-        yield host, port
+        host, port = servers[0].sockets[0].getsockname()[:2]
+        try:
+            yield host, port
+        finally:
+            for server in servers:
+                server.close()
     finally:
         await runner.cleanup()
         await proxy.stop()
         await forwarder.close()
+        await sockets.close()
         estimator.close()
         worktrees.stop()
 
@@ -250,7 +275,18 @@ async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> Asyn
     folder = Path(config.ledger.dir)
     workers = Workers(config, owned.owner, owned.telemetry, owned.gateway_id, book.id)
     owned.admin.gather = workers.gather
-    runner = _runner(config, owned.routes)
+    app = web.Application(client_max_size=config.server.body_bytes_max)
+    app.add_routes(owned.routes)
+    field_bytes = config.server.header_bytes_max
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        max_line_size=field_bytes,
+        max_field_size=field_bytes,
+        max_headers=guard.FIELDS_MAX,
+        shutdown_timeout=0.5,
+    )
     await runner.setup()
     try:
         with relay.listener(folder, owned.gateway_id) as listener:
@@ -260,27 +296,6 @@ async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> Asyn
         owned.admin.draining = True
         await workers.stop()
         await runner.cleanup()
-
-
-def _runner(
-    config: Config,
-    routes: Iterable[web.RouteDef],
-    on_shutdown: Callable[[web.Application], Awaitable[None]] | None = None,
-) -> web.AppRunner:
-    app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes(routes)
-    if on_shutdown is not None:
-        app.on_shutdown.append(on_shutdown)
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        auto_decompress=False,
-        max_line_size=config.server.header_bytes_max,
-        max_field_size=config.server.header_bytes_max,
-        max_headers=512,
-        shutdown_timeout=0.5,  # of those that `drain` did not wait for
-    )
 
 
 class Keeper(Protocol):
@@ -297,6 +312,13 @@ async def kept(keeper: Keeper) -> None:
             await asyncio.sleep(1)
 
 
+def settled() -> None:
+    """What is there now stays: the collector need not look at prices and modules again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
+
+
 async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
     """Run gateway and control plane until SIGTERM or SIGINT. `ready` is told the address."""
     stop = asyncio.Event()
@@ -307,7 +329,9 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
             await stack.enter_async_context(_control_plane(config))
-        ready(*await stack.enter_async_context(gateway(config)))
+        address = await stack.enter_async_context(gateway(config))
+        settled()
+        ready(*address)
         await stop.wait()
         log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
 

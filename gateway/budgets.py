@@ -309,8 +309,12 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     return Decision("refuse", account=tightest)
 
 
+Covering = tuple[Budget, str, tuple[int, ...]]
+"""A budget that covers a call, the value of its account, and the tickets that it is about; empty = the whole call."""
 UNBOUNDED = 1 << 200
 TOLD_AT_A_TIME = 1000
+COVERED_MAX = 10_000
+"""Kinds of calls of which it is remembered what covers them."""
 CLOCK_US = 3600 * 1_000_000
 """A clock that was set back further had been wrong."""
 
@@ -325,6 +329,7 @@ class Budgets:
         """Templates and globs."""
         self._accounts: dict[tuple[str, str], Account] = {}
         """By identity of the budget, and value: those that know anything."""
+        self._covered: dict[tuple[object, ...], tuple[Covering, ...]] = {}
         self._version = 0
         self._asked_us = 0
 
@@ -336,7 +341,7 @@ class Budgets:
         before = {budget.identity for budget in self._budgets.values()}
         self._version += 1
         self._budgets = {budget.name: budget for budget in budgets}
-        self._exact, self._wide = {}, {}
+        self._exact, self._wide, self._covered = {}, {}, {}
         for budget in self._budgets.values():
             kind, value = budget.scope
             if value is None or budget.scope.is_glob:
@@ -380,38 +385,36 @@ class Budgets:
             return ()
         found: list[Charge] = []
         of_tickets, at_us = len(call.tickets), call.started_us
-        for part in scopes.of(call):
-            for budget in self._exact.get((part.kind, part.value), ()):
-                self._charge(found, budget, "", part.tickets, of_tickets, at_us, past)
-            for budget in self._wide.get(part.kind, ()):
-                if budget.scope.value is None:
-                    self._charge(found, budget, part.value, part.tickets, of_tickets, at_us, past)
-                elif budget.scope.matches(part.value):
-                    self._charge(found, budget, "", part.tickets, of_tickets, at_us, past)
+        for budget, value, tickets in self._covering(call):
+            account = self._accounts.get((budget.identity, value))
+            if account is None or not account.period.has(at_us):
+                if past and account is not None and account.period.start_us > at_us:
+                    continue
+                account = self.account(budget, value, at_us)
+            found.append(Charge(account, tickets, of_tickets))
         return tuple(found)
 
-    def _charge(
-        self,
-        found: list[Charge],
-        budget: Budget,
-        value: str,
-        tickets: tuple[int, ...],
-        of_tickets: int,
-        at_us: int,
-        past: bool,
-    ) -> None:
-        known = self._accounts.get((budget.identity, value))
-        if known is not None and known.period.has(at_us):
-            account = known
-        elif past and known is not None and known.period.start_us > at_us:
-            return
-        else:
-            account = self.account(budget, value, at_us)
-        for index, charge in enumerate(found):
-            if charge.account.budget is budget and charge.account.value == value:  # a glob over several tickets
-                found[index] = charge._replace(tickets=tuple(sorted({*charge.tickets, *tickets})))
-                return
-        found.append(Charge(account, tickets, of_tickets))
+    def _covering(self, call: Call) -> tuple[Covering, ...]:
+        """The budgets that cover a call. Remembered: most calls are like one before."""
+        kind = (
+            call.team_id, call.user_id, call.key_id, call.purpose, call.request_model, call.task_id, call.tickets,
+        )  # fmt: skip
+        covering = self._covered.get(kind)
+        if covering is not None:
+            return covering
+        found: dict[tuple[str, str], Covering] = {}
+        for part in scopes.of(call):
+            for budget in self._exact.get((part.kind, part.value), ()):
+                _cover(found, budget, "", part.tickets)
+            for budget in self._wide.get(part.kind, ()):
+                if budget.scope.value is None:
+                    _cover(found, budget, part.value, part.tickets)
+                elif budget.scope.matches(part.value):
+                    _cover(found, budget, "", part.tickets)
+        if len(self._covered) >= COVERED_MAX:
+            self._covered.clear()
+        covering = self._covered[kind] = tuple(found.values())
+        return covering
 
     # -- transfers ----------------------------------------------------------------------------------------------
 
@@ -531,6 +534,12 @@ class Sum(msgspec.Struct, frozen=True):
     posted: tuple[tuple[int, int], ...]
     """(start, nano-USD): one pair for the whole period, or one per bucket of a rolling window."""
     unpriced: int = 0
+
+
+def _cover(found: dict[tuple[str, str], Covering], budget: Budget, value: str, tickets: tuple[int, ...]) -> None:
+    """A glob may cover several tickets of a call: together they are one charge."""
+    _, _, before = found.get((budget.identity, value), (budget, value, ()))
+    found[budget.identity, value] = budget, value, tuple(sorted({*before, *tickets}))
 
 
 def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:

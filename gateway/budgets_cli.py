@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway import app, money
+from gateway import app, money, options
 from gateway.balances import Balances
 from gateway.budget_file import UNTIL_MAX, BudgetFile, table_from, table_of
 from gateway.budgets import Account, Budget, Budgets, Mode
@@ -99,7 +99,9 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
     shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     table = Table(*(columns[name] for name in shown), box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(Text(str("" if row.get(name) is None else row[name])) for name in shown))  # no markup
+        table.add_row(
+            *(Text("" if row.get(name) is None else options.shown(str(row[name]))) for name in shown)
+        )  # no markup
     empty = "No budgets yet. Make one with: outlay budgets set NAME --scope team:TEAM --limit-usd 100"
     Console().print(table if rows else empty)
 
@@ -137,13 +139,14 @@ def show_budget(name: str, value: str | None, config_path: Path | None, data: Pa
     if as_json:
         click.echo(json.dumps({**_public(budget), **spent, "raises": raises, "changes": changes}))
         return
-    click.echo(f"{name}: {_told(budget)}")
+    click.echo(options.shown(f"{name}: {_told(budget)}"))
     for what, found in spent.items():
         if found is not None:
             click.echo(f"  {what.replace('_usd', '')}: {'$' if what.endswith('_usd') else ''}{found}")
     for each in raises:
         whom = f" for {each['for']}" if each["for"] else ""
-        click.echo(f"  raised by ${each['amount_usd']}{whom} until {each['until']}: {each['reason']} ({each['by']})")
+        raised = f"  raised by ${each['amount_usd']}{whom} until {each['until']}: {each['reason']} ({each['by']})"
+        click.echo(options.shown(raised))
     for change in changes:
         click.echo(f"  {change['at']} {change['event']} by {change['by']}")
 

@@ -209,9 +209,8 @@ def _texts(*raws: msgspec.Raw, roles: tuple[str, ...] = ()) -> list[str]:
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif depth < DEPTH_MAX:
-        inner = value if isinstance(value, list) else map(child(value).get, ("text", "content", "parts"))
-        for part in inner:
+    elif isinstance(value, list | dict) and depth < DEPTH_MAX:
+        for part in value if isinstance(value, list) else map(value.get, ("text", "content", "parts")):
             yield from _strings(part, depth + 1)
 
 

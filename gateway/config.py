@@ -42,6 +42,15 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
+    header_seconds: Annotated[
+        float, _help("A connection on which no whole request head comes for so long is closed; idle ones, too.", gt=0)
+    ] = 75.0
+    body_seconds: Annotated[
+        float, _help("Longest silence in a request body; slower than 1 kB/s on the whole is as good as silent.", gt=0)
+    ] = 30.0
+    write_seconds: Annotated[
+        float, _help("A client that takes nothing of what it is sent for so long, or is gone, is cut off.", ge=1)
+    ] = 60.0
     drain_seconds: Annotated[float, _help("On SIGTERM, how long running calls may take to finish.", ge=0)] = 60.0
     budget_wait_seconds: Annotated[
         float, _help("How long a call may wait for money that running calls hold, before it is refused.", ge=0, le=240)
@@ -51,6 +60,10 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 64
     read_on_seconds: Annotated[float, _help("… for at most so long each.", gt=0)] = 60.0
     read_on_bytes: Annotated[int, _help("… and so many bytes each.", ge=0)] = 4_194_304
+    upstream_client: Annotated[
+        Literal["lean", "aiohttp"],
+        _help('What speaks to upstreams; "aiohttp" costs more, and is there to fall back on.'),
+    ] = "lean"
 
 
 class AdminKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ This is one of the few named changes to what a client sends; the other is the re
 §7.6.1) and of `x-outlay-*`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
@@ -23,6 +24,10 @@ HOP_BY_HOP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+METHOD_FIELDS = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""What is judged here is the method that a request has: a server must not take it for another."""
+LEFT_OUT = METHOD_FIELDS | {"host", "content-length", "expect"}
+OURS = ("x-outlay-", "sec-websocket-")
 AUTH_BY_PROVIDER = {"anthropic": "x-api-key", "gcp.gemini": "x-goog-api-key", "azure.ai.openai": "api-key"}
 
 
@@ -31,20 +36,40 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
     that comes twice the last one counts; tickets are a list, which may come in parts (RFC 9110 §5.3)."""
     found: dict[str, str] = {}
     for name, value in fields.items():
-        name, value = name.lower(), value.encode("utf-8", "replace").decode()
+        name = name.lower()
+        if not value.isascii():
+            value = value.encode("utf-8", "replace").decode()
         found[name] = f"{found[name]},{value}" if name == "x-outlay-ticket" and name in found else value
     return found
 
 
-def authenticate(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
-    """Who sent a request (header names in lower case). Raises the refusal `unauthenticated`."""
-    found = presented(headers, path)
+def authenticate(key_ring: Keys, mode: Literal["keys", "open"], found: "Presented | None") -> Principal:
+    """Who presents a key. Raises the refusal `unauthenticated`."""
     return Principal() if mode == "open" and found is None else key_ring.authenticate(found and found.key)
+
+
+LOCAL_PAGE = re.compile(r"https?://(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
+
+
+def check_page(headers: Mapping[str, str]) -> None:
+    """Raises the refusal `forbidden` of a request without a key that the page of another site made a browser send: any
+    page could spend at an open gateway. Browsers name the page with each request that is more than reading (Fetch,
+    "Origin header")."""
+    origin = headers.get("origin", "")
+    if origin == "null" or (origin.startswith(("http://", "https://")) and not LOCAL_PAGE.fullmatch(origin)):
+        raise Refusal(
+            "forbidden",
+            "Outlay: this gateway is open to the programs of this machine, and not to web pages. Give the page a key: "
+            "`outlay keys create` makes one.",
+        )
 
 
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
-    principal, found = authenticate(key_ring, mode, headers, path), presented(headers, path)
+    found = presented(headers, path)
+    principal = authenticate(key_ring, mode, found)
+    if found is None:
+        check_page(headers)
     if principal.role is not None and (found is None or found.place not in ("x-outlay-key", "bearer")):
         raise Refusal(
             "unauthenticated", "Outlay: send a key with a role as Authorization: Bearer, or in the x-outlay-key header."
@@ -64,11 +89,15 @@ def presented(headers: Mapping[str, str], path: str) -> Presented | None:
     if key := headers.get("x-outlay-key"):
         return Presented(key.strip(), "x-outlay-key")
     for name in CREDENTIAL_FIELDS:
-        value, place = headers.get(name, "").strip(), name
+        if name not in headers:
+            continue
+        value, place = headers[name].strip(), name
         if name == "authorization" and value[:7].lower() == "bearer ":
             value, place = value[7:].strip(), "bearer"
         if value.startswith(PREFIX):
             return Presented(value, place)
+    if "?" not in path and "sec-websocket-protocol" not in headers:
+        return None
     offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
     named = [name.removeprefix(KEY_PROTOCOL) for name in offered if name.startswith(KEY_PROTOCOL)]
     found = [(key, "address") for key in _query_keys(path)] + [(key, "sec-websocket-protocol") for key in named]
@@ -90,28 +119,37 @@ def _query_keys(path: str) -> list[str]:
 def brings_own(headers: Mapping[str, str], path: str) -> bool:
     """True when the request carries a credential that is not a gateway key."""
     values = [headers[name] for name in CREDENTIAL_FIELDS if name in headers]
-    values += _query_keys(path)
+    values += _query_keys(path) if "?" in path else ()
     return any(value and PREFIX not in value for value in values)
 
 
 def end_to_end(fields: Iterable[tuple[str, str]]) -> Fields:
     """Header fields without the hop-by-hop ones, in their order and spelling."""
-    pairs = list(fields)
-    named = {name.strip().lower() for key, value in pairs if key.lower() == "connection" for name in value.split(",")}
-    return [(key, value) for key, value in pairs if key.lower() not in HOP_BY_HOP and key.lower() not in named]
+    kept: Fields = []
+    named = ""
+    for pair in fields:
+        name = pair[0].lower()
+        if name not in HOP_BY_HOP:
+            kept.append(pair)
+        elif name == "connection":
+            named += pair[1].lower() + ","
+    if named in ("", "keep-alive,", "close,"):
+        return kept
+    also = {name.strip() for name in named.split(",")}
+    return [pair for pair in kept if pair[0].lower() not in also]
 
 
 def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | None) -> Fields:
     """The fields to forward. With `credential` (field name, value) it replaces every credential the client sent;
     without, only gateway keys are taken out."""
     kept: Fields = []
-    for key, value in end_to_end(fields):
-        name = key.lower()
-        if name in ("host", "content-length", "expect") or name.startswith(("x-outlay-", "sec-websocket-")):
+    for pair in end_to_end(fields):
+        name = pair[0].lower()
+        if name in LEFT_OUT or name.startswith(OURS):
             continue
-        if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in value):
+        if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in pair[1]):
             continue
-        kept.append((key, value))
+        kept.append(pair)
     return kept if credential is None else [*kept, credential]
 
 

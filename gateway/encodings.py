@@ -1,8 +1,10 @@
 """Content encodings (RFC 9110 §8.4.1), decoded in a copy: what passes the gateway stays as it was sent."""
 
+import functools
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import brotli
 import zstandard
@@ -10,6 +12,10 @@ import zstandard
 Decode = Callable[[bytes], bytes]
 
 STEP_BYTES = 1024 * 1024
+ANSWER_STEP_MAX = 64 * 1024 * 1024
+"""One piece of an answer that decodes to more is no answer: it would fill the memory."""
+SLICE_BYTES = 512
+"""Of zstd, which has no limit of its own: one slice decodes to at most 16 MiB."""
 
 
 class TooLargeError(ValueError):
@@ -17,18 +23,20 @@ class TooLargeError(ValueError):
 
 
 def decoder(encoding: str) -> Decode | None:
-    """An incremental decoder for an answer; `None` for an encoding that is not known. May raise on bad bytes."""
+    """An incremental decoder for an answer; `None` for an encoding that is not known. May raise on bad bytes, raises
+    `TooLargeError` on a piece that decodes to more than `ANSWER_STEP_MAX`."""
     match encoding.strip().lower():
         case "" | "identity":
             return bytes
         case "gzip" | "x-gzip":
             return _gunzipper()
         case "deflate":
-            return zlib.decompressobj().decompress
+            return functools.partial(_inflate, zlib.decompressobj())
         case "br":
-            return brotli.Decompressor().process  # type: ignore[no-any-return]
+            return functools.partial(_unbrotli, brotli.Decompressor())
         case "zstd":
-            return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress
+            unpacker = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+            return functools.partial(_unzstd, unpacker)
         case _:
             return None
 
@@ -73,13 +81,40 @@ def _gunzipper() -> Decode:
         nonlocal member
         found = b""
         while piece:
-            found += member.decompress(piece)
+            found += _inflate(member, piece)
+            if len(found) > ANSWER_STEP_MAX:
+                raise TooLargeError
             piece = member.unused_data
             if member.eof:
                 member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         return found
 
     return decode
+
+
+def _inflate(member: "zlib._Decompress", piece: bytes) -> bytes:
+    found = member.decompress(piece, ANSWER_STEP_MAX)
+    if member.unconsumed_tail:
+        raise TooLargeError
+    return found
+
+
+def _unbrotli(decompressor: Any, piece: bytes) -> bytes:
+    found: bytes = decompressor.process(piece, output_buffer_limit=ANSWER_STEP_MAX)
+    if not decompressor.can_accept_more_data():
+        raise TooLargeError
+    return found
+
+
+def _unzstd(unpacker: "zstandard.ZstdDecompressionObj", piece: bytes) -> bytes:
+    found: list[bytes] = []
+    size = 0
+    for start in range(0, len(piece), SLICE_BYTES):
+        found.append(unpacker.decompress(piece[start : start + SLICE_BYTES]))
+        size += len(found[-1])
+        if size > ANSWER_STEP_MAX:
+            raise TooLargeError
+    return b"".join(found)
 
 
 def _inflated(body: bytes, wbits: int) -> Iterator[bytes]:

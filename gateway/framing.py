@@ -18,6 +18,7 @@ from gateway.encodings import TooLargeError, decoder
 
 EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
 BOUNDARY_BYTES = 4
+NEWLINE = 0x0A
 
 
 class Event(NamedTuple):
@@ -46,34 +47,45 @@ class Events:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
-        self._has_cr = False
+        self.has_cr = False
         """Few servers end lines with CR LF: without one, a plain search does (3 times as fast)."""
 
     def __len__(self) -> int:
         return len(self._buffer)
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        self._has_cr = self._has_cr or b"\r" in piece
-        if not self._buffer and not self._has_cr and piece.find(b"\n\n") == len(piece) - 2 >= 0:
-            return [piece]  # one whole event, as most pieces are
+    def block(self, piece: bytes) -> bytes:
+        """The events that this piece completes, in a row."""
+        self.has_cr = self.has_cr or b"\r" in piece
+        if not self._buffer and not self.has_cr and piece[-2:] == b"\n\n" and piece[-3:-2] != b"\n":
+            return piece  # most pieces end where an event does
         self._buffer += piece
-        ends = self._ends()
-        found = [bytes(self._buffer[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
-        if ends:
-            del self._buffer[: ends[-1]]
+        end = self._last_end()
+        block = bytes(self._buffer[:end])
+        del self._buffer[:end]
         self._searched = len(self._buffer)
-        return found
+        return block
 
-    def _ends(self) -> list[int]:
+    def feed(self, piece: bytes) -> list[bytes]:
+        return self.split(self.block(piece))
+
+    def split(self, block: bytes) -> list[bytes]:
+        """The events of a block, each with the blank line that ends it."""
+        if not self.has_cr:
+            return [event + b"\n\n" for event in block.split(b"\n\n")[:-1]]
+        ends = [end.end() for end in EVENT_END.finditer(block)]
+        return [block[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _last_end(self) -> int:
         # From where the last search ended, so that a long event in many pieces costs its length once.
         start = max(0, self._searched - BOUNDARY_BYTES + 1)
-        if self._has_cr:
-            return [end.end() for end in EVENT_END.finditer(self._buffer, start)]
-        ends: list[int] = []
-        while (at := self._buffer.find(b"\n\n", start)) >= 0:
-            start = at + 2
-            ends.append(start)
-        return ends
+        if not self.has_cr:
+            at = self._buffer.rfind(b"\n\n", start)
+            if at <= 0 or self._buffer[at - 1] != NEWLINE:
+                return at + 2 if at >= 0 else 0
+        ends = [
+            end.end() for end in EVENT_END.finditer(self._buffer, start)
+        ]  # of three newlines, the first two are one
+        return ends[-1] if ends else 0
 
     def rest(self) -> bytes:
         rest = bytes(self._buffer)
@@ -84,6 +96,8 @@ class Events:
 
 def data_of(event: bytes) -> bytes:
     """The `data` of a server-sent event, its lines joined. Llama.cpp sends errors in a field of that name."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
+        return event[6:-2]  # one line, as most events are
     found = [line for line in event.splitlines() if line.startswith((b"data:", b"error:"))]
     return b"\n".join([line.partition(b":")[2].removeprefix(b" ") for line in found])
 
@@ -128,33 +142,33 @@ class Json:
     """One JSON value, or lines of JSON that nobody announced, such as a file of batch results: the first line tells."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._searched = 0
+        self._parts: list[bytes] = []
+        self._size = 0
         self._lines: Lines | None = None
         self._undecided = True
 
     def __len__(self) -> int:
-        return len(self._buffer) if self._lines is None else len(self._lines)
+        return self._size if self._lines is None else len(self._lines)
 
     def feed(self, piece: bytes) -> list[bytes]:
         if self._lines is not None:
             return self._lines.feed(piece)
-        self._buffer += piece
-        if self._undecided and (end := self._buffer.find(b"\n", self._searched)) >= 0:
+        self._parts.append(piece)
+        self._size += len(piece)
+        if self._undecided and b"\n" in piece:
             self._undecided = False
-            if _is_json(bytes(self._buffer[:end])):
+            self._parts = [b"".join(self._parts)]
+            if _is_json(self._parts[0].partition(b"\n")[0]):
                 self._lines = Lines()
-                return self._lines.feed(self._taken())
-        self._searched = len(self._buffer)
+                return self._lines.feed(self._parts.pop())
         return []
 
     def rest(self) -> bytes:
-        return self._taken() if self._lines is None else self._lines.rest()
-
-    def _taken(self) -> bytes:
-        taken = bytes(self._buffer)
-        self._buffer.clear()
-        return taken
+        if self._lines is not None:
+            return self._lines.rest()
+        rest = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)  # mostly there is one: not copied
+        self._parts, self._size = [], 0
+        return rest
 
 
 def _is_json(line: bytes) -> bool:
@@ -284,7 +298,11 @@ class AwsEvents:
             if zlib.crc32(frame[:-4]) != int.from_bytes(frame[-4:], "big"):
                 self._damaged = "damaged AWS event"
                 break
-            found.append(self._event(frame[12 : 12 + head_bytes], frame[12 + head_bytes : -4]))
+            try:
+                found.append(self._event(frame[12 : 12 + head_bytes], frame[12 + head_bytes : -4]))
+            except (ValueError, IndexError, RecursionError):
+                self._damaged = "an AWS event that makes no sense"
+                break
         return found
 
     def rest(self) -> bytes:
@@ -391,21 +409,30 @@ class Reader:
         self.framing: Framing | None = Lines() if is_lines else None
         """Known from the first byte that is no blank."""
         self._content_type = headers.get("Content-Type", "")
-        self._decode = decoder(headers.get("Content-Encoding", ""))
+        encoding = headers.get("Content-Encoding", "")
+        self._decode = decoder(encoding) if encoding else bytes
+        self._fed = 0
+        """Of decoded bytes; so much at most is held back."""
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The events that this piece completes. Raises `ValueError` and decoders' errors on bytes that do not fit."""
+    def decoded(self, piece: bytes) -> bytes:
+        """A piece as its framing takes it. Raises `ValueError` and decoders' errors on bytes that do not fit."""
         if self._decode is None:
             raise ValueError("unknown content encoding")
         data = self._decode(piece)
         if self.framing is None:
             data = data if data[:1] == b"\x00" else data.lstrip(BOM_AND_SPACE)
             if not data:
-                return []
+                return b""
             self.framing = framing_of(self._content_type, data)
-        if len(self.framing) + len(data) > HELD_BYTES_MAX:
+        self._fed += len(data)
+        if self._fed > HELD_BYTES_MAX and len(self.framing) + len(data) > HELD_BYTES_MAX:
             raise TooLargeError
-        return self.framing.feed(data)
+        return data
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The events that this piece completes. Raises as `decoded` does."""
+        data = self.decoded(piece)
+        return [] if self.framing is None else self.framing.feed(data)
 
     def rest(self) -> bytes:
         """What came after the last complete event; it is taken out."""

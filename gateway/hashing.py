@@ -7,13 +7,15 @@ import os
 import secrets
 from pathlib import Path
 
+from gateway import folders
+
 KEY_BYTES = 32
 
 
 def load_key(data_dir: Path) -> bytes:
     """The installation's key, `hash.key` in the data folder, made when it is missing. Raises `OSError`."""
     file = data_dir / "hash.key"
-    data_dir.mkdir(parents=True, exist_ok=True)
+    folders.make(data_dir)
     with contextlib.suppress(FileNotFoundError):
         if len(key := file.read_bytes()) == KEY_BYTES:
             return key

@@ -137,6 +137,8 @@ class Keys:
         self._configured = configured or {}
         self._by_id: dict[str, Key] = {}
         self._by_digest: dict[str, tuple[Key, Secret]] = {}
+        self._principals: dict[str, Principal] = {}
+        """Of secrets that were presented, by their digests."""
         self._seen: tuple[int, int, int] | None = None
         self._read_to = 0
         self._lines = 0
@@ -170,11 +172,14 @@ class Keys:
             raise Refusal(
                 "unauthenticated", f"Outlay: the gateway key {made.key_id} has a new secret, and this one has ended."
             )
-        return Principal(
-            made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
-            ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
-            expires_at=made.expires_at, role=made.role,
-        )  # fmt: skip
+        principal = self._principals.get(presented)
+        if principal is None:
+            principal = self._principals[presented] = Principal(
+                made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
+                ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
+                expires_at=made.expires_at, role=made.role,
+            )  # fmt: skip
+        return principal
 
     def _of_settings(self, presented: str) -> Principal:
         for digest, principal in self._configured.items():
@@ -205,6 +210,7 @@ class Keys:
         if lines.mark(self._file) != self._seen:
             with self._lock:
                 self._seen = self._read(lines.mark(self._file))
+                self._principals = {}
 
     def _read(self, now: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
         if now is None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import folders
 from gateway.call import Call
 from gateway.ledger import decode, encode, now_us
 
@@ -61,7 +62,7 @@ class Late:
 
     def start(self) -> None:
         """Read what is known. Call before the journal is started. Raises `OSError`."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(self._path.parent)
         self._users_fd = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with contextlib.suppress(BlockingIOError):  # another gateway uses the file
             fcntl.flock(self._users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

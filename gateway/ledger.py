@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from gateway import folders
 from gateway.call import Call
 from gateway.config import LedgerSettings
 from gateway.errors import Refusal, UserError
@@ -128,7 +129,8 @@ class Ledger:
 
         Raises `OSError` when the data folder cannot be written.
         """
-        self.journal.mkdir(parents=True, exist_ok=True)
+        folders.make(self.dir)
+        self.journal.mkdir(exist_ok=True)
         for left in (*self.journal.glob("reserve-*"), *self.journal.glob("*.new")):
             if _is_free(left):
                 left.unlink(missing_ok=True)

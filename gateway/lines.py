@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from gateway import folders
 from gateway.reading import tidied
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ E = TypeVar("E")
 
 def append(file: Path, decide: Callable[[], E | None]) -> E | None:
     """Write what `decide` says, with no other writer between the two; nothing when that is `None`. Raises `OSError`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(file.parent)
     fd = _opened(file)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -66,7 +67,7 @@ def read(line: bytes, kind: type[T]) -> T | None:
 def mark(path: Path) -> tuple[int, int, int] | None:
     """Another one when the file was written to or replaced; `None` where there is none. Raises `OSError`."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116 - asked for each call
     except FileNotFoundError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns

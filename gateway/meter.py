@@ -3,7 +3,7 @@
 Incremental: any cut of the network gives the same result.
 """
 
-import contextlib
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -11,9 +11,9 @@ import msgspec
 from gateway.call import Answer, Usage
 from gateway.dialects.base import Dialect, Ending
 from gateway.dialects.openai_chat import is_usage_only
-from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader, written
+from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader, ServerSent, data_of, written
 from gateway.reading import tidied
-from gateway.texts import carries_text
+from gateway.texts import REPEATS, carries_text
 
 SAMPLE_BYTES_MAX = 16 * 1024
 """Of the events that may have text so much is kept, to estimate from should the usage not come."""
@@ -21,6 +21,11 @@ SAMPLE_BYTES_MAX = 16 * 1024
 
 LOOKS = 20
 """So many first events are read for the model's name, which may not stand on the first (Azure's content filters)."""
+
+
+EVENT_END = b"\n\n"
+ALIKE = re.compile(rb"((?:event: [^\n]*+\n)?+data: ?)\{[^\n]*+\n\n(?:\1\{[^\n]*+\n\n)*+")
+"""Events in a row with one line of data each, and the same before it."""
 
 
 class Meter:
@@ -43,13 +48,22 @@ class Meter:
         self._reader = Reader(headers)
         self._sampled = 0
         self._looks_left = LOOKS
+        self._is_known = False
+        """The model's name was seen, or need not be looked for any more."""
 
     def feed(self, chunk: bytes) -> None:
         self.bytes_seen += len(chunk)
         if self._dialect is None or self.failed is not None:
             return
         try:
-            for event in self._reader.feed(chunk):
+            data = self._reader.decoded(chunk)
+            framing = self._reader.framing
+            if framing is None:
+                return
+            if self.ending is None and isinstance(framing, ServerSent):
+                self._skim(self._dialect, framing, framing.block(data))
+                return
+            for event in framing.feed(data):
                 self._see(self._dialect, event)
                 if self.ending is not None:
                     self._show(self.ending, event)
@@ -99,7 +113,7 @@ class Meter:
             return True
         if isinstance(framing, AwsEvents):
             return seen.finished or seen.error is not None
-        recognised = self._is_recognised() or seen.usage.reported()
+        recognised = seen.response_model or seen.upstream_id or seen.usage.reported()
         return not recognised or seen.finished or bool(seen.finish_reason or seen.error)
 
     def see(self, event: bytes) -> None:
@@ -119,12 +133,51 @@ class Meter:
         is_whole = is_rest and isinstance(self._reader.framing, Json)
         if is_whole or (event and carries_text(event)):
             self._keep(event)
-        is_first = self._looks_left > 0 and not self._is_recognised()
-        if is_first or is_rest or dialect.may_matter.search(event):
+        if not self._is_known or is_rest or dialect.may_matter.search(event):
             self._looks_left -= 1
             # A whole answer must be JSON. An event need not (some keep-alive), nor the rest of a stream (a cut event).
-            with contextlib.suppress(*() if is_whole else (ValueError,)):
+            try:
                 self._fold(dialect, event)
+            except ValueError:
+                if is_whole:
+                    raise
+            self._is_known = self._looks_left <= 0 or bool(self.answer.response_model or self.answer.upstream_id)
+
+    def _skim(self, dialect: Dialect, framing: ServerSent, block: bytes) -> None:
+        """As `_see` of each event in a block. Few matter once the model is known: the others are counted at once."""
+        if framing.has_cr:
+            for each in framing.split(block):
+                self._see(dialect, data_of(each))
+            return
+        while block and not self._is_known:
+            event, _, block = block.partition(EVENT_END)
+            self._see(dialect, data_of(event + EVENT_END))
+        start = 0
+        marks = [*dialect.may_matter.finditer(block), *REPEATS.finditer(block)]
+        for at in sorted([mark.start() for mark in marks]):
+            if at >= start:  # else it is in the same event as another
+                before = block.rfind(EVENT_END, start, at)
+                begin = start if before < 0 else before + len(EVENT_END)
+                self._pass_over(dialect, block, start, begin)
+                start = block.find(EVENT_END, at) + len(EVENT_END)
+                self._see(dialect, data_of(block[begin:start]))
+        self._pass_over(dialect, block, start, len(block))
+
+    def _pass_over(self, dialect: Dialect, block: bytes, start: int, end: int) -> None:
+        """Events in which no mark was found: text, if the data is one line. (In several, it could join to one.)"""
+        while start < end:
+            if alike := ALIKE.match(block, start, end):
+                between, stop = EVENT_END + alike[1], alike.end()
+                number = block.count(between, start, stop) + 1
+                self.content_bytes += stop - start - number * len(between)
+                if self._sampled < SAMPLE_BYTES_MAX:
+                    for data in block[start + len(alike[1]) : stop - len(EVENT_END)].split(between):
+                        self._sample(data)
+            else:
+                found = block.find(EVENT_END, start, end)
+                stop = end if found < 0 else found + len(EVENT_END)  # without one it is the third newline in a row
+                self._see(dialect, data_of(block[start:stop]))
+            start = stop
 
     def _show(self, ending: Ending, event: bytes) -> None:
         try:
@@ -134,15 +187,14 @@ class Meter:
         if isinstance(value, dict):
             ending.see(value)
 
-    def _is_recognised(self) -> bool:
-        return bool(self.answer.response_model or self.answer.upstream_id)
-
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)
-        if self._sampled < SAMPLE_BYTES_MAX:
-            event = event[: SAMPLE_BYTES_MAX - self._sampled]
-            self.sample.append(event)
-            self._sampled += len(event)
+        self._sample(event)
+
+    def _sample(self, event: bytes) -> None:
+        if (room := SAMPLE_BYTES_MAX - self._sampled) > 0:
+            self.sample.append(event[:room])
+            self._sampled += min(len(event), room)
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:
@@ -162,6 +214,10 @@ SHOWN_BYTES_MAX = 1024 * 1024
 """An event that is longer is no usage chunk, and need not wait for its end."""
 
 
+MAY_BE_USAGE = re.compile(rb'"usage"[ \t\v\f]*(?:[\r\n]|:[ \t\v\f]*[\r\n{])')
+"""A usage object, also where the data goes on in another line."""
+
+
 class UsageHider:
     """Takes the usage chunk out of a chat stream whose client did not ask for it. All other bytes pass as they came.
 
@@ -172,7 +228,9 @@ class UsageHider:
         self._events = Events()
 
     def feed(self, piece: bytes) -> bytes:
-        passed = b"".join(event for event in self._events.feed(piece) if not is_usage_only(event))
+        passed = self._events.block(piece)
+        if MAY_BE_USAGE.search(passed):
+            passed = b"".join(event for event in self._events.split(passed) if not is_usage_only(event))
         return passed if len(self._events) <= SHOWN_BYTES_MAX else passed + self._events.rest()
 
     def rest(self) -> bytes:

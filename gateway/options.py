@@ -1,4 +1,4 @@
-"""What the commands have in common: which settings file, which data folder, JSON or not."""
+"""What the commands have in common: which settings file, which data folder, JSON or not, how names are shown."""
 
 from pathlib import Path
 
@@ -22,3 +22,8 @@ def settings(path: Path | None) -> Config:
     if path is not None:
         return load(path)
     return load(CONFIG) if CONFIG.exists() else Config()
+
+
+def shown(text: str) -> str:
+    """For a terminal, which some characters steer: names come from clients, trackers and providers."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, hashing, keys, routes, submodels
+from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, submodels
 from gateway.afterwards import Afterwards
+from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
     WHOLE_BYTES_MAX,
     broke_off,
@@ -46,7 +47,7 @@ from gateway.routes import region_of
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
-from gateway.upstream import Forwarder, HandshakeRefusedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import UpstreamAnswer, UpstreamClient, UpstreamLost
 from gateway.watch import Watch
 from gateway.worktrees import Worktrees
 
@@ -68,7 +69,8 @@ class Proxy:
         prices: PriceBook,
         owner: Owner,
         late: Late,
-        forwarder: Forwarder,
+        forwarder: UpstreamClient,
+        sockets: AiohttpClient,
         telemetry: Telemetry,
         estimator: Estimator,
         gateway_id: str,
@@ -84,6 +86,7 @@ class Proxy:
         self._prices = prices
         self._owner = owner
         self._forwarder = forwarder
+        self._sockets = sockets
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._books = Books(config.prices, prices, owner, late, estimator, telemetry)
@@ -145,7 +148,10 @@ class Proxy:
         call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)
+            key = credentials.presented(headers, request.raw_path)
+            principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
+            if key is None:
+                credentials.check_page(headers)
             _set_principal(call, principal)
             if target is None:
                 raise no_route(self._config)
@@ -158,13 +164,14 @@ class Proxy:
                 )
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
-            if dialect is None and (principal.models or not upstream.allow_unmetered_paths):
+            may_pass = upstream.allow_unmetered_paths and not principal.models
+            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, provider)):
                 raise not_metered(request.method, path, target.upstream)
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
-            body = await _read(request)
-            credentials.authenticate(self._keys, self._config.auth.mode, headers, request.raw_path)  # still in force?
+            body = await guard.read_body(request, self._config.server)
+            credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -200,7 +207,7 @@ class Proxy:
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
                 own = credential is None
-                may_send = functools.partial(self._may_send, headers, request.raw_path)
+                may_send = functools.partial(self._may_send, key)
                 await self._owner.enter(call)
                 try:
                     return await self._relay_session(
@@ -209,17 +216,16 @@ class Proxy:
                 finally:
                     self._owner.leave(call)
             asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
-            may_go_on = functools.partial(
-                credentials.authenticate, self._keys, self._config.auth.mode, headers, request.raw_path
-            )
+            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, key)
 
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
                 upstream = self._config.upstreams[name]
                 call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
-                own = credential if name == asked_at else self._credentials[name]
-                fields = credentials.outgoing(request.headers.items(), own)
-                is_signed = credentials.is_signed(fields)
+                sent_fields = fields
+                if name != asked_at:
+                    sent_fields = credentials.outgoing(request.headers.items(), self._credentials[name])
+                is_signed = credentials.is_signed(sent_fields)
                 asking = Asking(
                     dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed
                 )
@@ -228,15 +234,15 @@ class Proxy:
                 admitted, sent_path, sent_body = open_call.admitted, upstream_path, body
                 if admitted is not None and admitted.body is not None:
                     sent_path, sent_body = admitted.path or upstream_path, admitted.body
-                    fields = credentials.of_decoded(fields)
-                asked_for_usage = _with_usage(dialect, upstream, ask, fields, sent_body)
+                    sent_fields = credentials.of_decoded(sent_fields)
+                asked_for_usage = _with_usage(dialect, upstream, ask, sent_fields, sent_body)
                 if asked_for_usage is not None or (admitted is not None and admitted.grant.may_stop):
                     # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
-                    fields = credentials.without_encoding(fields)
-                sending = self._forwarder.send(
-                    name, upstream, request.method, sent_path, fields, asked_for_usage or sent_body
+                    sent_fields = credentials.without_encoding(sent_fields)
+                sent = self._forwarder.send(
+                    name, upstream, request.method, sent_path, sent_fields, asked_for_usage or sent_body
                 )
-                return Attempt(open_call, asyncio.ensure_future(sending), asked_for_usage is not None)
+                return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
             if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
@@ -404,10 +410,10 @@ class Proxy:
             )
         return Plan(places[0], order, upstreams, now)
 
-    def _may_send(self, headers: dict[str, str], raw_path: str, message: bytes) -> None:
+    def _may_send(self, key: credentials.Presented | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
-        principal = credentials.authenticate(self._keys, self._config.auth.mode, headers, raw_path)
+        principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
         for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
@@ -466,7 +472,7 @@ class Proxy:
         protocols = credentials.protocols(request.headers.get("Sec-WebSocket-Protocol", ""), own=own)
         try:
             bytes_max = self._config.server.body_bytes_max
-            socket = await self._forwarder.connect(name, upstream, path, fields, protocols, bytes_max)
+            socket = await self._sockets.connect(name, upstream, path, fields, protocols, bytes_max)
         except HandshakeRefusedError as refused:
             return web.Response(status=refused.status)
         self._telemetry.in_flight.inc()
@@ -576,15 +582,6 @@ def _set_attribution(call: Call, client: Client, attribution: Attribution) -> No
 # -- requests and answers -----------------------------------------------------------------------------------------
 
 
-async def _read(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Refusal(
-            "request_too_large", "Outlay: the request body is larger than this gateway takes (body_bytes_max)."
-        ) from None
-
-
 def _with_usage(
     dialect: Dialect | None, upstream: Upstream, ask: Ask, fields: credentials.Fields, body: bytes
 ) -> bytes | None:
@@ -666,6 +663,6 @@ def _submodels(body: bytes) -> Collection[str]:
     except ValueError:
         raise Refusal(
             "request_unreadable",
-            "Outlay: this is not strict JSON (half an emoji, NaN, or a number beyond measure, for example), so that "
+            "Outlay: this is not strict JSON (half an emoji, NaN, or a field that stands twice, for example), so that "
             "nobody can tell whether it names only models that this key may use.",
         ) from None

@@ -13,6 +13,7 @@ from yarl import URL
 
 from gateway import credentials
 from gateway.config import Server
+from gateway.guard import FIELDS_MAX
 
 ANSWER_SECONDS = 120.0
 
@@ -71,7 +72,7 @@ class Relay:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
             max_line_size=server.header_bytes_max,
             max_field_size=server.header_bytes_max,
-            max_headers=512,
+            max_headers=FIELDS_MAX,
             timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
         )
 

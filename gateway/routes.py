@@ -9,8 +9,8 @@ import msgspec
 from gateway.config import Upstream
 
 ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*(?=/)", re.IGNORECASE)
-AMBIGUOUS = re.compile(r"(?:^|/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:/|\\|%2f|%5c|\?|$)", re.IGNORECASE)
-"""Dot segments: what we judge might not be what the provider serves."""
+AMBIGUOUS = re.compile(r"(?:^|/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:/|\\|;|%2f|%5c|%3b|\?|$)", re.IGNORECASE)
+"""Dot segments, also with parameters (`..;`): what we judge might not be what the provider serves."""
 TICKET_PREFIX = re.compile(r"/t/([^/?]{1,400})(?:/task/([^/?]{1,400}))?(?=/)")
 
 
@@ -31,9 +31,10 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
     and query. Both may stand behind `/t/{ticket}` or `/t/{ticket}/task/{id}` (`#` of a ticket is written `~`).
     """
     ticket = task = None
+    if absolute := ABSOLUTE_FORM.match(raw):
+        raw = raw[absolute.end() :]  # RFC 9112 §3.2.2: servers must accept it
     if AMBIGUOUS.search(raw.partition("?")[0]) or "#" in raw:
         return None
-    raw = ABSOLUTE_FORM.sub("", raw, count=1)  # RFC 9112 §3.2.2: servers must accept it
     if prefix := TICKET_PREFIX.match(raw):
         ticket = _ticket(prefix[1])
         task = None if prefix[2] is None else unquote(prefix[2])

@@ -4,7 +4,7 @@ key is a label, and the money here is for reading only: the ledger holds the exa
 
 from collections import Counter as Sums
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -29,6 +29,8 @@ class Telemetry:
         self._told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         """Of counters, what `gained` gave."""
         self._models: set[str] = set()
+        self._children: dict[tuple[Any, ...], Counter] = {}
+        """Counters with their labels, which to look up in the library takes longer than to count."""
         labels = ("provider", "dialect", "result", "usage_source", "price_status")
         self.calls = Counter("outlay_calls", "Calls by how they ended.", labels, registry=self.registry)
         self.cost = Counter(
@@ -123,17 +125,23 @@ class Telemetry:
 
     def finished(self, call: Call) -> None:
         """Count one closed call."""
-        self.calls.labels(
-            call.provider or "", call.dialect or "", call.result or "", call.usage_source or "", call.price_status or ""
-        ).inc()
-        team, model = call.team_id or "", self._bounded(call.response_model or call.request_model or "")
+        self._child(self.calls, call.provider, call.dialect, call.result, call.usage_source, call.price_status).inc()
+        team, model = call.team_id, self._bounded(call.response_model or call.request_model or "")
         if call.list_cost_nano is None:
-            self.unpriced.labels(call.provider or "", model).inc()
+            self._child(self.unpriced, call.provider, model).inc()
         elif call.list_cost_nano:
             usd = call.list_cost_nano / NANO
-            self.cost.labels(call.provider or "", model, team).inc(usd)
+            self._child(self.cost, call.provider, model, team).inc(usd)
             if not call.tickets:
-                self.unattributed.labels(team).inc(usd)
+                self._child(self.unattributed, team).inc(usd)
+
+    def _child(self, counter: Counter, *labels: str | None) -> Counter:
+        """All that finished calls are labelled with comes from the settings, from keys, or is bounded."""
+        key = counter, *labels
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = counter.labels(*(label or "" for label in labels))
+        return child
 
     def _bounded(self, model: str) -> str:
         """Names of models may come from clients: after so many, the rest is `other`."""

@@ -6,7 +6,7 @@ project is not on the deny list. Rules and deny list were measured on public his
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -66,6 +66,11 @@ class Found(msgspec.Struct, frozen=True):
         return not (self.tickets or self.candidates or self.ignored)
 
 
+NOTHING = Found()
+SEEN_MAX, SEEN_CHARS_MAX = 10_000, 512
+"""So many values are remembered, and none that is longer."""
+
+
 class TicketKeys:
     """The rules of one installation, with what its tracker knows."""
 
@@ -86,20 +91,36 @@ class TicketKeys:
         """Known repositories by their name in lower case: forges take any."""
         self._denied = DENIED | {name.upper() for name in deny}
         self._own = [re.compile(pattern, re.ASCII) for pattern in patterns]
+        self._seen: dict[tuple[str, str, str | None], Found] = {}
+        """What was found in values and branches, by the kind of place: calls repeat them."""
 
     def named(self, value: str | None, repo: str | None = None) -> Found:
         """The tickets that a value states: `PAY-1`, `acme/shop#45`, `#45` of `repo`, the address of one, or several
         with commas. A tracker's pull request stands for its tickets."""
-        if not value:
-            return Found()
+        return self._remembered("value", value, repo, self._named) if value else NOTHING
+
+    def in_branch(self, branch: str, repo: str | None = None) -> Found:
+        """The tickets that a branch is named after; else those of its open pull request. A number without a project
+        is a candidate: it may be an issue's, or not."""
+        return self._remembered("branch", branch, repo, self._of_branch)
+
+    def _remembered(self, kind: str, text: str, repo: str | None, find: Callable[[str, str | None], Found]) -> Found:
+        key = kind, text, repo
+        if (found := self._seen.get(key)) is None:
+            found = find(text, repo)
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            if len(text) <= SEEN_CHARS_MAX:
+                self._seen[key] = found
+        return found
+
+    def _named(self, value: str, repo: str | None) -> Found:
         if len(value) > VALUE_MAX:
             return Found(ignored="too_long")
         parts = [part.strip(" \t") for part in value.split(",")]
         return self._all_of([self._stated(part, repo) for part in parts[: TICKETS_MAX + 1]])
 
-    def in_branch(self, branch: str, repo: str | None = None) -> Found:
-        """The tickets that a branch is named after; else those of its open pull request. A number without a project
-        is a candidate: it may be an issue's, or not."""
+    def _of_branch(self, branch: str, repo: str | None) -> Found:
         if branch in SHARED_BRANCHES:
             return Found()
         found = self._all_of([Found(tuple(self._in_branch(branch)))])

@@ -15,7 +15,7 @@ from gateway.config import TicketSettings
 from gateway.errors import Refusal
 from gateway.repositories import branch_name, header_branch, repo_name
 from gateway.sessions import Remembered, Sessions
-from gateway.ticket_keys import Found, TicketKeys
+from gateway.ticket_keys import NOTHING, Found, TicketKeys
 from gateway.tracker import Tracker
 from gateway.worktrees import Checkout
 
@@ -81,7 +81,7 @@ class Tickets:
 
         keys = self.keys()
         evidence: dict[TicketSource, Found] = {
-            "claim": keys.named(",".join(claim.tickets) if claim else None, place.repo),
+            "claim": keys.named(",".join(claim.tickets), place.repo) if claim else NOTHING,
             "key": keys.named(principal.ticket, place.repo),
             "header": keys.named(headers.get("x-outlay-ticket"), place.repo),
             "path": keys.named(path_ticket, place.repo),

@@ -61,6 +61,7 @@ async def work(own: socket.socket, listeners: Sequence[socket.socket]) -> None:
         ):  # fmt: skip
             for number in (signal.SIGTERM, signal.SIGINT):  # before, it may just die
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            app.settled()
             owner.listens()
             await stop.wait()
     finally:

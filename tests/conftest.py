@@ -64,6 +64,11 @@ StartGateway = Callable[..., contextlib.AbstractAsyncContextManager[Running]]
 def start_gateway(tmp_path: Path, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> StartGateway:
     """Start a gateway with sections of the settings replaced: `start_gateway(auth=Auth(mode="open"))`."""
     monkeypatch.setenv("PROVIDER_KEY", PROVIDER_KEY)
+    return starter(tmp_path, upstream)
+
+
+def starter(folder: Path, upstream: FakeUpstream) -> StartGateway:
+    """See `start_gateway`; for fixtures of their own scope. `PROVIDER_KEY` has to be set."""
 
     @contextlib.asynccontextmanager
     async def start(**sections: Any) -> AsyncIterator[Running]:
@@ -72,7 +77,7 @@ def start_gateway(tmp_path: Path, upstream: FakeUpstream, monkeypatch: pytest.Mo
 
         config = Config(
             server=Server(port=0, drain_seconds=1.0),
-            ledger=LedgerSettings(dir=str(tmp_path / "data"), reserve_bytes=4096),
+            ledger=LedgerSettings(dir=str(folder / "data"), reserve_bytes=4096),
             upstreams={"openai": to("openai"), "anthropic": to("anthropic"), "gemini": to("gcp.gemini")},
         )
         config = msgspec.structs.replace(config, **sections)

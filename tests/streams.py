@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +126,10 @@ def _pieces(body: bytes, content_type: str) -> Iterator[bytes]:
         if framing.feed(body[at - 1 : at]) or at == len(body):
             yield body[start:at]
             start = at
+
+
+def sound_frame(head: bytes, payload: bytes) -> bytes:
+    """A frame of an AWS event stream whose lengths and sums are right, whatever its head says."""
+    sizes = struct.pack(">II", AwsEvents.OVERHEAD + len(head) + len(payload), len(head))
+    frame = sizes + zlib.crc32(sizes).to_bytes(4, "big") + head + payload
+    return frame + zlib.crc32(frame).to_bytes(4, "big")

@@ -3,9 +3,11 @@
 import base64
 import gzip
 import json
+import re
 import struct
 import tracemalloc
 import zlib
+from itertools import pairwise
 from typing import Any
 
 import brotli
@@ -30,6 +32,7 @@ from gateway.dialects import (
 )
 from gateway.dialects.base import Dialect
 from gateway.encodings import TooLargeError, decoded
+from gateway.framing import data_of
 from gateway.meter import Meter, UsageHider
 from tests.fakes.upstream import sse
 
@@ -234,6 +237,73 @@ def test_cuts_do_not_matter(case: tuple[Dialect, bytes], cuts: list[int]) -> Non
     places = sorted({min(cut, len(stream)) for cut in cuts})
     pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
     assert metered(dialect, *pieces) == metered(dialect, stream)
+
+
+LONG_STREAMS = {
+    openai_chat.DIALECT: [
+        *sse(*CHAT_CHUNKS, CHAT_USAGE, {"choices": [{"delta": {"content": '"usage": {\n'}}], "usage": None}),
+        b"data: [DONE]\n\n",
+    ],
+    openai_responses.DIALECT: [event + b"\n\n" for event in RESPONSES_STREAM.split(b"\n\n")[:-1]],
+    anthropic_messages.DIALECT: [
+        *(event + b"\n\n" for event in ANTHROPIC_STREAM.split(b"\n\n")[:-1]),
+        *sse({"type": "ping"}, {"type": "content_block_start", "content_block": {"type": "text"}}, names=True),
+    ],
+    gemini_generate.DIALECT: [
+        *sse(*GEMINI_CHUNKS, {"candidates": [{"content": {"parts": [{"text": "c"}]}}]}, {"modelVersion": "m"})
+    ],
+    bedrock_converse.DIALECT: sse({"contentBlockDelta": {"delta": {"text": "a"}}}, {"metadata": {"usage": {}}}),
+}
+"""Events of each dialect, to be put together in any order."""
+ODD_EVENTS = [
+    b": a comment\n\n", b"\n\n", b"\n", b"event: ping\ndata:\n\n", b"data: hello\n\n", b'data:{"no": "blank"}\n\n',
+    b'data: {"usage"\ndata: :{"prompt_tokens": 7}}\n\n', b'data: {"two":\ndata: "lines"}\n\n', b"data:  [DONE] \n\n",
+    b'data: {"type":\ndata: "ping"}\n\n', b'error: {"error": {"type": "full"}}\n\n', b'id: 1\ndata: {"id": "x"}\n\n',
+    b'data: {"a": 1}\nevent: late\n\n', b'event: {"type": "ping"}\ndata: {"a": 2}\n\n', b'data: {"half": \n\n',
+    b'data: {"choices": []}\r\n\r\n', b'data: {"a": 3}\r\rdata: {"a": 4}\r\n\n',
+]  # fmt: skip
+EVENTS_END = re.compile(rb"\r?\n\r?\n|\r\r")
+
+
+@st.composite
+def long_streams(draw: st.DrawFn) -> tuple[Dialect, bytes]:
+    """Streams that are mostly alike, as a model's are, with something odd in between now and then."""
+    dialect = draw(st.sampled_from(list(LONG_STREAMS)))
+    odd = ODD_EVENTS if draw(st.booleans()) else ODD_EVENTS[:-2]
+    event = (
+        st.sampled_from([*LONG_STREAMS[dialect], *odd])
+        if draw(st.booleans())
+        else st.sampled_from(LONG_STREAMS[dialect])
+    )
+    parts = draw(st.lists(st.tuples(event, st.sampled_from([1, 1, 1, 2, 30])), min_size=1, max_size=12))
+    return dialect, b"".join(event * times for event, times in parts)
+
+
+def seen(meter: Meter) -> tuple[Answer, int, bytes, bool]:
+    complete = meter.is_complete()
+    return meter.answer, meter.content_bytes, b"".join(meter.sample), complete
+
+
+@given(long_streams(), st.lists(st.integers(0, 20_000), max_size=6), st.sampled_from([1, 3, 64, 10**6]))
+def test_a_long_stream_is_metered_as_if_each_event_came_alone(
+    case: tuple[Dialect, bytes], cuts: list[int], size: int
+) -> None:
+    dialect, stream = case
+    begin = len(stream) - len(stream.lstrip(b"\xef\xbb\xbf \t\r\n"))
+    ends = [begin, *(end.end() for end in EVENTS_END.finditer(stream, begin))]
+    alone, cut, sized = (Meter(dialect, "openai", {}) for _ in range(3))
+    for start, end in pairwise(ends):
+        alone.see(data_of(stream[start:end]))
+    places = [0, *sorted({min(cut, len(stream)) for cut in cuts}), len(stream)]
+    for start, end in pairwise(places):
+        cut.feed(stream[start:end])
+    for start in range(0, len(stream), size):
+        sized.feed(stream[start : start + size])
+    assert cut.unfinished == sized.unfinished == len(stream) - ends[-1]
+    assert (cut.bytes_seen, cut.failed, sized.failed) == (len(stream), None, None)
+    assert seen(cut) == seen(sized)
+    if not stream[ends[-1] :].strip():
+        assert seen(cut)[:3] == seen(alone)[:3]
 
 
 @pytest.mark.parametrize(("dialect", "stream"), STREAMS)

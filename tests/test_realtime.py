@@ -5,12 +5,14 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.budget_file import BudgetTable
 from gateway.config import PriceSettings, Upstream
 from gateway.keys import Keys
 from tests.conftest import Running, StartGateway
@@ -287,6 +289,29 @@ async def test_a_session_hides_no_model_in_what_cannot_be_read(start_gateway: St
             end = await socket.receive(5)
             assert (end.type, "not strict JSON" in end.extra) == (aiohttp.WSMsgType.CLOSE, True)
         assert provider.got == []
+
+
+async def test_a_session_ends_with_its_budget(start_gateway: StartGateway, provider: Provider) -> None:
+    provider.batches = [[BEGUN, DELTA, done(2000)] for _ in range(20)]
+    budgets = {"talk": BudgetTable(scope="org", limit_usd=Decimal(4))}
+    async with started(start_gateway, provider, budgets=budgets) as gateway:
+        async with connect(gateway) as socket:
+            answered = 0
+            while answered < 20:
+                await socket.send_str(json.dumps({"type": "response.create"}))
+                told = [await socket.receive(5)]
+                if told[0].type is aiohttp.WSMsgType.CLOSE:
+                    break
+                told += [await socket.receive(5), await socket.receive(5)]
+                answered += 1
+            assert (told[0].data, "talk" in told[0].extra) == (1008, True)
+        assert 0 < answered < 20
+        assert len(provider.got) == answered
+        async with gateway.session.ws_connect(
+            gateway.url + "/v1/realtime?model=gpt-realtime", headers={"Authorization": f"Bearer {gateway.key}"}
+        ) as socket:
+            await socket.send_str(json.dumps({"type": "response.create"}))
+            assert (await socket.receive(5)).data == 1008
 
 
 async def test_a_session_ends_with_its_key(start_gateway: StartGateway, provider: Provider) -> None:

@@ -1,6 +1,8 @@
 """Wire formats. `find` says which dialect a request speaks and whether a provider bills it."""
 
+import re
 from functools import lru_cache
+from urllib.parse import unquote
 
 from gateway.dialects import (
     anthropic_messages,
@@ -63,3 +65,11 @@ def find(method: str, path: str, provider: str = "") -> tuple[Dialect, Route] | 
             if entry.method == method and entry.provider in (None, provider) and entry.path.search(plain):
                 return dialect, entry
     return None
+
+
+def is_disguised(method: str, path: str, provider: str) -> bool:
+    """True for a path that no dialect knows as it is written, and that a lenient server may yet take for one that is
+    billed: letters percent-encoded or of the other case, slashes too many."""
+    plain = "/" + re.sub(r"/+", "/", unquote(unquote(path)).partition(";")[0]).strip("/")
+    found = find(method, plain, provider) or find(method, plain.lower(), provider)
+    return found is not None and found[1].kind != "unbilled"

@@ -77,7 +77,8 @@ class Dialect(msgspec.Struct, frozen=True):
     read_ask: Callable[[str, bytes], Ask]
     """(path, decoded body) → what is asked. Raises `Refusal("request_unreadable")`."""
     may_matter: re.Pattern[bytes]
-    """A stream event in which this is not found holds neither usage nor the end, and is not decoded."""
+    """A stream event in which this is not found holds neither usage nor the end, and is not decoded. Not
+    anchored, and without blanks it stands in one line: many events are searched at once."""
     fold: Callable[[Answer, Mapping[str, Any], str], None]
     """(answer, one JSON object: a whole answer or one event of a stream, provider) → taken in. Odd values never raise.
 

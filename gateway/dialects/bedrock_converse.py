@@ -86,7 +86,7 @@ DIALECT = Dialect(
         route("GET", r"/(inference-profiles|foundation-models)(/[^/]+)?$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'^\{"(?:metadata|messageStop|exception)"'),
+    may_matter=re.compile(rb'\{"(?:metadata|messageStop|exception)"'),
     fold=fold,
     refuse=refuse,
     clamp=clamp,

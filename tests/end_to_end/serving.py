@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from gateway.keys import Keys
 
@@ -29,10 +30,10 @@ class Served:
         self.process.send_signal(signal.SIGKILL)
 
 
-def write_config(folder: Path, upstream: str, **ledger: object) -> Path:
-    """Settings with one upstream per provider, all at `upstream`."""
+def write_config(folder: Path, upstream: str, *, more: Iterable[str] = (), **ledger: object) -> Path:
+    """Settings with one upstream per provider, all at `upstream`. `more`: lines of [server]."""
     settings = {"dir": str(folder / "data"), "reserve_bytes": 4096, **ledger}
-    lines = ["[server]", "port = 0", "drain_seconds = 5.0", "[ledger]"]
+    lines = ["[server]", "port = 0", "drain_seconds = 5.0", *more, "[ledger]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     for name, provider in {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}.items():
         lines += [f"[upstreams.{name}]", f'base_url = "{upstream}"', f'provider = "{provider}"']
@@ -43,14 +44,14 @@ def write_config(folder: Path, upstream: str, **ledger: object) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def served(config: Path) -> AsyncIterator[Served]:
-    """Start it, wait until it listens, stop it with SIGTERM (unless it is gone already)."""
+async def served(config: Path, *, stderr: IO[bytes] | None = None, **options: Any) -> AsyncIterator[Served]:
+    """Start it, wait until it listens, stop it with SIGTERM (unless it is gone already). `options`: of the process."""
     data = config.parent / "data"
     ring = Keys(data)
     _, key = ring.create(team_id="payments")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "gateway", "serve", "--config", str(config),
-        stdout=asyncio.subprocess.PIPE, env=ENVIRONMENT,
+        stdout=asyncio.subprocess.PIPE, stderr=stderr, env=ENVIRONMENT | options.pop("env", {}), **options,
     )  # fmt: skip
     assert process.stdout is not None
     try:

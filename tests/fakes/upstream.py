@@ -26,6 +26,8 @@ class Received:
     target: str
     headers: list[tuple[str, str]]
     body: bytes
+    port: int = 0
+    """Of the client: tells its connection from others."""
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
@@ -49,7 +51,8 @@ class FakeUpstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while request := await _read_request(reader):
+            port = writer.get_extra_info("peername")[1]
+            while request := await _read_request(reader, port):
                 self.requests.append(request)
                 script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
                 for step in script:
@@ -73,7 +76,7 @@ class FakeUpstream:
             writer.close()
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Received | None:
+async def _read_request(reader: asyncio.StreamReader, port: int) -> Received | None:
     head = b""
     while line := await reader.readline():
         head += line
@@ -85,7 +88,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Received | None:
     method, target, _ = first.split(" ")
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in rest if line)]
     length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-    return Received(method, target, headers, await reader.readexactly(length))
+    return Received(method, target, headers, await reader.readexactly(length), port)
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,523 @@
+"""A lean HTTP/1.1 client: pooled connections over llhttp (httptools), whole buffers passed on as they come.
+
+aiohttp's client is two thirds of what a proxy costs; this one does what a proxy needs and no more: no redirects, no
+cookies, no decoding, no session. RFC 9112; what it does in each fault: docs/relaying.md.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+import aiohappyeyeballs
+import httptools
+from multidict import CIMultiDict
+
+from gateway.config import Server, Upstream
+from gateway.errors import Refusal
+from gateway.upstream import (
+    Fields,
+    UpstreamAnswer,
+    UpstreamLost,
+    broken,
+    not_in_time,
+    not_reached,
+    silent,
+)
+
+BUFFERED_BYTES_MAX = 256 * 1024
+"""Of an answer that its reader does not take so much is held; then no more is read."""
+PIECE_BYTES = 256 * 1024
+"""A larger body is written in pieces, so that other streams go on meanwhile."""
+FIELDS_MAX = 512
+KEPT_SECONDS = 15.0
+"""A connection that nobody needs is closed after so long: sooner than most servers do it."""
+RESOLVED_SECONDS = 60.0
+SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Sent once more when a kept connection turns out to be gone (RFC 9110 §9.2.2). What is billed never is."""
+
+Addresses = Sequence[aiohappyeyeballs.AddrInfoType]
+
+
+class Origin(NamedTuple):
+    """Where an upstream's requests go."""
+
+    host: str
+    port: int
+    is_tls: bool
+    field: str
+    """The `Host` field."""
+    prefix: str
+    """Before the path."""
+
+
+class Request(NamedTuple):
+    """One request, ready to be written."""
+
+    name: str
+    """The upstream's."""
+    upstream: Upstream
+    origin: Origin
+    method: str
+    head: bytes
+    body: bytes
+
+
+def origin_of(base_url: str) -> Origin:
+    parts = urlsplit(base_url)
+    is_tls = parts.scheme == "https"
+    host = (parts.hostname or "").encode("idna").decode() if not (parts.hostname or "").isascii() else parts.hostname
+    shown = f"[{host}]" if host and ":" in host else host or ""
+    field = shown if parts.port is None else f"{shown}:{parts.port}"
+    return Origin(host or "", parts.port or (443 if is_tls else 80), is_tls, field, parts.path.rstrip("/"))
+
+
+def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes) -> bytes:
+    """The head of a request. Raises `ValueError` where a field would end before its value does."""
+    lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.field}"]
+    lines += [f"{name}: {value}" for name, value in fields]
+    if body or method not in SAFE_TO_REPEAT:
+        lines.append(f"Content-Length: {len(body)}")
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+        raise ValueError("a header field has a line break in it")
+    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+
+
+class Answer:
+    """One request, and its answer: see `UpstreamAnswer`."""
+
+    status = 0
+    reason = ""
+
+    def __init__(self, connection: "Connection", request: Request) -> None:
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        loop = asyncio.get_running_loop()
+        self.head: asyncio.Future[UpstreamAnswer] = loop.create_future()
+        """Done once the head of the answer is there."""
+        self.request = request
+        self.is_over = False
+        """No more bytes will come."""
+        self._connection: Connection | None = connection
+        self._parts: deque[bytes] = deque()
+        self._buffered = 0
+        self._lost: UpstreamLost | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle_seconds = request.upstream.idle_seconds
+        self._heard = loop.time()
+        self._timer = loop.call_later(self._idle_seconds, self._look)
+        self.head.add_done_callback(self._head_is_done)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body in whatever pieces arrive, at once. Raises `UpstreamLost`."""
+        while True:
+            if self._parts:
+                piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                self._parts.clear()
+                self._buffered = 0
+                if self._connection is not None:
+                    self._connection.go_on()
+                yield piece
+            elif self._lost is not None:
+                raise self._lost
+            elif self.is_over:
+                return
+            else:
+                loop = asyncio.get_running_loop()
+                self._heard, self._waiter = loop.time(), loop.create_future()
+                await self._waiter
+
+    def close(self) -> None:
+        """Close the connection of an answer that was not read to its end."""
+        self._end(UpstreamLost("closed"))
+
+    # -- told by the connection ---------------------------------------------------------------------------------------
+
+    def begin(self, status: int, reason: str, headers: CIMultiDict[str]) -> None:
+        self.status, self.reason, self.headers = status, reason, headers
+        if not self.head.done():
+            self.head.set_result(self)
+
+    def take(self, parts: Sequence[bytes], size: int) -> bool:
+        """Some of the body. False when no more should be read for now."""
+        self._parts.extend(parts)
+        self._buffered += size
+        self._wake()
+        return self._buffered < BUFFERED_BYTES_MAX
+
+    def hear(self) -> None:
+        """Something came, or could be sent."""
+        self._heard = asyncio.get_running_loop().time()
+
+    def finish(self) -> None:
+        """The answer came whole."""
+        self._timer.cancel()
+        self.is_over, self._connection = True, None
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """It will not come (whole)."""
+        if self.is_over:
+            return
+        self.finish()
+        if not self.head.done():
+            self.head.set_exception(error)
+        else:
+            self._lost = UpstreamLost(type(error).__name__ if not isinstance(error, UpstreamLost) else str(error))
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _head_is_done(self, head: asyncio.Future[UpstreamAnswer]) -> None:
+        if head.cancelled():
+            self.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _end(self, lost: Exception) -> None:
+        connection = self._connection
+        if connection is not None:
+            self.fail(lost)
+            connection.abort()
+
+    def _look(self) -> None:
+        """Has it been silent for too long? One timer per answer, moved on only when it rings."""
+        loop = asyncio.get_running_loop()
+        left = self._heard + self._idle_seconds - loop.time()
+        if left > 0 or self._parts:  # what lies here its reader has not taken: the silence is not the upstream's
+            self._timer = loop.call_later(left if left > 0 else self._idle_seconds, self._look)
+        else:
+            self._end(silent(self.request.name) if not self.head.done() else UpstreamLost("TimeoutError"))
+
+
+class Connection(asyncio.Protocol):
+    """One connection: at most one answer at a time."""
+
+    def __init__(self, pool: "Pool", origin: Origin, head_bytes_max: int) -> None:
+        self._pool = pool
+        self.origin = origin
+        self._head_bytes_max = head_bytes_max
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        self._answer: Answer | None = None
+        self.idle_since = 0.0
+        self._writing: asyncio.Task[None] | None = None
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+        self._is_paused = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._reason = ""
+        self._fields: list[tuple[str, str]] = []
+        self._head_bytes = 0
+        self._in_body = self._is_framed = self._is_complete = self._is_interim = False
+        self._parts: list[bytes] = []
+        self._keeps = False
+
+    # -- a request ----------------------------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> Answer:
+        """Send a request."""
+        assert self._transport is not None
+        answer = self._answer = Answer(self, request)
+        self._reset()
+        if len(request.body) <= PIECE_BYTES:
+            self._transport.write(request.head + request.body)
+        else:
+            self._writing = asyncio.ensure_future(self._write(answer))
+        return answer
+
+    async def _write(self, answer: Answer) -> None:
+        assert self._transport is not None
+        self._transport.write(answer.request.head)
+        body = memoryview(answer.request.body)
+        for at in range(0, len(body), PIECE_BYTES):
+            await self._can_write.wait()
+            if answer.is_over:
+                return
+            self._transport.write(body[at : at + PIECE_BYTES])
+            answer.hear()
+            await asyncio.sleep(0)  # others first
+        self._writing = None
+
+    def go_on(self) -> None:
+        """There is room again for what comes."""
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._answer = None
+        if self._writing is not None:
+            self._writing.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def is_usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    # -- told by the transport ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def pause_writing(self) -> None:
+        self._can_write.clear()
+
+    def resume_writing(self) -> None:
+        self._can_write.set()
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:  # bytes that nobody asked for
+            self.abort()
+            return
+        answer.hear()
+        if not self._in_body:
+            self._head_bytes += len(data)
+        error: Exception | None = None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as raised:
+            error = raised
+        if not self._in_body and self._head_bytes > self._head_bytes_max:
+            error = ValueError("the head is too long")
+        if self._parts:
+            parts, self._parts = self._parts, []
+            if not answer.take(parts, sum(map(len, parts))) and not self._is_complete and not error:
+                assert self._transport is not None
+                self._is_paused = True
+                self._transport.pause_reading()
+        if self._is_complete:
+            self._done(keeps=self._keeps and error is None)
+        elif error is not None:
+            self._fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._can_write.set()
+        self._pool.forget(self)
+        answer = self._answer
+        if answer is None:
+            return
+        if error is None and self._in_body and not self._is_framed:
+            self._done(keeps=False)
+        else:
+            self._fail(error or ConnectionResetError())
+
+    def _done(self, *, keeps: bool) -> None:
+        """The answer is whole. A connection over which a request was not written to its end cannot be used again."""
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        answer.finish()
+        if keeps and self._writing is None and self.is_usable:
+            self.go_on()
+            self._pool.put(self)
+        else:
+            self.abort() if self._writing is not None else self._close()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _fail(self, error: Exception) -> None:
+        answer = self._answer
+        if answer is not None:
+            self.abort()
+            answer.fail(
+                broken(answer.request.name, error) if not answer.head.done() else UpstreamLost(type(error).__name__)
+            )
+
+    # -- told by the parser -------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._is_complete:
+            self._keeps = False  # a second answer, which nobody asked for
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body and not self._is_complete:  # else a trailer
+            if len(self._fields) >= FIELDS_MAX:
+                raise ValueError("too many header fields")
+            text = value.decode("utf-8", "surrogateescape").strip(" \t")
+            self._fields.append((name.decode("utf-8", "surrogateescape"), text))
+
+    def on_headers_complete(self) -> None:
+        if self._is_complete:
+            return
+        status = self._parser.get_status_code()
+        answer = self._answer
+        if status == 101:
+            raise ValueError("nobody asked for another protocol")
+        if status < 200 or answer is None:
+            self._is_interim = True
+            return
+        headers = CIMultiDict(self._fields)
+        self._in_body = True
+        self._is_framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+        answer.begin(status, self._reason, headers)
+        if answer.request.method == "HEAD":  # a length, and no body: the parser would wait for one
+            self._is_complete, self._keeps = True, False
+
+    def on_body(self, data: bytes) -> None:
+        if not self._is_complete:
+            self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._is_interim:
+            self._reset()
+        elif not self._is_complete:
+            self._is_complete, self._keeps = True, self._parser.should_keep_alive()
+
+
+class Pool:
+    """Idle connections by where they lead, the one last used first."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, int, bool], list[Connection]] = {}
+        self._all: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def add(self, connection: Connection) -> None:
+        self._all.add(connection)
+
+    def take(self, origin: Origin) -> Connection | None:
+        kept = self._idle.get(origin[:3])
+        while kept:
+            connection = kept.pop()
+            if connection.is_usable:
+                return connection
+        return None
+
+    def put(self, connection: Connection) -> None:
+        connection.idle_since = time.monotonic()
+        self._idle.setdefault(connection.origin[:3], []).append(connection)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(KEPT_SECONDS / 2, self._close_old)
+
+    def forget(self, connection: Connection) -> None:
+        """It is gone."""
+        self._all.discard(connection)
+        kept = self._idle.get(connection.origin[:3])
+        if kept and connection in kept:
+            kept.remove(connection)
+
+    def _close_old(self) -> None:
+        self._sweep, until = None, time.monotonic() - KEPT_SECONDS
+        for kept in self._idle.values():
+            for connection in [each for each in kept if each.idle_since <= until]:
+                kept.remove(connection)
+                connection.abort()
+        if any(self._idle.values()):
+            self._sweep = asyncio.get_running_loop().call_later(KEPT_SECONDS / 2, self._close_old)
+
+    def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._all):
+            connection.abort()
+
+
+class Http1:
+    """Sends requests: see `Client`."""
+
+    def __init__(self, server: Server, tls: ssl.SSLContext | None = None) -> None:
+        self._head_bytes_max = 4 * server.header_bytes_max
+        self._tls = tls or _tls()
+        self._pool = Pool()
+        self._origins: dict[str, Origin] = {}
+        self._resolved: dict[tuple[str, int], tuple[float, asyncio.Task[Addresses]]] = {}
+
+    async def close(self) -> None:
+        self._pool.close()
+        await asyncio.sleep(0)  # transports tell their protocols in the next turn
+
+    def send(
+        self, name: str, upstream: Upstream, method: str, path: str, fields: Fields, body: bytes
+    ) -> asyncio.Future[UpstreamAnswer]:
+        origin = self._origins.get(upstream.base_url)
+        if origin is None:
+            origin = self._origins[upstream.base_url] = origin_of(upstream.base_url)
+        try:
+            head = head_of(origin, method, path, fields, body)
+        except ValueError as error:
+            failed: asyncio.Future[UpstreamAnswer] = asyncio.get_running_loop().create_future()
+            failed.set_exception(not_reached(name, error))
+            return failed
+        request = Request(name, upstream, origin, method, head, body)
+        connection = self._pool.take(origin)
+        if connection is None:
+            return asyncio.ensure_future(self._dial_and_ask(request))
+        if method in SAFE_TO_REPEAT:
+            return asyncio.ensure_future(self._ask_again(connection.ask(request)))
+        return connection.ask(request).head
+
+    async def _ask_again(self, answer: Answer) -> UpstreamAnswer:
+        """The answer; asked for once more where the kept connection was gone."""
+        try:
+            return await answer.head
+        except Refusal as refusal:
+            if refusal.code != "upstream_unreachable":
+                raise
+        return await self._dial_and_ask(answer.request)
+
+    async def _dial_and_ask(self, request: Request) -> UpstreamAnswer:
+        return await (await self._dial(request)).ask(request).head
+
+    async def _dial(self, request: Request) -> Connection:
+        """A new connection. Raises `NotReachedError`."""
+        loop, origin = asyncio.get_running_loop(), request.origin
+        tcp: socket.socket | None = None
+        try:
+            async with asyncio.timeout(request.upstream.connect_seconds):
+                addresses = await self._resolve(origin.host, origin.port)
+                tcp = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25)
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._pool, origin, self._head_bytes_max),
+                    sock=tcp,
+                    ssl=self._tls if origin.is_tls else None,
+                    server_hostname=origin.host if origin.is_tls else None,
+                )
+        except TimeoutError:
+            error = not_in_time(request.name)
+        except (OSError, ValueError) as raised:
+            error = not_reached(request.name, raised)
+        else:
+            self._pool.add(connection)
+            return connection
+        if tcp is not None:
+            tcp.close()
+        raise error
+
+    async def _resolve(self, host: str, port: int) -> Addresses:
+        """The addresses of a host; many who ask at once cause one look-up. Raises `OSError`."""
+        until, looking = self._resolved.get((host, port), (0.0, None))
+        if looking is None or until < time.monotonic():
+            looking = asyncio.create_task(_look_up(host, port))
+            self._resolved[host, port] = time.monotonic() + RESOLVED_SECONDS, looking
+        try:
+            return await asyncio.shield(looking)
+        except OSError:
+            self._resolved.pop((host, port), None)
+            raise
+
+
+async def _look_up(host: str, port: int) -> Addresses:
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
