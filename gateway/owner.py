@@ -155,6 +155,9 @@ class LocalOwner:
         self._admission.demand(call)
 
     async def enter(self, call: Call) -> None:
+        self.enter_now(call)
+
+    def enter_now(self, call: Call) -> None:
         self._admit_to_limits(call)
 
     def leave(self, call: Call) -> None:

@@ -96,8 +96,9 @@ class Desk:
             case link.Demand():
                 self._beside(message.n, self._owner.demand(message.call), message.call)
             case link.Enter():
+                self._owner.enter_now(message.call)
                 self._places[message.call.request_id] = message.call
-                self._beside(message.n, self._owner.enter(message.call))
+                self._tell(message.n, None)
             case link.Book():
                 self._beside(message.n, self._owner.book(message.results))
             case link.Correct():
@@ -294,7 +295,11 @@ class Workers:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             since = loop.time()
-            code, was_ready = await self._run_once(number)
+            try:
+                code, was_ready = await self._run_once(number)
+            except OSError as error:
+                log.error("worker %d cannot be started: %s", number, error.strerror)
+                code, was_ready = 1, False
             if self._stopping.is_set() or not (was_ready or self._is_up):
                 return
             log.error("worker %d ended with code %d; it is started again", number, code)
@@ -325,8 +330,7 @@ class Workers:
 
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """Sockets that share an address with others of ours. Raises `OSError`."""
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, kind, protocol, _, address in found:
+    for family, kind, protocol, _, address in _places(host, port):
         made = socket.socket(family, kind, protocol)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -341,9 +345,13 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         yield made
 
 
+def _places(host: str, port: int) -> list[Any]:
+    return socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+
+
 def _probe(host: str, port: int) -> None:
     """Raises `OSError` when somebody else has the address, with whom it would be shared."""
-    for family, kind, protocol, _, address in socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in _places(host, port):
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
