@@ -267,9 +267,13 @@ class Ledger:
                 return False
         return True
 
+    @property
+    def waits_for_disk(self) -> bool:
+        return self._settings.sync == "answer"
+
     async def durable(self) -> None:
         """With `sync = "answer"`: wait until what was written is on the disk. Else returns at once."""
-        if self._settings.sync != "answer":
+        if not self.waits_for_disk:
             return
         written = self._written
         while self._synced < written and self.failure is None:
