@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import app, ledger, link
+from gateway import app, ledger, link, worker
 from gateway.admission import Admission, Looked, Wanted
 from gateway.alerts import Alerts
 from gateway.budget_file import BudgetTable, budget_of
@@ -24,7 +24,7 @@ from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budgets
 from gateway.call import Ask, Call
 from gateway.config import AlertSettings, Config, LedgerSettings
-from gateway.errors import Refusal
+from gateway.errors import Refusal, UserError
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
 from gateway.limits import Limits, LimitTable
@@ -71,7 +71,7 @@ class House:
     own: LocalOwner
     budgets: Budgets
     limits: Limits
-    data: Path
+    journal: Ledger
     cut: Callable[[], None] = lambda: None
     telemetry: Telemetry = field(default_factory=Telemetry)
 
@@ -81,7 +81,7 @@ class House:
         return sum(each.spent for each in accounts), sum(each.held for each in accounts), self.limits.in_flight
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        segments = (self.data / "journal").glob("*.jsonl")
+        segments = self.journal.journal.glob("*.jsonl")
         return [record for path in segments for record in ledger.records(path) if record["e"] == kind]
 
 
@@ -93,9 +93,11 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> StartHouse:
     """`house(limit_usd="1", …)`: an owner with a budget, in reach of function calls or at the other end of a link."""
 
     @contextlib.asynccontextmanager
-    async def start(linked: bool = request.param == "linked", **budget: Any) -> AsyncIterator[House]:
+    async def start(
+        linked: bool = request.param == "linked", sync: Any = "interval", **budget: Any
+    ) -> AsyncIterator[House]:
         table = BudgetTable(**{"scope": "org", "limit_usd": Decimal(1), **budget})
-        config = Config(ledger=LedgerSettings(dir=str(tmp_path), reserve_bytes=0))
+        config = Config(ledger=LedgerSettings(dir=str(tmp_path), reserve_bytes=0, sync=sync))
         config = msgspec.structs.replace(config, limits={"l": LimitTable(scope="each_key", in_flight=3)})
         journal, late, telemetry = Ledger(config.ledger, "g1"), Late(tmp_path), Telemetry()
         late.start()
@@ -105,7 +107,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> StartHouse:
         admission = Admission(budgets, Quotes(app.load_prices(config)), 5.0, BudgetNotices(lambda *_, **__: None, str))
         alerts = Alerts(AlertSettings(), tmp_path, telemetry)
         own = LocalOwner(journal, late, admission, limits, alerts, telemetry)
-        found = House(own, own, budgets, limits, tmp_path, telemetry=telemetry)
+        found = House(own, own, budgets, limits, journal, telemetry=telemetry)
         async with contextlib.AsyncExitStack() as stack:
             if linked:
                 found.owner, found.cut = await stack.enter_async_context(_linked(config, found))
@@ -274,6 +276,36 @@ async def test_tasks_go_on_until_silence(house: StartHouse) -> None:
         assert await h.owner.task(("k", "other"), (), NANO) != first
 
 
+async def test_the_end_waits_for_the_disk_where_the_settings_say_so(house: StartHouse) -> None:
+    async with house(sync="answer") as h:
+        await h.owner.open(one := call(), WANTED, Seeing())
+
+        async def close() -> int | None:
+            return await h.owner.close(ended(one))
+
+        closing = asyncio.create_task(close())
+        for _ in range(3):
+            await h.owner.task(("k", None), (), 1)
+        assert len(h.records("close")) == 1
+        assert not closing.done()
+        keeping = asyncio.create_task(h.journal.keep())
+        assert await asyncio.wait_for(closing, 10) == NANO - 1000
+        keeping.cancel()
+
+
+async def test_a_response_in_a_session_holds_what_is_usual_and_takes_no_place(house: StartHouse) -> None:
+    async with house() as h:
+        wanted = Wanted(Ask(model="gpt-4.1", max_output_tokens=1000), None, 0, in_session=True)
+        seeing = Seeing()
+        grant = await h.owner.open(one := call(), wanted, seeing)
+        assert grant is not None
+        assert grant.amount == grant.ceiling > 0
+        assert h.state() == (0, grant.amount, 0)
+        await h.owner.close(ended(one))
+        assert h.state() == (1000, 0, 0)
+        assert seeing.looks == []
+
+
 # -- what goes wrong between the two ----------------------------------------------------------------------------------
 
 
@@ -437,3 +469,14 @@ def test_what_sessions_say_is_told_when_it_is_new() -> None:
     found = others.recall(who, "s", at)
     assert found is not None
     assert found.tickets == ("PAY-2",)
+
+
+async def test_a_worker_takes_no_other_prices_than_the_owner(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    config = Config(ledger=LedgerSettings(dir=str(tmp_path)))
+    owner: Link[Any] = Link(msgspec.msgpack.Decoder(link.FromWorker), lambda message: None, lambda: None)
+    await owner.open(ours)
+    owner.send(link.Begin(config, "g1", "another book"))
+    with pytest.raises(UserError, match=r"prices.toml has changed"):
+        await worker.work(theirs, [])
+    owner.close()

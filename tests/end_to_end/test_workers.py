@@ -190,6 +190,8 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
     budget = f'{LIMITS}[budgets.b]\nscope = "org"\nlimit_usd = 1000\n'.replace("in_flight = 5", "in_flight = 12")
     async with fake_model(wants=lambda body: 100, seconds_per_token=0.002) as model, many_connections() as session:
         async with served(settings(tmp_path, model.url, 2, budget)) as gateway:
+            of_session = {"x-outlay-task": "t-1"}
+            await ask(session, gateway, headers={**of_session, "x-outlay-ticket": "PAY-7"})
             async with loaded(session, gateway) as seen:
                 await asyncio.sleep(0.7)
                 killed, other = workers_of(gateway)
@@ -204,6 +206,8 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                         await asyncio.sleep(0.05)
             answers = await asyncio.gather(*(ask(session, gateway) for _ in range(12)))
             assert {status for status, _, _ in answers} == {200}, "no place in flight was lost"
+            answers = await asyncio.gather(*(ask(session, gateway, headers=of_session) for _ in range(12)))
+            assert {headers["x-outlay-ticket"] for _, headers, _ in answers} == {"PAY-7"}, "the new one knows, too"
             found = await metrics(session, gateway)
             assert found['outlay_budget_held_usd{budget="b"}'] == 0
             assert found['outlay_budget_spent_usd{budget="b"}'] == counted(tmp_path / "data") / NANO

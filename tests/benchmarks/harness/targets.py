@@ -185,7 +185,8 @@ def _outlay(folder: Path, port: int, upstream_port: int, console: bool = False, 
         for name in ("openai", "anthropic")
     )
     (folder / "outlay.toml").write_text(
-        f'[server]\nworkers = {workers}\n[ledger]\ndir = "{data}"\n[tickets]\nprojects = ["{TICKET.partition("-")[0]}"]\n'
+        f'[server]\nworkers = {workers}\n[ledger]\ndir = "{data}"\n'
+        f'[tickets]\nprojects = ["{TICKET.partition("-")[0]}"]\n'
         f"[console]\nenabled = {str(console).lower()}\n{upstreams}"
     )
     others = [f"{('team', 'key', 'ticket', 'project')[n % 4]}:X{n // 4}" for n in range(BUDGETS - len(COVERING))]
