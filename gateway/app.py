@@ -52,6 +52,9 @@ from gateway.upstream import UpstreamClient
 from gateway.workers import Workers, cannot_listen
 from gateway.worktrees import Worktrees
 
+LAST_REQUEST_SECONDS = 0.2
+"""So soon after an answer whose head went out before SIGTERM its client may ask again, over the same connection."""
+
 log = logging.getLogger("outlay")
 
 GARBAGE_OBJECTS = 20_000
@@ -223,29 +226,19 @@ async def serving(
     )  # fmt: skip
     drains = False
 
-    async def drain(_: web.Application) -> None:
-        """Runs when no connection is taken any more: running calls may finish."""
-        nonlocal drains
-        drains = True
-        on_drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(config.server.drain_seconds):
-                await proxy.idle()
-        proxy.ends = True
-
     async def tell(_: web.Request, response: web.StreamResponse) -> None:
         """While the process ends, clients learn that they have to connect anew."""
         if drains:
+            response.headers["Connection"] = "close"
             response.force_close()
 
     app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*routes, web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
-    app.on_shutdown.append(drain)
     app.on_response_prepare.append(tell)
     runner = web.AppRunner(
         app,
         handler_cancellation=True,
-        shutdown_timeout=0.5,  # of those that `drain` did not wait for
+        shutdown_timeout=0.5,  # of those that were not waited for
     )
     await runner.setup()
     try:
@@ -260,6 +253,12 @@ async def serving(
         finally:
             for server in servers:
                 server.close()
+            drains = True
+            on_drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(config.server.drain_seconds):
+                    await _drained(runner.server, proxy)
+            proxy.ends = True
     finally:
         await runner.cleanup()
         await proxy.stop()
@@ -267,6 +266,17 @@ async def serving(
         await sockets.close()
         estimator.close()
         worktrees.stop()
+
+
+async def _drained(server: web.Server, proxy: Proxy) -> None:
+    """Wait until nothing runs, and no client goes on over a connection that it could not be told to close."""
+    await asyncio.sleep(0.01)  # clients that have gone are noticed
+    asked = -1
+    while server.connections and asked < server.requests_count:
+        asked = server.requests_count
+        await proxy.idle()
+        await asyncio.sleep(LAST_REQUEST_SECONDS)
+    await proxy.idle()
 
 
 @contextlib.asynccontextmanager

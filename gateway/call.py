@@ -52,7 +52,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     def reported(self) -> bool:
         """True when the provider gave any count at all."""
-        return any(getattr(self, name) is not None for name in self.__struct_fields__)
+        return self != NO_USAGE
+
+
+NO_USAGE = Usage()
 
 
 class Excerpts(msgspec.Struct, frozen=True):

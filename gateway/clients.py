@@ -70,6 +70,8 @@ AIDER_OPENINGS = (
 AIDER_COMMITS = "You are an expert software engineer that generates concise, one-line Git commit messages"
 AIDER_SUMMARIZES = "*Briefly* summarize this partial conversation about programming."
 
+AIDER_MARKS = tuple(mark.encode() for mark in (*AIDER_OPENINGS, AIDER_COMMITS, AIDER_SUMMARIZES))
+
 
 def recognise(headers: Headers) -> Client:
     """The client behind a request (header names in lower case), as far as its header fields tell."""
@@ -171,6 +173,9 @@ def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client
 
 def _sdk(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     """aider speaks through SDKs, under their name."""
+    where = bytes(ask.excerpts.system) or b"".join(map(bytes, ask.excerpts.first[:1]))
+    if not any(mark in where for mark in AIDER_MARKS):
+        return client
     opening = next(iter(_system(ask)), "")
     if opening.startswith(AIDER_COMMITS):
         return msgspec.structs.replace(client, name="aider", version=None, agent="side")

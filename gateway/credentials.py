@@ -35,8 +35,8 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
     """Header fields by lower-case name. Bytes that are no UTF-8 become `?`: what we read must be printable. Of a field
     that comes twice the last one counts; tickets are a list, which may come in parts (RFC 9110 §5.3)."""
     found: dict[str, str] = {}
-    for name, value in fields.items():
-        name = name.lower()
+    for spelled, value in fields.items():
+        name = (_names.get(spelled) or _named(spelled)).lower
         if not value.isascii():
             value = value.encode("utf-8", "replace").decode()
         found[name] = f"{found[name]},{value}" if name == "x-outlay-ticket" and name in found else value
@@ -123,19 +123,43 @@ def brings_own(headers: Mapping[str, str], path: str) -> bool:
     return any(value and PREFIX not in value for value in values)
 
 
+class _Name(NamedTuple):
+    lower: str
+    kind: Literal["", "hop", "left out", "credential"]
+
+
+_names: dict[str, _Name] = {}
+NAMES_MAX = 1000
+"""Of so many spellings it is remembered what they name: tools repeat them."""
+
+
+def _named(spelled: str) -> _Name:
+    name = spelled.lower()
+    kind: Literal["", "hop", "left out", "credential"] = ""
+    if name in HOP_BY_HOP:
+        kind = "hop"
+    elif name in LEFT_OUT or name.startswith(OURS):
+        kind = "left out"
+    elif name in CREDENTIAL_FIELDS:
+        kind = "credential"
+    if len(_names) < NAMES_MAX:
+        _names[spelled] = _Name(name, kind)
+    return _Name(name, kind)
+
+
 def end_to_end(fields: Iterable[tuple[str, str]]) -> Fields:
     """Header fields without the hop-by-hop ones, in their order and spelling."""
     kept: Fields = []
-    named = ""
+    listed = ""
     for pair in fields:
-        name = pair[0].lower()
-        if name not in HOP_BY_HOP:
+        name = _names.get(pair[0]) or _named(pair[0])
+        if name.kind != "hop":
             kept.append(pair)
-        elif name == "connection":
-            named += pair[1].lower() + ","
-    if named in ("", "keep-alive,", "close,"):
+        elif name.lower == "connection":
+            listed += pair[1].lower() + ","
+    if listed in ("", "keep-alive,", "close,"):
         return kept
-    also = {name.strip() for name in named.split(",")}
+    also = {name.strip() for name in listed.split(",")}
     return [pair for pair in kept if pair[0].lower() not in also]
 
 
@@ -144,12 +168,9 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     without, only gateway keys are taken out."""
     kept: Fields = []
     for pair in end_to_end(fields):
-        name = pair[0].lower()
-        if name in LEFT_OUT or name.startswith(OURS):
-            continue
-        if name in CREDENTIAL_FIELDS and (credential is not None or PREFIX in pair[1]):
-            continue
-        kept.append(pair)
+        kind = (_names.get(pair[0]) or _named(pair[0])).kind
+        if kind == "" or (kind == "credential" and credential is None and PREFIX not in pair[1]):
+            kept.append(pair)
     return kept if credential is None else [*kept, credential]
 
 
@@ -160,7 +181,7 @@ def without_encoding(fields: Fields) -> Fields:
 
 def is_signed(fields: Fields) -> bool:
     """True for a request whose bytes its client has signed (AWS Signature Version 4): changed, it is rejected."""
-    return any(name.lower() == "authorization" and value.startswith("AWS4-") for name, value in fields)
+    return any([value.startswith("AWS4-") and name.lower() == "authorization" for name, value in fields])  # noqa: C419
 
 
 def of_decoded(fields: Fields) -> Fields:
@@ -171,6 +192,8 @@ def of_decoded(fields: Fields) -> Fields:
 def without_gateway_key(path: str, *, any_key: bool) -> str:
     """The raw path without each `key=` that is ours, or without any when the upstream's credential replaces it."""
     plain, question, query = path.partition("?")
+    if not query:
+        return plain
     kept = [
         pair
         for pair in query.split("&")

@@ -29,11 +29,13 @@ from gateway.upstream import (
     silent,
 )
 
-BUFFERED_BYTES_MAX = 256 * 1024
+BUFFERED_BYTES_MAX = 64 * 1024
 """Of an answer that its reader does not take so much is held; then no more is read."""
 PIECE_BYTES = 256 * 1024
 """A larger body is written in pieces, so that other streams go on meanwhile."""
 FIELDS_MAX = 512
+LATE_SECONDS = 0.1
+"""A timer that rings so late tells that this process was busy."""
 KEPT_SECONDS = 15.0
 """A connection that nobody needs is closed after so long: sooner than most servers do it."""
 RESOLVED_SECONDS = 60.0
@@ -188,9 +190,13 @@ class Answer:
     def _look(self) -> None:
         """Has it been silent for too long? One timer per answer, moved on only when it rings."""
         loop = asyncio.get_running_loop()
-        left = self._heard + self._idle_seconds - loop.time()
-        if left > 0 or self._parts:  # what lies here its reader has not taken: the silence is not the upstream's
-            self._timer = loop.call_later(left if left > 0 else self._idle_seconds, self._look)
+        now = loop.time()
+        left = self._heard + self._idle_seconds - now
+        if left <= 0 and (self._parts or now - self._timer.when() > LATE_SECONDS):
+            # What lies here its reader has not taken, or it is we who were busy: the silence is not the upstream's.
+            left = self._idle_seconds
+        if left > 0:
+            self._timer = loop.call_later(left, self._look)
         else:
             self._end(silent(self.request.name) if not self.head.done() else UpstreamLost("TimeoutError"))
 
@@ -215,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._reason = ""
-        self._fields: list[tuple[str, str]] = []
+        self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
         self._parts: list[bytes] = []
@@ -288,7 +294,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as raised:
             error = raised
-        if not self._in_body and self._head_bytes > self._head_bytes_max:
+        if not self._in_body and (self._head_bytes > self._head_bytes_max or len(self._fields) > FIELDS_MAX):
             error = ValueError("the head is too long")
         if self._parts:
             parts, self._parts = self._parts, []
@@ -346,11 +352,8 @@ class Connection(asyncio.Protocol):
         self._reason += reason.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body and not self._is_complete:  # else a trailer
-            if len(self._fields) >= FIELDS_MAX:
-                raise ValueError("too many header fields")
-            text = value.decode("utf-8", "surrogateescape").strip(" \t")
-            self._fields.append((name.decode("utf-8", "surrogateescape"), text))
+        if not self._in_body:  # else a trailer
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
@@ -362,7 +365,7 @@ class Connection(asyncio.Protocol):
         if status < 200 or answer is None:
             self._is_interim = True
             return
-        headers = CIMultiDict(self._fields)
+        headers = CIMultiDict([(_text(name), _text(value).strip(" \t")) for name, value in self._fields])
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "Transfer-Encoding" in headers
         answer.begin(status, self._reason, headers)
@@ -515,6 +518,10 @@ class Http1:
 
 async def _look_up(host: str, port: int) -> Addresses:
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def _text(field: bytes) -> str:
+    return field.decode("utf-8", "surrogateescape")
 
 
 def _tls() -> ssl.SSLContext:

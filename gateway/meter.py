@@ -13,7 +13,7 @@ from gateway.dialects.base import Dialect, Ending
 from gateway.dialects.openai_chat import is_usage_only
 from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader, ServerSent, data_of, written
 from gateway.reading import tidied
-from gateway.texts import REPEATS, carries_text
+from gateway.texts import MAY_REPEAT, carries_text
 
 SAMPLE_BYTES_MAX = 16 * 1024
 """Of the events that may have text so much is kept, to estimate from should the usage not come."""
@@ -153,8 +153,11 @@ class Meter:
             event, _, block = block.partition(EVENT_END)
             self._see(dialect, data_of(event + EVENT_END))
         start = 0
-        marks = [*dialect.may_matter.finditer(block), *REPEATS.finditer(block)]
-        for at in sorted([mark.start() for mark in marks]):
+        marks: list[int] = []
+        for pattern in (dialect.may_matter, MAY_REPEAT):
+            if pattern.search(block):  # else `finditer` costs twice as much, of one event
+                marks += [mark.start() for mark in pattern.finditer(block)]
+        for at in sorted(marks):
             if at >= start:  # else it is in the same event as another
                 before = block.rfind(EVENT_END, start, at)
                 begin = start if before < 0 else before + len(EVENT_END)
@@ -171,8 +174,7 @@ class Meter:
                 number = block.count(between, start, stop) + 1
                 self.content_bytes += stop - start - number * len(between)
                 if self._sampled < SAMPLE_BYTES_MAX:
-                    for data in block[start + len(alike[1]) : stop - len(EVENT_END)].split(between):
-                        self._sample(data)
+                    self._sample(block[start + len(alike[1]) : stop - len(EVENT_END)].split(between))
             else:
                 found = block.find(EVENT_END, start, end)
                 stop = end if found < 0 else found + len(EVENT_END)  # without one it is the third newline in a row
@@ -189,12 +191,14 @@ class Meter:
 
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)
-        self._sample(event)
+        self._sample([event])
 
-    def _sample(self, event: bytes) -> None:
-        if (room := SAMPLE_BYTES_MAX - self._sampled) > 0:
+    def _sample(self, events: list[bytes]) -> None:
+        for event in events:
+            if (room := SAMPLE_BYTES_MAX - self._sampled) <= 0:
+                return
             self.sample.append(event[:room])
-            self._sampled += min(len(event), room)
+            self._sampled += len(self.sample[-1])
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:

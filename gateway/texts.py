@@ -186,6 +186,11 @@ REPEATS = re.compile(
     rb'"(?:type|event_type)"\s*:\s*"(?:[\w.]+\.(?:done|completed|incomplete|failed|cancelled|created|in_progress|queued)'
     rb'|stream-(?:start|end)|message-(?:start|end)|message_(?:start|delta|stop)|content_block_stop|ping)"'
 )
+MAY_REPEAT = re.compile(
+    rb'type"\s*+:\s*+"(?:(?:\w*+\.)++(?:done|completed|incomplete|failed|cancelled|created|in_progress|queued)'
+    rb"|stream-|message|content_block_stop|ping)"
+)
+"""Found wherever `REPEATS` is, in half the time: for the search of many events at once."""
 WRITTEN_IN_CUT = re.compile(r'"(?:' + "|".join(sorted(WRITTEN)) + r')"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 BETWEEN = re.compile(r"[\s,]*")
 

@@ -13,7 +13,7 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -34,6 +34,7 @@ from gateway.dialects.base import Dialect
 from gateway.encodings import TooLargeError, decoded
 from gateway.framing import data_of
 from gateway.meter import Meter, UsageHider
+from gateway.texts import MAY_REPEAT, REPEATS
 from tests.fakes.upstream import sse
 
 CHAT_CHUNKS: list[Any] = [
@@ -207,6 +208,11 @@ def test_gemini_stream_is_cumulative(stream: bytes) -> None:
     assert usage.other_units == {"tool_use_prompt_tokens": 4610.0}
 
 
+def test_a_gemini_event_without_usage_changes_none() -> None:
+    usage = metered(gemini_generate.DIALECT, *sse(*GEMINI_CHUNKS, {"candidates": [{"finishReason": "STOP"}]})).usage
+    assert (usage.input_tokens, usage.output_tokens) == (32 + 4610, 11 + 40)
+
+
 def test_whole_answers() -> None:
     chat = metered(openai_chat.DIALECT, json.dumps({**CHAT_USAGE, "choices": [{"finish_reason": "length"}]}).encode())
     assert (chat.usage.input_tokens, chat.finish_reason) == (1200, "length")
@@ -255,11 +261,23 @@ LONG_STREAMS = {
     bedrock_converse.DIALECT: sse({"contentBlockDelta": {"delta": {"text": "a"}}}, {"metadata": {"usage": {}}}),
 }
 """Events of each dialect, to be put together in any order."""
+OTHER_EVENTS = [
+    *(event for events in LONG_STREAMS.values() for event in events),
+    *sse({"type": "message-end", "delta": {"usage": {"tokens": {"input_tokens": 4}}}}, {"is_finished": True}),
+    *sse(
+        {"model": "m", "done": True, "eval_count": 3}, {"results": [{"input_token_count": 5}]}, {"status": "completed"}
+    ),
+    *sse({"object": "thread.run", "usage": {"prompt_tokens": 6}}, {"usage_info": {"pages_processed": 1}}),
+    *sse({"type": "transcript.text.done", "usage": {"input_tokens": 7}}, {"type": "image_edit.completed"}),
+    *sse({"event_type": "interaction.complete", "interaction": {"usage": {"total_input_tokens": 8}}}),
+]
+"""For all other dialects."""
 ODD_EVENTS = [
     b": a comment\n\n", b"\n\n", b"\n", b"event: ping\ndata:\n\n", b"data: hello\n\n", b'data:{"no": "blank"}\n\n',
     b'data: {"usage"\ndata: :{"prompt_tokens": 7}}\n\n', b'data: {"two":\ndata: "lines"}\n\n', b"data:  [DONE] \n\n",
     b'data: {"type":\ndata: "ping"}\n\n', b'error: {"error": {"type": "full"}}\n\n', b'id: 1\ndata: {"id": "x"}\n\n',
     b'data: {"a": 1}\nevent: late\n\n', b'event: {"type": "ping"}\ndata: {"a": 2}\n\n', b'data: {"half": \n\n',
+    b'data: {"type": "response.output_text.done"}\n\n', b'data: {"event_type" : "stream-end"}\n\n',
     b'data: {"choices": []}\r\n\r\n', b'data: {"a": 3}\r\rdata: {"a": 4}\r\n\n',
 ]  # fmt: skip
 EVENTS_END = re.compile(rb"\r?\n\r?\n|\r\r")
@@ -268,13 +286,10 @@ EVENTS_END = re.compile(rb"\r?\n\r?\n|\r\r")
 @st.composite
 def long_streams(draw: st.DrawFn) -> tuple[Dialect, bytes]:
     """Streams that are mostly alike, as a model's are, with something odd in between now and then."""
-    dialect = draw(st.sampled_from(list(LONG_STREAMS)))
+    dialect = draw(st.sampled_from([*LONG_STREAMS, *DIALECTS]))
+    usual = LONG_STREAMS.get(dialect, OTHER_EVENTS)
     odd = ODD_EVENTS if draw(st.booleans()) else ODD_EVENTS[:-2]
-    event = (
-        st.sampled_from([*LONG_STREAMS[dialect], *odd])
-        if draw(st.booleans())
-        else st.sampled_from(LONG_STREAMS[dialect])
-    )
+    event = st.sampled_from([*usual, *odd]) if draw(st.booleans()) else st.sampled_from(usual)
     parts = draw(st.lists(st.tuples(event, st.sampled_from([1, 1, 1, 2, 30])), min_size=1, max_size=12))
     return dialect, b"".join(event * times for event, times in parts)
 
@@ -284,6 +299,7 @@ def seen(meter: Meter) -> tuple[Answer, int, bytes, bool]:
     return meter.answer, meter.content_bytes, b"".join(meter.sample), complete
 
 
+@settings(deadline=None)
 @given(long_streams(), st.lists(st.integers(0, 20_000), max_size=6), st.sampled_from([1, 3, 64, 10**6]))
 def test_a_long_stream_is_metered_as_if_each_event_came_alone(
     case: tuple[Dialect, bytes], cuts: list[int], size: int
@@ -297,6 +313,7 @@ def test_a_long_stream_is_metered_as_if_each_event_came_alone(
     places = [0, *sorted({min(cut, len(stream)) for cut in cuts}), len(stream)]
     for start, end in pairwise(places):
         cut.feed(stream[start:end])
+    size = max(size, len(stream) // 2000)
     for start in range(0, len(stream), size):
         sized.feed(stream[start : start + size])
     assert cut.unfinished == sized.unfinished == len(stream) - ends[-1]
@@ -304,6 +321,11 @@ def test_a_long_stream_is_metered_as_if_each_event_came_alone(
     assert seen(cut) == seen(sized)
     if not stream[ends[-1] :].strip():
         assert seen(cut)[:3] == seen(alone)[:3]
+
+
+@given(st.from_regex(REPEATS))
+def test_no_event_without_text_is_passed_over(event: bytes) -> None:
+    assert MAY_REPEAT.search(event)
 
 
 @pytest.mark.parametrize(("dialect", "stream"), STREAMS)

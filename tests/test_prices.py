@@ -312,6 +312,49 @@ def test_peak_hours(edge: time) -> None:
     assert rates == {150_000, 300_000}
 
 
+CHANGING = [
+    ("deepseek", "deepseek-v4-flash"),
+    ("deepseek", "deepseek-chat"),
+    ("anthropic", "claude-sonnet-4-5"),
+    ("own", "m"),
+]
+OWN_CHANGES = """
+[[price]]
+provider = "own"
+model = "m"
+valid_to = 2026-11-24T12:00:30.5Z
+usd_per_million = { input = 1, output = 1 }
+[[price]]
+provider = "own"
+model = "m"
+valid_from = 2026-11-24T12:00:30.5Z
+usd_per_million = { input = 2, output = 2 }
+"""
+TICK = timedelta(microseconds=1)
+
+
+@pytest.fixture(scope="module")
+def changing_book(tmp_path_factory: pytest.TempPathFactory) -> PriceBook:
+    return own_book(tmp_path_factory.mktemp("prices"), OWN_CHANGES)
+
+
+@given(
+    named=st.sampled_from(CHANGING),
+    number=st.integers(0, 100),
+    aside=st.sampled_from([-TICK, timedelta(0), TICK, timedelta(minutes=1), timedelta(days=1), -timedelta(days=300)]),
+    tier=st.sampled_from([None, "batch", "flex"]),
+)
+def test_what_was_looked_up_before_is_forgotten_when_a_price_changes(
+    named: tuple[str, str], number: int, aside: timedelta, tier: str | None, changing_book: PriceBook
+) -> None:
+    edges = sorted({edge or NOW for edge, _ in changing_book.dated(*named, NOW.date())})
+    at = edges[number % len(edges)] + aside
+    usage = Usage(input_tokens=1000, output_tokens=1000, cache_read_input_tokens=10)
+    books = changing_book, changing_book.with_overrides(changing_book.overrides)
+    known, fresh = (book.price(named[0], (None, named[1]), usage, at, service_tier=tier) for book in books)
+    assert known == fresh
+
+
 def test_the_whole_call_pays_the_rate_above_the_limit() -> None:
     below, at, above = (
         price("anthropic", "claude-sonnet-4-5", input_tokens=n, cache_read_input_tokens=1000)

@@ -4,12 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.call import Ask, Call
 from gateway.ledger import now_us
 from gateway.prices import DEFAULT_BOOK, PriceBook
 from gateway.prices.overrides import load_overrides
-from gateway.quotes import OUTPUT_MOST, OVERHEAD_TOKENS, REFERRED_TOKENS, SEEN, TOKENS_MAX, Estimate, Quotes
+from gateway.quotes import (
+    OUTPUT_MOST,
+    OVERHEAD_TOKENS,
+    QUANTILE,
+    REFERRED_TOKENS,
+    SEEN,
+    TOKENS_MAX,
+    Estimate,
+    Last,
+    Quotes,
+)
 
 BOOK = PriceBook.load(DEFAULT_BOOK)
 GPT = {"provider": "openai", "request_model": "gpt-4.1"}
@@ -154,6 +166,16 @@ def test_each_operation_has_its_most_output(quotes: Quotes, operation: str, mode
     found = quote(quotes, ask, call(operation=operation, request_model=model)).quote
     assert found.tokens == tokens
     assert found.clamps == (operation == "chat" and tokens > 0)
+
+
+@given(st.lists(st.integers(0, 9) | st.floats(0, 9), min_size=1, max_size=3 * SEEN))
+def test_of_the_last_calls_the_highest_are_known(values: list[float]) -> None:
+    last = Last()
+    for value in values:
+        last.add(value)
+    window = sorted(values[-SEEN:])
+    assert (len(last), last.highest) == (len(window), max(window))
+    assert last.high == window[min(len(window) - 1, int(len(window) * QUANTILE))]
 
 
 def test_calls_without_a_body_teach_too(quotes: Quotes) -> None:

@@ -121,10 +121,11 @@ def _fold_usage(usage: Usage, data: Mapping[str, Any]) -> None:
     last_wins(usage, "cache_write_input_tokens", data.get("cache_creation_input_tokens"))
     if fresh is not None:
         usage.input_tokens = fresh + (usage.cache_read_input_tokens or 0) + (usage.cache_write_input_tokens or 0)
-    one_hour = child(data, "cache_creation").get("ephemeral_1h_input_tokens")
-    last_wins(usage, "cache_write_1h_input_tokens", one_hour)
     last_wins(usage, "output_tokens", data.get("output_tokens"))
-    last_wins(usage, "reasoning_output_tokens", child(data, "output_tokens_details").get("thinking_tokens"))
-    tools = child(data, "server_tool_use")
-    last_wins(usage, "web_search_requests", tools.get("web_search_requests"))
-    add_units(usage, code_executions=tools.get("code_execution_requests"))
+    if created := child(data.get("cache_creation")):
+        last_wins(usage, "cache_write_1h_input_tokens", created.get("ephemeral_1h_input_tokens"))
+    if details := child(data.get("output_tokens_details")):
+        last_wins(usage, "reasoning_output_tokens", details.get("thinking_tokens"))
+    if tools := child(data.get("server_tool_use")):
+        last_wins(usage, "web_search_requests", tools.get("web_search_requests"))
+        add_units(usage, code_executions=tools.get("code_execution_requests"))

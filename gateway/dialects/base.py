@@ -150,12 +150,18 @@ def add_subpasses(answer: Answer, passes: list[SubPass]) -> None:
     )
 
 
-def length_of(value: msgspec.Raw) -> int | None:
+Listed = list[msgspec.Raw] | dict[str, msgspec.Raw] | str | int | float | bool | None
+"""The type of a request's field that should be a list, and may be anything. As `Raw` it would be read twice."""
+
+
+def entries(value: Listed) -> list[msgspec.Raw] | None:
+    """The entries of a list, undecoded; `None` for anything else."""
+    return value if isinstance(value, list) else None
+
+
+def length_of(value: Listed) -> int | None:
     """How many entries a list has; 1 for a value that is none; `None` where there is no value."""
-    given = bytes(value)
-    if given in (b"", b"null"):
-        return None
-    return len(msgspec.json.decode(given, type=list[msgspec.Raw])) if given.startswith(b"[") else 1
+    return len(value) if isinstance(value, list) else None if value is None else 1
 
 
 def excerpts(
@@ -167,12 +173,6 @@ def excerpts(
     """Of a request with these messages."""
     first, last = (tuple(messages[:2]), messages[-1]) if messages else ((), NO_VALUE)
     return Excerpts(system, first, last, metadata, output_format)
-
-
-def entries(value: msgspec.Raw) -> list[msgspec.Raw] | None:
-    """The entries of a list, undecoded; `None` for anything else."""
-    given = bytes(value)
-    return msgspec.json.decode(given, type=list[msgspec.Raw]) if given.startswith(b"[") else None
 
 
 def ends_with(path: str, *ends: str) -> bool:
@@ -243,7 +243,7 @@ def read_form(body: bytes) -> Mapping[str, Any]:
 def refers(body: bytes, *marks: bytes) -> bool:
     """What `Ask.refers` says of a body in which one of `marks` names what is billed beside its bytes. Searched
     backwards, as in `may_cache`."""
-    return any(body.rfind(mark) >= 0 for mark in marks)
+    return max(map(body.rfind, marks)) >= 0
 
 
 def has_hosted(tools: list[msgspec.Raw] | None, own: bytes) -> bool:
@@ -275,10 +275,13 @@ def maximum(found: list[Stated], *read: Stated | None, least: int = 0) -> int | 
     """The largest maximum that a request states; `None` where it states none, where that which counts may be another
     one that is none, and where one is no number, or less than `least`: that means no limit. `read`: the fields, as one
     reads them whose parser lets the last of a name win."""
-    numbers = [whole_number(each.value) for each in found]
-    if not any(read) or any(number is None or number < least for number in numbers):
-        return None
-    return max(number for number in numbers if number is not None)
+    most = -1
+    for each in found:
+        number = whole_number(each.value)
+        if number is None or number < least:
+            return None
+        most = max(most, number)
+    return most if any(read) else None
 
 
 Hook = Callable[[type, Any], Any]

@@ -17,6 +17,7 @@ from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
     Ending,
+    Listed,
     Stated,
     entries,
     excerpts,
@@ -68,7 +69,7 @@ class _Request(msgspec.Struct):
     nova: _Config | None = msgspec.field(name="inferenceConfig", default=None)
     titan: _Config | None = msgspec.field(name="textGenerationConfig", default=None)
     thinking: Any = None
-    messages: msgspec.Raw = NO_VALUE
+    messages: Listed = None
     system: msgspec.Raw = NO_VALUE
     output_config: msgspec.Raw = NO_VALUE
 

@@ -5,7 +5,7 @@ wins. A stream is SSE with `?alt=sse`, else one growing JSON array; it has no te
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +16,7 @@ from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
     Ending,
+    Listed,
     Stated,
     add_units,
     entries,
@@ -67,8 +68,8 @@ class _Wrapped(msgspec.Struct, rename="camel"):
 
 class _Request(msgspec.Struct, rename="camel"):
     parameters: _Parameters | None = None
-    contents: msgspec.Raw = msgspec.Raw(b"")
-    tools: msgspec.Raw = msgspec.Raw(b"")
+    contents: Listed = None
+    tools: Listed = None
     system_instruction: msgspec.Raw = NO_VALUE
     labels: Any = None
     generation_config: _Config | None = None
@@ -94,8 +95,8 @@ def read_ask(path: str, body: bytes) -> Ask:
         stream=verb.startswith("stream"),
         max_output_tokens=maximum(stated, *_maxima(request), *_maxima(within), least=LEAST),
         service_tier=text(request.service_tier) or text(request.snake_tier),
-        message_count=length_of(request.contents) if messages is None else len(messages),
-        tool_count=length_of(request.tools) if tools is None else len(tools),
+        message_count=length_of(request.contents),
+        tool_count=length_of(request.tools),
         ticket=ticket_in(request.labels),
         excerpts=excerpts(messages, request.system_instruction, output_format=config.schema if config else NO_VALUE),
         choices=(count(config.candidate_count) if config else None) or 1,
@@ -110,11 +111,13 @@ LEAST = 1
 MEDIA = (b'"inlineData"', b'"inline_data"', b'"fileData"', b'"file_data"')
 
 
-def _maxima(request: _Request | _Wrapped) -> Iterator[Stated | None]:
+def _maxima(request: _Request | _Wrapped) -> list[Stated | None]:
+    found: list[Stated | None] = []
     if request.generation_config is not None:
-        yield from (request.generation_config.max_output_tokens, request.generation_config.snake_maximum)
+        found += (request.generation_config.max_output_tokens, request.generation_config.snake_maximum)
     if request.snake_config is not None:
-        yield from (request.snake_config.max_output_tokens, request.snake_config.camel_maximum)
+        found += (request.snake_config.max_output_tokens, request.snake_config.camel_maximum)
+    return found
 
 
 GENERATES = re.compile(r"(?::|%3A)(?:generateContent|streamGenerateContent)$", re.IGNORECASE)
@@ -171,23 +174,28 @@ def ending(path: str, body: bytes) -> Ending | None:
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
-    data = child(data, "response") or data  # the Code Assist wrapper
+    data = child(data.get("response")) or data  # the Code Assist wrapper
     answer.response_model = text(data.get("modelVersion")) or answer.response_model
     answer.upstream_id = text(data.get("responseId")) or answer.upstream_id
     queries: set[str] = set()
-    for candidate in (child(one) for one in items(data.get("candidates"))):
+    for each in items(data.get("candidates")):
+        candidate = child(each)
         answer.finish_reason = text(candidate.get("finishReason")) or answer.finish_reason
-        searched = items(child(candidate, "groundingMetadata").get("webSearchQueries"))
-        queries |= {query for query in searched if isinstance(query, str) and query}
-    answer.finish_reason = text(child(data, "promptFeedback").get("blockReason")) or answer.finish_reason
-    if error := child(data, "error"):
+        if "groundingMetadata" in candidate:
+            searched = items(child(candidate["groundingMetadata"]).get("webSearchQueries"))
+            queries |= {query for query in searched if isinstance(query, str) and query}
+    if "promptFeedback" in data:
+        answer.finish_reason = text(child(data["promptFeedback"]).get("blockReason")) or answer.finish_reason
+    if "error" in data and (error := child(data["error"])):
         answer.error = text(error.get("status")) or "error"
     if queries:
         answer.usage.web_search_requests = largest(len(queries), answer.usage.web_search_requests)
-    metadata = child(data, "usageMetadata")
-    answer.service_tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType")) or answer.service_tier
-    fold_metadata(answer.usage, metadata)
-    _fold_predictions(answer, data)
+    if metadata := child(data.get("usageMetadata")):
+        tier = text(metadata.get("serviceTier")) or text(metadata.get("trafficType"))
+        answer.service_tier = tier or answer.service_tier
+        fold_metadata(answer.usage, metadata)
+    if "predictions" in data:
+        _fold_predictions(answer, data)
 
 
 def _fold_predictions(answer: Answer, data: Mapping[str, Any]) -> None:

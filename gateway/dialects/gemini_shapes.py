@@ -43,7 +43,9 @@ RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
     """Take a `usageMetadata` object, which is cumulative, into the usage."""
     prompt, tool_prompt = count(data.get("promptTokenCount")), count(data.get("toolUsePromptTokenCount"))
-    candidates = largest(data.get("candidatesTokenCount"), data.get("responseTokenCount"))
+    candidates = count(data.get("candidatesTokenCount"))
+    if "responseTokenCount" in data:
+        candidates = largest(candidates, data["responseTokenCount"])
     thoughts = count(data.get("thoughtsTokenCount"))
     if tool_prompt is None:  # stated before, and left out here
         tool_prompt = int((usage.other_units or {}).get("tool_use_prompt_tokens", 0))
@@ -54,12 +56,18 @@ def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
     if (prompt, candidates, thoughts) != (None, None, None):
         # Absent candidates beside another count mean that nothing was generated, which is a number.
         usage.output_tokens = (candidates or 0) + (thoughts or 0)
-    add_units(usage, tool_use_prompt_tokens=tool_prompt)
-    last_wins(usage, "cache_read_input_tokens", data.get("cachedContentTokenCount"))
-    last_wins(usage, "reasoning_output_tokens", data.get("thoughtsTokenCount"))
-    _fold_modalities(usage, data.get("promptTokensDetails") or data.get("promptTokenDetails"), OF_INPUT)
-    _fold_modalities(usage, data.get("candidatesTokensDetails") or data.get("responseTokensDetails"), OF_OUTPUT)
-    _fold_modalities(usage, data.get("cacheTokensDetails"), OF_CACHE)
+    if tool_prompt:
+        add_units(usage, tool_use_prompt_tokens=tool_prompt)
+    if thoughts is not None:
+        usage.reasoning_output_tokens = thoughts
+    if "cachedContentTokenCount" in data:
+        last_wins(usage, "cache_read_input_tokens", data["cachedContentTokenCount"])
+    if details := data.get("promptTokensDetails") or data.get("promptTokenDetails"):
+        _fold_modalities(usage, details, OF_INPUT)
+    if details := data.get("candidatesTokensDetails") or data.get("responseTokensDetails"):
+        _fold_modalities(usage, details, OF_OUTPUT)
+    if details := data.get("cacheTokensDetails"):
+        _fold_modalities(usage, details, OF_CACHE)
 
 
 def metadata_of(usage: Usage) -> dict[str, int]:
@@ -81,12 +89,14 @@ def metadata_of(usage: Usage) -> dict[str, int]:
 
 
 def _fold_modalities(usage: Usage, details: Any, names: Mapping[Any, str]) -> None:
-    for entry in (child(one) for one in items(details)):
-        modality = entry.get("modality")
+    for entry in items(details):
+        modality = child(entry).get("modality")
         name = names.get(modality) if isinstance(modality, str | int) else None
+        if name is None:
+            continue
         if name in usage.__struct_fields__:
             last_wins(usage, name, entry.get("tokenCount"))
-        elif name is not None:
+        else:
             add_units(usage, **{name: entry.get("tokenCount")})
 
 

@@ -13,15 +13,14 @@ import msgspec
 from gateway.call import Answer, Ask, Usage
 from gateway.dialects.anthropic_shapes import above, output_tokens_min
 from gateway.dialects.base import (
-    NO_VALUE,
     Dialect,
     Ending,
+    Listed,
     Stated,
     add_units,
     ends_with,
     excerpts,
     has_hosted,
-    length_of,
     maximum,
     may_cache,
     read_request,
@@ -45,7 +44,6 @@ from gateway.errors import Refusal
 from gateway.framing import Event, data_of
 from gateway.reading import child, count, items, text
 
-LIST_OF_PROMPTS = re.compile(rb'\[\s*["\[]')
 SEARCHES = re.compile(r"compound|sonar|search|:online")
 """Models that read more than they are given."""
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
@@ -66,7 +64,7 @@ class _Request(msgspec.Struct):
     reasoning: Any = None
     n: Any = None
     best_of: Any = None
-    prompt: msgspec.Raw = NO_VALUE
+    prompt: Listed = None
     messages: list[msgspec.Raw] | None = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
@@ -78,8 +76,8 @@ class _Request(msgspec.Struct):
 
 def read_ask(path: str, body: bytes) -> Ask:
     request, stated = read_stating(body, _Request)
-    within = request.completion_args or _Arguments()
-    most = maximum(stated, request.max_tokens, request.max_completion_tokens, within.max_tokens)
+    within = None if request.completion_args is None else request.completion_args.max_tokens
+    most = maximum(stated, request.max_tokens, request.max_completion_tokens, within)
     return Ask(
         model=azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
@@ -92,7 +90,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         excerpts=excerpts(request.messages),
         may_cache=may_cache(body),
         output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, most),
-        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(bytes(request.prompt)),
+        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
         refers=bool(request.plugins or request.search_parameters or request.venice_parameters)
         or request.web_search_options is not None
         or "/conversations/" in path
@@ -108,26 +106,23 @@ def _output_tokens_min(request: _Request, most: int | None) -> int:
     return max(output_tokens_min(request.thinking, most), reasoning)
 
 
-def _prompts(prompt: bytes) -> int:
+def _prompts(prompt: Listed) -> int:
     """A list of texts, or of lists of token ids, is so many prompts; a list of token ids is one."""
-    return (length_of(msgspec.Raw(prompt)) or 1) if LIST_OF_PROMPTS.match(prompt) else 1
+    return len(prompt) if isinstance(prompt, list) and prompt and bytes(prompt[0])[:1] in (b'"', b"[") else 1
 
 
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("model")) or answer.response_model
     answer.upstream_id = text(data.get("id")) or answer.upstream_id
     answer.service_tier = text(data.get("service_tier")) or answer.service_tier
-    fold_usage(
-        answer,
-        child(data, "usage") or child(data, "x_groq", "usage"),
-        provider,
-        "prompt_tokens",
-        "completion_tokens",
-    )
-    for choice in items(data.get("choices")):
-        answer.finish_reason = text(child(choice).get("finish_reason")) or answer.finish_reason
-        fold_usage(answer, child(choice, "usage"), provider, "prompt_tokens", "completion_tokens")  # Moonshot
-    add_units(answer.usage, nano_aiu=child(data, "copilot_usage").get("total_nano_aiu"))
+    usage = child(data.get("usage")) or child(data, "x_groq", "usage")
+    fold_usage(answer, usage, provider, "prompt_tokens", "completion_tokens")
+    for choice in (child(each) for each in items(data.get("choices"))):
+        answer.finish_reason = text(choice.get("finish_reason")) or answer.finish_reason
+        if "usage" in choice:  # Moonshot
+            fold_usage(answer, child(choice["usage"]), provider, "prompt_tokens", "completion_tokens")
+    if "copilot_usage" in data:
+        add_units(answer.usage, nano_aiu=child(data["copilot_usage"]).get("total_nano_aiu"))
     if "search-preview" in (answer.response_model or "") and answer.usage.output_tokens is not None:
         answer.usage.web_search_requests = 1  # each call of such a model searches
     for output in items(data.get("outputs")):  # of Mistral's conversations

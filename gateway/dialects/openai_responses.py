@@ -18,6 +18,7 @@ from gateway.dialects.base import (
     Caller,
     Dialect,
     Ending,
+    Listed,
     Stated,
     Written,
     add_subpasses,
@@ -45,6 +46,12 @@ TERMINAL = frozenset({"response.completed", "response.incomplete", "response.fai
 OUTPUT_TOKENS_MIN = 16
 FIELD_MAX = 1000
 """A header field holds so much of a message."""
+BILLED_TOOLS = {
+    "file_search_call": "file_searches",
+    "image_generation_call": "images",
+    "code_interpreter_call": "code_interpreter_calls",
+}
+"""Items of an answer, and the units that they are billed by."""
 DEFAULT_IMAGE_MODEL = "gpt-image-1"
 """Of the image generation tool, where the request names none."""
 
@@ -54,7 +61,7 @@ class _Request(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: Stated | None = None
     service_tier: Any = None
-    input: msgspec.Raw = msgspec.Raw(b"null")
+    input: Listed = None
     tools: list[msgspec.Raw] | None = None
     metadata: Any = None
     client_metadata: msgspec.Raw = NO_VALUE
@@ -113,20 +120,20 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
 
 def _fold_tools(answer: Answer, response: Mapping[str, Any], provider: str) -> None:
     """What stands beside `usage`: the image tool's tokens, at its own model's rate, and tools billed per use."""
-    used = [child(item) for item in items(response.get("output"))]
-    searches = child(response, "tool_usage", "web_search").get("num_requests")
+    usage, used = child(response.get("tool_usage")), [child(item) for item in items(response.get("output"))]
+    searches = child(usage.get("web_search")).get("num_requests")
     if searches is None and answer.usage.web_search_requests is None:
-        searches = sum(1 for item in used if _is_search(item)) or None  # older answers
+        searches = sum([_is_search(item) for item in used]) or None  # older answers
     last_wins(answer.usage, "web_search_requests", searches)
+    kinds = [item.get("type") for item in used]
     if answer.provider_cost_nano is None:  # else the provider counts them itself
-        add_units(
-            answer.usage,
-            file_searches=sum(1 for item in used if item.get("type") == "file_search_call"),
-            images=sum(1 for item in used if item.get("type") == "image_generation_call"),
-            code_interpreter_calls=sum(1 for item in used if item.get("type") == "code_interpreter_call"),
-        )
+        for kind, unit in BILLED_TOOLS.items():
+            if kind in kinds:
+                add_units(answer.usage, **{unit: kinds.count(kind)})
+    if not (of_images := child(usage.get("image_gen"))):
+        return
     images = Answer()
-    fold_usage(images, child(response, "tool_usage", "image_gen"), provider, "input_tokens", "output_tokens")
+    fold_usage(images, of_images, provider, "input_tokens", "output_tokens")
     if images.usage.input_tokens or images.usage.output_tokens:
         tools = [child(tool) for tool in items(response.get("tools"))]
         model = next((text(tool.get("model")) for tool in tools if tool.get("type") == "image_generation"), None)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from gateway.call import Answer, Usage
 from gateway.dialects.base import Caller, Written, add_units, last_wins, renamed_model
 from gateway.errors import OF_BUDGETS, OF_LIMITS, Refusal
-from gateway.reading import child, count, largest, text, usd
+from gateway.reading import child, count, text, usd
 
 SESSION_KEYS = ("session_id", "conversation_id", "thread_id")
 USD_TICKS = 10_000_000_000
@@ -32,14 +32,40 @@ def azure_deployment(path: str) -> str | None:
 
 def named(metadata: Any, keys: tuple[str, ...]) -> str | None:
     """The first of `keys` that the request's own metadata holds."""
-    found = child(metadata)
+    if not (found := child(metadata)):
+        return None
     return next((value for key in keys if (value := text(found.get(key)))), None)
 
 
 def ticket_in(metadata: Any) -> str | None:
     """The ticket that the request's own metadata names, whole: cut short, it would be another one."""
-    found = child(metadata)
+    if not (found := child(metadata)):
+        return None
     return next((value for key in TICKET_KEYS if isinstance(value := found.get(key), str) and value), None)
+
+
+OF_USAGE = {
+    "cached_tokens": "cache_read_input_tokens",  # Together
+    "num_cached_tokens": "cache_read_input_tokens",  # Mistral
+    "cache_read_input_tokens": "cache_read_input_tokens",  # Venice
+    "prompt_cache_hit_tokens": "cache_read_input_tokens",  # DeepSeek
+    "cache_creation_input_tokens": "cache_write_input_tokens",
+    "audio_prompt_tokens": "audio_input_tokens",
+    "reasoning_tokens": "reasoning_output_tokens",
+}
+OF_INPUT = {
+    "cached_tokens": "cache_read_input_tokens",
+    "cache_write_tokens": "cache_write_input_tokens",
+    "cache_creation_input_tokens": "cache_write_input_tokens",
+    "audio_tokens": "audio_input_tokens",
+    "image_tokens": "image_input_tokens",
+}
+OF_OUTPUT = {
+    "reasoning_tokens": "reasoning_output_tokens",
+    "audio_tokens": "audio_output_tokens",
+    "image_tokens": "image_output_tokens",
+}
+"""What the fields of a usage object and of its details count. Where several count one thing, the largest is right."""
 
 
 def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key: str, output_key: str) -> None:
@@ -47,42 +73,37 @@ def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key
     if not data:
         return
     usage = answer.usage
-    details_in, details_out = _details(data, input_key), _details(data, output_key)
-    last_wins(usage, "input_tokens", data.get(input_key))
-    last_wins(usage, "output_tokens", data.get(output_key))
-    read = largest(
-        details_in.get("cached_tokens"),
-        data.get("cached_tokens"),  # Together
-        data.get("num_cached_tokens"),  # Mistral
-        data.get("cache_read_input_tokens"),  # Venice
-        data.get("prompt_cache_hit_tokens"),  # DeepSeek
-    )
-    write = largest(
-        details_in.get("cache_write_tokens"),
-        details_in.get("cache_creation_input_tokens"),
-        data.get("cache_creation_input_tokens"),
-    )
-    last_wins(usage, "cache_read_input_tokens", read)
-    last_wins(usage, "cache_write_input_tokens", write)
-    last_wins(usage, "cache_write_1h_input_tokens", child(data, "cache_creation").get("ephemeral_1h_input_tokens"))
-    last_wins(usage, "audio_input_tokens", largest(details_in.get("audio_tokens"), data.get("audio_prompt_tokens")))
-    last_wins(usage, "image_input_tokens", details_in.get("image_tokens"))
-    last_wins(
-        usage, "reasoning_output_tokens", largest(details_out.get("reasoning_tokens"), data.get("reasoning_tokens"))
-    )
-    last_wins(usage, "audio_output_tokens", details_out.get("audio_tokens"))
-    last_wins(usage, "image_output_tokens", details_out.get("image_tokens"))
+    stated: dict[str, int] = {}
+    _read_counts(stated, data, OF_USAGE)
+    _read_counts(stated, _details(data, input_key), OF_INPUT)
+    _read_counts(stated, _details(data, output_key), OF_OUTPUT)
+    for name, number in stated.items():
+        setattr(usage, name, number)
+    total = count(data.get("total_tokens"))
+    if (given := count(data.get(input_key))) is not None:
+        usage.input_tokens = given
+    if (written := count(data.get(output_key))) is not None:
+        usage.output_tokens = written
+    if "cache_creation" in data:
+        last_wins(usage, "cache_write_1h_input_tokens", child(data, "cache_creation").get("ephemeral_1h_input_tokens"))
     if usage.input_tokens is None and usage.output_tokens is None:
-        last_wins(usage, "input_tokens", data.get("total_tokens"))  # all that some embedding servers report
-    _take_in_what_stands_outside(usage, count(data.get("total_tokens")), provider)
+        usage.input_tokens = total  # all that some embedding servers report
+    _take_in_what_stands_outside(usage, total, provider)
     _fold_fees(usage, data)
     answer.service_tier = answer.service_tier or text(data.get("service_tier"))  # Mistral
     fold_own_cost(answer, data, provider)
 
 
+def _read_counts(stated: dict[str, int], data: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    for key, value in data.items():
+        if key in names and (number := count(value)) is not None:
+            name = names[key]
+            stated[name] = max(number, stated.get(name, 0))
+
+
 def _details(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """`prompt_tokens_details`, or `prompt_token_details` as realtime and assistants spell it."""
-    return child(data, f"{key}_details") or child(data, f"{key.removesuffix('s')}_details")
+    return child(data.get(f"{key}_details")) or child(data.get(f"{key[:-1]}_details"))
 
 
 def _take_in_what_stands_outside(usage: Usage, total: int | None, provider: str) -> None:
@@ -101,8 +122,19 @@ def _take_in_what_stands_outside(usage: Usage, total: int | None, provider: str)
         usage.reasoning_output_tokens = outside
 
 
+FEES = frozenset(
+    {"server_side_tool_usage_details", "server_tool_use", "server_tool_use_details", "num_search_queries", "connectors"}
+    | {"citation_tokens", "search_context_size"}
+)
+"""Fields that few usage objects have."""
+
+
 def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
     """What is billed per use, as OpenRouter, xAI and Perplexity count it."""
+    if video := child(data.get("prompt_tokens_details")).get("video_tokens"):
+        add_units(usage, video_input_tokens=video)
+    if FEES.isdisjoint(data):
+        return
     tools = child(data, "server_side_tool_usage_details")
     last_wins(usage, "web_search_requests", tools.get("web_search_calls"))
     for tool_use in (child(data, "server_tool_use"), child(data, "server_tool_use_details")):
@@ -111,7 +143,6 @@ def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
     last_wins(usage, "web_search_requests", child(data, "connectors").get("web_search"))  # Mistral
     add_units(
         usage,
-        video_input_tokens=child(data, "prompt_tokens_details").get("video_tokens"),
         social_searches=tools.get("x_search_calls"),
         code_executions=tools.get("code_interpreter_calls"),
         attachment_searches=tools.get("document_search_calls"),

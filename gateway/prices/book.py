@@ -3,17 +3,19 @@
 It is a snapshot of published prices, the supplement to it, and on top an installation's own prices.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.call import Cost, PriceStatus, SubPass, Usage
-from gateway.prices.entries import OwnPrice, in_force, tier_of
+from gateway.prices.entries import OwnPrice, Span, in_force, tier_of
 from gateway.prices.names import NAME_MAX, spellings, stems
 from gateway.prices.overrides import Overrides
 from gateway.prices.rates import Band, Parts, Rates, RateSet, Worst, is_floor, parts, whole, worst
@@ -171,6 +173,8 @@ class PriceBook:
         self.overrides = overrides
         self._entry = lru_cache(CACHED_LOOKUPS)(self._look_up)
         self._worst = lru_cache(CACHED_LOOKUPS)(_worst)
+        self._changes, self._hours = _changes(providers.values(), supplement, overrides)
+        self._found: dict[tuple[object, ...], list[RateSet]] = {}
         self._rate_sets_in = lru_cache(CACHED_LOOKUPS)(self._rate_sets_of_minute)
 
     @property
@@ -195,7 +199,7 @@ class PriceBook:
     def price(
         self,
         provider: str,
-        models: Sequence[str | None],
+        models: tuple[str | None, ...],
         usage: Usage,
         at: datetime,
         *,
@@ -214,6 +218,7 @@ class PriceBook:
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         tier = tier_of(service_tier, batch=batch)
         region = region.lower() if region else None
+        models = tuple(models)
         percent = self.overrides.discount(provider, models, at)
         if reported_nano is not None and not 0 <= reported_nano <= REPORTED_NANO_MAX:
             reported_nano = None
@@ -321,7 +326,7 @@ class PriceBook:
     def _pass(
         self,
         provider: str,
-        models: Sequence[str | None],
+        models: tuple[str | None, ...],
         usage: Usage,
         at: datetime,
         tier: str | None,
@@ -342,7 +347,7 @@ class PriceBook:
     def _subpasses(
         self,
         provider: str,
-        models: Sequence[str | None],
+        models: tuple[str | None, ...],
         subpasses: Sequence[SubPass],
         at: datetime,
         tier: str | None,
@@ -358,9 +363,21 @@ class PriceBook:
                 yield model, UNPRICED
 
     def _rate_sets(
-        self, provider: str, models: Sequence[str | None], at: datetime, tier: str | None, region: str | None
+        self, provider: str, models: tuple[str | None, ...], at: datetime, tier: str | None, region: str | None
     ) -> list[RateSet]:
-        """One; or several where the model is guessed, and the dearest for the call counts."""
+        """One; or several where the model is guessed, and the dearest for the call counts. Until the next change of any
+        price they stay the same."""
+        era = bisect_right(self._changes, at), bisect_right(self._hours, at.time())
+        key = provider, models, tier, region, era
+        if (found := self._found.get(key)) is None:
+            if len(self._found) >= CACHED_LOOKUPS:
+                self._found.clear()  # names come from outside
+            found = self._found[key] = self._rate_sets_now(provider, models, at, tier, region)
+        return found
+
+    def _rate_sets_now(
+        self, provider: str, models: tuple[str | None, ...], at: datetime, tier: str | None, region: str | None
+    ) -> list[RateSet]:
         entry = self._entry(provider.lower(), tuple(model.lower() for model in models if model))
         for candidate in entry.known:
             if rates := candidate.rate_set(at, tier, region):
@@ -452,6 +469,18 @@ class PriceBook:
         if name in self._providers:
             return self._providers[name]
         return next((p for p in self._providers.values() if p.named is not None and p.named(name)), None)
+
+
+def _changes(
+    providers: Iterable[Provider], supplement: Supplement, overrides: Overrides
+) -> tuple[list[datetime], list[time]]:
+    """When any price begins or ends: moments (UTC), and hours of each day."""
+    periods = [period for provider in providers for model in provider.models for period in model.periods]
+    own = [price for book in (supplement, overrides) for prices in book.prices.values() for price in prices]
+    spans: Iterable[Span] = chain(own, supplement.rates, supplement.factors)
+    moments = {datetime.combine(period.start, time(), UTC) for period in periods if period.start}
+    moments |= {end for span in spans for end in (span.valid_from, span.valid_to) if end}
+    return sorted(moments), sorted({hour for period in periods for hour in period.daily or ()})
 
 
 def _worst(rate_set: RateSet, band_number: int, cached_1h: bool) -> Worst:

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ PRICE_KEYS = (
 STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "auto", "on_demand"})
 
 
+@lru_cache(1024)
 def tier_of(service_tier: str | None, *, batch: bool = False) -> str | None:
     """`None` for the standard tier. Vertex says `ON_DEMAND_FLEX` for what others call `flex`."""
     if batch:

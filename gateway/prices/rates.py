@@ -1,7 +1,7 @@
 """What one rate set makes of one usage: five parts in whole nano-USD, each rounded once, half to even."""
 
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -105,7 +105,11 @@ class RateSet(msgspec.Struct, frozen=True, eq=False):
         return (rates.input or ZERO) + (rates.output or ZERO)
 
     def band(self, input_tokens: int) -> Band:
-        return next((b for b in reversed(self.bands) if input_tokens > b.over_input_tokens), self.bands[0])
+        found = self.bands[0]
+        for band in self.bands:
+            if input_tokens > band.over_input_tokens:
+                found = band
+        return found
 
 
 class Parts(NamedTuple):
@@ -124,7 +128,7 @@ def usd_per(value: Decimal, units: int) -> Decimal:
 
 
 def whole(nano: Decimal) -> int:
-    return int(nano.to_integral_value(ROUND_HALF_EVEN))
+    return round(nano)  # half to even
 
 
 def parts(rates: Rates, usage: Usage) -> Parts | None:
@@ -144,27 +148,30 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
     write_1h = min(_count(usage.cache_write_1h_input_tokens), write)
     both = min(read, write) if read + write > total_in else 0
     cached = read + write - both
-    audio = min(_count(usage.audio_input_tokens), total_in)
-    image = min(_count(usage.image_input_tokens), total_in - audio)
-    text = total_in - audio - image
-    # Few providers say which modality the cached tokens had. Where they do not: text first, by far the most common.
-    stated = (usage.other_units or {}).get("cache_read_audio_tokens")
-    if stated is None:
-        cached_audio = min(max(0, cached - text), audio)
-    else:
-        cached_audio = max(min(int(_quantity(stated, TOKENS_MAX)), audio, cached), cached - text - image)
-    cached_image = max(0, cached - text - cached_audio)
-    fresh_audio, fresh_image = audio - cached_audio, image - cached_image
-    read_audio = min(cached_audio, read)
-    read_image = min(cached_image, read - read_audio)
-
-    audio_out = min(_count(usage.audio_output_tokens), total_out)
-    image_out = min(_count(usage.image_output_tokens), total_out - audio_out)
+    # Most calls have nothing but text.
+    fresh_audio = fresh_image = read_audio = read_image = audio_out = image_out = 0
+    if usage.audio_input_tokens or usage.image_input_tokens:
+        audio = min(_count(usage.audio_input_tokens), total_in)
+        image = min(_count(usage.image_input_tokens), total_in - audio)
+        text = total_in - audio - image
+        # Few providers say which modality the cached tokens had. Where they do not: text first, by far the most common.
+        stated = (usage.other_units or {}).get("cache_read_audio_tokens")
+        if stated is None:
+            cached_audio = min(max(0, cached - text), audio)
+        else:
+            cached_audio = max(min(int(_quantity(stated, TOKENS_MAX)), audio, cached), cached - text - image)
+        cached_image = max(0, cached - text - cached_audio)
+        fresh_audio, fresh_image = audio - cached_audio, image - cached_image
+        read_audio = min(cached_audio, read)
+        read_image = min(cached_image, read - read_audio)
+    if usage.audio_output_tokens or usage.image_output_tokens:
+        audio_out = min(_count(usage.audio_output_tokens), total_out)
+        image_out = min(_count(usage.image_output_tokens), total_out - audio_out)
     reasoning = min(_count(usage.reasoning_output_tokens), total_out - audio_out - image_out)
 
-    units = dict(usage.other_units or {})
+    units = usage.other_units or {}
     if usage.web_search_requests is not None:
-        units["web_search_requests"] = usage.web_search_requests
+        units = {**units, "web_search_requests": usage.web_search_requests}
     if not (
         (rates.input is not None and usage.input_tokens is not None)
         or (rates.output is not None and usage.output_tokens is not None)
@@ -181,12 +188,16 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
             (read - read_audio - read_image, rates.cache_read),
             (read_audio, rates.cache_read_audio),
             (read_image, rates.cache_read_image),
-        ),
+        )
+        if read
+        else 0,
         cache_write=_sum(
             (write - write_1h, rates.cache_write),
             (write_1h, rates.cache_write_1h),
             (-both, _included(rates) if both else None),
-        ),
+        )
+        if write
+        else 0,
         output=_sum(
             (total_out - audio_out - image_out - reasoning, rates.output),
             (reasoning, rates.output_reasoning),
@@ -197,7 +208,9 @@ def parts(rates: Rates, usage: Usage) -> Parts | None:
             (1, rates.each.get("requests")),
             *((_quantity(count, UNITS_MAX), rates.each.get(unit)) for unit, count in units.items()),
             *((1, rates.once.get(unit)) for unit, count in units.items() if count > 0),
-        ),
+        )
+        if units or "requests" in rates.each
+        else 0,
     )
 
 
@@ -251,7 +264,9 @@ def is_floor(rates: Rates, usage: Usage) -> bool:
 
 
 def _count(value: int | None) -> int:
-    return 0 if value is None else max(0, min(value, TOKENS_MAX))
+    if value is None or value < 0:
+        return 0
+    return value if value <= TOKENS_MAX else TOKENS_MAX
 
 
 def _quantity(value: float, most: int) -> Decimal:
@@ -264,7 +279,7 @@ def _sum(*terms: tuple[int | Decimal, Decimal | None]) -> int:
     for count, rate in terms:
         if count and rate:
             total += count * rate
-    return whole(total) if total else 0
+    return round(total) if total else 0  # as `whole`
 
 
 def _first(*rates: Decimal | None) -> Decimal | None:

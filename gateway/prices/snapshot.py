@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,6 +140,11 @@ class Model:
         self._called = {plain(text) for text in (data.id.lower(), *_texts(data.match))}
         self._compiled: dict[tuple[bool, int, tuple[int, ...]], Quote] = {}
 
+    @property
+    def periods(self) -> Iterator[Period]:
+        """All that the list has, of any tier."""
+        return chain(self._data.periods, self._data.variants)
+
     def is_called(self, name: str) -> bool:
         """True when the list has this name, or differs in vendor, region, date or version alone. Otherwise one of its
         rules takes a group of names for the model."""
@@ -161,7 +167,7 @@ class Model:
 
     def dated(self, today: date) -> Iterator[tuple[datetime | None, str | None]]:
         """When rates begin (`None` = ever), and of which service tier they are (`None` = standard)."""
-        for period in (*self._data.periods, *self._data.variants):
+        for period in self.periods:
             for tier in period.when.values() or (None,):
                 if period.daily is not None:
                     yield from ((datetime.combine(today, moment, UTC), tier) for moment in period.daily)

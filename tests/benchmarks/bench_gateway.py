@@ -352,14 +352,16 @@ def _table(rows: list[list[str]]) -> Iterator[str]:
             yield "|" + "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(widths)) + "|"
 
 
-def conditions(bench: Bench, rounds: int) -> str:
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=targets.ROOT, capture_output=True, text=True
-    )  # fmt: skip
+def commit() -> str:
+    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=targets.ROOT, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
+
+
+def conditions(measured: str, seconds: float, rounds: int) -> str:
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {git.stdout.strip() or 'unknown'}, Python {platform.python_version()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {measured}, Python {platform.python_version()}, "
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; median of {rounds} rounds of "
-        f"{bench.seconds:g} s; ×: to {YARDSTICK}, in the same round; !: with errors"
+        f"{seconds:g} s; ×: to {YARDSTICK}, in the same round; !: with errors"
     )
 
 
@@ -395,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"these cells need {needed:,} open files, and {most:,} is the hard limit (ulimit -Hn)")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    bench = Bench(options.seconds, options.calls)
+    bench, measured = Bench(options.seconds, options.calls), commit()
     try:
         bench.run(cells, names, options.rounds)
     except targets.NotUpError as error:
@@ -403,7 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(msgspec.json.encode(bench.rows).decode())
     else:
-        print(f"{conditions(bench, options.rounds)}\n\n{report(bench.rows, names)}")
+        print(f"{conditions(measured, options.seconds, options.rounds)}\n\n{report(bench.rows, names)}")
         print("".join(f"\nabsent: {name}: {reason}" for name, reason in missing.items()))
     for row in bench.rows:
         if row.errors:

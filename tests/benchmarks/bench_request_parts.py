@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -69,7 +70,7 @@ def messages_body(size: int) -> bytes:
     given = tools(size, lambda tool: {"name": tool["name"], "input_schema": tool["parameters"]})
     system = [{"type": "text", "text": "You help. " * 30, "cache_control": {"type": "ephemeral"}}]
     return dumped({"model": "claude-sonnet-4-5", "system": system if size >= 10_000 else "You help.",
-                   "messages": conversation(size, message), "max_tokens": 500, "tools": given})  # fmt: skip
+                   "messages": conversation(size * 2, message), "max_tokens": 500, "tools": given})  # fmt: skip
 
 
 def responses_body(size: int) -> bytes:
@@ -170,8 +171,6 @@ def after(name: str, kind: Kind) -> None:
 
 
 def money(name: str, kind: Kind, usage: Usage, answer: Answer) -> None:
-    from datetime import UTC, datetime
-
     book = PriceBook.load(DEFAULT_BOOK)
     quotes = Quotes(book)
     body = kind.body(600)
