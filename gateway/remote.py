@@ -168,9 +168,11 @@ class RemoteOwner:
                 self.begun.set_result(message)
 
     def _answered(self, n: int, answer: Any) -> None:
-        future, call = self._waiting.pop(n), self._opening.pop(n, None)
+        future, call = self._waiting.pop(n, None), self._opening.pop(n, None)
         if not self._waiting:
             self._is_quiet.set()
+        if future is None:
+            return  # to what was no question
         if not future.done():
             future.set_result(answer)
         elif call is not None:
@@ -197,7 +199,8 @@ class RemoteOwner:
                 await view.check()
         except Refusal as refusal:
             seen.refusal = link.refused(asked.n, refusal)
-        self._link.send(seen)
+        finally:
+            self._link.send(seen)
 
 
 async def _value(future: asyncio.Future[Any]) -> Any:

@@ -3,7 +3,9 @@ waits for."""
 
 import asyncio
 import contextlib
+import functools
 import socket
+import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import app, ledger, link, worker
+from gateway import ledger, link, relay, worker
 from gateway.admission import Admission, Looked, Wanted
 from gateway.alerts import Alerts
 from gateway.budget_file import BudgetTable, budget_of
@@ -30,6 +32,7 @@ from gateway.ledger import Ledger, now_us
 from gateway.limits import Limits, LimitTable
 from gateway.link import Link
 from gateway.owner import LocalOwner, Owner
+from gateway.prices import DEFAULT_BOOK, PriceBook
 from gateway.quotes import Quotes
 from gateway.remote import RemoteOwner
 from gateway.sessions import TOLD_US, Remembered, Sessions
@@ -85,6 +88,11 @@ class House:
         return [record for path in segments for record in ledger.records(path) if record["e"] == kind]
 
 
+@functools.cache
+def _book() -> PriceBook:
+    return PriceBook.load(DEFAULT_BOOK)
+
+
 StartHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
 
 
@@ -104,7 +112,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> StartHouse:
         journal.start()
         budgets, limits = Budgets(), Limits(config.limits)
         budgets.replace([budget_of("b", table)])
-        admission = Admission(budgets, Quotes(app.load_prices(config)), 5.0, BudgetNotices(lambda *_, **__: None, str))
+        admission = Admission(budgets, Quotes(_book()), 5.0, BudgetNotices(lambda *_, **__: None, str))
         alerts = Alerts(AlertSettings(), tmp_path, telemetry)
         own = LocalOwner(journal, late, admission, limits, alerts, telemetry)
         found = House(own, own, budgets, limits, journal, telemetry=telemetry)
@@ -284,6 +292,7 @@ async def test_the_end_waits_for_the_disk_where_the_settings_say_so(house: Start
             return await h.owner.close(ended(one))
 
         closing = asyncio.create_task(close())
+        await asyncio.sleep(0)
         for _ in range(3):
             await h.owner.task(("k", None), (), 1)
         assert len(h.records("close")) == 1
@@ -344,9 +353,10 @@ async def test_who_leaves_while_it_waits_for_money_gets_none(house: StartHouse) 
         assert h.state() == (1000, 0, 0)
 
 
-@pytest.mark.parametrize("turns", range(10))
-async def test_cancelled_at_any_moment_a_call_is_not_left_open(house: StartHouse, turns: int) -> None:
-    async with house() as h:
+@pytest.mark.parametrize("limit_usd", ["1", "0.006"], ids=["at once", "looked at"])
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancelled_at_any_moment_a_call_is_not_left_open(house: StartHouse, turns: int, limit_usd: str) -> None:
+    async with house(limit_usd=Decimal(limit_usd)) as h:
         opening = asyncio.create_task(h.owner.open(one := call(), WANTED, Seeing()))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -480,3 +490,17 @@ async def test_a_worker_takes_no_other_prices_than_the_owner(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"prices.toml has changed"):
         await worker.work(theirs, [])
     owner.close()
+
+
+def test_the_owners_socket_is_its_users_alone_and_none_is_left(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    left = socket.socket(socket.AF_UNIX)
+    with relay.listener(deep, "other") as other, relay._folder(deep) as folder:
+        other.listen()
+        left.bind(str(folder / "gateway-crashed.sock"))
+        left.close()
+        with relay.listener(deep, "own"):
+            found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in deep.iterdir()}
+            assert found == {"gateway-other.sock": 0o600, "gateway-own.sock": 0o600}
+    assert list(deep.iterdir()) == []
