@@ -318,7 +318,7 @@ class Workers:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "gateway.worker", str(theirs.fileno()), *map(str, listeners),
-                pass_fds=(theirs.fileno(), *listeners),
+                pass_fds=(theirs.fileno(), *listeners), start_new_session=True,  # Ctrl-C is for the owner alone
             )  # fmt: skip
         desk = Desk(self._owner, self)
         await desk.link.open(own)

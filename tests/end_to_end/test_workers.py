@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from gateway import ledger
 from gateway.keys import Keys
@@ -218,6 +219,12 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                 while model.at_once == 0:
                     await asyncio.sleep(0.01)
             gateway.process.terminate()
+            with pytest.raises(ConnectionRefusedError):
+                async with asyncio.timeout(10):
+                    while True:
+                        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+                        writer.close()
+                        await asyncio.sleep(0.01)
             status, _, body = await running
             assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
             assert await asyncio.wait_for(gateway.process.wait(), 30) == 0
