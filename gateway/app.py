@@ -339,7 +339,12 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
             await stack.enter_async_context(_control_plane(config))
-        address = await stack.enter_async_context(gateway(config))
+        try:
+            address = await stack.enter_async_context(gateway(config))
+        except UserError:
+            if stop.is_set():
+                return  # workers were told to stop, too, before they had begun
+            raise
         settled()
         ready(*address)
         await stop.wait()

@@ -16,7 +16,7 @@ from gateway.call import Ask, Call
 from gateway.errors import Refusal
 from gateway.link import FromOwner, Link
 from gateway.owner import Results
-from gateway.sessions import Remembered, Who
+from gateway.sessions import Sessions, Who
 from gateway.telemetry import Telemetry
 
 STOP_SECONDS = 5.0
@@ -29,8 +29,8 @@ class RemoteOwner:
 
     def __init__(self, telemetry: Telemetry, lost: Callable[[], None]) -> None:
         self.begun: asyncio.Future[link.Begin] = asyncio.get_running_loop().create_future()
-        self.said: Callable[[Who, str, Remembered], None] = lambda who, session, said: None
-        """Is told what sessions said at other workers."""
+        self.sessions = Sessions(lambda who, session, said: self._link.send(link.Said(who, session, said)))
+        """What they said, at this worker or another."""
         self._telemetry = telemetry
         self._link: Link[FromOwner] = Link(_DECODER, self._received, lost)
         self._numbers = itertools.count(1)
@@ -67,9 +67,6 @@ class RemoteOwner:
     def count(self, n: int = 0) -> None:
         """Say what the own counters have gained."""
         self._link.send(link.Counted(self._telemetry.gained(), self._telemetry.levels(), n))
-
-    def say(self, who: Who, session: str, said: Remembered) -> None:
-        self._link.send(link.Said(who, session, said))
 
     # -- the owner ----------------------------------------------------------------------------------------------------
 
@@ -164,16 +161,18 @@ class RemoteOwner:
                     self._looking.add(task)
                     task.add_done_callback(self._looking.discard)
             case link.Said():
-                self.said(message.who, message.session, message.said)
+                self.sessions.take(message.who, message.session, message.said)
             case link.Count():
                 self.count(message.n)
             case link.Begin():
                 self.begun.set_result(message)
 
     def _answered(self, n: int, answer: Any) -> None:
-        future, call = self._waiting.pop(n), self._opening.pop(n, None)
+        future, call = self._waiting.pop(n, None), self._opening.pop(n, None)
         if not self._waiting:
             self._is_quiet.set()
+        if future is None:
+            return  # to what was no question
         if not future.done():
             future.set_result(answer)
         elif call is not None:
@@ -200,7 +199,8 @@ class RemoteOwner:
                 await view.check()
         except Refusal as refusal:
             seen.refusal = link.refused(asked.n, refusal)
-        self._link.send(seen)
+        finally:
+            self._link.send(seen)
 
 
 async def _value(future: asyncio.Future[Any]) -> Any:

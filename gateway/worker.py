@@ -21,9 +21,9 @@ from gateway.claims import Claims
 from gateway.errors import UserError
 from gateway.keys import Keys, of_settings
 from gateway.late import Late
+from gateway.link import Begin
 from gateway.relay import Relay
 from gateway.remote import RemoteOwner
-from gateway.sessions import Sessions
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tracker import Tracker
@@ -36,11 +36,17 @@ log = logging.getLogger("outlay")
 
 async def work(own: socket.socket, listeners: Sequence[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT. Raises `UserError`."""
-    stop = asyncio.Event()
-    telemetry = Telemetry()
+    telemetry, stops = Telemetry(), False
     owner = RemoteOwner(telemetry, lambda: None if stops else _orphaned())
-    stops = False
-    begin = await owner.connect(own)
+    try:
+        await _serve(await owner.connect(own), owner, telemetry, listeners)
+    finally:
+        stops = True
+        await owner.stop()
+
+
+async def _serve(begin: Begin, owner: RemoteOwner, telemetry: Telemetry, listeners: Sequence[socket.socket]) -> None:
+    stop = asyncio.Event()
     config, data = begin.config, Path(begin.config.ledger.dir)
     book = app.load_prices(config)
     if book.id != begin.price_book:
@@ -49,9 +55,7 @@ async def work(own: socket.socket, listeners: Sequence[socket.socket]) -> None:
     key_ring.refresh()
     tracker.refresh()
     late.start()
-    sessions = Sessions(owner.say)
-    owner.said = sessions.take
-    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker, sessions)
+    tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker, owner.sessions)
     relay = Relay(data, begin.gateway_id, config.server)
     beside = [asyncio.create_task(app.kept(tracker)), asyncio.create_task(_count(owner))]
     try:
@@ -68,8 +72,6 @@ async def work(own: socket.socket, listeners: Sequence[socket.socket]) -> None:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-        stops = True
-        await owner.stop()
         await relay.close()
         late.stop()
 

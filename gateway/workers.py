@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import msgspec
@@ -61,7 +61,7 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _received(self, message: FromWorker) -> None:
-        """Most is answered at once. A mistake in one must not keep the others waiting."""
+        """Most is answered at once. A mistake in one must not end the link."""
         try:
             self._take(message)
         except Exception as error:  # noqa: BLE001
@@ -140,7 +140,7 @@ class Desk:
 
     def _lost(self) -> None:
         """The worker is gone. What it had under way is what a crash leaves."""
-        for task in self._tasks:
+        for task in self._opening.values():
             task.cancel()
         if self._open:
             log.warning("%d calls were interrupted by the end of a worker and are recorded as such", len(self._open))
@@ -160,26 +160,32 @@ class Desk:
     def _tell(self, n: int, value: Any) -> None:
         self.link.send(link.Told(n, value))
 
-    def _beside(self, n: int, answer: Awaitable[Any], call: Call | None = None) -> asyncio.Task[None]:
-        """What may have to wait. Its answer, unless it has said it."""
+    def _beside(self, n: int, answer: Coroutine[Any, Any, Any], call: Call | None = None) -> asyncio.Task[None]:
+        """Answer what may have to wait."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._opening.pop(n, None)
+            if task.cancelled():  # perhaps before it began
+                answer.close()
+                self.link.send(link.Failed(n, "cancelled"))
+
         task = asyncio.create_task(self._answer(n, answer, call), name=f"question {n}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
         return task
 
-    async def _answer(self, n: int, answer: Awaitable[Any], call: Call | None) -> None:
+    async def _answer(self, n: int, answer: Coroutine[Any, Any, Any], call: Call | None) -> None:
         try:
             self._tell(n, await answer)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001
             self._say_no(n, error, call)
-        finally:
-            self._opening.pop(n, None)
 
-    def _say_no(self, n: int, error: BaseException, call: Call | None) -> None:
+    def _say_no(self, n: int, error: Exception, call: Call | None) -> None:
         if isinstance(error, Refusal):
             self.link.send(link.refused(n, error, call))
             return
-        if not isinstance(error, OSError | asyncio.CancelledError):
+        if not isinstance(error, OSError):
             log.critical("a worker's question could not be answered", exc_info=error)
         self.link.send(link.Failed(n, type(error).__name__))
 
@@ -311,8 +317,8 @@ class Workers:
         listeners = [each.fileno() for each in self._sockets[number]]
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway.worker", str(theirs.fileno()), *map(str, listeners),
-                pass_fds=(theirs.fileno(), *listeners),
+                sys.executable, "-P", "-m", "gateway.worker", str(theirs.fileno()), *map(str, listeners),
+                pass_fds=(theirs.fileno(), *listeners), start_new_session=True,  # Ctrl-C is for the owner alone
             )  # fmt: skip
         desk = Desk(self._owner, self)
         await desk.link.open(own)

@@ -3,7 +3,9 @@ waits for."""
 
 import asyncio
 import contextlib
+import functools
 import socket
+import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import app, ledger, link
+from gateway import ledger, link, relay, worker
 from gateway.admission import Admission, Looked, Wanted
 from gateway.alerts import Alerts
 from gateway.budget_file import BudgetTable, budget_of
@@ -24,12 +26,13 @@ from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budgets
 from gateway.call import Ask, Call
 from gateway.config import AlertSettings, Config, LedgerSettings
-from gateway.errors import Refusal
+from gateway.errors import Refusal, UserError
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
 from gateway.limits import Limits, LimitTable
 from gateway.link import Link
 from gateway.owner import LocalOwner, Owner
+from gateway.prices import DEFAULT_BOOK, PriceBook
 from gateway.quotes import Quotes
 from gateway.remote import RemoteOwner
 from gateway.sessions import TOLD_US, Remembered, Sessions
@@ -71,7 +74,7 @@ class House:
     own: LocalOwner
     budgets: Budgets
     limits: Limits
-    data: Path
+    journal: Ledger
     cut: Callable[[], None] = lambda: None
     telemetry: Telemetry = field(default_factory=Telemetry)
 
@@ -81,8 +84,13 @@ class House:
         return sum(each.spent for each in accounts), sum(each.held for each in accounts), self.limits.in_flight
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        segments = (self.data / "journal").glob("*.jsonl")
+        segments = self.journal.journal.glob("*.jsonl")
         return [record for path in segments for record in ledger.records(path) if record["e"] == kind]
+
+
+@functools.cache
+def _book() -> PriceBook:
+    return PriceBook.load(DEFAULT_BOOK)
 
 
 StartHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
@@ -93,19 +101,21 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> StartHouse:
     """`house(limit_usd="1", …)`: an owner with a budget, in reach of function calls or at the other end of a link."""
 
     @contextlib.asynccontextmanager
-    async def start(linked: bool = request.param == "linked", **budget: Any) -> AsyncIterator[House]:
+    async def start(
+        linked: bool = request.param == "linked", sync: Any = "interval", **budget: Any
+    ) -> AsyncIterator[House]:
         table = BudgetTable(**{"scope": "org", "limit_usd": Decimal(1), **budget})
-        config = Config(ledger=LedgerSettings(dir=str(tmp_path), reserve_bytes=0))
+        config = Config(ledger=LedgerSettings(dir=str(tmp_path), reserve_bytes=0, sync=sync))
         config = msgspec.structs.replace(config, limits={"l": LimitTable(scope="each_key", in_flight=3)})
         journal, late, telemetry = Ledger(config.ledger, "g1"), Late(tmp_path), Telemetry()
         late.start()
         journal.start()
         budgets, limits = Budgets(), Limits(config.limits)
         budgets.replace([budget_of("b", table)])
-        admission = Admission(budgets, Quotes(app.load_prices(config)), 5.0, BudgetNotices(lambda *_, **__: None, str))
+        admission = Admission(budgets, Quotes(_book()), 5.0, BudgetNotices(lambda *_, **__: None, str))
         alerts = Alerts(AlertSettings(), tmp_path, telemetry)
         own = LocalOwner(journal, late, admission, limits, alerts, telemetry)
-        found = House(own, own, budgets, limits, tmp_path, telemetry=telemetry)
+        found = House(own, own, budgets, limits, journal, telemetry=telemetry)
         async with contextlib.AsyncExitStack() as stack:
             if linked:
                 found.owner, found.cut = await stack.enter_async_context(_linked(config, found))
@@ -274,6 +284,37 @@ async def test_tasks_go_on_until_silence(house: StartHouse) -> None:
         assert await h.owner.task(("k", "other"), (), NANO) != first
 
 
+async def test_the_end_waits_for_the_disk_where_the_settings_say_so(house: StartHouse) -> None:
+    async with house(sync="answer") as h:
+        await h.owner.open(one := call(), WANTED, Seeing())
+
+        async def close() -> int | None:
+            return await h.owner.close(ended(one))
+
+        closing = asyncio.create_task(close())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            await h.owner.task(("k", None), (), 1)
+        assert len(h.records("close")) == 1
+        assert not closing.done()
+        keeping = asyncio.create_task(h.journal.keep())
+        assert await asyncio.wait_for(closing, 10) == NANO - 1000
+        keeping.cancel()
+
+
+async def test_a_response_in_a_session_holds_what_is_usual_and_takes_no_place(house: StartHouse) -> None:
+    async with house() as h:
+        wanted = Wanted(Ask(model="gpt-4.1", max_output_tokens=1000), None, 0, in_session=True)
+        seeing = Seeing()
+        grant = await h.owner.open(one := call(), wanted, seeing)
+        assert grant is not None
+        assert grant.amount == grant.ceiling > 0
+        assert h.state() == (0, grant.amount, 0)
+        await h.owner.close(ended(one))
+        assert h.state() == (1000, 0, 0)
+        assert seeing.looks == []
+
+
 # -- what goes wrong between the two ----------------------------------------------------------------------------------
 
 
@@ -312,9 +353,10 @@ async def test_who_leaves_while_it_waits_for_money_gets_none(house: StartHouse) 
         assert h.state() == (1000, 0, 0)
 
 
-@pytest.mark.parametrize("turns", range(10))
-async def test_cancelled_at_any_moment_a_call_is_not_left_open(house: StartHouse, turns: int) -> None:
-    async with house() as h:
+@pytest.mark.parametrize("limit_usd", ["1", "0.006"], ids=["at once", "looked at"])
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancelled_at_any_moment_a_call_is_not_left_open(house: StartHouse, turns: int, limit_usd: str) -> None:
+    async with house(limit_usd=Decimal(limit_usd)) as h:
         opening = asyncio.create_task(h.owner.open(one := call(), WANTED, Seeing()))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -437,3 +479,28 @@ def test_what_sessions_say_is_told_when_it_is_new() -> None:
     found = others.recall(who, "s", at)
     assert found is not None
     assert found.tickets == ("PAY-2",)
+
+
+async def test_a_worker_takes_no_other_prices_than_the_owner(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    config = Config(ledger=LedgerSettings(dir=str(tmp_path)))
+    owner: Link[Any] = Link(msgspec.msgpack.Decoder(link.FromWorker), lambda message: None, lambda: None)
+    await owner.open(ours)
+    owner.send(link.Begin(config, "g1", "another book"))
+    with pytest.raises(UserError, match=r"prices.toml has changed"):
+        await worker.work(theirs, [])
+    owner.close()
+
+
+def test_the_owners_socket_is_its_users_alone_and_none_is_left(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    left = socket.socket(socket.AF_UNIX)
+    with relay.listener(deep, "other") as other, relay._folder(deep) as folder:
+        other.listen()
+        left.bind(str(folder / "gateway-crashed.sock"))
+        left.close()
+        with relay.listener(deep, "own"):
+            found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in deep.iterdir()}
+            assert found == {"gateway-other.sock": 0o600, "gateway-own.sock": 0o600}
+    assert list(deep.iterdir()) == []

@@ -1,7 +1,7 @@
 """What it costs a call to have its owner in another process: CPU of both ends together, and the wait.
 
-Both ends are here, in one process and on one loop, so that nothing but the link is in the figures: the same work is
-done at the owner in either way. The wait is shorter than between processes, which have to be woken up.
+Both ends are here, in one process and on one loop, so that nothing but the link is in the figures: the owner does the
+same work either way. The wait is shorter than between processes, which have to be woken up.
 """
 
 import asyncio

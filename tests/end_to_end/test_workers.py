@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from gateway import ledger
 from gateway.keys import Keys
@@ -190,6 +191,8 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
     budget = f'{LIMITS}[budgets.b]\nscope = "org"\nlimit_usd = 1000\n'.replace("in_flight = 5", "in_flight = 12")
     async with fake_model(wants=lambda body: 100, seconds_per_token=0.002) as model, many_connections() as session:
         async with served(settings(tmp_path, model.url, 2, budget)) as gateway:
+            of_session = {"x-outlay-task": "t-1"}
+            await ask(session, gateway, headers={**of_session, "x-outlay-ticket": "PAY-7"})
             async with loaded(session, gateway) as seen:
                 await asyncio.sleep(0.7)
                 killed, other = workers_of(gateway)
@@ -204,6 +207,8 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                         await asyncio.sleep(0.05)
             answers = await asyncio.gather(*(ask(session, gateway) for _ in range(12)))
             assert {status for status, _, _ in answers} == {200}, "no place in flight was lost"
+            answers = await asyncio.gather(*(ask(session, gateway, headers=of_session) for _ in range(12)))
+            assert {headers["x-outlay-ticket"] for _, headers, _ in answers} == {"PAY-7"}, "the new one knows, too"
             found = await metrics(session, gateway)
             assert found['outlay_budget_held_usd{budget="b"}'] == 0
             assert found['outlay_budget_spent_usd{budget="b"}'] == counted(tmp_path / "data") / NANO
@@ -214,6 +219,12 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                 while model.at_once == 0:
                     await asyncio.sleep(0.01)
             gateway.process.terminate()
+            with pytest.raises(ConnectionRefusedError):
+                async with asyncio.timeout(10):
+                    while True:
+                        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+                        writer.close()
+                        await asyncio.sleep(0.01)
             status, _, body = await running
             assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
             assert await asyncio.wait_for(gateway.process.wait(), 30) == 0
