@@ -1,5 +1,7 @@
 """The gateway's own endpoints below `/-/`. They are never forwarded."""
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
 from gateway.budgets import Budgets
@@ -15,6 +17,8 @@ class Admin:
         self._budgets = budgets
         self._telemetry = telemetry
         self.draining = False
+        self.gather: Callable[[], Awaitable[None]] | None = None
+        """Brings in what workers count."""
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -36,6 +40,8 @@ class Admin:
         return web.json_response({"status": "ready"})
 
     async def metrics(self, request: web.Request) -> web.Response:
+        if self.gather is not None:
+            await self.gather()
         self._telemetry.balances(self._budgets, now_us())
         self._telemetry.journal_failed.set(self._ledger.failure is not None)
         return web.Response(body=self._telemetry.render(), headers={"Content-Type": CONTENT_TYPE})

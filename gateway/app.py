@@ -5,20 +5,20 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 import secrets
 import signal
+import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway import credentials, guard, hashing, prices
+from gateway import credentials, guard, hashing, prices, relay
 from gateway.admin import Admin
 from gateway.admin_api import KeysApi, PricesApi
 from gateway.admission import Admission
@@ -41,7 +41,7 @@ from gateway.keys import Keys, of_settings
 from gateway.late import Late
 from gateway.ledger import Ledger
 from gateway.limits import Limits
-from gateway.owner import LocalOwner
+from gateway.owner import LocalOwner, Owner
 from gateway.proxy import Proxy
 from gateway.quotes import Quotes
 from gateway.telemetry import Telemetry
@@ -49,7 +49,11 @@ from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
 from gateway.upstream import UpstreamClient
+from gateway.workers import Workers, cannot_listen
 from gateway.worktrees import Worktrees
+
+LAST_REQUEST_SECONDS = 0.2
+"""So soon after an answer whose head went out before SIGTERM its client may ask again, over the same connection."""
 
 log = logging.getLogger("outlay")
 
@@ -68,6 +72,10 @@ def _without_values(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("aiohttp.server").addFilter(_without_values)
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
 def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.PriceBook:
@@ -91,17 +99,45 @@ def budget_file(config: Config, data: Path | None = None) -> BudgetFile:
     return BudgetFile(data or Path(config.ledger.dir), config.budgets, toml)
 
 
+class Owned(NamedTuple):
+    """The owner, and what is made of it."""
+
+    owner: LocalOwner
+    late: Late
+    telemetry: Telemetry
+    admin: Admin
+    key_ring: Keys
+    tickets: Tickets
+    routes: list[web.RouteDef]
+    """Below `/-/`."""
+    gateway_id: str
+
+
 @contextlib.asynccontextmanager
 async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
     """A gateway that listens; yields its address and port. On exit running calls may finish for `drain_seconds`.
 
     Raises `UserError` when the port or the data folder cannot be used.
     """
-    book, admin_keys = load_prices(config), of_settings(config.auth)
-    gateway_id = secrets.token_hex(4)
+    book = load_prices(config)
+    async with _owned(config, book) as owned:
+        if config.server.workers > 1:
+            async with _workers(config, book, owned) as place:
+                yield place
+        else:
+            async with serving(
+                config, book, owned.owner, owned.late, owned.telemetry, owned.key_ring, owned.tickets, owned.routes,
+                owned.gateway_id, lambda: setattr(owned.admin, "draining", True),
+            ) as place:  # fmt: skip
+                yield place
+
+
+@contextlib.asynccontextmanager
+async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]:
+    """Everything that there is once, and that calls share: money, limits, journal, alerts, the API."""
+    admin_keys, gateway_id = of_settings(config.auth), secrets.token_hex(4)
     ledger = Ledger(config.ledger, gateway_id)
     late = Late(ledger.dir)
-    estimator = Estimator()
     telemetry = Telemetry()
     alerts = Alerts(config.alerts, ledger.dir, telemetry)
     try:
@@ -126,22 +162,12 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    await estimator.load()  # now, while nobody waits
-    if estimator.failure is not None:
-        log.error("%s", estimator.failure)
     owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
     admin = Admin(ledger, telemetry, admission.budgets)
-    sockets = AiohttpClient(config.server)
-    forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(key_ring.claim_key), tracker)
-    worktrees = Worktrees(config.tickets.worktrees)
-    proxy = Proxy(
-        config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
-        hash_key,
-    )  # fmt: skip
 
     def who(request: web.Request) -> Principal:
         headers = credentials.readable(request.headers)
@@ -153,58 +179,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         of_budgets,
     )  # fmt: skip
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
-
-    app = web.Application(client_max_size=config.server.body_bytes_max)
-    app.add_routes([*api.routes(), *admin.routes(), web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
-
-    async def drain(_: web.Application) -> None:
-        """Runs when no connection is taken any more: running calls may finish."""
-        admin.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(config.server.drain_seconds):
-                await proxy.idle()
-        proxy.ends = True
-
-    async def tell(_: web.Request, response: web.StreamResponse) -> None:
-        """While the process ends, clients learn that they have to connect anew."""
-        if admin.draining:
-            response.force_close()
-
-    app.on_shutdown.append(drain)
-    app.on_response_prepare.append(tell)
-    runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        shutdown_timeout=0.5,  # of those that `drain` did not wait for
-    )
-    await runner.setup()
     alerts.start()
     keepers = [
-        asyncio.create_task(_kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
+        asyncio.create_task(kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
     try:
-        assert runner.server is not None
-        try:
-            server = await guard.listen(runner.server, config.server)
-        except OSError as error:
-            raise UserError(
-                f"{config.server.host}:{config.server.port} cannot be used: {os.strerror(error.errno or 0)}; "
-                "set [server] port to another one"
-            ) from None
-        host, port = server.sockets[0].getsockname()[:2]
-        try:
-            yield host, port
-        finally:
-            server.close()
+        routes = [*api.routes(), *admin.routes()]
+        yield Owned(owner, late, telemetry, admin, key_ring, tickets, routes, gateway_id)
     finally:
-        await runner.cleanup()
-        await proxy.stop()
         await alerts.stop()
-        await forwarder.close()
-        await sockets.close()
         await control.close()
-        estimator.close()
-        worktrees.stop()
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
@@ -212,11 +196,123 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
         late.stop()
 
 
-class _Keeper(Protocol):
+@contextlib.asynccontextmanager
+async def serving(
+    config: Config,
+    book: prices.PriceBook,
+    owner: Owner,
+    late: Late,
+    telemetry: Telemetry,
+    key_ring: Keys,
+    tickets: Tickets,
+    routes: Iterable[web.RouteDef],
+    gateway_id: str,
+    on_drain: Callable[[], None],
+    listeners: Sequence[socket.socket] = (),
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve calls: on `listeners`, or at the address of the settings. `on_drain` is called when no connection is taken
+    any more."""
+    estimator = Estimator()
+    await estimator.load()  # now, while nobody waits
+    if estimator.failure is not None:
+        log.error("%s", estimator.failure)
+    sockets = AiohttpClient(config.server)
+    forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
+    worktrees = Worktrees(config.tickets.worktrees)
+    hash_key = hashing.load_key(Path(config.ledger.dir))
+    proxy = Proxy(
+        config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
+        hash_key,
+    )  # fmt: skip
+    drains = False
+
+    async def tell(_: web.Request, response: web.StreamResponse) -> None:
+        """While the process ends, clients learn that they have to connect anew."""
+        if drains:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    app = web.Application(client_max_size=config.server.body_bytes_max)
+    app.add_routes([*routes, web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
+    app.on_response_prepare.append(tell)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        shutdown_timeout=0.5,  # of those that were not waited for
+    )
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        try:
+            servers = await guard.listen(runner.server, config.server, listeners)
+        except OSError as error:
+            raise cannot_listen(config.server, error) from None
+        host, port = servers[0].sockets[0].getsockname()[:2]
+        try:
+            yield host, port
+        finally:
+            for server in servers:
+                server.close()
+            drains = True
+            on_drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(config.server.drain_seconds):
+                    await _drained(runner.server, proxy)
+            proxy.ends = True
+    finally:
+        await runner.cleanup()
+        await proxy.stop()
+        await forwarder.close()
+        await sockets.close()
+        estimator.close()
+        worktrees.stop()
+
+
+async def _drained(server: web.Server, proxy: Proxy) -> None:
+    """Wait until nothing runs, and no client goes on over a connection that it could not be told to close."""
+    await asyncio.sleep(0.01)  # clients that have gone are noticed
+    asked = -1
+    while server.connections and asked < server.requests_count:
+        asked = server.requests_count
+        await proxy.idle()
+        await asyncio.sleep(LAST_REQUEST_SECONDS)
+    await proxy.idle()
+
+
+@contextlib.asynccontextmanager
+async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> AsyncIterator[tuple[str, int]]:
+    """Others serve calls. What they get below `/-/` they pass on to here."""
+    folder = Path(config.ledger.dir)
+    workers = Workers(config, owned.owner, owned.telemetry, owned.gateway_id, book.id)
+    owned.admin.gather = workers.gather
+    app = web.Application(client_max_size=config.server.body_bytes_max)
+    app.add_routes(owned.routes)
+    field_bytes = config.server.header_bytes_max
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        max_line_size=field_bytes,
+        max_field_size=field_bytes,
+        max_headers=guard.FIELDS_MAX,
+        shutdown_timeout=0.5,
+    )
+    await runner.setup()
+    try:
+        with relay.listener(folder, owned.gateway_id) as listener:
+            await web.SockSite(runner, listener).start()
+            yield await workers.start()
+    finally:
+        owned.admin.draining = True
+        await workers.stop()
+        await runner.cleanup()
+
+
+class Keeper(Protocol):
     async def keep(self) -> None: ...
 
 
-async def _kept(keeper: _Keeper) -> None:
+async def kept(keeper: Keeper) -> None:
     """Run what has to run beside the server, for ever: an error that nobody thought of must not end it in silence."""
     while True:
         try:
@@ -224,6 +320,13 @@ async def _kept(keeper: _Keeper) -> None:
         except Exception as error:  # noqa: BLE001
             log.critical("%s has failed (%s), and begins anew", type(keeper).__name__, type(error).__name__)
             await asyncio.sleep(1)
+
+
+def settled() -> None:
+    """What is there now stays: the collector need not look at prices and modules again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
 
 
 async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
@@ -236,11 +339,13 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
             await stack.enter_async_context(_control_plane(config))
-        address = await stack.enter_async_context(gateway(config))
-        # What is there now stays: the collector need not look at prices and modules again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE_OBJECTS)
+        try:
+            address = await stack.enter_async_context(gateway(config))
+        except UserError:
+            if stop.is_set():
+                return  # workers were told to stop, too, before they had begun
+            raise
+        settled()
         ready(*address)
         await stop.wait()
         log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
@@ -277,8 +382,7 @@ async def _control_plane(config: Config) -> AsyncIterator[None]:
                 await process.wait()
 
 
-def with_port(config: Config, port: int | None) -> Config:
-    """The same settings with another port (`--port`)."""
-    if port is None:
-        return config
-    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, port=port))
+def with_options(config: Config, port: int | None, workers: int | None) -> Config:
+    """The same settings with what the command line says instead (`--port`, `--workers`)."""
+    given = {name: value for name, value in (("port", port), ("workers", workers)) if value is not None}
+    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **given))

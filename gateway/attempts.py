@@ -71,11 +71,15 @@ class Attempts:
         if self._number:
             now = now_us()
             call = msgspec.structs.replace(self._template, call_id=uuid7(now), attempt=self._number + 1, started_us=now)
-        self.current = await self._open_attempt(name, call)
+        model = self._template.request_model or ""  # as it was asked for: a budget may put in another one
+        entry = self._breakers.enter(name, model, time.monotonic())  # now: to open a call may take time
+        try:
+            self.current = await self._open_attempt(name, call)
+        except BaseException:
+            self._breakers.leave(name, model, entry, "unknown", time.monotonic())
+            raise
         self._number += 1
         self._telemetry.attempted(self._number, self._plan.asked, name)
-        model = self._template.request_model or ""  # as it was asked for: a budget may have put in another one
-        entry = self._breakers.enter(name, model, time.monotonic())
         self.current.sent.add_done_callback(
             lambda sent: self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())
         )

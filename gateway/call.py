@@ -75,7 +75,7 @@ class Excerpts(msgspec.Struct, frozen=True):
     """The shape that the answer has to have."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a request asks for, as far as metering, attribution and budgets need it."""
 
     model: str | None = None

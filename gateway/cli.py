@@ -1,7 +1,6 @@
 """The `outlay` command. Subcommands of the control plane are hung in by entry points (`outlay.commands`)."""
 
 import json
-import logging
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -74,10 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 @outlay.command()
 @config_option
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen here instead of [server] port; 0 = any free port.")
-def serve(config_path: Path | None, port: int | None) -> None:
+@click.option("--workers", type=click.IntRange(1, 64), help="So many processes serve, instead of [server] workers.")
+def serve(config_path: Path | None, port: int | None, workers: int | None) -> None:
     """Run the gateway, and the control plane beside it, until Ctrl-C or SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    config = app.with_port(settings(config_path), port)
+    app.log_to_stderr()
+    config = app.with_options(settings(config_path), port, workers)
 
     def ready(host: str, bound: int) -> None:
         click.echo(f"Outlay listens on http://{host}:{bound} and writes to {Path(config.ledger.dir).resolve()}")

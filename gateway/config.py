@@ -32,6 +32,14 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: Annotated[str, _help('Address to bind. Anything but loopback needs [auth] mode = "keys".')] = "127.0.0.1"
     port: Annotated[int, _help("TCP port; 0 = any free one.", ge=0, le=65535)] = 8080
+    workers: Annotated[
+        int,
+        _help(
+            "Processes that serve calls, on this machine; with more than one, another one owns what they share.",
+            ge=1,
+            le=64,
+        ),
+    ] = 1
     header_bytes_max: Annotated[int, _help("Longest header field, bytes.", ge=1024)] = 65_536
     body_bytes_max: Annotated[int, _help("Largest request body, bytes, as sent and as decoded.", ge=1024)] = 67_108_864
     header_seconds: Annotated[

@@ -5,6 +5,7 @@ The kernel watches clients that do not read: no timer runs per connection, and n
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import TypeVar
 
 from aiohttp import web
@@ -15,6 +16,8 @@ from gateway.errors import Refusal
 
 Body = TypeVar("Body", bytes, bytearray)
 
+BACKLOG = 1024
+"""Connections that wait to be taken."""
 FIELDS_MAX = 512
 """Header fields of a request."""
 BYTES_PER_SECOND_MIN = 1000
@@ -68,8 +71,10 @@ class Connection(web.RequestHandler):
         return response
 
 
-async def listen(manager: web.Server, settings: Server) -> asyncio.Server:
-    """Take connections. Raises `OSError`."""
+async def listen(
+    manager: web.Server, settings: Server, listeners: Sequence[socket.socket] = ()
+) -> list[asyncio.Server]:
+    """Take connections, on `listeners` or at the address of the settings. Raises `OSError`."""
     loop = asyncio.get_running_loop()
 
     def connection() -> Connection:
@@ -85,13 +90,18 @@ async def listen(manager: web.Server, settings: Server) -> asyncio.Server:
             max_headers=FIELDS_MAX,
         )
 
-    server = await loop.create_server(
-        connection, settings.host, settings.port, backlog=1024, reuse_address=True, start_serving=False
-    )
-    for each in server.sockets:  # connections inherit these
-        _watch(each, settings.write_seconds)
-    await server.start_serving()
-    return server
+    servers = [
+        await loop.create_server(connection, sock=each, backlog=BACKLOG, start_serving=False) for each in listeners
+    ] or [
+        await loop.create_server(
+            connection, settings.host, settings.port, backlog=BACKLOG, reuse_address=True, start_serving=False
+        )
+    ]
+    for server in servers:
+        for each in server.sockets:  # connections inherit these
+            _watch(each, settings.write_seconds)
+        await server.start_serving()
+    return servers
 
 
 def _watch(sock: socket.socket, seconds: float) -> None:

@@ -39,6 +39,8 @@ FORMAT_VERSION = 1
 BALANCES = "balances.json"
 """What the budgets had spent when the present segments were begun."""
 AHEAD_US = 5 * 60 * 1_000_000
+KEPT_MAX = 10_000
+"""Records of finished calls that wait in memory for a journal that can be written again."""
 T = TypeVar("T")
 Cause = Literal["usage", "price", "attribution"]
 """Why a call is corrected: what was billed became known later; another price book; another ticket or task."""
@@ -99,6 +101,8 @@ class Ledger:
     def __init__(self, settings: LedgerSettings, gateway_id: str, clock: Callable[[], int] = now_us) -> None:
         self.dir = Path(settings.dir)
         self.failure: str | None = None
+        self._kept: list[bytes] = []
+        """Records of finished calls that could not be written."""
         """Why the journal cannot be written now; `None` while it can."""
         self._settings = settings
         self._gateway_id = gateway_id
@@ -185,9 +189,13 @@ class Ledger:
                 await self._switch()
 
     def stop(self) -> None:
-        """Write everything out and let go of the segment. With calls in flight it gets no end: the next start closes
-        them."""
-        if self._fd >= 0 and not self._in_flight:
+        """Write everything out and let go of the segment. With calls in flight, or finished ones that it does not have,
+        it gets no end: the next start closes them."""
+        if self._kept:
+            with contextlib.suppress(OSError):
+                self._append(b"".join(self._kept))
+                self._kept.clear()
+        if self._fd >= 0 and not self._in_flight and not self._kept:
             self._take_checkpoint()
             self._unended.append(self._fd)
         elif self._fd >= 0:
@@ -220,14 +228,16 @@ class Ledger:
         self._in_flight[call.call_id] = fields
 
     def close(self, call: Call) -> int | None:
-        """Record a finished call. When the disk is full the reserve is given up so that this still succeeds.
+        """Record a finished call. When the disk is full the reserve is given up so that this still succeeds; where that
+        does not help the record is kept until the journal can be written again.
 
         Returns when it was booked (microseconds since the epoch), or `None` when it could not be recorded, which is
         logged as critical.
         """
         self._in_flight.pop(call.call_id, None)
         at = self.moment()
-        return at if self._record(call.call_id, encode("close", at, self._encoder.encode(call))) else None
+        line = encode("close", at, self._encoder.encode(call))
+        return at if self._record(call.call_id, line, keeps=True) else None
 
     def correct(self, call: Call, cause: Cause, booked_us: int) -> bool:
         """Restate a call that was closed at `booked_us` (microseconds since the epoch), by any process.
@@ -244,19 +254,26 @@ class Ledger:
         self._latest_us = max(now, self._latest_us + 1, min(after_us + 1, now + AHEAD_US))
         return self._latest_us
 
-    def _record(self, call_id: str, line: bytes) -> bool:
+    def _record(self, call_id: str, line: bytes, *, keeps: bool = False) -> bool:
         try:
             self._append(line)
         except OSError as error:
             self._failed(error)
             if not self._use_reserve(line):
+                if keeps and len(self._kept) < KEPT_MAX:
+                    self._kept.append(line)
+                    return True
                 log.critical("call %s could not be recorded: %s", call_id, error.strerror)
                 return False
         return True
 
+    @property
+    def waits_for_disk(self) -> bool:
+        return self._settings.sync == "answer"
+
     async def durable(self) -> None:
         """With `sync = "answer"`: wait until what was written is on the disk. Else returns at once."""
-        if self._settings.sync != "answer":
+        if not self.waits_for_disk:
             return
         written = self._written
         while self._synced < written and self.failure is None:
@@ -280,6 +297,7 @@ class Ledger:
         now = self._clock()
         path = _segment_path(self.journal, now, self._gateway_id)
         lines = [_start_line(now, self._gateway_id, synthetic=self._settings.synthetic)]
+        lines += self._kept
         lines += [encode("open", now, fields) for fields in self._in_flight.values()]
         content = b"".join(lines)
         # Under another name until it is locked and has its head, so that nobody takes it for what a crash left.
@@ -294,6 +312,7 @@ class Ledger:
             os.close(fd)
             unborn.unlink(missing_ok=True)
             raise
+        self._kept.clear()
         old, self._fd = self._fd, fd
         self._segment = path.name
         self._size = self._head_size = len(content)

@@ -179,6 +179,9 @@ class Limits:
         for account, tickets in self._accounts_of(call).items():
             account.used(share(tokens, tickets, of_tickets), share(nano, tickets, of_tickets), now_us)
 
+    def __bool__(self) -> bool:
+        return bool(self._of_kind)
+
     @property
     def in_flight(self) -> int:
         return len(self._held)

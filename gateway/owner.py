@@ -107,10 +107,13 @@ class LocalOwner:
             raise
 
     async def grow(self, call: Call, cost: int) -> int | None:
-        return self._admission.grow(call.call_id, cost)
+        return self.grow_now(call.call_id, cost)
+
+    def grow_now(self, call_id: str, cost: int) -> int | None:
+        return self._admission.grow(call_id, cost)
 
     def close(self, call: Call, content_bytes: int | None = None, *, is_pending: bool = False) -> Awaitable[int | None]:
-        return self._durable(self.close_now(call, content_bytes, is_pending=is_pending))
+        return self.durable(self.close_now(call, content_bytes, is_pending=is_pending))
 
     def close_now(self, call: Call, content_bytes: int | None = None, *, is_pending: bool = False) -> int | None:
         """`close`, but for the disk."""
@@ -125,13 +128,18 @@ class LocalOwner:
         is_stream = call.stream and (call.status or 0) < 400
         return None if hold is None or is_stream else self._admission.remaining(hold)  # a stream has no place for it
 
-    async def _durable(self, remaining: int | None) -> int | None:
+    async def durable(self, remaining: int | None) -> int | None:
+        """The rest of `close`: wait for the disk where the settings say so."""
         await self._ledger.durable()
         return remaining
 
-    async def durable(self) -> None:
-        """Wait for the disk where the settings say so."""
-        await self._ledger.durable()
+    @property
+    def waits_for_disk(self) -> bool:
+        return self._ledger.waits_for_disk
+
+    @property
+    def has_limits(self) -> bool:
+        return bool(self._limits)
 
     def interrupt(self, call: Call) -> None:
         """Close a call whose worker has died, as the journal does after a crash: it counts as what was held for it."""
@@ -147,6 +155,9 @@ class LocalOwner:
         self._admission.demand(call)
 
     async def enter(self, call: Call) -> None:
+        self.enter_now(call)
+
+    def enter_now(self, call: Call) -> None:
         self._admit_to_limits(call)
 
     def leave(self, call: Call) -> None:

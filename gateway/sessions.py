@@ -5,6 +5,7 @@ evidence finds in the ledger (`outlay attribute`).
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -17,6 +18,8 @@ GAP_US = 30 * 60 * 1_000_000
 SESSIONS_MAX = 50_000
 SESSIONS_FAIR = 100
 """With more, a key and client displaces its own sessions, not those of others."""
+TOLD_US = 3600 * 1_000_000
+"""Others are told again that a session goes on, after so long."""
 TASKS_AT_ONCE = 16
 """Tasks of one key and client that go on side by side."""
 
@@ -33,6 +36,14 @@ class Remembered(msgspec.Struct):
     is_now: bool
     """The branch was the present one then, not that of an earlier moment."""
     at_us: int
+    told_us: int = 0
+    """When others were told of it."""
+
+    def is_news(self, before: "Remembered | None") -> bool:
+        if before is None or self.at_us - before.told_us > TOLD_US:
+            return True
+        says, said = (self.tickets, self.repo, self.branch, self.is_now), before
+        return says != (said.tickets, said.repo, said.branch, said.is_now)
 
 
 class Task(msgspec.Struct):
@@ -49,9 +60,11 @@ class Task(msgspec.Struct):
 
 
 class Sessions:
-    """What sessions said. Times are microseconds since the epoch."""
+    """What sessions said. Times are microseconds since the epoch. `tell` is told of what is new, for other processes
+    that serve the same sessions; they `take` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Who, str, Remembered], None] | None = None) -> None:
+        self._tell = tell
         self._sessions: OrderedDict[Who, OrderedDict[str, Remembered]] = OrderedDict()
         """The most recent last."""
         self._number = 0
@@ -63,11 +76,28 @@ class Sessions:
         if own is None or found is None or now_us - found.at_us > REMEMBERED_US:
             return None
         found.at_us = now_us
+        if self._tell is not None and found.is_news(found):
+            found.told_us = now_us
+            self._tell(who, session, found)
         own.move_to_end(session)
         self._sessions.move_to_end(who)
         return found
 
     def remember(self, who: Who, session: str, said: Remembered) -> None:
+        """What a session says now."""
+        if self._tell is not None:
+            before = self._sessions.get(who, OrderedDict[str, Remembered]()).get(session)
+            if said.is_news(before):
+                said.told_us = said.at_us
+                self._tell(who, session, said)
+            elif before is not None:
+                said.told_us = before.told_us
+        self.take(who, session, said)
+
+    def all(self) -> Iterator[tuple[Who, str, Remembered]]:
+        return ((who, session, said) for who, own in self._sessions.items() for session, said in own.items())
+
+    def take(self, who: Who, session: str, said: Remembered) -> None:
         """Where there are too many, one with many sessions forgets its own first."""
         own = self._sessions.setdefault(who, OrderedDict())
         self._number += session not in own

@@ -2,8 +2,9 @@
 key is a label, and the money here is for reading only: the ledger holds the exact sums.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections import Counter as Sums
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -14,11 +15,19 @@ MODELS_MAX = 1000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Sample(NamedTuple):
+    metric: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
 class Telemetry:
     """The gateway's own instruments, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        """Of counters, what `gained` gave."""
         self._models: set[str] = set()
         self._children: dict[tuple[Any, ...], Counter] = {}
         """Counters with their labels, which to look up in the library takes longer than to count."""
@@ -140,5 +149,50 @@ class Telemetry:
             self._models.add(model)
         return model if model in self._models else "other"
 
+    # -- those of several processes, in one --------------------------------------------------------------------------
+
+    def gained(self) -> list[Sample]:
+        """What counters have gained since this was called last."""
+        found = []
+        for sample in self._samples("counter"):
+            key = sample.metric, sample.labels
+            if gain := sample.value - self._told.get(key, 0.0):
+                found.append(sample._replace(value=gain))
+                self._told[key] = sample.value
+        return found
+
+    def levels(self) -> list[Sample]:
+        """What the gauges of calls that run show."""
+        names = {_name(gauge) for gauge in (self.in_flight, self.breakers_open)}
+        return [sample for sample in self._samples("gauge") if sample.metric in names]
+
+    def add(self, gained: Iterable[Sample]) -> None:
+        """Take in what another process's counters have gained."""
+        counters = {_name(each): each for each in vars(self).values() if isinstance(each, Counter)}
+        for metric, labels, value in gained:
+            counter = counters[metric]
+            (counter.labels(**dict(labels)) if labels else counter).inc(value)
+
+    def show(self, levels: Iterable[Sample]) -> None:
+        """Let the gauges show what those of other processes show together."""
+        sums: Sums[tuple[str, tuple[tuple[str, str], ...]]] = Sums()
+        for metric, labels, value in levels:
+            sums[metric, labels] += round(value)
+        gauges = {_name(each): each for each in (self.in_flight, self.breakers_open)}
+        self.in_flight.set(0)
+        for (metric, labels), number in sums.items():
+            (gauges[metric].labels(**dict(labels)) if labels else gauges[metric]).set(number)
+
+    def _samples(self, kind: str) -> Iterator[Sample]:
+        for metric in self.registry.collect():
+            if metric.type == kind:
+                for sample in metric.samples:
+                    if not sample.name.endswith("_created"):
+                        yield Sample(metric.name, tuple(sorted(sample.labels.items())), sample.value)
+
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _name(metric: Counter | Gauge) -> str:
+    return next(iter(metric.describe())).name

@@ -43,11 +43,14 @@ class Place(NamedTuple):
 class Tickets:
     """Weighs the evidence of each call."""
 
-    def __init__(self, settings: TicketSettings, verifier: Claims, tracker: Tracker) -> None:
+    def __init__(
+        self, settings: TicketSettings, verifier: Claims, tracker: Tracker, sessions: Sessions | None = None
+    ) -> None:
+        """`sessions`: what is remembered of them, where others share it."""
         self._settings = settings
         self._claims = verifier
         self._tracker = tracker
-        self._sessions = Sessions()
+        self._sessions = sessions or Sessions()
         self._made = self._make_keys()
 
     def attribute(

@@ -535,7 +535,7 @@ async def test_a_keeper_that_fails_begins_anew_and_says_so(caplog: pytest.LogCap
             await asyncio.Event().wait()
 
     keeper = Failing()
-    task = asyncio.create_task(app._kept(keeper))
+    task = asyncio.create_task(app.kept(keeper))
     while keeper.rounds < 2:
         await asyncio.sleep(0.05)
     task.cancel()

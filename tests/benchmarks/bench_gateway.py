@@ -270,6 +270,10 @@ def tables() -> Iterator[tuple[str, list[Line]]]:
             for name in ("ns_small", "ns_medium", "ns_large", "st50b", "st200b", "msg_ns")
         ],
     )
+    yield (
+        "Calls a second that were reached",
+        [Line(name, name, "reached") for name in ("ns_small", "ns_medium", "ns_large", "st50b", "st200b", "msg_ns")],
+    )
     yield "Added latency, µs (minus the same without a gateway, just before)", [
         *(
             Line(f"{name}: {cell.what}, {share}", name, f"added_{share}_us")

@@ -6,6 +6,7 @@
 | bare | the aiohttp pass-through of `bare` | |
 | outlay | `outlay serve`, everything on but the control plane beside it | |
 | outlay-console | the same with it | |
+| outlay-2, outlay-3 | with so many workers | |
 | nginx | proxy_pass, one worker, nothing buffered | OUTLAY_BENCH_NGINX: the binary |
 | litellm | LiteLLM proxy, one worker, a master key, no database | OUTLAY_BENCH_LITELLM: a venv |
 | litellm-db | the same with a virtual key and spend tracking | also OUTLAY_BENCH_LITELLM_ENGINE: a program |
@@ -175,7 +176,7 @@ def _bare(folder: Path, port: int, upstream_port: int) -> Recipe:
     return Recipe(command=_module("tests.benchmarks.harness.bare", port, f"http://127.0.0.1:{upstream_port}"))
 
 
-def _outlay(folder: Path, port: int, upstream_port: int, console: bool = False) -> Recipe:
+def _outlay(folder: Path, port: int, upstream_port: int, console: bool = False, workers: int = 1) -> Recipe:
     """Keys, tickets, 100 budgets, prices, the journal with its sync, metrics: as an installation has it."""
     data = folder / "data"
     upstreams = "".join(
@@ -184,7 +185,8 @@ def _outlay(folder: Path, port: int, upstream_port: int, console: bool = False) 
         for name in ("openai", "anthropic")
     )
     (folder / "outlay.toml").write_text(
-        f'[ledger]\ndir = "{data}"\n[tickets]\nprojects = ["{TICKET.partition("-")[0]}"]\n'
+        f'[server]\nworkers = {workers}\n[ledger]\ndir = "{data}"\n'
+        f'[tickets]\nprojects = ["{TICKET.partition("-")[0]}"]\n'
         f"[console]\nenabled = {str(console).lower()}\n{upstreams}"
     )
     others = [f"{('team', 'key', 'ticket', 'project')[n % 4]}:X{n // 4}" for n in range(BUDGETS - len(COVERING))]
@@ -324,12 +326,14 @@ RECIPES: dict[str, Callable[[Path, int, int], Recipe]] = {
     "bare": _bare,
     "outlay": _outlay,
     "outlay-console": partial(_outlay, console=True),
+    "outlay-2": partial(_outlay, workers=2),
+    "outlay-3": partial(_outlay, workers=3),
     "nginx": _nginx,
     "litellm": _litellm,
     "litellm-db": _litellm_db,
     "portkey": _portkey,
 }
-OURS = ("outlay", "outlay-console")
+OURS = ("outlay", "outlay-console", "outlay-2", "outlay-3")
 
 
 # -- did the gateway do its work? ----------------------------------------------------------------------------------
