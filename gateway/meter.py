@@ -155,8 +155,10 @@ class Meter:
         start = 0
         marks: list[int] = []
         for pattern in (dialect.may_matter, MAY_REPEAT):
-            if pattern.search(block):  # else `finditer` costs twice as much, of one event
-                marks += [mark.start() for mark in pattern.finditer(block)]
+            if mark := pattern.search(
+                block
+            ):  # most pieces are one event without a mark, and `finditer` costs 1 µs more
+                marks += [mark.start(), *(more.start() for more in pattern.finditer(block, mark.end()))]
         for at in sorted(marks):
             if at >= start:  # else it is in the same event as another
                 before = block.rfind(EVENT_END, start, at)

@@ -39,7 +39,7 @@ DIALECT = Dialect(
         *(route(method, STORES, None) for method in ("GET", "POST", "DELETE")),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb"$^"),
+    may_matter=re.compile(rb"(?!)"),
     fold=fold,
     refuse=refuse,
 )
