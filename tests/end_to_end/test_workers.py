@@ -187,6 +187,13 @@ async def loaded(session: aiohttp.ClientSession, gateway: Served, clients: int =
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def connect_again_and_again(gateway: Served) -> None:
+    while True:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.close()
+        await asyncio.sleep(0.01)
+
+
 async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path: Path) -> None:
     budget = f'{LIMITS}[budgets.b]\nscope = "org"\nlimit_usd = 1000\n'.replace("in_flight = 5", "in_flight = 12")
     async with fake_model(wants=lambda body: 100, seconds_per_token=0.002) as model, many_connections() as session:
@@ -219,12 +226,9 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                 while model.at_once == 0:
                     await asyncio.sleep(0.01)
             gateway.process.terminate()
-            with pytest.raises(ConnectionRefusedError):
-                async with asyncio.timeout(10):
-                    while True:
-                        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-                        writer.close()
-                        await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                with pytest.raises(ConnectionRefusedError):
+                    await connect_again_and_again(gateway)
             status, _, body = await running
             assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
             assert await asyncio.wait_for(gateway.process.wait(), 30) == 0
