@@ -26,8 +26,7 @@ def headers_of(
     answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True, remaining_nano: int | None = None
 ) -> CIMultiDict[str]:
     """The provider's header fields without hop-by-hop ones, and ours. `remaining_nano`: of the tightest budget."""
-    fields = credentials.end_to_end(answer.headers.items())
-    headers = CIMultiDict((name, value) for name, value in fields if not name.lower().startswith("x-outlay-"))
+    headers = CIMultiDict(credentials.returned(answer.headers.items()))
     if not keep_length:
         headers.popall("Content-Length", None)
     headers.setdefault("Server", "outlay")

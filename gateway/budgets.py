@@ -424,7 +424,8 @@ class Budgets:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
         hold = Hold(call, charges, amount, ceiling, self._version, may_stop=may_stop)
         for charge in charges:
-            self._keep(charge.account)
+            if not charge.account.holds:
+                self._keep(charge.account)
         _reserve(hold, 1)
         return hold
 
@@ -464,10 +465,11 @@ class Budgets:
 
     def _post(self, charges: Iterable[Charge], cost: int | None, started_us: int, booked_us: int | None = None) -> None:
         is_told = booked_us is not None and booked_us < self._asked_us
+        if cost == 0:
+            return
         for charge in charges:
-            if cost != 0:
-                part = None if cost is None else charge.part(cost)
-                charge.account.post(part, started_us, is_told=is_told)
+            part = charge.part(cost) if cost is not None and charge.tickets else cost
+            charge.account.post(part, started_us, is_told=is_told)
 
     def _keep(self, account: Account) -> None:
         self._accounts[account.budget.identity, account.value] = account
@@ -562,13 +564,14 @@ def hard(charges: Iterable[Charge]) -> list[Charge]:
 
 def tightest(charges: Iterable[Charge], at_us: int) -> tuple[Account, int] | None:
     """The account with the least left, and how much that is (nano-USD, held money taken off; never below 0)."""
-    found = [
-        (charge.account, charge.account.limit(at_us) - charge.account.spent - charge.account.held) for charge in charges
-    ]
-    if not found:
-        return None
-    account, left = min(found, key=lambda each: each[1])
-    return account, max(left, 0)
+    found: Account | None = None
+    least = 0
+    for charge in charges:
+        account = charge.account
+        left = account.limit(at_us) - account.spent - account.held
+        if found is None or left < least:
+            found, least = account, left
+    return None if found is None else (found, max(least, 0))
 
 
 def cost_of(call: Call) -> int | None:

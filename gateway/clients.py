@@ -70,13 +70,14 @@ AIDER_OPENINGS = (
 AIDER_COMMITS = "You are an expert software engineer that generates concise, one-line Git commit messages"
 AIDER_SUMMARIZES = "*Briefly* summarize this partial conversation about programming."
 
-AIDER_MARKS = tuple(mark.encode() for mark in (*AIDER_OPENINGS, AIDER_COMMITS, AIDER_SUMMARIZES))
+AIDER_MARK = re.compile("|".join(map(re.escape, (*AIDER_OPENINGS, AIDER_COMMITS, AIDER_SUMMARIZES))).encode())
 
 
 def recognise(headers: Headers) -> Client:
     """The client behind a request (header names in lower case), as far as its header fields tell."""
     agent_string = headers.get("user-agent", "")[:512]
-    session_id = next((found for name in SESSION_HEADERS if (found := _identifier(headers.get(name)))), None)
+    named = [name for name in SESSION_HEADERS if name in headers]
+    session_id = next((found for name in named if (found := _identifier(headers[name]))), None)
     for name, pattern in USER_AGENTS:
         if version := pattern.search(agent_string):
             return Client(name, version[1], session_id=session_id)
@@ -174,7 +175,7 @@ def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client
 def _sdk(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     """aider speaks through SDKs, under their name."""
     where = bytes(ask.excerpts.system) or b"".join(map(bytes, ask.excerpts.first[:1]))
-    if not any(mark in where for mark in AIDER_MARKS):
+    if AIDER_MARK.search(where) is None:
         return client
     opening = next(iter(_system(ask)), "")
     if opening.startswith(AIDER_COMMITS):

@@ -126,6 +126,7 @@ def brings_own(headers: Mapping[str, str], path: str) -> bool:
 class _Name(NamedTuple):
     lower: str
     kind: Literal["", "hop", "left out", "credential"]
+    is_ours: bool
 
 
 _names: dict[str, _Name] = {}
@@ -142,9 +143,10 @@ def _named(spelled: str) -> _Name:
         kind = "left out"
     elif name in CREDENTIAL_FIELDS:
         kind = "credential"
+    named = _Name(name, kind, name.startswith("x-outlay-"))
     if len(_names) < NAMES_MAX:
-        _names[spelled] = _Name(name, kind)
-    return _Name(name, kind)
+        _names[spelled] = named
+    return named
 
 
 def end_to_end(fields: Iterable[tuple[str, str]]) -> Fields:
@@ -172,6 +174,11 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
         if kind == "" or (kind == "credential" and credential is None and PREFIX not in pair[1]):
             kept.append(pair)
     return kept if credential is None else [*kept, credential]
+
+
+def returned(fields: Iterable[tuple[str, str]]) -> Fields:
+    """The fields of an answer to pass on: none that we set ourselves."""
+    return [pair for pair in end_to_end(fields) if not (_names.get(pair[0]) or _named(pair[0])).is_ours]
 
 
 def without_encoding(fields: Fields) -> Fields:

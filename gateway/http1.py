@@ -365,7 +365,12 @@ class Connection(asyncio.Protocol):
         if status < 200 or answer is None:
             self._is_interim = True
             return
-        headers = CIMultiDict([(_text(name), _text(value).strip(" \t")) for name, value in self._fields])
+        headers = CIMultiDict(
+            [
+                (name.decode("utf-8", "surrogateescape"), value.strip(b" \t").decode("utf-8", "surrogateescape"))
+                for name, value in self._fields
+            ]
+        )
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "Transfer-Encoding" in headers
         answer.begin(status, self._reason, headers)
@@ -518,10 +523,6 @@ class Http1:
 
 async def _look_up(host: str, port: int) -> Addresses:
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-def _text(field: bytes) -> str:
-    return field.decode("utf-8", "surrogateescape")
 
 
 def _tls() -> ssl.SSLContext:

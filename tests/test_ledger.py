@@ -302,8 +302,30 @@ async def test_a_journal_that_cannot_be_written_refuses_or_forwards(tmp_path: Pa
                 assert refused.value.code == "ledger_unavailable"
             else:
                 journal.open(a_call("c1"))
-                assert journal.close(a_call("c1")) is None
             assert journal.failure == "No space left on device"
+
+
+async def test_finished_calls_wait_for_a_journal_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """… up to a number, and they are neither lost nor written twice when the process stops meanwhile."""
+    monkeypatch.setattr(ledger, "KEPT_MAX", 2)
+    with running(tmp_path) as journal:
+        for number in range(3):
+            journal.open(a_call(f"c{number}"))
+        os.dup2(full := os.open("/dev/full", os.O_WRONLY), journal._fd)
+        os.close(full)
+        booked = [journal.close(a_call(f"c{number}", result="completed")) for number in range(3)]
+        assert [at is None for at in booked] == [False, False, True]
+        assert all_records(tmp_path, "close") == []
+        assert await journal._switch()
+        assert journal.failure is None
+        assert [record["call_id"] for record in all_records(tmp_path, "close")] == ["c0", "c1"]
+        assert [record["at"] for record in all_records(tmp_path, "close")] == booked[:2]
+    with running(tmp_path):
+        pass
+    results = [(record["call_id"], record["result"]) for record in all_records(tmp_path, "close")]
+    assert results == [("c0", "completed"), ("c1", "completed"), ("c2", "interrupted")]
 
 
 WRITER = """

@@ -291,7 +291,7 @@ def long_streams(draw: st.DrawFn) -> tuple[Dialect, bytes]:
     odd = ODD_EVENTS if draw(st.booleans()) else ODD_EVENTS[:-2]
     event = st.sampled_from([*usual, *odd]) if draw(st.booleans()) else st.sampled_from(usual)
     parts = draw(st.lists(st.tuples(event, st.sampled_from([1, 1, 1, 2, 30])), min_size=1, max_size=12))
-    return dialect, b"".join(event * times for event, times in parts)
+    return dialect, b"".join(event * times for event, times in parts) + draw(st.sampled_from([b"", b"\n", b"data: {"]))
 
 
 def seen(meter: Meter) -> tuple[Answer, int, bytes, bool]:

@@ -23,7 +23,7 @@ from tests.fakes.model import FakeModel, fake_model
 from tests.fakes.upstream import FakeUpstream, chunked, sse, whole
 from tests.test_meter import CHAT_CHUNKS, CHAT_USAGE
 
-ROUNDS = int(os.environ.get("OUTLAY_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("OUTLAY_ROUNDS", "2"))
 BUDGETS = """
 [budgets.b]
 scope = "org"

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -74,7 +75,7 @@ async def test_memory_is_flat(tmp_path: Path) -> None:
 
 
 async def test_clients_that_do_not_read_cost_little(tmp_path: Path) -> None:
-    """Their answers stay with the provider: what it sent, and what the process holds, are bounded for each."""
+    """Their answers stay with the provider: what it sent, and what the process holds for each, is bounded."""
     readers, piece = 20, b"data: {}\n\n" * 20_000
     sent = [0] * readers
 
@@ -91,7 +92,8 @@ async def test_clients_that_do_not_read_cost_little(tmp_path: Path) -> None:
 
     numbers = itertools.count()
     upstream = await asyncio.start_server(flood, "127.0.0.1", 0)
-    config = write_config(tmp_path, f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}")
+    url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}"
+    config = write_config(tmp_path, url, more=["write_seconds = 4.0"])
     config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
     async with served(config) as gateway, contextlib.AsyncExitStack() as stack:
         before = resident_bytes(gateway.process.pid)
@@ -110,4 +112,10 @@ async def test_clients_that_do_not_read_cost_little(tmp_path: Path) -> None:
         print(f"{readers} clients that do not read: {max(sent):,} bytes sent to one at most, {grown:,} bytes of memory")
         assert max(sent) < 32 * 2**20  # most of it lies in the kernel's buffers
         assert grown < readers * 3 * 2**20
+        async with asyncio.timeout(40), aiohttp.ClientSession() as session:  # and in the end they are cut off
+            cut, text = re.compile(rf'outlay_calls_total{{.*result="client_cancelled".*}} {readers}.0\n'), ""
+            while "outlay_calls_in_flight 0.0" not in text or not cut.search(text):
+                await asyncio.sleep(0.2)
+                async with session.get(gateway.url + "/-/metrics") as response:
+                    text = await response.text()
     upstream.close()
