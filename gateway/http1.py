@@ -245,12 +245,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(answer.request.head)
         body = memoryview(answer.request.body)
         for at in range(0, len(body), PIECE_BYTES):
+            if at:
+                await asyncio.sleep(0)  # others first
             await self._can_write.wait()
             if answer.is_over:
                 return
             self._transport.write(body[at : at + PIECE_BYTES])
             answer.hear()
-            await asyncio.sleep(0)  # others first
         self._writing = None
 
     def go_on(self) -> None:
@@ -265,6 +266,11 @@ class Connection(asyncio.Protocol):
             self._writing.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def _is_written(self) -> bool:
+        """The request went out to its end."""
+        return self._writing is None and (self._transport is None or not self._transport.get_write_buffer_size())
 
     @property
     def is_usable(self) -> bool:
@@ -324,11 +330,11 @@ class Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         assert answer is not None
         answer.finish()
-        if keeps and self._writing is None and self.is_usable:
+        if keeps and self._is_written and self.is_usable:
             self.go_on()
             self._pool.put(self)
         else:
-            self.abort() if self._writing is not None else self._close()
+            self._close() if self._is_written else self.abort()
 
     def _close(self) -> None:
         if self._transport is not None:

@@ -380,7 +380,8 @@ async def test_connections_are_kept_and_used_again(gateway: Running) -> None:
     async with asyncio.timeout(20):
         for number in range(6):
             gateway.upstream.answer(whole(answer(f"{number}")) if number % 2 else chunked(*EVENTS))
-            await ask(gateway, CHAT if number % 2 else STREAMED)
+            padded = {**(CHAT if number % 2 else STREAMED), "padding": "x" * (number // 2 * 1_000_000)}
+            await ask(gateway, padded)
             ports.add(gateway.upstream.requests[-1].port)
     assert len(ports) == 1
 
