@@ -21,6 +21,7 @@ from tests.end_to_end.test_budgets_survive import counted
 from tests.fakes.model import FakeModel, fake_model
 
 NANO = 10**9
+ROUNDS = int(os.environ.get("OUTLAY_ROUNDS", "1"))
 PRICES = {"gpt-4.1": (2000, 8000), "claude-sonnet-4-5": (3000, 15000)}
 """Nano-USD per input and output token."""
 
@@ -187,25 +188,36 @@ async def loaded(session: aiohttp.ClientSession, gateway: Served, clients: int =
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def connect_again_and_again(gateway: Served) -> None:
+    while True:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.close()
+        await asyncio.sleep(0.01)
+
+
 async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path: Path) -> None:
-    budget = f'{LIMITS}[budgets.b]\nscope = "org"\nlimit_usd = 1000\n'.replace("in_flight = 5", "in_flight = 12")
+    budget = f'{LIMITS}[budgets.b]\nscope = "org"\nlimit_usd = 1000\n'.replace("in_flight = 5", "in_flight = 24")
     async with fake_model(wants=lambda body: 100, seconds_per_token=0.002) as model, many_connections() as session:
         async with served(settings(tmp_path, model.url, 2, budget)) as gateway:
             of_session = {"x-outlay-task": "t-1"}
             await ask(session, gateway, headers={**of_session, "x-outlay-ticket": "PAY-7"})
             async with loaded(session, gateway) as seen:
-                await asyncio.sleep(0.7)
-                killed, other = workers_of(gateway)
-                os.kill(killed, signal.SIGKILL)
-                async with asyncio.timeout(30):
-                    while len(now := workers_of(gateway)) < 2 or killed in now:
-                        await asyncio.sleep(0.05)
-                assert other in now
-                answered = len(seen)
-                async with asyncio.timeout(30):
-                    while len(seen) < answered + 30:
-                        await asyncio.sleep(0.05)
-            answers = await asyncio.gather(*(ask(session, gateway) for _ in range(12)))
+                for _ in range(ROUNDS):
+                    await asyncio.sleep(0.7)
+                    killed, other = random.sample(workers_of(gateway), 2)
+                    os.kill(killed, signal.SIGKILL)
+                    async with asyncio.timeout(30):
+                        while len(now := workers_of(gateway)) < 2 or killed in now:
+                            await asyncio.sleep(0.05)
+                    assert other in now
+                    answered = len(seen)
+                    async with asyncio.timeout(30):
+                        while len(seen) < answered + 30:
+                            await asyncio.sleep(0.05)
+            async with asyncio.timeout(10):
+                while (await metrics(session, gateway))["outlay_calls_in_flight"]:
+                    await asyncio.sleep(0.05)
+            answers = await asyncio.gather(*(ask(session, gateway) for _ in range(24)))
             assert {status for status, _, _ in answers} == {200}, "no place in flight was lost"
             answers = await asyncio.gather(*(ask(session, gateway, headers=of_session) for _ in range(12)))
             assert {headers["x-outlay-ticket"] for _, headers, _ in answers} == {"PAY-7"}, "the new one knows, too"
@@ -219,12 +231,9 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                 while model.at_once == 0:
                     await asyncio.sleep(0.01)
             gateway.process.terminate()
-            with pytest.raises(ConnectionRefusedError):
-                async with asyncio.timeout(10):
-                    while True:
-                        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-                        writer.close()
-                        await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                with pytest.raises(ConnectionRefusedError):
+                    await connect_again_and_again(gateway)
             status, _, body = await running
             assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
             assert await asyncio.wait_for(gateway.process.wait(), 30) == 0
