@@ -231,8 +231,11 @@ class Connection(asyncio.Protocol):
 
     def ask(self, request: Request) -> Answer:
         """Send a request."""
-        assert self._transport is not None
-        answer = self._answer = Answer(self, request)
+        answer = Answer(self, request)
+        if self._transport is None or self._transport.is_closing():  # gone in the moment in which it was opened
+            answer.fail(not_reached(request.name, ConnectionResetError()))
+            return answer
+        self._answer = answer
         self._reset()
         if len(request.body) <= PIECE_BYTES:
             self._transport.write(request.head + request.body)

@@ -232,7 +232,7 @@ async def test_a_worker_that_is_killed_loses_only_what_it_had_under_way(tmp_path
                     await asyncio.sleep(0.01)
             gateway.process.terminate()
             async with asyncio.timeout(10):
-                with pytest.raises(ConnectionRefusedError):  # noqa: PT012 - asked until it is refused
+                with pytest.raises(ConnectionRefusedError):
                     await connect_again_and_again(gateway)
             status, _, body = await running
             assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
