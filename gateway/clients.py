@@ -6,6 +6,7 @@ each bounded, and no prompt is searched for anything: what a person or a tool wr
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -75,14 +76,22 @@ AIDER_MARK = re.compile("|".join(map(re.escape, (*AIDER_OPENINGS, AIDER_COMMITS,
 
 def recognise(headers: Headers) -> Client:
     """The client behind a request (header names in lower case), as far as its header fields tell."""
-    agent_string = headers.get("user-agent", "")[:512]
+    name, version = _tool(headers.get("user-agent", "")[:512])
     named = [name for name in SESSION_HEADERS if name in headers]
     session_id = next((found for name in named if (found := _identifier(headers[name]))), None)
-    for name, pattern in USER_AGENTS:
-        if version := pattern.search(agent_string):
-            return Client(name, version[1], session_id=session_id)
+    if name is not None:
+        return Client(name, version, session_id=session_id)
     is_codex = headers.get("originator", "").lower().startswith("codex")  # "Codex Desktop", which it calls itself, too
     return Client("codex" if is_codex else None, session_id=session_id)
+
+
+@lru_cache(maxsize=1024)
+def _tool(agent_string: str) -> tuple[str | None, str | None]:
+    """Name and version."""
+    for name, pattern in USER_AGENTS:
+        if version := pattern.search(agent_string):
+            return name, version[1]
+    return None, None
 
 
 def observe(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
@@ -30,6 +31,27 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
     `/{upstream}/…` goes to that upstream. Bare paths, for tools that take only a host, are told apart by path, header
     and query. Both may stand behind `/t/{ticket}` or `/t/{ticket}/task/{id}` (`#` of a ticket is written `~`).
     """
+    marks = tuple(name for name in TELLING if name in headers)
+    # What stands behind a question mark may be a key, which nothing here may remember.
+    is_plain = "?" not in raw and len(raw) <= REMEMBERED_CHARS_MAX
+    place = _placed(raw, marks) if is_plain else _placed.__wrapped__(raw, marks)
+    if place is None:
+        return None
+    raw, ticket, task, bare = place
+    name, _, rest = raw[1:].partition("/")
+    if name in upstreams and rest:
+        return Target(name, "/" + rest, ticket, task)
+    return Target(bare, raw, ticket, task) if bare in upstreams else None
+
+
+REMEMBERED_CHARS_MAX = 512
+TELLING = ("anthropic-version", "x-goog-api-key")
+"""Fields whose presence tells where a bare path leads."""
+
+
+@lru_cache(maxsize=1024)
+def _placed(raw: str, marks: Collection[str]) -> tuple[str, str | None, str | None, str] | None:
+    """The path without what stands before it, its ticket and task, and the upstream of a bare path."""
     ticket = task = None
     if absolute := ABSOLUTE_FORM.match(raw):
         raw = raw[absolute.end() :]  # RFC 9112 §3.2.2: servers must accept it
@@ -39,11 +61,7 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
         ticket = _ticket(prefix[1])
         task = None if prefix[2] is None else unquote(prefix[2])
         raw = raw[prefix.end() :]
-    name, _, rest = raw[1:].partition("/")
-    if name in upstreams and rest:
-        return Target(name, "/" + rest, ticket, task)
-    bare = _bare(raw, headers)
-    return Target(bare, raw, ticket, task) if bare in upstreams else None
+    return raw, ticket, task, _bare(raw, marks)
 
 
 LOCATION = re.compile(r"/locations/([a-z0-9-]+)/")
@@ -75,7 +93,7 @@ def written_out(ticket: str) -> str:
 GEMINI = re.compile(r"/(?:(?:upload|download)/)?v1(?:alpha|beta)/|/ws/google\.")
 
 
-def _bare(raw: str, headers: Mapping[str, str]) -> str:
+def _bare(raw: str, marks: Collection[str]) -> str:
     path, _, query = raw.partition("?")
     if path.startswith("/model/"):
         return "bedrock"
@@ -86,6 +104,6 @@ def _bare(raw: str, headers: Mapping[str, str]) -> str:
     if path.startswith("/v1/messages") or path == "/v1/complete":
         return "anthropic"
     names_verb = re.search(r":|%3a", path, re.IGNORECASE)
-    if path.startswith("/v1/models") and (names_verb or "x-goog-api-key" in headers or "key=" in query):
+    if path.startswith("/v1/models") and (names_verb or "x-goog-api-key" in marks or "key=" in query):
         return "gemini"
-    return "anthropic" if "anthropic-version" in headers else "openai"
+    return "anthropic" if "anthropic-version" in marks else "openai"

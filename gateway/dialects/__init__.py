@@ -54,11 +54,13 @@ PATH_MAX = 2048
 """A longer path is no provider's."""
 
 
-@lru_cache(maxsize=1024)
 def find(method: str, path: str, provider: str = "") -> tuple[Dialect, Route] | None:
     """The dialect and route of a request (path without query), or `None` for a path that no dialect knows."""
-    if len(path) > PATH_MAX:
-        return None
+    return _find(method, path, provider) if len(path) <= PATH_MAX else None
+
+
+@lru_cache(maxsize=1024)
+def _find(method: str, path: str, provider: str) -> tuple[Dialect, Route] | None:
     plain = path.replace("%3A", ":").replace("%3a", ":")
     for dialect in DIALECTS:
         for entry in dialect.routes:
