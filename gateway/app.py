@@ -35,7 +35,7 @@ from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
-from gateway.http1 import Http1
+from gateway.http1_client import Http1
 from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
 from gateway.late import Late

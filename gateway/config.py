@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -363,7 +364,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         at = ("upstreams", name)
         if not UPSTREAM_NAME.fullmatch(name) or name in RESERVED_UPSTREAM_NAMES:
             yield at, f"[upstreams.{name}] the name becomes a path: write lower-case letters, digits, - or _"
-        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", upstream.base_url):
+        if not _is_address(upstream.base_url):
             yield (*at, "base_url"), f"[upstreams.{name}] base_url must look like https://host or https://host/prefix"
         if upstream.credential is not None and not REFERENCE.fullmatch(upstream.credential):
             yield (
@@ -387,6 +388,17 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                     (*at, "fallbacks"),
                     f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
                 )
+
+
+def _is_address(base_url: str) -> bool:
+    """Scheme, host, perhaps a port and a prefix; no credential, which belongs into `credential`."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", base_url):
+        return False
+    try:
+        parts = urlsplit(base_url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half a bracket
+        return False
 
 
 def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:

@@ -130,7 +130,7 @@ class _Name(NamedTuple):
 
 
 _names: dict[str, _Name] = {}
-NAMES_MAX = 1000
+NAMES_MAX, NAME_CHARS_MAX = 1000, 64
 """Of so many spellings it is remembered what they name: tools repeat them."""
 
 
@@ -144,7 +144,9 @@ def _named(spelled: str) -> _Name:
     elif name in CREDENTIAL_FIELDS:
         kind = "credential"
     named = _Name(name, kind, name.startswith("x-outlay-"))
-    if len(_names) < NAMES_MAX:
+    if len(spelled) <= NAME_CHARS_MAX:
+        if len(_names) >= NAMES_MAX:
+            _names.clear()  # strangers can name fields, too
         _names[spelled] = named
     return named
 

@@ -1,30 +1,24 @@
-"""A lean HTTP/1.1 client: pooled connections over llhttp (httptools), whole buffers passed on as they come.
+"""A lean HTTP/1.1 client, on the wire: llhttp (httptools) parses, whole buffers are passed on as they come.
 
 aiohttp's client is two thirds of what a proxy costs; this one does what a proxy needs and no more: no redirects, no
 cookies, no decoding, no session. RFC 9112; what it does in each fault: docs/relaying.md.
 """
 
 import asyncio
-import socket
-import ssl
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
-import aiohappyeyeballs
 import httptools
 from multidict import CIMultiDict
 
-from gateway.config import Server, Upstream
-from gateway.errors import Refusal
+from gateway.config import Upstream
 from gateway.upstream import (
     Fields,
     UpstreamAnswer,
     UpstreamLost,
     broken,
-    not_in_time,
     not_reached,
     silent,
 )
@@ -34,15 +28,10 @@ BUFFERED_BYTES_MAX = 64 * 1024
 PIECE_BYTES = 256 * 1024
 """A larger body is written in pieces, so that other streams go on meanwhile."""
 FIELDS_MAX = 512
-LATE_SECONDS = 0.1
-"""A timer that rings so late tells that this process was busy."""
-KEPT_SECONDS = 15.0
-"""A connection that nobody needs is closed after so long: sooner than most servers do it."""
-RESOLVED_SECONDS = 60.0
+LATE_SECONDS, EXCUSED_SECONDS = 0.1, 1.0
+"""A timer that rings so late tells that this process was busy: what has come by then is read first."""
 SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Sent once more when a kept connection turns out to be gone (RFC 9110 §9.2.2). What is billed never is."""
-
-Addresses = Sequence[aiohappyeyeballs.AddrInfoType]
 
 
 class Origin(NamedTuple):
@@ -70,12 +59,14 @@ class Request(NamedTuple):
 
 
 def origin_of(base_url: str) -> Origin:
+    """Raises `ValueError`."""
     parts = urlsplit(base_url)
-    is_tls = parts.scheme == "https"
-    host = (parts.hostname or "").encode("idna").decode() if not (parts.hostname or "").isascii() else parts.hostname
-    shown = f"[{host}]" if host and ":" in host else host or ""
+    is_tls, host = parts.scheme == "https", parts.hostname or ""
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    shown = f"[{host}]" if ":" in host else host
     field = shown if parts.port is None else f"{shown}:{parts.port}"
-    return Origin(host or "", parts.port or (443 if is_tls else 80), is_tls, field, parts.path.rstrip("/"))
+    return Origin(host, parts.port or (443 if is_tls else 80), is_tls, field, parts.path.rstrip("/"))
 
 
 def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes) -> bytes:
@@ -88,6 +79,16 @@ def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
         raise ValueError("a header field has a line break in it")
     return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+
+
+class Keeper(Protocol):
+    """Where connections are kept."""
+
+    def put(self, connection: "Connection") -> None:
+        """Nobody needs it for now."""
+
+    def forget(self, connection: "Connection") -> None:
+        """It is gone."""
 
 
 class Answer:
@@ -111,6 +112,8 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
         self._idle_seconds = request.upstream.idle_seconds
         self._heard = loop.time()
+        self._excused = 0.0
+        """The silence that was once excused, by its beginning."""
         self._timer = loop.call_later(self._idle_seconds, self._look)
         self.head.add_done_callback(self._head_is_done)
 
@@ -169,7 +172,7 @@ class Answer:
         if not self.head.done():
             self.head.set_exception(error)
         else:
-            self._lost = UpstreamLost(type(error).__name__ if not isinstance(error, UpstreamLost) else str(error))
+            self._lost = error if isinstance(error, UpstreamLost) else UpstreamLost(type(error).__name__)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -192,9 +195,10 @@ class Answer:
         loop = asyncio.get_running_loop()
         now = loop.time()
         left = self._heard + self._idle_seconds - now
-        if left <= 0 and (self._parts or now - self._timer.when() > LATE_SECONDS):
-            # What lies here its reader has not taken, or it is we who were busy: the silence is not the upstream's.
+        if left <= 0 and self._parts:  # its reader has not taken what lies here: the silence is not the upstream's
             left = self._idle_seconds
+        elif left <= 0 and now - self._timer.when() > LATE_SECONDS and self._excused != self._heard:
+            left, self._excused = min(self._idle_seconds, EXCUSED_SECONDS), self._heard
         if left > 0:
             self._timer = loop.call_later(left, self._look)
         else:
@@ -204,8 +208,8 @@ class Answer:
 class Connection(asyncio.Protocol):
     """One connection: at most one answer at a time."""
 
-    def __init__(self, pool: "Pool", origin: Origin, head_bytes_max: int) -> None:
-        self._pool = pool
+    def __init__(self, keeper: Keeper, origin: Origin, head_bytes_max: int) -> None:
+        self._keeper = keeper
         self.origin = origin
         self._head_bytes_max = head_bytes_max
         self._transport: asyncio.Transport | None = None
@@ -217,12 +221,13 @@ class Connection(asyncio.Protocol):
         self._can_write = asyncio.Event()
         self._can_write.set()
         self._is_paused = False
+        self._barren_bytes = 0
+        """So many came since the last of a body: of heads, trailers, extensions."""
         self._reset()
 
     def _reset(self) -> None:
         self._reason = ""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
         self._parts: list[bytes] = []
         self._keeps = False
@@ -235,7 +240,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():  # gone in the moment in which it was opened
             answer.fail(not_reached(request.name, ConnectionResetError()))
             return answer
-        self._answer = answer
+        self._answer, self._barren_bytes = answer, 0
         self._reset()
         if len(request.body) <= PIECE_BYTES:
             self._transport.write(request.head + request.body)
@@ -295,16 +300,16 @@ class Connection(asyncio.Protocol):
         if answer is None:  # bytes that nobody asked for
             self.abort()
             return
-        answer.hear()
-        if not self._in_body:
-            self._head_bytes += len(data)
+        if self._in_body:
+            answer.hear()
         error: Exception | None = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as raised:
             error = raised
-        if not self._in_body and (self._head_bytes > self._head_bytes_max or len(self._fields) > FIELDS_MAX):
-            error = ValueError("the head is too long")
+        self._barren_bytes = 0 if self._parts else self._barren_bytes + len(data)
+        if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > FIELDS_MAX):
+            error = ValueError("the head, or what follows the body, is too long")
         if self._parts:
             parts, self._parts = self._parts, []
             if not answer.take(parts, sum(map(len, parts))) and not self._is_complete and not error:
@@ -319,7 +324,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._can_write.set()
-        self._pool.forget(self)
+        self._keeper.forget(self)
         answer = self._answer
         if answer is None:
             return
@@ -335,21 +340,21 @@ class Connection(asyncio.Protocol):
         answer.finish()
         if keeps and self._is_written and self.is_usable:
             self.go_on()
-            self._pool.put(self)
-        else:
-            self._close() if self._is_written else self.abort()
-
-    def _close(self) -> None:
-        if self._transport is not None:
+            self._keeper.put(self)
+        elif self._transport is not None and self._is_written:
             self._transport.close()
+        else:
+            self.abort()
 
     def _fail(self, error: Exception) -> None:
         answer = self._answer
+        self.abort()
         if answer is not None:
-            self.abort()
-            answer.fail(
-                broken(answer.request.name, error) if not answer.head.done() else UpstreamLost(type(error).__name__)
-            )
+            answer.fail(error if answer.head.done() else broken(answer.request.name, error))
+
+    def give_up(self) -> None:
+        """The process ends."""
+        self._fail(ConnectionAbortedError())
 
     # -- told by the parser -------------------------------------------------------------------------------------------
 
@@ -358,7 +363,7 @@ class Connection(asyncio.Protocol):
             self._keeps = False  # a second answer, which nobody asked for
 
     def on_status(self, reason: bytes) -> None:
-        self._reason += reason.decode("latin-1")
+        self._reason += reason.decode("utf-8", "surrogateescape")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # else a trailer
@@ -381,7 +386,7 @@ class Connection(asyncio.Protocol):
             ]
         )
         self._in_body = True
-        self._is_framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+        self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)
         if answer.request.method == "HEAD":  # a length, and no body: the parser would wait for one
             self._is_complete, self._keeps = True, False
@@ -395,146 +400,3 @@ class Connection(asyncio.Protocol):
             self._reset()
         elif not self._is_complete:
             self._is_complete, self._keeps = True, self._parser.should_keep_alive()
-
-
-class Pool:
-    """Idle connections by where they lead, the one last used first."""
-
-    def __init__(self) -> None:
-        self._idle: dict[tuple[str, int, bool], list[Connection]] = {}
-        self._all: set[Connection] = set()
-        self._sweep: asyncio.TimerHandle | None = None
-
-    def add(self, connection: Connection) -> None:
-        self._all.add(connection)
-
-    def take(self, origin: Origin) -> Connection | None:
-        kept = self._idle.get(origin[:3])
-        while kept:
-            connection = kept.pop()
-            if connection.is_usable:
-                return connection
-        return None
-
-    def put(self, connection: Connection) -> None:
-        connection.idle_since = time.monotonic()
-        self._idle.setdefault(connection.origin[:3], []).append(connection)
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(KEPT_SECONDS / 2, self._close_old)
-
-    def forget(self, connection: Connection) -> None:
-        """It is gone."""
-        self._all.discard(connection)
-        kept = self._idle.get(connection.origin[:3])
-        if kept and connection in kept:
-            kept.remove(connection)
-
-    def _close_old(self) -> None:
-        self._sweep, until = None, time.monotonic() - KEPT_SECONDS
-        for kept in self._idle.values():
-            for connection in [each for each in kept if each.idle_since <= until]:
-                kept.remove(connection)
-                connection.abort()
-        if any(self._idle.values()):
-            self._sweep = asyncio.get_running_loop().call_later(KEPT_SECONDS / 2, self._close_old)
-
-    def close(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for connection in list(self._all):
-            connection.abort()
-
-
-class Http1:
-    """Sends requests: see `Client`."""
-
-    def __init__(self, server: Server, tls: ssl.SSLContext | None = None) -> None:
-        self._head_bytes_max = 4 * server.header_bytes_max
-        self._tls = tls or _tls()
-        self._pool = Pool()
-        self._origins: dict[str, Origin] = {}
-        self._resolved: dict[tuple[str, int], tuple[float, asyncio.Task[Addresses]]] = {}
-
-    async def close(self) -> None:
-        self._pool.close()
-        await asyncio.sleep(0)  # transports tell their protocols in the next turn
-
-    def send(
-        self, name: str, upstream: Upstream, method: str, path: str, fields: Fields, body: bytes
-    ) -> asyncio.Future[UpstreamAnswer]:
-        origin = self._origins.get(upstream.base_url)
-        if origin is None:
-            origin = self._origins[upstream.base_url] = origin_of(upstream.base_url)
-        try:
-            head = head_of(origin, method, path, fields, body)
-        except ValueError as error:
-            failed: asyncio.Future[UpstreamAnswer] = asyncio.get_running_loop().create_future()
-            failed.set_exception(not_reached(name, error))
-            return failed
-        request = Request(name, upstream, origin, method, head, body)
-        connection = self._pool.take(origin)
-        if connection is None:
-            return asyncio.ensure_future(self._dial_and_ask(request))
-        if method in SAFE_TO_REPEAT:
-            return asyncio.ensure_future(self._ask_again(connection.ask(request)))
-        return connection.ask(request).head
-
-    async def _ask_again(self, answer: Answer) -> UpstreamAnswer:
-        """The answer; asked for once more where the kept connection was gone."""
-        try:
-            return await answer.head
-        except Refusal as refusal:
-            if refusal.code != "upstream_unreachable":
-                raise
-        return await self._dial_and_ask(answer.request)
-
-    async def _dial_and_ask(self, request: Request) -> UpstreamAnswer:
-        return await (await self._dial(request)).ask(request).head
-
-    async def _dial(self, request: Request) -> Connection:
-        """A new connection. Raises `NotReachedError`."""
-        loop, origin = asyncio.get_running_loop(), request.origin
-        tcp: socket.socket | None = None
-        try:
-            async with asyncio.timeout(request.upstream.connect_seconds):
-                addresses = await self._resolve(origin.host, origin.port)
-                tcp = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25)
-                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self._pool, origin, self._head_bytes_max),
-                    sock=tcp,
-                    ssl=self._tls if origin.is_tls else None,
-                    server_hostname=origin.host if origin.is_tls else None,
-                )
-        except TimeoutError:
-            error = not_in_time(request.name)
-        except (OSError, ValueError) as raised:
-            error = not_reached(request.name, raised)
-        else:
-            self._pool.add(connection)
-            return connection
-        if tcp is not None:
-            tcp.close()
-        raise error
-
-    async def _resolve(self, host: str, port: int) -> Addresses:
-        """The addresses of a host; many who ask at once cause one look-up. Raises `OSError`."""
-        until, looking = self._resolved.get((host, port), (0.0, None))
-        if looking is None or until < time.monotonic():
-            looking = asyncio.create_task(_look_up(host, port))
-            self._resolved[host, port] = time.monotonic() + RESOLVED_SECONDS, looking
-        try:
-            return await asyncio.shield(looking)
-        except OSError:
-            self._resolved.pop((host, port), None)
-            raise
-
-
-async def _look_up(host: str, port: int) -> Addresses:
-    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, submodels
-from gateway.afterwards import Afterwards
+from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
     WHOLE_BYTES_MAX,
@@ -501,13 +501,14 @@ class Proxy:
         name = call.upstream or ""
         self._telemetry.unmetered.labels(name).inc()
         response: web.StreamResponse | None = None
-        answer: UpstreamAnswer | None = None
+        sent: asyncio.Future[UpstreamAnswer] | None = None
         try:
             upstream, own_address = self._config.upstreams[name], _own_address(request, path)
             if dialect.links is not None:
                 # Addresses can only be replaced in bytes that can be read.
                 fields = credentials.without_encoding(fields)
-            answer = await self._forwarder.send(name, upstream, request.method, path, fields, body)
+            sent = self._forwarder.send(name, upstream, request.method, path, fields, body)
+            answer = await sent
             headers, pieces = headers_of(answer, None), answer.pieces()
             pieces = led_back(dialect.links, headers, pieces, own_address)
             response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
@@ -536,8 +537,8 @@ class Proxy:
             log.critical("results could not be recorded: %s", error)
             cut_off(request)
         finally:
-            if answer is not None:
-                answer.close()
+            if sent is not None:
+                let_go(sent)
         return response or web.Response()
 
 

@@ -51,7 +51,13 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
         ("[server]\n\nport = 70000", "3: [server] port: Expected `int` <= 65535"),
         ("[ledger]\nsync = 'never'", "2: [ledger] sync: Invalid enum value 'never'"),
         ("[auth]\nmode = 'open'\n[server]\nhost = '0.0.0.0'", '2: [auth] mode = "open" serves anyone'),
-        ("[upstreams.a]\nbase_url = 'x'\nprovider = 'p'", "2: [upstreams.a] base_url must look like https://host"),
+        *(
+            (
+                f"[upstreams.a]\nbase_url = '{url}'\nprovider = 'p'",
+                "2: [upstreams.a] base_url must look like https://host",
+            )
+            for url in ("x", "http://h:99999", "http://h:abc", "http://[::1", "https://user:secret@h")
+        ),
         ("[upstreams.a]\nbase_url = 'https://x'", '1: [upstreams.a] needs "provider"'),
         ("[upstreams.v1]\nbase_url = 'https://x'\nprovider = 'p'", "1: [upstreams.v1] the name becomes a path"),
         (

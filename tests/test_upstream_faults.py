@@ -552,7 +552,7 @@ async def test_a_client_that_reads_slowly_slows_the_upstream(start: StartGateway
         await reader.readuntil(b"\r\n\r\n")
         writer.write(SSE_HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         while True:
-            writer.write(b"data: %x\r\n" % len(piece) if False else b"%x\r\n%s\r\n" % (len(piece), piece))
+            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
             sent += len(piece)
 
