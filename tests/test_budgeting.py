@@ -170,7 +170,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(BUDGETS, st.lists(CALLS, min_size=15, max_size=30))
 def test_views_and_answers_are_the_engine_s(lasting: Path, budgets: list[Budget], calls: list[Call]) -> None:
     budgeting.store(lasting, budgets, PLAIN_NOW)
@@ -225,7 +225,7 @@ def test_views_and_answers_are_the_engine_s(lasting: Path, budgets: list[Budget]
         assert rows[each.name] == wanted, each
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(st.sampled_from(sorted(zoneinfo.available_timezones())), min_size=1, max_size=5, unique=True),
     st.integers(micros(datetime(2025, 1, 3, tzinfo=UTC)), micros(datetime(2027, 12, 29, tzinfo=UTC))),

@@ -331,7 +331,7 @@ def endless(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("endless")
 async def test_a_query_that_takes_too_long_is_given_up(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "QUERY_SECONDS", 0.3)
+    monkeypatch.setattr(live, "QUERY_SECONDS", 1.5)
     with live.serving(data):
         wait_for(data)
         with pytest.raises(AwayError, match="cannot answer"):
