@@ -20,6 +20,8 @@ from gateway.errors import Refusal
 from gateway.ledger import now_us
 from gateway.quotes import Estimate, Quotes
 
+MOST_NANO = 2**62
+"""A call that states a senseless maximum holds no more: it has to fit into a column of the ledger, and a message."""
 WAITING_MAX = 1000
 """Calls that wait for money."""
 HEADROOM = 1.25
@@ -209,9 +211,8 @@ class Admission:
         """What a decision reserves; `None` where it lets the call not go on."""
         if decision.verdict != "admit":
             return None
-        return self.budgets.hold(
-            call, charges, decision.amount, decision.ceiling, may_stop=quote.stops and decision.near
-        )
+        amount, ceiling = min(decision.amount, MOST_NANO), min(decision.ceiling, MOST_NANO)
+        return self.budgets.hold(call, charges, amount, ceiling, may_stop=quote.stops and decision.near)
 
     def _estimate(self, call: Call, wanted: Wanted, *, input_tokens: int | None = None) -> Estimate | None:
         request_bytes = 0 if wanted.in_session else wanted.request_bytes
@@ -269,7 +270,7 @@ class Admission:
         self._held[call.call_id] = _Held(hold, estimate, wanted.request_bytes)
         grant = Grant(hold.amount, hold.ceiling, hold.may_stop, action, call.request_model, max_output_tokens)
         if estimate is not None:
-            grant.rate, grant.input_cost = estimate.quote.rate, estimate.input_cost
+            grant.rate, grant.input_cost = min(estimate.quote.rate, MOST_NANO), min(estimate.input_cost, MOST_NANO)
             grant.tokens_per_byte = estimate.tokens_per_byte
         grant.set_on(call)
         return grant

@@ -298,14 +298,14 @@ async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> Asyn
         shutdown_timeout=0.5,
     )
     await runner.setup()
-    try:
-        with relay.listener(folder, owned.gateway_id) as listener:
+    with relay.listener(folder, owned.gateway_id) as listener:
+        try:
             await web.SockSite(runner, listener).start()
             yield await workers.start()
-    finally:
-        owned.admin.draining = True
-        await workers.stop()
-        await runner.cleanup()
+        finally:
+            owned.admin.draining = True
+            await workers.stop()
+            await runner.cleanup()
 
 
 class Keeper(Protocol):

@@ -101,9 +101,9 @@ class Ledger:
     def __init__(self, settings: LedgerSettings, gateway_id: str, clock: Callable[[], int] = now_us) -> None:
         self.dir = Path(settings.dir)
         self.failure: str | None = None
+        """Why the journal cannot be written now; `None` while it can."""
         self._kept: list[bytes] = []
         """Records of finished calls that could not be written."""
-        """Why the journal cannot be written now; `None` while it can."""
         self._settings = settings
         self._gateway_id = gateway_id
         self._clock = clock
@@ -192,9 +192,11 @@ class Ledger:
         """Write everything out and let go of the segment. With calls in flight, or finished ones that it does not have,
         it gets no end: the next start closes them."""
         if self._kept:
-            with contextlib.suppress(OSError):
+            try:
                 self._append(b"".join(self._kept))
                 self._kept.clear()
+            except OSError as error:
+                log.critical("%d finished calls could not be recorded: %s", len(self._kept), error.strerror)
         if self._fd >= 0 and not self._in_flight and not self._kept:
             self._take_checkpoint()
             self._unended.append(self._fd)
@@ -227,9 +229,10 @@ class Ledger:
                 raise self._refusal() from None
         self._in_flight[call.call_id] = fields
 
-    def close(self, call: Call) -> int | None:
+    def close(self, call: Call, *, keeps: bool = True) -> int | None:
         """Record a finished call. When the disk is full the reserve is given up so that this still succeeds; where that
-        does not help the record is kept until the journal can be written again.
+        does not help the record is kept until the journal can be written again, unless it must not be (`keeps`): a
+        crash could then lose one that was never opened.
 
         Returns when it was booked (microseconds since the epoch), or `None` when it could not be recorded, which is
         logged as critical.
@@ -237,7 +240,7 @@ class Ledger:
         self._in_flight.pop(call.call_id, None)
         at = self.moment()
         line = encode("close", at, self._encoder.encode(call))
-        return at if self._record(call.call_id, line, keeps=True) else None
+        return at if self._record(call.call_id, line, keeps=keeps) else None
 
     def correct(self, call: Call, cause: Cause, booked_us: int) -> bool:
         """Restate a call that was closed at `booked_us` (microseconds since the epoch), by any process.

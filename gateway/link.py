@@ -216,12 +216,17 @@ class Link(asyncio.Protocol, Generic[T]):
             self._transport.close()
 
     def send(self, message: Message) -> None:
-        """Never waits. What the message is made of may change afterwards."""
+        """Never waits. What the message is made of may change afterwards. Raises what encoding raises; then nothing
+        was said."""
         if not self._out:
             self._loop.call_soon(self._flush)
         at = len(self._out)
         self._out += bytes(HEAD_BYTES)
-        self._encoder.encode_into(message, self._out, -1)
+        try:
+            self._encoder.encode_into(message, self._out, -1)
+        except BaseException:
+            del self._out[at:]  # half a message would be taken for the beginning of the next
+            raise
         self._out[at : at + HEAD_BYTES] = (len(self._out) - at - HEAD_BYTES).to_bytes(HEAD_BYTES, "big")
 
     def _flush(self) -> None:

@@ -185,8 +185,8 @@ class LocalOwner:
             return  # somebody else has read the same answer
         if not self._ledger.correct(call, "usage", expected.booked_us):
             raise _cannot_be_written()
+        self._late.settle(key)  # where that fails the answer is read again: then it is posted, once
         self._admission.correct(expected.call, call)
-        self._late.settle(key)
         await self._late.durable()
         await self._ledger.durable()
 
@@ -194,7 +194,7 @@ class LocalOwner:
         return self._tasks.of(who, tickets, now_us)
 
     def _book(self, call: Call) -> bool:
-        booked_us = self._ledger.close(call)
+        booked_us = self._ledger.close(call, keeps=False)
         self._admission.settle(call)
         self._recorded(call, booked_us)
         return booked_us is not None

@@ -152,12 +152,13 @@ class Session:
         self._model, self._tool_model = answer.response_model, answer.tool_model
         if answer.finish_reason is not None:
             await self._books.close(open_call, "completed")
-            self._open = None
+            if self._open is open_call:  # else the next one has begun meanwhile
+                self._open = None
 
     async def _begin(self) -> OpenCall:
         """The open call; a new one after each bill. Raises refusals."""
         async with self._beginning:
-            if self._open is None:
+            if self._open is None or self._open.is_closed:
                 now = now_us()
                 call = msgspec.structs.replace(self._call, call_id=uuid7(now), request_id=uuid7(now), started_us=now)
                 call.session_id = call.session_id or self._call.call_id

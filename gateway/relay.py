@@ -13,7 +13,8 @@ from yarl import URL
 
 from gateway import credentials
 from gateway.config import Server
-from gateway.guard import FIELDS_MAX
+from gateway.guard import BACKLOG, FIELDS_MAX
+from gateway.routes import without_origin
 
 ANSWER_SECONDS = 120.0
 
@@ -40,9 +41,13 @@ def listener(data: Path, gateway_id: str) -> Iterator[socket.socket]:
             if _is_dead(left):
                 left.unlink(missing_ok=True)
         path, made = folder / _name(gateway_id), socket.socket(socket.AF_UNIX)
+        aside = path.with_suffix(".new")
         try:
             os.fchmod(made.fileno(), 0o600)  # before it has a place: nobody else can reach it, not for a moment
-            made.bind(str(path))
+            aside.unlink(missing_ok=True)
+            made.bind(str(aside))
+            made.listen(BACKLOG)
+            aside.rename(path)  # under its name it is never taken for what a crash left
             yield made
         finally:
             made.close()
@@ -88,7 +93,7 @@ class Relay:
         try:
             async with self._session.request(
                 request.method,
-                URL("http://owner" + request.raw_path, encoded=True),
+                URL("http://owner" + without_origin(request.raw_path), encoded=True),
                 headers=CIMultiDict(credentials.end_to_end(request.headers.items())),
                 data=request.content if request.body_exists else None,
                 allow_redirects=False,

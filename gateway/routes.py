@@ -53,8 +53,7 @@ TELLING = ("anthropic-version", "x-goog-api-key")
 def _placed(raw: str, marks: Collection[str]) -> tuple[str, str | None, str | None, str] | None:
     """The path without what stands before it, its ticket and task, and the upstream of a bare path."""
     ticket = task = None
-    if absolute := ABSOLUTE_FORM.match(raw):
-        raw = raw[absolute.end() :]  # RFC 9112 §3.2.2: servers must accept it
+    raw = without_origin(raw)
     if AMBIGUOUS.search(raw.partition("?")[0]) or "#" in raw:
         return None
     if prefix := TICKET_PREFIX.match(raw):
@@ -62,6 +61,12 @@ def _placed(raw: str, marks: Collection[str]) -> tuple[str, str | None, str | No
         task = None if prefix[2] is None else unquote(prefix[2])
         raw = raw[prefix.end() :]
     return raw, ticket, task, _bare(raw, marks)
+
+
+def without_origin(raw: str) -> str:
+    """A target without the scheme and host that it may have: servers must accept these (RFC 9112 §3.2.2)."""
+    absolute = ABSOLUTE_FORM.match(raw)
+    return raw if absolute is None else raw[absolute.end() :]
 
 
 LOCATION = re.compile(r"/locations/([a-z0-9-]+)/")

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from gateway import link
+from gateway import guard, link
 from gateway.admission import Grant, Looked
 from gateway.call import Call
 from gateway.config import Config, Server
@@ -32,6 +33,8 @@ from gateway.telemetry import Sample, Telemetry
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 """For what a worker does after its last call, beside `drain_seconds`."""
+STARTS_MAX = 5
+"""So often in a row a worker is started in vain."""
 SHORT_SECONDS, PAUSE_SECONDS = 5.0, 1.0
 """A worker that died so soon is not started again at once."""
 COUNT_SECONDS = 1.0
@@ -97,7 +100,8 @@ class Desk:
                 self._beside(message.n, self._owner.demand(message.call), message.call)
             case link.Enter():
                 self._owner.enter_now(message.call)
-                self._places[message.call.request_id] = message.call
+                if self._owner.has_limits:
+                    self._places[message.call.request_id] = message.call
                 self._tell(message.n, None)
             case link.Book():
                 self._beside(message.n, self._owner.book(message.results))
@@ -145,7 +149,7 @@ class Desk:
         if self._open:
             log.warning("%d calls were interrupted by the end of a worker and are recorded as such", len(self._open))
         for call in self._open.values():
-            self._owner.interrupt(call)
+            self._interrupt(call)
         for call in self._places.values():
             self._owner.leave(call)
         self._open.clear()
@@ -154,6 +158,13 @@ class Desk:
         for counting in self.counting.values():
             counting.cancel()
         self.gone.set()
+
+    def _interrupt(self, call: Call) -> None:
+        """One that fails must not keep the others open."""
+        try:
+            self._owner.interrupt(call)
+        except Exception as error:
+            log.critical("call %s may stay open until the next start", call.call_id, exc_info=error)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -187,6 +198,10 @@ class Desk:
             return
         if not isinstance(error, OSError):
             log.critical("a worker's question could not be answered", exc_info=error)
+        if call is not None and self._open.pop(call.call_id, None) is not None:  # it was opened, and nobody will know
+            self._places.pop(call.request_id, None)
+            self._owner.leave(call)
+            self._interrupt(call)
         self.link.send(link.Failed(n, type(error).__name__))
 
 
@@ -297,8 +312,8 @@ class Workers:
                 desk.link.send(message)
 
     async def _run(self, number: int) -> None:
-        """One worker, started again when it dies."""
-        loop = asyncio.get_running_loop()
+        """One worker, started again when it dies. One that does not start leaves its share to the others."""
+        loop, in_vain = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             since = loop.time()
             try:
@@ -308,9 +323,21 @@ class Workers:
                 code, was_ready = 1, False
             if self._stopping.is_set() or not (was_ready or self._is_up):
                 return
+            in_vain = 0 if was_ready else in_vain + 1
+            if in_vain == STARTS_MAX:
+                self._give_up(number)
+                return
             log.error("worker %d ended with code %d; it is started again", number, code)
             if loop.time() - since < SHORT_SECONDS:
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    def _give_up(self, number: int) -> None:
+        for each in self._sockets[number]:
+            each.close()  # else connections would go on coming in that nobody takes
+        log.critical("worker %d does not start, and the gateway goes on without it: restart the gateway", number)
+        if not self._desks:
+            log.critical("no worker is left: the gateway ends")
+            signal.raise_signal(signal.SIGTERM)
 
     async def _run_once(self, number: int) -> tuple[int, bool]:
         own, theirs = socket.socketpair()
@@ -344,6 +371,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
             if family == socket.AF_INET6:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.bind((address[0], port, *address[2:]))
+            made.listen(guard.BACKLOG)  # from now on nobody else can have the address
         except OSError:
             made.close()
             raise

@@ -4,6 +4,7 @@ waits for."""
 import asyncio
 import contextlib
 import functools
+import os
 import socket
 import stat
 from collections import Counter
@@ -504,3 +505,82 @@ def test_the_owners_socket_is_its_users_alone_and_none_is_left(tmp_path: Path) -
             found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in deep.iterdir()}
             assert found == {"gateway-other.sock": 0o600, "gateway-own.sock": 0o600}
     assert list(deep.iterdir()) == []
+
+
+async def test_a_senseless_maximum_costs_nobody_else_anything(house: StartHouse) -> None:
+    """What it could cost at most fits into no column and no message."""
+    wanted = Wanted(Ask(model="gpt-4.1", max_output_tokens=2**53), None, 1000)
+    async with house(on_exceed="warn") as found:
+        one = call(1, key_id=None)
+        grant = await found.owner.open(one, wanted, Seeing())
+        assert grant is not None
+        assert grant.ceiling < 2**63
+        assert (await found.owner.open(call(2, key_id=None), WANTED, Seeing())) is not None  # the link is whole
+        await found.owner.close(ended(one))
+        await found.owner.close(ended(call(2, key_id=None)))
+        assert found.state() == (2000, 0, 0)
+
+
+async def test_what_cannot_be_written_is_not_half_written() -> None:
+    got: list[Any] = []
+    ours, theirs = socket.socketpair()
+    one = Link[Any](msgspec.msgpack.Decoder(Any), lambda _: None, lambda: None)
+    other = Link(msgspec.msgpack.Decoder(link.Told), got.append, lambda: None)
+    await one.open(ours)
+    await other.open(theirs)
+    one.send(link.Told(1, "before"))
+    with pytest.raises((OverflowError, msgspec.EncodeError, TypeError)):
+        one.send(link.Told(2, ["x", 2**70]))
+    one.send(link.Told(3, "after"))
+    async with asyncio.timeout(10):
+        while len(got) < 2:
+            await asyncio.sleep(0)
+    assert got == [link.Told(1, "before"), link.Told(3, "after")]
+    one.close()
+    other.close()
+    await asyncio.sleep(0)
+
+
+async def test_a_call_whose_opening_cannot_be_told_is_given_back(tmp_path: Path, house: StartHouse) -> None:
+    async with house(linked=False) as found:
+        ours, theirs = socket.socketpair()
+        desk = Desk(found.own, Workers(Config(), found.own, found.telemetry, "g1", "book"))
+        await desk.link.open(ours)
+        said = desk.link.send
+
+        def send(message: Any) -> None:
+            if isinstance(message, link.Told):
+                raise OverflowError("it does not fit")
+            said(message)
+
+        desk.link.send = send  # type: ignore[method-assign]
+        desk._received(link.Open(1, call(1), WANTED))
+        assert found.state()[1:] == (0, 0)
+        assert [record["result"] for record in found.records("close")] == ["interrupted"]
+        theirs.close()
+        await desk.gone.wait()
+
+
+@pytest.mark.parametrize("house", ["here"], indirect=True)
+async def test_results_of_a_batch_are_booked_on_the_disk_or_not_at_all(house: StartHouse) -> None:
+    """A crash would lose what waits in memory: a batch was never opened."""
+    async with house() as found:
+        whole, found.journal._fd = found.journal._fd, os.open("/dev/full", os.O_WRONLY)
+        batch = ended(call(1, operation="batch"))
+        with pytest.raises(OSError, match="cannot be written"):
+            await found.owner.book([(batch, b"12345678")])
+        os.close(found.journal._fd)
+        found.journal._fd = whole
+        assert await found.owner.book([(batch, b"12345678")])
+        assert len(found.records("close")) == 1
+
+
+async def test_what_a_stop_could_not_write_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Ledger(LedgerSettings(dir=str(tmp_path), reserve_bytes=0, on_failure="forward"), "g1")
+    journal.start()
+    whole, journal._fd = journal._fd, os.open("/dev/full", os.O_WRONLY)
+    journal.open(call(1))
+    assert journal.close(ended(call(1))) is not None
+    journal.stop()
+    os.close(whole)
+    assert "1 finished calls could not be recorded" in caplog.text
