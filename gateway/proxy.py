@@ -150,7 +150,8 @@ class Proxy:
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
             key = credentials.presented(headers, request.raw_path)
-            principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
+            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, key)
+            principal = may_go_on()
             if key is None:
                 credentials.check_page(headers)
             _set_principal(call, principal)
@@ -173,7 +174,7 @@ class Proxy:
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
             body = await guard.read_body(request, self._config.server)
             if loop.time() != started:
-                credentials.authenticate(self._keys, self._config.auth.mode, key)  # still in force?
+                may_go_on()  # a body takes time, in which a key may end
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
@@ -218,7 +219,6 @@ class Proxy:
                 finally:
                     self._owner.leave(call)
             asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
-            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, key)
 
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
