@@ -11,7 +11,6 @@ import stat
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,6 @@ import aiohttp
 import brotli
 import pytest
 import zstandard
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from yarl import URL
 
 from analytics import commands, lake
@@ -32,6 +26,7 @@ from gateway.config import Upstream
 from gateway.encodings import ANSWER_STEP_MAX, TooLargeError, decoder
 from gateway.keys import Keys
 from gateway.meter import Meter
+from tests.certificates import self_signed
 from tests.conftest import PROVIDER_KEY, Running, StartGateway
 from tests.fakes.upstream import FakeUpstream, fake_upstream, whole
 
@@ -232,34 +227,12 @@ async def test_a_session_follows_no_redirect(start_gateway: StartGateway, upstre
         assert other.requests == []
 
 
-def certificate(folder: Path) -> Path:
-    """Key and certificate of a server that nobody vouches for."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "server.pem"
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(secret + made.public_bytes(Encoding.PEM))
-    return file
-
-
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/realtime?model=m"])
 async def test_a_server_that_nobody_vouches_for_gets_no_key(
     start_gateway: StartGateway, tmp_path: Path, path: str
 ) -> None:
     tls, fake = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), FakeUpstream()
-    tls.load_cert_chain(certificate(tmp_path))
+    tls.load_cert_chain(self_signed(tmp_path, "localhost"))
     server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, ssl=tls)
     fake.answer(whole(ANSWER))
     to = Upstream(f"https://localhost:{server.sockets[0].getsockname()[1]}", "openai", "env:PROVIDER_KEY")

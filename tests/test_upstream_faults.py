@@ -8,20 +8,15 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.config import Server, Upstream
+from tests.certificates import self_signed
 from tests.conftest import PROVIDER_KEY, Running, StartGateway, starter
 from tests.fakes.upstream import CLOSE, CUT, Step, chunked, fake_upstream, sse, whole
 from tests.test_meter import CHAT_CHUNKS, CHAT_USAGE
@@ -618,32 +613,6 @@ async def test_a_black_hole(start: StartGateway) -> None:
 
 
 # -- TLS -----------------------------------------------------------------------------------------------------------
-
-
-def self_signed(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 and its key, in one file; signed by nobody that anyone knows."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "both.pem"
-    plain = serialization.NoEncryption()
-    file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from gateway import ledger
+from tests.certificates import self_signed
 from tests.end_to_end.serving import served, write_config
 from tests.fakes.upstream import CUT, FakeUpstream, chunked, whole
-from tests.test_upstream_faults import CHAT, EVENTS, STREAMED, answer, self_signed
+from tests.test_upstream_faults import CHAT, EVENTS, STREAMED, answer
 
 
 @pytest.fixture
