@@ -88,7 +88,8 @@ async def send(gateway: Served, sent: bytes, *, leaves: bool = False) -> bytes:
     with contextlib.suppress(ConnectionError):
         writer.write(sent)
         if leaves:
-            writer.write_eof()
+            with contextlib.suppress(OSError):  # the gateway may have reset the connection already
+                writer.write_eof()
         async with asyncio.timeout(20):
             while piece := await reader.read(65536):
                 came += piece
