@@ -10,7 +10,7 @@ import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -27,7 +27,9 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"\A[^\
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 LINE_ENTRIES = 5000
 """In one line of the tracker's extract."""
-SQL_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", datetime: "TIMESTAMP"}
+SQL_TYPES = {
+    str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", date: "DATE", datetime: "TIMESTAMP",
+}  # fmt: skip
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -106,6 +108,66 @@ class Commit(Row):
     pr_id: str | None = None
 
 
+class TicketStatus(Row):
+    """From when a ticket had a status, as its tracker's history tells."""
+
+    ticket_id: Name
+    changed_at: datetime
+    status: str | None = None
+    status_category: Literal["todo", "in_progress", "done"] | None = None
+    changed_by: str | None = None
+
+
+class Deployment(Row):
+    deployment_id: Name
+    repo: Name
+    environment: str | None = None
+    status: str | None = None
+    sha: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    failed_at: datetime | None = None
+    updated_at: datetime | None = None
+    url: str | None = None
+
+
+class DeploymentPr(Row):
+    deployment_id: Name
+    pr_id: Name
+
+
+class Revert(Row):
+    """What a pull request or a commit says that it takes back, or (`is_reland`) brings back."""
+
+    reverting: Name
+    """Pull request or sha that says so."""
+    repo: Name
+    kind: Literal["sha", "pr", "title", "ticket"]
+    reference: Name
+    is_reland: bool = False
+    reverted_at: datetime | None = None
+
+
+class Team(Row):
+    team_id: Name
+    week: date
+    """Its Monday."""
+    builders: Count
+
+
+class User(Row):
+    user_id: Name
+    team_id: str | None = None
+
+
+class Identity(Row):
+    """Who is who: a name in a tracker or forge, and the user that gateway keys belong to."""
+
+    source: Name
+    source_user: Name
+    user_id: Name
+
+
 class Project(Row):
     """Not from a file: each import of tickets says which projects it was of."""
 
@@ -152,6 +214,13 @@ TABLES: Mapping[str, Table] = {
     "pull_requests": Table(PullRequest, ("pr_id",)),
     "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id"),
     "commits": Table(Commit, ("sha", "repo")),
+    "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
+    "deployments": Table(Deployment, ("deployment_id",)),
+    "deployment_prs": Table(DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id"),
+    "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting"),
+    "teams": Table(Team, ("team_id", "week")),
+    "users": Table(User, ("user_id",)),
+    "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
 }
 

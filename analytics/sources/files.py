@@ -19,7 +19,7 @@ import msgspec
 from analytics import build, work
 from gateway.errors import UserError
 
-TABLES = ("tickets", "pull_requests", "pr_tickets", "commits")
+TABLES = tuple(name for name in work.TABLES if name != "projects")
 SHOWN = 10
 CELL_MAX = 2**26
 """Longest cell of a CSV file, characters."""

@@ -1,0 +1,12 @@
+-- Deployments. One row per deployment.
+-- @deployment_id: Its identifier, with the forge's repository
+-- @repo: Repository that was deployed
+-- @environment: Where to: production, staging, …
+-- @status: What became of it, in the forge's word
+-- @sha: Commit that was deployed
+-- @started_at: When it began, UTC
+-- @finished_at: When it had succeeded, UTC; NULL when it has not
+-- @failed_at: When it failed or was rolled back, UTC; NULL when it was not
+-- @updated_at: When the forge last changed it, UTC: of two versions, the later one counts
+-- @url: Its page
+FROM read_parquet('lake:work/**/deployments.parquet', union_by_name = true, hive_partitioning = false)
