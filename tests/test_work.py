@@ -402,9 +402,7 @@ def test_files_are_named_like_their_tables(run: Run) -> None:
         Path(name).touch()
         code, _, errors = run(name)
         assert (code, errors.count("\n")) == (1, 1)
-        assert (
-            "name the file like its table and format: tickets, pull_requests, pr_tickets, commits, each .csv" in errors
-        )
+        assert f"name the file like its table and format: {', '.join(files.TABLES)}, each .csv" in errors
     assert run("tickets.csv", "tickets.jsonl")[0] == 2
     for name in ("tickets.csv", "tickets.jsonl", "tickets.parquet"):
         assert run(name)[2] == f"{name}: cannot be read: No such file or directory\n"
