@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+from msgspec import structs
 
 from analytics import build, work
 from analytics.sources.invoice_files import ATTO_IN_NANO, NO_ACCOUNT, NOTHING, OTHERS, Line
@@ -27,7 +28,7 @@ TABLE = "invoice_lines"
 
 _COUNTED = re.compile(r"^.*\btoken count (?:for )?", re.IGNORECASE)
 _METER = re.compile(
-    r"\b(?:cached?|caching|input|output|uncached|usage|tokens?|batch|provisioned|priority|flex|predictions?)\b.*$",
+    r"\b(?:cached?|caching|input|output|uncached|usage|tokens?|batch|provisioned\w*|priority|flex|predictions?)\b.*$",
     re.IGNORECASE,
 )
 _MODALITY = re.compile(r"[ _-](?:text|image|audio|video)$", re.IGNORECASE)
@@ -126,64 +127,67 @@ class Summary:
 class Sums:
     """Lines, summed exactly by statement, item and charge, in any order of rows and files."""
 
-    source: dict[str, str] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     """Rows read, by kind of export."""
     other_rows: int = 0
     """Of other services."""
-    _lines: dict[tuple[str, str, str, str, str], "_Sum"] = field(default_factory=dict)
+    _lines: dict[tuple[str, str, date, str, str], "_Sum"] = field(default_factory=dict)
 
     def add(self, source: str, lines: Iterable[Line]) -> None:
         self.rows[source] += 1
         is_other = False
         for line in lines:
-            key = (line.provider, line.account, line.day.isoformat(), line.item, line.charge)
-            found = self._lines.get(key)
-            if found is None:
-                found = self._lines[key] = _Sum(line, source)
+            key = (line.provider, line.account, line.day, line.item, line.charge)
+            if (found := self._lines.get(key)) is None:
+                found = self._lines[key] = _Sum(line)
             found.atto += line.atto_usd
             found.rows += 1
-            found.is_final = found.is_final and bool(line.is_final)
-            found.model = min((name for name in (found.model, line.model) if name), default=None)
+            found.sources.add(source)
+            found.models.add(line.model or "")
+            found.finals.add(line.is_final)
             is_other = is_other or line.item == OTHERS
         self.other_rows += is_other
 
     def statements(self, naming: Callable[[Line], tuple[str | None, bool]]) -> dict[str, list[work.InvoiceLine]]:
         """Lines by statement. One without a charge has a line that says so."""
         made: dict[str, list[work.InvoiceLine]] = {}
-        for (provider, account, day, *_), each in sorted(self._lines.items()):
-            lines = made.setdefault(f"{provider} {account} {day}", [])
+        for _, each in sorted(self._lines.items(), key=lambda pair: (pair[1].line.charge == "none", pair[0])):
+            lines = made.setdefault(f"{each.line.provider} {each.line.account} {each.line.day}", [])
             if each.line.charge != "none":
                 lines.append(each.row(naming))
-        for (provider, account, day, *_), each in self._lines.items():
-            if not made[statement := f"{provider} {account} {day}"]:
-                made[statement].append(each.row(naming))
+            elif not lines:
+                lines.append(each.nothing())
         return made
 
 
 class _Sum:
-    def __init__(self, line: Line, source: str) -> None:
-        self.line, self.source, self.model = line, source, line.model
+    def __init__(self, line: Line) -> None:
+        self.line = line
         self.atto = self.rows = 0
-        self.is_final = line.is_final is not None
+        self.sources: set[str] = set()
+        self.models: set[str] = set()
+        self.finals: set[bool | None] = set()
 
     def row(self, naming: Callable[[Line], tuple[str | None, bool]]) -> work.InvoiceLine:
-        line = self.line
-        model, is_known = naming(line._replace(model=self.model))
+        model, is_known = naming(self.line._replace(model=min(filter(None, self.models), default=None)))
         return work.InvoiceLine(
-            statement=f"{line.provider} {line.account} {line.day}",
-            provider=line.provider,
-            account=line.account,
-            day=line.day,
-            item=NOTHING if line.charge == "none" else line.item,
-            charge=line.charge,
+            statement=f"{self.line.provider} {self.line.account} {self.line.day}",
+            provider=self.line.provider,
+            account=self.line.account,
+            day=self.line.day,
+            item=self.line.item,
+            charge=self.line.charge,
             amount_usd=Decimal(_half_even(self.atto, ATTO_IN_NANO)) / NANO,
-            rows=0 if line.charge == "none" else self.rows,
-            source=self.source,
+            rows=self.rows,
+            source=min(self.sources),
             model=model,
             is_known_model=is_known,
-            is_final=None if line.is_final is None else self.is_final,
+            is_final=None if self.finals == {None} else self.finals == {True},
         )
+
+    def nothing(self) -> work.InvoiceLine:
+        row = self.row(lambda _: (None, False))
+        return structs.replace(row, item=NOTHING, rows=0, is_final=None)
 
 
 def _half_even(amount: int, unit: int) -> int:
@@ -223,7 +227,7 @@ def store(data: Path, made: dict[str, list[work.InvoiceLine]]) -> list[Summary]:
 
 def _stored(data: Path) -> dict[str, Stored]:
     with duckdb.connect() as db:
-        build.create_views(db, data, build.load(build.MODELS / "work"))
+        build.create_views(db, data, {TABLE: build.read_model(build.MODELS / "work" / f"{TABLE}.sql")})
         rows = db.execute(build.step("invoice_statements")).fetchall()
     return {statement: Stored(amount, is_final) for statement, amount, is_final in rows}
 

@@ -303,6 +303,8 @@ AWS_CHARGES: Mapping[str, Charge] = {
     "Credit": "credit", "Refund": "credit", "Tax": "tax",
     "Fee": "fee", "RIFee": "fee", "SavingsPlanRecurringFee": "fee", "SavingsPlanUpfrontFee": "fee",
 }  # fmt: skip
+PROVISIONED = re.compile(r"provisioned[ -]?throughput", re.IGNORECASE)
+"""Capacity that costs the same however much it is used."""
 AWS_EDITION = re.compile(r"\s*\(Amazon Bedrock(?: Edition)?\)", re.IGNORECASE)
 AWS_REGION = re.compile(
     r"^(?:US[EW]\d|UG[EW]\d|EU[A-Z]*\d?|AP[A-Z]+\d|CA[NW]\d|SAE\d|ME[A-Z]\d|AFS\d|IL[A-Z]\d|MX[A-Z]\d)-"
@@ -325,7 +327,8 @@ def _aws(values: Mapping[str, Any], terms: Terms) -> list[Line]:
     usage_type = AWS_REGION.sub("", _text(values.get("line_item_usage_type")))
     edition = AWS_EDITION.sub("", product) if AWS_EDITION.search(product) else None
     item = _text(f"{edition or ''} {usage_type}", _text(values.get("line_item_line_item_description"), kind))
-    return [Line(BEDROCK, account, day, item, AWS_CHARGES[kind], atto, edition or usage_type or None, is_final)]
+    charge = "fee" if PROVISIONED.search(usage_type) else AWS_CHARGES[kind]
+    return [Line(BEDROCK, account, day, item, charge, atto, edition or usage_type or None, is_final)]
 
 
 GCP_SERVICES = {
@@ -345,8 +348,9 @@ def _gcp(values: Mapping[str, Any], terms: Terms) -> list[Line]:
     currency, rate = values.get("currency"), values.get("currency_conversion_rate")
     kind = str(values.get("cost_type") or "regular")
     amount = _usd(_decimal("cost", _needed(values, "cost")), currency, terms, rate)
-    charge: Charge = "tax" if kind == "tax" else "usage" if kind == "regular" else "credit"
     sku = _text(values.get("sku_description"), "(no SKU)")
+    usage: Charge = "fee" if PROVISIONED.search(sku) else "usage"
+    charge: Charge = "tax" if kind == "tax" else usage if kind == "regular" else "credit"
     other = VERTEX if provider == GEMINI else GEMINI  # which the export covers as well
     lines = [Line(provider, account, day, sku, charge, amount, sku), Line(other, account, day, NOTHING, "none", 0)]
     given = values.get("credits") or []
@@ -371,8 +375,8 @@ def _plain(values: Mapping[str, Any], terms: Terms) -> list[Line]:
         raise _BadError("wrong value", f'day: "{short(values["day"])}" is no day: write 2026-11-25') from None
     atto = _atto(_decimal("amount_usd", _needed(values, "amount_usd")))
     charge = values.get("charge") or _usage_or_credit(atto)
-    if charge not in CHARGES:
-        raise _BadError("wrong value", f'charge: "{short(charge)}" is none of {", ".join(CHARGES)}')
+    if charge not in CHARGES[:-1]:
+        raise _BadError("wrong value", f'charge: "{short(charge)}" is none of {", ".join(CHARGES[:-1])}')
     account = terms.account or _text(values.get("account"), NO_ACCOUNT)
     model = values.get("model")
     item = _text(values.get("item") or model, "(no item)")

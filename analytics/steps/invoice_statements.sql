@@ -1,4 +1,4 @@
--- What is stored of each statement that may be replaced.
-SELECT statement, provider, account, day, sum(amount_usd) AS amount_usd, coalesce(bool_and(is_final), false) AS is_final
+-- What is stored of each statement.
+SELECT statement, sum(amount_usd) AS amount_usd, coalesce(bool_and(is_final), false) AS is_final
 FROM invoice_lines
-GROUP BY ALL
+GROUP BY statement

@@ -35,7 +35,8 @@ lines AS (
     CASE WHEN is_known_model OR is_metered THEN model_key ELSE ': ' || item END AS model_key,
     CASE WHEN is_known_model OR is_metered THEN model ELSE item END AS name,
     CAST(CAST(amount_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS nano
-  FROM invoice_lines LEFT JOIN model_keys ON model_keys.provider = invoice_lines.provider AND name = model
+  FROM invoice_lines
+    LEFT JOIN (SELECT provider, name AS model, model_key, is_metered FROM model_keys) USING (provider, model)
   WHERE charge <> 'none'
 ),
 invoiced AS (
