@@ -19,7 +19,7 @@ from gateway.options import config_option, data_option, json_option, settings
 
 @click.command(name="invoice")
 @click.argument("paths", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--account", help="Account that is billed, for all lines: where the export does not say, or otherwise.")
+@click.option("--account", help="Account that is billed, for all lines: where exports do not say, or to overrule them.")
 @click.option("--usd-per", "rates", metavar="CUR=RATE", multiple=True, help="USD for one unit of another currency.")
 @click.option("--skip-bad", is_flag=True, help="Leave out rows that are wrong.")
 @config_option
@@ -40,9 +40,10 @@ def import_invoice(
     amount_usd; which one, the columns tell. What comes in replaces what is stored of the same provider, account and
     day: give all files of one export together. Nothing is imported if anything is wrong.
     """
+    usd_per = dict(map(_rate, rates))
     config = settings(config_path)
     book = app.load_prices(config)
-    terms = invoice_files.Terms(dict(map(_rate, rates)), account, book.providers)
+    terms = invoice_files.Terms(usd_per, account, book.providers)
     folder = commands.data_folder(config, data)
     sums, problems = _read(paths, terms)
     if not skip_bad and (total := sum(map(len, problems))):

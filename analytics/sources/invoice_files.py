@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -174,6 +175,7 @@ def _choose(path: Path, header: list[str]) -> list[str]:
     return [name for name in header if _column(name) in kind.columns or _column(name).partition("_")[0] in kind.columns]
 
 
+@lru_cache(1024)
 def _column(name: str) -> str:
     """`sku.description` and `SKU_description` are one."""
     return name.strip().lower().replace(".", "_")
@@ -185,7 +187,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         column = _column(name)
         if column == "product" and isinstance(value, str):
-            value = _json(value)
+            value = _json(value) if "edrock" in value else {}  # other services are many, and decoding is slow
         if isinstance(value, dict):
             flat.update((f"{column}_{_column(str(inner))}", v) for inner, v in value.items() if v is not None)
         else:
@@ -210,12 +212,16 @@ def _hashable(value: Any) -> Any:
 def _needed(values: Mapping[str, Any], column: str) -> Any:
     if (value := values.get(column)) is None:
         raise _BadError("missing key", f"{column} is missing")
+    if isinstance(value, list | dict):
+        raise _BadError("wrong type", f"{column}: is no single value")
     return value
 
 
 def _text(value: Any, otherwise: str = "") -> str:
     """In one line, as a key may be."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(value if value is not None else ""))
+    text = "" if value is None else str(value)
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(text.split())[:255].strip() or otherwise
 
 
@@ -246,7 +252,8 @@ def _usd(amount: Decimal, currency: Any, terms: Terms, local_per_usd: Any = None
     return _atto(EXACT.divide(amount, rate))
 
 
-def _moment(column: str, value: Any) -> datetime:
+@lru_cache(4096)
+def _moment(column: str, value: str | int | Decimal) -> datetime:
     """Seconds since the epoch, or ISO 8601 as APIs, AWS and BigQuery write it. Without a zone it is UTC."""
     try:
         if isinstance(value, int | Decimal) or str(value).isdecimal():
@@ -260,7 +267,7 @@ def _moment(column: str, value: Any) -> datetime:
 def _bucket_day(values: Mapping[str, Any], start_column: str, end_column: str) -> date:
     """Of a cost bucket, which must be one UTC day."""
     start = _moment(start_column, _needed(values, start_column))
-    end = _moment(end_column, values[end_column]) if end_column in values else start + DAY
+    end = _moment(end_column, _needed(values, end_column)) if end_column in values else start + DAY
     if start.time() != datetime.min.time() or not start < end <= start + DAY:
         raise _BadError("wrong value", f"{start:%Y-%m-%dT%H:%MZ} to {end:%Y-%m-%dT%H:%MZ} is no UTC day: export by day")
     return start.date()
