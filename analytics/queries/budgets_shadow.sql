@@ -37,7 +37,11 @@ refused AS (
     count(*) FILTER (WHERE charged_usd IS NULL) AS unpriced_calls,
     len(list_distinct(flatten(list(tickets)))) AS tickets
   FROM judged
-  WHERE CASE basis WHEN 'recorded' THEN budget_action IS NOT DISTINCT FROM 'shadow_blocked' ELSE is_over END
+  WHERE CASE basis
+    -- A call with a refusal that it would have had: a guard said so, not a budget.
+    WHEN 'recorded' THEN budget_action IS NOT DISTINCT FROM 'shadow_blocked' AND refusal IS NULL
+    ELSE is_over
+  END
   GROUP BY name, basis
 ),
 bases AS (
