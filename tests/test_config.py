@@ -25,7 +25,8 @@ def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
     tables = {
-        "budgets": BudgetTable, "guards": GuardTable, "limits": LimitTable, "upstreams": Upstream, "auth.admin_keys": AdminKey,
+        "budgets": BudgetTable, "guards": GuardTable, "limits": LimitTable, "upstreams": Upstream,
+        "auth.admin_keys": AdminKey,
     }  # fmt: skip
     for section, struct in {**get_type_hints(Config), **tables}.items():
         if section == "file":

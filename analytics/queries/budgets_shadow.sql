@@ -18,7 +18,7 @@ WITH account_charges AS (
 ),
 judged AS (
   SELECT
-    charges.name, charges.started_at, charges.charged_usd, calls.tickets, calls.budget_action,
+    charges.name, charges.started_at, charges.charged_usd, calls.tickets, calls.budget_action, calls.refusal,
     CASE WHEN charges.started_at >= since THEN 'recorded' ELSE 'replayed' END AS basis,
     spent_usd >= limit_usd + coalesce(list_sum([
       r.amount_usd for r in raises
