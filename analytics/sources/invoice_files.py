@@ -100,15 +100,18 @@ def _read(path: Path, terms: Terms, problems: Problems) -> Iterator[tuple[str, i
         name = name or kind_of(path, values.keys())
         kind = KINDS[name]
         values = _flat(values)
-        if kind.key and (key := tuple(_hashable(values.get(column)) for column in kind.key)) != (None,) * len(kind.key):
+        try:
+            lines = kind.lines(values, terms)
+        except _BadError as error:
+            problems.row(number, error.reason, str(error))
+            continue
+        key = tuple(_hashable(values.get(column)) for column in kind.key)
+        if any(key) and any(line.charge != "none" for line in lines):
             if key in seen:
                 problems.row(number, "duplicate key", f"says the same as row {seen[key]}")
                 continue
             seen[key] = number
-        try:
-            yield name, number, kind.lines(values, terms)
-        except _BadError as error:
-            problems.row(number, error.reason, str(error))
+        yield name, number, lines
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[Numbered]:
