@@ -6,15 +6,16 @@
 -- @share: The part of it that was reverted, by lines, up to 1
 -- @landed_again_at: When it landed again after that, UTC; NULL when it has not
 -- @landed_again_by: Pull request, or sha of the commit, that did it
-WITH events AS (
+WITH found AS MATERIALIZED (
+  SELECT found.*, prs.reverted_at AS stated_at
+  FROM pr_revert_events AS found LEFT JOIN pull_requests AS prs USING (pr_id)
+),
+events AS MATERIALIZED (
   SELECT pr_id, event_at, lands, reverted_by, method, share
-  FROM pr_revert_events ANTI JOIN (FROM pull_requests WHERE reverted_at IS NOT NULL) AS stated USING (pr_id)
+  FROM found
+  WHERE stated_at IS NULL OR (lands AND event_at > stated_at)
   UNION ALL
   SELECT pr_id, reverted_at, false, reverted_by, 'stated', 1 FROM pull_requests WHERE reverted_at IS NOT NULL
-  UNION ALL
-  SELECT pr_id, event_at, lands, pr_revert_events.reverted_by, method, share
-  FROM pr_revert_events JOIN pull_requests AS prs USING (pr_id)
-  WHERE lands AND event_at > prs.reverted_at
 ),
 last_out AS (
   SELECT pr_id, max(event_at) AS last_at FROM events WHERE NOT lands GROUP BY pr_id
