@@ -1,4 +1,4 @@
-"""Which files of a change nobody wrote: generated, lock and vendored ones. Their lines say nothing about its size. Pure.
+"""Which files of a change nobody wrote: generated, lock and vendored ones. Their lines say nothing of its size. Pure.
 
 Patterns are those of `.gitattributes`: a name at any depth, a path from the root where there is a slash, `*` within a
 name, `**` across folders; and a folder, at any depth, where the slash is behind it.
@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 BUILT_IN = (
-    *("*.lock", "*.lockb", "*.lockfile", "*-lock.json", "*-lock.yaml", "*.lock.json", "*.lock.hcl", "npm-shrinkwrap.json"),
-    *("go.sum", "go.work.sum", "Package.resolved"),
+    *("*.lock", "*.lockb", "*.lockfile", "*-lock.json", "*-lock.yaml", "*.lock.json", "*.lock.hcl"),
+    *("npm-shrinkwrap.json", "go.sum", "go.work.sum", "Package.resolved"),
     *("dist/", "vendor/", "node_modules/", "bower_components/", "third_party/", "__snapshots__/", "*.snap"),
-    *("*.min.*", "*.map", "*.generated.*", "*_generated.*", "*.pb.*", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*.g.dart"),
-)  # fmt: skip
+    *("*.min.*", "*.map", "*.generated.*", "*_generated.*"),
+    *("*.pb.*", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*.g.dart"),
+)
 MARKED = re.compile(r"(?<!\S)(?P<no>[-!]?)linguist-(?:generated|vendored)(?:=(?P<value>\S+))?(?!\S)")
 
 
