@@ -8,7 +8,7 @@ when its last page is stored, and the next read begins a day before it.
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +19,7 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.sources import git
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
@@ -38,7 +39,9 @@ LOOKED_UP = ("tickets", "pull_requests", "deployments")
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
-SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {}
+SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
+    "git": (git.is_configured, git.Git),
+}
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
 
 
@@ -131,7 +134,7 @@ class _Run:
     def run(self) -> Outcome:
         settings = self._config.work
         patience = Patience(settings.wait_minutes * 60, self._wait)
-        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known)
+        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
@@ -158,7 +161,8 @@ class _Run:
         if self._full:
             mark.since = mark.began = mark.swept = None
         if mark.began is None:
-            mark.began, mark.cursor = source.now(), None
+            mark.began = source.now()
+            mark.cursor = mark.cursor if part.goes_on and not self._full else None
         came, resumed = False, mark.cursor is not None
         try:
             for batch in part.read(mark.cursor, mark.since and mark.since - OVERLAP):
@@ -167,7 +171,7 @@ class _Run:
                 if self._rows.is_due:
                     self._store()
         except UserError as error:
-            if resumed and not came and not isinstance(error, SourceError):
+            if resumed and not came and not part.goes_on and not isinstance(error, SourceError):
                 mark.began = mark.cursor = None  # a cursor that is known no more: from the beginning next time
             self._store()
             raise
@@ -177,7 +181,8 @@ class _Run:
             with work.alone(self._data):
                 work.mark_synced(self._data, [part.tickets.project], began)
                 self._outcome.is_news = True
-        mark.since, mark.began, mark.cursor = began, None, None
+        mark.since, mark.began = began, None
+        mark.cursor = mark.cursor if part.goes_on else None
         _write_state(self._data, self._state)
 
     def _rename(self, part: Part) -> None:
@@ -251,6 +256,11 @@ class _Run:
         with self._views() as db:
             parameters = {"source": self._name, "project": tickets.project, "deleted": DELETED}
             return {ticket_id for (ticket_id,) in db.execute(build.step("listed_tickets"), parameters).fetchall()}
+
+    def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        self._store()  # what was read just now counts, too
+        with self._views() as db:
+            return db.execute(build.step(step), parameters).fetchall()
 
     def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
         with self._views() as db:

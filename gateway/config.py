@@ -22,6 +22,7 @@ from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.limits import LimitTable, limit_of
+from gateway.repositories import repo_name
 
 
 def _help(text: str, **limits: Any) -> Meta:
@@ -206,6 +207,20 @@ class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
 
 
+class GitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Clones on this machine, where there is no forge to read, or beside it: what deployments carried."""
+
+    branch: Annotated[
+        str | None, _help("Their default branch; by default the remote's, as the clone knows it, or what it is at.")
+    ] = None
+    deploy_tags: Annotated[
+        str | None, _help('Tags, as "v*", whose commits were deployed to production when they were tagged.')
+    ] = None
+    clones: Annotated[
+        dict[str, str], _help("Folders by repository. Nobody fetches here: a job of yours keeps them current.")
+    ] = {}
+
+
 class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `outlay sync` reads, and how; each tracker has a section of its own."""
 
@@ -229,6 +244,7 @@ class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
     bots: Annotated[list[str], _help("Users that are programs, where the tracker does not say so.")] = []
     github: GitHubSettings = GitHubSettings()
+    git: GitSettings = GitSettings()
 
 
 class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -451,8 +467,19 @@ def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], 
         yield (*at, "token"), "[work.github] token must be env:NAME or file:PATH: the token itself does not belong here"
     if not _is_address(work.github.api):
         yield (*at, "api"), "[work.github] api must look like https://host or https://host/prefix"
+    yield from _git_contradictions(work.git)
     if "done" in work.github.statuses.values():
         yield (*at, "statuses"), "[work.github] statuses: an issue is done when it is closed; write todo or in_progress"
+
+
+def _git_contradictions(git: GitSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    at = ("work", "git")
+    for repo in git.clones:
+        if repo_name(repo) != repo:
+            yield (*at, "clones", repo), f"[work.git.clones] {repo!r} must be a repository's name, as acme/shop"
+    for name, value in (("branch", git.branch), ("deploy_tags", git.deploy_tags)):
+        if value is not None and not re.fullmatch(r"[\w*?][\w./*?+-]*", value):
+            yield (*at, name), f"[work.git] {name}: {value!r} is no name of a branch or of tags"
 
 
 def _is_address(base_url: str) -> bool:

@@ -4,14 +4,13 @@ First what its payloads say, as rows: pure. Then how they are read: `GitLab`.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
-from datetime import datetime
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from analytics import work
 from analytics.sources.source import moment, name, row
 from analytics.sources.statuses import Change, course
-from gateway.reading import amount, child, items, text
+from gateway.reading import child, items, text
 
 TITLE_MAX = 1024
 STARTED = frozenset({"doing", "in progress", "in dev", "in development", "in review", "started", "wip"})

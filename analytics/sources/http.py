@@ -5,7 +5,6 @@ What goes wrong for good is one line that says what to do. No line quotes an ans
 
 import itertools
 import random
-import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
