@@ -19,6 +19,7 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.sources.github import GitHub
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
@@ -38,7 +39,9 @@ LOOKED_UP = ("tickets", "pull_requests", "deployments")
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
-SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {}
+SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
+    "github": (lambda settings: settings.github.repos, GitHub),
+}
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
 
 
