@@ -39,7 +39,9 @@ def login(person: Any) -> str | None:
 # -- issues ------------------------------------------------------------------------------------------------------------
 
 
-def ticket(item: Any, history: Iterable[Change], not_delivered: Collection[str], aliases: Collection[str]) -> work.Ticket:
+def ticket(
+    item: Any, history: Iterable[Change], not_delivered: Collection[str], aliases: Collection[str]
+) -> work.Ticket:
     """Of an issue. `not_delivered`: words for work that was given up, in lower case; aliases are as known elsewhere."""
     labels = [found for label in items(child(item).get("labels")) if (found := name(label))]
     is_done = item.get("state") == "closed"
