@@ -3,20 +3,36 @@
 First what its payloads say, as rows: pure. Then how they are read: `Jira`.
 """
 
+from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
 
 from analytics import work
-from analytics.sources.source import moment, name, row
-from analytics.sources.statuses import Category, Change, course
-from gateway.reading import amount, child, items, text
+from analytics.sources.http import Api, Patience
+from analytics.sources.pages import Page
+from analytics.sources.source import Batch, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.statuses import Category, Change, course, rows
+from gateway.config import WorkSettings, secret
+from gateway.errors import UserError
+from gateway.reading import amount, child, items, text, whole_number
+from gateway.ticket_keys import TicketKeys
 
 TITLE_MAX = 1024
 CATEGORIES: Mapping[str, Category] = {"new": "todo", "indeterminate": "in_progress", "done": "done"}
 POINTS = frozenset({"story points", "story point estimate"})
 """What sites call the field, in lower case; each has another number for it."""
+FIELDS = (
+    *("summary", "status", "resolution", "resolutiondate", "statuscategorychangedate", "issuetype", "parent"),
+    *("labels", "created", "updated", "creator", "assignee"),
+)
+PAGE, IDS_PAGE = 100, 5000
+TOKEN_MAX = 2**16
 
 
 class Statuses:
@@ -107,7 +123,7 @@ def ticket(
 ) -> work.Ticket:
     """Of an issue: with the history of its statuses, its former keys, and the fields that may hold its estimate."""
     fields, went = child(item, "fields"), course(changes)
-    key, kind = str(child(item).get("key")), child(fields, "issuetype")
+    key, kind = text(child(item).get("key")) or "", child(fields, "issuetype")
     return row(
         work.Ticket,
         ticket_id=key,
@@ -148,3 +164,139 @@ def points_fields(listed: Any) -> list[str]:
         if (name(child(field).get("name")) or "").casefold() in POINTS
         if (found := name(child(field).get("id")))
     ]
+
+
+# -- how they are read -------------------------------------------------------------------------------------------------
+
+
+class Jira:
+    name = "jira"
+
+    def __init__(self, settings: WorkSettings, _: TicketKeys, patience: Patience) -> None:
+        self._settings = settings.jira
+        self._site = settings.jira.api.rstrip("/")
+        self._told: set[str] = set()
+        """What is wrong with statuses: one line of each is enough."""
+        token = secret(settings.jira.token or "")
+        account = b64encode(f"{settings.jira.user}:{token}".encode()).decode()
+        headers = {"Authorization": f"Basic {account}"} if token else {}
+        self._api = Api("Jira", self._site, headers, "[work.jira] token", patience)
+
+    def __enter__(self) -> Self:
+        self._api.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._api.__exit__(*exc)
+
+    def now(self) -> datetime:
+        return self._api.now()
+
+    def parts(self) -> Iterator[Part]:
+        for project in self._settings.projects:
+            tickets = Tickets(project, partial(self._ids, project), self._ticket)
+            yield Part(f"{project} issues", partial(self._issues, project), tickets)
+
+    def _issues(self, project: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
+        """What changed: by the minute, in the time zone of the token's user, which the day's overlap makes up for."""
+        done, changed = 0, f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
+        for found, following in self._search(project, changed, self._fields, PAGE, cursor):
+            page, done = Page(), done + len(found)
+            for item in found:
+                with page.item(f"issue {child(item).get('key')}"):
+                    one, changes = self._issue(item)
+                    page.add("tickets", [one])
+                    page.add("ticket_statuses", rows(one.ticket_id, changes))
+                _, doubt = category(item, self._statuses)
+                if doubt is not None and doubt not in self._told:
+                    self._told.add(doubt)
+                    page.problem(doubt)
+            yield page.batch(following, done)
+
+    def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
+        changelog = list(self._changelog(item))
+        changes = history(item, changelog, self._statuses)
+        return ticket(item, changes, former_keys(changelog), self._points, self._site), changes
+
+    def _changelog(self, item: Any) -> Iterator[Any]:
+        if not (number := text(child(item).get("id"))):
+            raise ValueError("id is missing")
+        read, is_last = 0, False
+        while not is_last:
+            answer = self._ask("GET", f"issue/{number}/changelog", {"startAt": read, "maxResults": PAGE}, (404,))
+            page = child(self._api.decode(answer)) if answer.is_success else {}
+            entries, total = items(page.get("values")), whole_number(page.get("total"))
+            yield from entries
+            read += len(entries)
+            is_last = not entries or page.get("isLast") is True or (total is not None and read >= total)
+
+    def _ids(self, project: str) -> Iterator[list[str]]:
+        for found, _ in self._search(project, "", ["key"], IDS_PAGE, None):
+            yield [key for item in found if (key := text(child(item).get("key")))]
+
+    def _ticket(self, key: str) -> work.Ticket | None:
+        """Also by a key that it had in another project."""
+        answer = self._ask("GET", f"issue/{quote(key)}", {"fields": ",".join(self._fields)}, (404,))
+        if not answer.is_success:
+            return None
+        try:
+            return self._issue(self._api.decode(answer))[0]
+        except ValueError as error:
+            raise UserError(f"Jira's issue {key} is not what it should be: {error}") from None
+
+    # -- the site -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _statuses(self) -> Statuses:
+        return Statuses(self._api.decode(self._ask("GET", "status")), self._settings.statuses)
+
+    @cached_property
+    def _points(self) -> list[str]:
+        if self._settings.points:
+            return [self._settings.points]
+        return points_fields(self._api.decode(self._ask("GET", "field")))
+
+    @property
+    def _fields(self) -> list[str]:
+        return [*FIELDS, *self._points]
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _search(
+        self, project: str, condition: str, fields: Sequence[str], size: int, token: Any
+    ) -> Iterator[tuple[list[Any], str | None]]:
+        """Issues of a project in the order of creation, and the token of the next page. Tokens end after a week: where
+        one is refused, reading begins again, once."""
+        jql = f'project = "{project}"{condition} ORDER BY created ASC'
+        body = {"jql": jql, "fields": [*fields], "maxResults": size}
+        is_again = False
+        while True:
+            answer = self._ask("POST", "search/jql", {**body, **({"nextPageToken": token} if token else {})}, (400,))
+            if not answer.is_success:
+                if token is None or is_again:
+                    raise UserError(
+                        f"Jira ({self._site}) does not take a search in {project}: check [work.jira] projects, and that "
+                        "[work.jira] user may browse it"
+                    )
+                token, is_again = None, True
+                continue
+            page = child(self._api.decode(answer))
+            following = None if page.get("isLast") is True else text(page.get("nextPageToken"), TOKEN_MAX)
+            if following is not None and following == token:
+                raise UserError(f"Jira ({self._site}) answers with the same page of {project} again and again")
+            yield items(page.get("issues")), following
+            if following is None:
+                return
+            token = following
+
+    def _ask(self, method: str, path: str, asked: Any = None, allowed: Collection[int] = ()) -> httpx.Response:
+        at = f"rest/api/3/{path}"
+        if method == "POST":
+            answer = self._api.post(at, asked, allowed=allowed)
+        else:
+            answer = self._api.get(at, asked, allowed=allowed)
+        if "FAILED" in answer.headers.get("x-seraph-loginreason", ""):  # it goes on, and shows what anybody may see
+            raise SourceError(
+                f"Jira ({self._site}) does not take [work.jira] user and token: it may have ended, or been revoked"
+            )
+        return answer
