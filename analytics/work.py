@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -294,15 +294,16 @@ def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
         lines.writelines(encoder.encode(row) + b"\n" for row in rows)
 
 
-def store(data: Path, table: str) -> Counts:
-    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new."""
+def store(data: Path, table: str, emptied: Collection[str] = ()) -> Counts:
+    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new.
+    Groups that are `emptied` have no other rows now."""
     path, spooled = table_file(data, table), _spool_file(data, table)
     stored = [anchor_file(data, table), *([path] if path.exists() else [])]
     with duckdb.connect() as db:
         db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
         db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
         parameters = {"stored": [*map(build.glob_of, stored)], "incoming": build.glob_of(spooled)}
-        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
+        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns, "emptied": [*emptied]})
         counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
         if counts.new or counts.changed or counts.gone:
             with disk.put(path) as aside:

@@ -65,13 +65,15 @@ class Part:
 
 
 class Source(Protocol):
-    """One tracker. Methods raise `SourceError` and `UserError`, and nothing else, for what the other side does."""
+    """One tracker, made of `WorkSettings`, the rules for ticket keys in text, and a `Patience` for its `http.Api`; a
+    context manager. Methods raise `SourceError` and `UserError`, and nothing else, for what the other side does."""
 
     name: str
     """As in `[work.NAME]` and `tickets.source`."""
 
     def parts(self) -> Iterator[Part]:
-        """One after the other: each is read before the next one is asked for."""
+        """One after the other: each is read before the next one is asked for. One that cannot be read raises when it
+        is read, not here."""
 
     def now(self) -> datetime:
         """By the source's own clock, in UTC without a zone: what changes later is read next time."""
