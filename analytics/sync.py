@@ -19,7 +19,10 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.sources.gitlab import GitLab
 from analytics.sources.http import Patience
+from analytics.sources.jira import Jira
+from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Part, Source, SourceError, Tickets
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
@@ -38,7 +41,11 @@ DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
 Open = Callable[[WorkSettings, TicketKeys, Patience], AbstractContextManager[Source]]
-SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Open]] = {}
+SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Open]] = {
+    "jira": (lambda settings: settings.jira.projects, Jira),
+    "linear": (lambda settings: settings.linear.teams, Linear),
+    "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
+}
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
 
 
@@ -105,7 +112,17 @@ def sync(
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
         if not is_alone:
             raise UserError("another sync of this data folder is under way")
+        _store_resolutions(data, config.work)
         return [_Run(data, config, name, full, told, pause).run() for name in names]
+
+
+def _store_resolutions(data: Path, settings: WorkSettings) -> None:
+    rows = [
+        work.Resolution(resolution=word.lower(), is_delivering=is_it) for word, is_it in settings.resolutions.items()
+    ]
+    with work.alone(data):
+        work.spool(data, "resolutions", rows)
+        work.store(data, "resolutions")
 
 
 class _Run:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from analytics.sources.statuses import Category, Change, course, rows
 
-DAY = datetime(2026, 11, 1)
+DAY = datetime.fromisoformat("2026-11-01")
 SHORT: dict[str, Category] = {"t": "todo", "p": "in_progress", "d": "done"}
 
 

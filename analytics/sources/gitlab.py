@@ -4,10 +4,10 @@ First what its payloads say, as rows: pure. Then how they are read: `GitLab`.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 from analytics import work
@@ -15,7 +15,7 @@ from analytics.sources.generated import left_out
 from analytics.sources.http import Api, Patience
 from analytics.sources.links import links_of, reverts_of, subject_of
 from analytics.sources.pages import Page
-from analytics.sources.source import Batch, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.source import Batch, Part, SourceError, Tickets, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.config import WorkSettings, secret
 from gateway.errors import UserError
@@ -34,8 +34,6 @@ STATES = ("opened", "closed")
 HIDDEN = (403, 404)
 """What this edition of GitLab does not have, or this token may not read."""
 
-Meanings = TypeVar("Meanings", str, Category)
-
 
 # -- what issues say ---------------------------------------------------------------------------------------------------
 
@@ -51,15 +49,6 @@ def login(person: Any) -> str | None:
     return name(child(person).get("username"))
 
 
-def meaning(labels: Iterable[str], meanings: Mapping[str, Meanings]) -> Meanings | None:
-    """Of the first label that has one, by its name or, where it has a scope, `workflow::Doing`, by what is behind it."""
-    known = {label.casefold(): meaning for label, meaning in meanings.items()}
-    for label in map(str.casefold, labels):
-        if found := known.get(label) or known.get(label.rpartition("::")[2]):
-            return found
-    return None
-
-
 def history(item: Any, states: Any, labels: Any, meanings: Mapping[str, Category]) -> list[Change]:
     """Statuses of an issue in the order of time: open, what labels say of it while it is, closed, open again."""
     made_at, closed_at = moment(child(item).get("created_at")), moment(child(item).get("closed_at"))
@@ -67,13 +56,13 @@ def history(item: Any, states: Any, labels: Any, meanings: Mapping[str, Category
     changes = [Change(made_at, "opened", "todo", login(item.get("author")))] if made_at else []
     for at, event in sorted(((at, event) for at, event in events if at), key=lambda pair: pair[0]):
         is_closed = bool(changes) and changes[-1].category == "done"
+        label, by = name(child(event, "label").get("name")), login(event.get("user"))
         if event.get("state") == "closed":
-            changes.append(Change(at, "closed", "done", login(event.get("user"))))
+            changes.append(Change(at, "closed", "done", by))
         elif event.get("state") in ("reopened", "opened"):
-            changes.append(Change(at, "opened", "in_progress" if is_closed else "todo", login(event.get("user"))))
-        elif event.get("action") == "add" and not is_closed and (label := name(child(event, "label").get("name"))):
-            if said := meaning([label], meanings):
-                changes.append(Change(at, label, said, login(event.get("user"))))
+            changes.append(Change(at, "opened", "in_progress" if is_closed else "todo", by))
+        elif label and event.get("action") == "add" and not is_closed and (said := labelled([label], meanings)):
+            changes.append(Change(at, label, said, by))
     if closed_at and item.get("state") == "closed" and (not changes or changes[-1].category != "done"):
         changes.append(Change(closed_at, "closed", "done", login(item.get("closed_by"))))  # of before it kept events
     return changes
@@ -93,23 +82,25 @@ def ticket(
     is_done = item.get("state") == "closed"
     is_taken = bool(item.get("assignees") or item.get("assignee") or item.get("merge_requests_count"))
     is_duplicate = child(item, "_links").get("closed_as_duplicate_of") is not None
-    resolution = "moved" if item.get("moved_to_id") else "duplicate" if is_duplicate else meaning(labels, resolutions)
+    resolution = "moved" if item.get("moved_to_id") else "duplicate" if is_duplicate else labelled(labels, resolutions)
     kind = name(item.get("issue_type"))
     return row(
         work.Ticket,
         ticket_id=key,
         source="gitlab",
         project=key.partition("#")[0],
-        type=meaning(labels, types) or kind if kind == "issue" else kind,
+        type=labelled(labels, types) or kind if kind == "issue" else kind,
         title=text(item.get("title"), TITLE_MAX),
         status=name(item.get("state")),
-        status_category="done" if is_done else meaning(labels, statuses) or ("in_progress" if is_taken else "todo"),
+        status_category="done" if is_done else labelled(labels, statuses) or ("in_progress" if is_taken else "todo"),
         resolution=resolution if is_done else None,
         estimate=_estimate(item),
         parent_id=_epic(item),
         labels=labels,
         created_at=moment(item.get("created_at")),
-        started_at=next((at for at, status, said, _ in changes if said == "in_progress" and status not in STATES), None),
+        started_at=next(
+            (at for at, status, said, _ in changes if said == "in_progress" and status not in STATES), None
+        ),
         done_at=moment(item.get("closed_at")) or went.done_at if is_done else None,
         reopened_count=went.reopened_count,
         creator=login(item.get("author")),
@@ -139,7 +130,9 @@ def moved_to(note: Any, path: str) -> str | None:
     if at is None:
         return None
     target = at["path"] or path
-    return f"{target if '/' in target else f'{path.rpartition("/")[0]}/{target}'}#{at['number']}"
+    if "/" not in target:
+        target = f"{path.rpartition('/')[0]}/{target}"
+    return f"{target}#{at['number']}"
 
 
 # -- what merge requests and deployments say ---------------------------------------------------------------------------
@@ -476,6 +469,5 @@ def _refused(error: UserError) -> Callable[[Any, datetime | None], Iterator[Batc
 
     def read(cursor: Any, since: datetime | None) -> Iterator[Batch]:
         raise error
-        yield
 
     return read

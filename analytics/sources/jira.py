@@ -275,8 +275,8 @@ class Jira:
             if not answer.is_success:
                 if token is None or is_again:
                     raise UserError(
-                        f"Jira ({self._site}) does not take a search in {project}: check [work.jira] projects, and that "
-                        "[work.jira] user may browse it"
+                        f"Jira ({self._site}) does not take a search in {project}: check [work.jira] projects, and "
+                        "that its user may browse it"
                     )
                 token, is_again = None, True
                 continue

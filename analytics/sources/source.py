@@ -5,7 +5,7 @@ how far each part was read, and tells what happened. A source is a class like `g
 `sync.sources`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -16,6 +16,7 @@ from analytics import work
 from gateway.errors import UserError
 
 R = TypeVar("R", bound=work.Row)
+T = TypeVar("T")
 
 
 class SourceError(UserError):
@@ -99,3 +100,13 @@ def moment(value: Any) -> datetime | None:
 def name(value: Any) -> str | None:
     """Of a person, status or label: text without blanks around it, cut at 255 characters. `None` when there is none."""
     return value.strip()[:255] or None if isinstance(value, str) else None
+
+
+def labelled(labels: Iterable[str], meanings: Mapping[str, T]) -> T | None:
+    """What the first label that has a meaning means, by its name or, where that has a scope, `workflow::Doing`, by what
+    is behind it."""
+    known = {label.casefold(): meaning for label, meaning in meanings.items()}
+    for label in map(str.casefold, labels):
+        if (found := known.get(label, known.get(label.rpartition("::")[2]))) is not None:
+            return found
+    return None
