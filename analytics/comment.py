@@ -19,7 +19,8 @@ import httpx
 import msgspec
 
 from analytics.forges import FORGES, WAIT_MAX_SECONDS, Pull
-from analytics.sources.http import Patience, send
+from analytics.sources.http import send
+from analytics.sources.source import Patience
 from gateway.addresses import is_address
 from gateway.errors import UserError
 from gateway.options import json_option

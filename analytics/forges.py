@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 import msgspec
 
-from analytics.sources.http import Patience, send
+from analytics.sources.http import send
+from analytics.sources.source import Patience
 from gateway.errors import UserError
 
 WAIT_MAX_SECONDS = 60.0

@@ -20,10 +20,9 @@ import msgspec
 
 from analytics import build, disk, work
 from analytics.sources.gitlab import GitLab
-from analytics.sources.http import Patience
 from analytics.sources.jira import Jira
 from analytics.sources.linear import Linear
-from analytics.sources.source import Batch, Part, Source, SourceError, Tickets
+from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
@@ -37,11 +36,12 @@ LOOKUPS_MAX = 500
 """Single tickets asked for in one sweep; the rest is for the next one."""
 GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
+LOOKED_UP = ("tickets", "pull_requests", "deployments")
+"""Tables that are read, too."""
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
-Open = Callable[[WorkSettings, TicketKeys, Patience], AbstractContextManager[Source]]
-SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Open]] = {
+SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
     "jira": (lambda settings: settings.jira.projects, Jira),
     "linear": (lambda settings: settings.linear.teams, Linear),
     "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
@@ -146,12 +146,15 @@ class _Run:
         self._progress = Progress(name, "")
 
     def run(self) -> Outcome:
-        patience = Patience(self._config.work.wait_minutes * 60, self._wait)
+        settings = self._config.work
+        patience = Patience(settings.wait_minutes * 60, self._wait)
+        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known)
         try:
-            with SOURCES[self._name][1](self._config.work, _ticket_keys(self._data, self._config), patience) as source:
+            with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
                     self._tell(Progress(self._name, part.name))
                     try:
+                        self._rename(part)
                         self._read(source, part)
                         self._sweep(source, part)
                     except SourceError:
@@ -194,6 +197,19 @@ class _Run:
         mark.since, mark.began, mark.cursor = began, None, None
         _write_state(self._data, self._state)
 
+    def _rename(self, part: Part) -> None:
+        """What was read under another name, and how far."""
+        if part.renamed is None:
+            return
+        old, new = part.renamed
+        if renamed := [name for name in self._marks if name.partition(" ")[0] == old]:
+            with work.alone(self._data):
+                work.rename(self._data, old, new)
+            for name in renamed:
+                self._marks[new + name.removeprefix(old)] = self._marks.pop(name)
+            self._outcome.is_news = True
+            _write_state(self._data, self._state)
+
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""
         mark, tickets = self._marks[part.name], part.tickets
@@ -203,7 +219,7 @@ class _Run:
         for ids in tickets.ids():
             there |= set(ids)
             self._tell(self._progress._replace(part=f"{part.name}, ids", done=len(there), total=None))
-        known = self._known(tickets)
+        known = self._listed(tickets)
         lost, strange = known - there, there - known
         if len(lost) > max(GONE_MIN, GONE_SHARE * len(known)) and not self._full:
             self._problem(part, f"{len(lost):,} of {len(known):,} tickets are gone, which is not believed; --full does")
@@ -248,10 +264,16 @@ class _Run:
             assert isinstance(row, work.Ticket)
             yield msgspec.structs.replace(row, aliases=sorted({*row.aliases, *before.get(row.ticket_id, ())}))
 
-    def _known(self, tickets: Tickets) -> set[str]:
+    def _listed(self, tickets: Tickets) -> set[str]:
         with self._views() as db:
             parameters = {"source": self._name, "project": tickets.project, "deleted": DELETED}
             return {ticket_id for (ticket_id,) in db.execute(build.step("listed_tickets"), parameters).fetchall()}
+
+    def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
+        with self._views() as db:
+            (key,) = work.TABLES[table].key
+            rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
+            return dict(rows)
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
         with self._views() as db:
@@ -262,7 +284,8 @@ class _Run:
     @contextlib.contextmanager
     def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect() as db:
-            build.create_views(db, self._data, build.load(build.MODELS / "work"))
+            models = (build.read_model(build.MODELS / "work" / f"{table}.sql") for table in LOOKED_UP)
+            build.create_views(db, self._data, {model.name: model for model in models})
             yield db
 
     # -- what is told --------------------------------------------------------------------------------------------------

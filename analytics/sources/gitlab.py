@@ -7,17 +7,17 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 from analytics import work
 from analytics.sources.generated import left_out
-from analytics.sources.http import Api, Patience
+from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, reverts_of, subject_of
-from analytics.sources.pages import Page
-from analytics.sources.source import Batch, Part, SourceError, Tickets, labelled, moment, name, row
+from analytics.sources.pages import Page, changed
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
-from gateway.config import WorkSettings, secret
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
 from gateway.ticket_keys import TicketKeys
@@ -219,15 +219,19 @@ def closed(item: Any) -> str | None:
     return text(child(item, "references").get("full")) or text(child(item).get("id"))
 
 
+def deployment_id(item: Any) -> str | None:
+    """It stays when a project is renamed."""
+    number = whole_number(child(item).get("id"))
+    return None if number is None else f"gitlab:{number}"
+
+
 def deployment(item: Any, path: str) -> work.Deployment:
     item, job = child(item), child(item, "deployable")
-    if (number := whole_number(item.get("id"))) is None:
-        raise ValueError("id is missing")
     status = name(item.get("status"))
     ended_at = moment(job.get("finished_at")) or moment(item.get("updated_at"))
     return row(
         work.Deployment,
-        deployment_id=f"{path}/deployments/{number}",
+        deployment_id=deployment_id(item),
         repo=path,
         environment=name(child(item, "environment").get("name")),
         status=status,
@@ -260,11 +264,12 @@ class _Project:
 class GitLab:
     name = "gitlab"
 
-    def __init__(self, settings: WorkSettings, keys: TicketKeys, patience: Patience) -> None:
-        self._settings, self._all, self._keys = settings.gitlab, settings, keys
-        token = secret(settings.gitlab.token or "")
+    def __init__(self, given: Given) -> None:
+        self._given, self._settings, self._keys = given, given.settings.gitlab, given.keys
+        setting = "[work.gitlab] token"
+        token = token_of(self._settings.token, setting)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._api = Api("GitLab", settings.gitlab.api, headers, "[work.gitlab] token", patience)
+        self._api = Api("GitLab", self._settings.api, headers, setting, given.patience)
 
     def __enter__(self) -> Self:
         self._api.__enter__()
@@ -288,21 +293,14 @@ class GitLab:
             yield from self._parts(project)
 
     def _parts(self, project: _Project) -> Iterator[Part]:
-        yield Part(
-            f"{project.path} issues",
-            lambda cursor, since: self._issues(project, cursor, since),
-            Tickets(project.path, lambda: self._ids(project), self._ticket),
-        )
-        yield Part(
-            f"{project.path} merge requests",
-            lambda cursor, since: self._merge_requests(project, cursor, self._from(since)),
-        )
-        yield Part(
-            f"{project.path} deployments", lambda cursor, since: self._deployments(project, cursor, self._from(since))
-        )
+        tickets = Tickets(project.path, partial(self._ids, project), self._ticket)
+        renamed = (project.former, project.path) if project.former != project.path else None
+        yield Part(f"{project.path} issues", partial(self._issues, project), tickets, renamed)
+        yield Part(f"{project.path} merge requests", partial(self._merge_requests, project), renamed=renamed)
+        yield Part(f"{project.path} deployments", partial(self._deployments, project), renamed=renamed)
 
     def _from(self, since: datetime | None) -> datetime:
-        return since or self.now() - timedelta(days=self._all.history_days)
+        return since or self.now() - timedelta(days=self._given.settings.history_days)
 
     def _project(self, path: str) -> _Project:
         """A project that was renamed is found by the name that it had, until another one gets it."""
@@ -318,7 +316,7 @@ class GitLab:
         done = 0
         for found, following, total in self._pages(f"{project.address}/issues", cursor or _asked(ISSUES_PAGE, since)):
             page, done = Page(), done + len(found)
-            for item in found:
+            for item in changed(self._given, "tickets", found, since, _mark):
                 with page.item(f"issue {child(item).get('iid')}"):
                     one, changes = self._issue(item, project.former)
                     page.add("tickets", [one])
@@ -363,12 +361,12 @@ class GitLab:
 
     # -- merge requests -----------------------------------------------------------------------------------------------
 
-    def _merge_requests(self, project: _Project, cursor: Any, since: datetime) -> Iterator[Batch]:
-        is_left_out = left_out(self._all.exclude, self._attributes(project))
-        done, query = 0, cursor or _asked(MERGE_REQUESTS_PAGE, since)
+    def _merge_requests(self, project: _Project, cursor: Any, since: datetime | None) -> Iterator[Batch]:
+        is_left_out = left_out(self._given.settings.exclude, self._attributes(project))
+        done, query = 0, cursor or _asked(MERGE_REQUESTS_PAGE, self._from(since))
         for found, following, total in self._pages(f"{project.address}/merge_requests", query):
             page, done = Page(), done + len(found)
-            for item in found:
+            for item in changed(self._given, "pull_requests", found, since, _mark):
                 with page.item(f"merge request {child(item).get('iid')}"):
                     self._merge_request(item, project.branch, is_left_out, page)
             yield page.batch(following, done, total)
@@ -380,7 +378,9 @@ class GitLab:
         diffs = self._list(f"{address}/diffs")
         answer = self._api.get(f"{address}/approvals", allowed=HIDDEN)
         approvals = self._api.decode(answer) if answer.is_success else None
-        pull = pull_request(item, None if diffs is None else size(diffs, is_left_out), approvals, self._all.bots)
+        pull = pull_request(
+            item, None if diffs is None else size(diffs, is_left_out), approvals, self._given.settings.bots
+        )
         commits = self._list(f"{address}/commits") or []
         issues = self._list(f"{address}/closes_issues") or []
         title, body = pull.title or "", str(child(item).get("description") or "")
@@ -407,19 +407,19 @@ class GitLab:
 
     # -- deployments --------------------------------------------------------------------------------------------------
 
-    def _deployments(self, project: _Project, cursor: Any, since: datetime) -> Iterator[Batch]:
+    def _deployments(self, project: _Project, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         """The newest first: what changes meanwhile moves to the front, so that none is missed behind it."""
-        query = {"order_by": "updated_at", "sort": "desc", "per_page": ISSUES_PAGE, **_since(since)}
-        production = {environment.casefold() for environment in self._all.environments}
+        query = {"order_by": "updated_at", "sort": "desc", "per_page": ISSUES_PAGE, **_since(self._from(since))}
+        production = {environment.casefold() for environment in self._given.settings.environments}
         done = 0
         for found, following, total in self._pages(f"{project.address}/deployments", cursor or query):
             page, done = Page(), done + len(found)
-            for item in found:
+            for item in changed(self._given, "deployments", found, since, _deployment_mark):
                 with page.item(f"deployment {child(item).get('id')}"):
                     one = deployment(item, project.path)
                     if (one.environment or "").casefold() in production:
-                        page.add("deployments", [one])
                         page.add("deployment_prs", self._deployed(project, item, one), [one.deployment_id])
+                        page.add("deployments", [one])
             yield page.batch(following, done, total)
 
     def _deployed(self, project: _Project, item: Any, one: work.Deployment) -> list[work.DeploymentPr]:
@@ -444,6 +444,14 @@ class GitLab:
         for part, _, _ in self._pages(path, {"per_page": ISSUES_PAGE}, HIDDEN):
             found = [*(found or []), *part]
         return found
+
+
+def _mark(item: Any) -> tuple[str | None, Any]:
+    return text(child(item, "references").get("full")), child(item).get("updated_at")
+
+
+def _deployment_mark(item: Any) -> tuple[str | None, Any]:
+    return deployment_id(item), child(item).get("updated_at")
 
 
 def _address(item: Any, kind: str) -> str:

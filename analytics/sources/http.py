@@ -6,8 +6,7 @@ What goes wrong for good is one line that says what to do. No line quotes an ans
 import itertools
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
@@ -16,7 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import msgspec
 
-from analytics.sources.source import SourceError
+from analytics.sources.source import Patience, SourceError
+from gateway.config import secret
 from gateway.errors import UserError
 from gateway.reading import tidied
 
@@ -25,19 +25,16 @@ WAIT_SECONDS = 1.0
 """Before a second try, when nobody says how long; doubled for each further one."""
 
 
-@dataclass
-class Patience:
-    """How long may be waited, in all."""
-
-    seconds: float
-    pause: Callable[[float], object] = time.sleep
-
-    def wait(self, seconds: float, whom: str) -> None:
-        """Raises `SourceError` when that is too long."""
-        if seconds > self.seconds:
-            raise SourceError(f"{whom} asks to wait for {seconds:,.0f} s: try again then")
-        self.seconds -= seconds
-        self.pause(seconds)
+def token_of(reference: str | None, setting: str) -> str | None:
+    """The token behind `env:NAME` or `file:PATH`; `None` where the setting is not set. Raises `SourceError`."""
+    if reference is None:
+        return None
+    token = secret(reference)
+    if token is None:
+        raise SourceError(f"{setting}: there is nothing in {reference}")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise SourceError(f"{setting}: {reference} holds what no token can: blanks, or other than ASCII letters")
+    return token
 
 
 class Api:

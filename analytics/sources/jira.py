@@ -14,14 +14,12 @@ from urllib.parse import quote
 import httpx
 
 from analytics import work
-from analytics.sources.http import Api, Patience
-from analytics.sources.pages import Page
-from analytics.sources.source import Batch, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.http import Api, token_of
+from analytics.sources.pages import Page, changed
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
-from gateway.config import WorkSettings, secret
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
-from gateway.ticket_keys import TicketKeys
 
 TITLE_MAX = 1024
 CATEGORIES: Mapping[str, Category] = {"new": "todo", "indeterminate": "in_progress", "done": "done"}
@@ -33,6 +31,7 @@ FIELDS = (
 )
 PAGE, IDS_PAGE = 100, 5000
 TOKEN_MAX = 2**16
+SETTING = "[work.jira] token"
 
 
 class Statuses:
@@ -172,15 +171,15 @@ def points_fields(listed: Any) -> list[str]:
 class Jira:
     name = "jira"
 
-    def __init__(self, settings: WorkSettings, _: TicketKeys, patience: Patience) -> None:
-        self._settings = settings.jira
-        self._site = settings.jira.api.rstrip("/")
+    def __init__(self, given: Given) -> None:
+        self._given, self._settings = given, given.settings.jira
+        self._site = self._settings.api.rstrip("/")
         self._told: set[str] = set()
         """What is wrong with statuses: one line of each is enough."""
-        token = secret(settings.jira.token or "")
-        account = b64encode(f"{settings.jira.user}:{token}".encode()).decode()
+        token = token_of(self._settings.token, SETTING)
+        account = b64encode(f"{self._settings.user}:{token}".encode()).decode()
         headers = {"Authorization": f"Basic {account}"} if token else {}
-        self._api = Api("Jira", self._site, headers, "[work.jira] token", patience)
+        self._api = Api("Jira", self._site, headers, SETTING, given.patience)
 
     def __enter__(self) -> Self:
         self._api.__enter__()
@@ -199,10 +198,10 @@ class Jira:
 
     def _issues(self, project: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         """What changed: by the minute, in the time zone of the token's user, which the day's overlap makes up for."""
-        done, changed = 0, f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
-        for found, following in self._search(project, changed, self._fields, PAGE, cursor):
+        done, condition = 0, f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
+        for found, following in self._search(project, condition, self._fields, PAGE, cursor):
             page, done = Page(), done + len(found)
-            for item in found:
+            for item in changed(self._given, "tickets", found, since, _mark):
                 with page.item(f"issue {child(item).get('key')}"):
                     one, changes = self._issue(item)
                     page.add("tickets", [one])
@@ -300,3 +299,7 @@ class Jira:
                 f"Jira ({self._site}) does not take [work.jira] user and token: it may have ended, or been revoked"
             )
         return answer
+
+
+def _mark(item: Any) -> tuple[str | None, Any]:
+    return text(child(item).get("key")), child(item, "fields").get("updated")

@@ -11,15 +11,13 @@ from typing import Any, Self
 import httpx
 
 from analytics import work
-from analytics.sources.http import Api, Patience
+from analytics.sources.http import Api, token_of
 from analytics.sources.links import PULL_ADDRESS
 from analytics.sources.pages import Page
-from analytics.sources.source import Batch, Part, SourceError, Tickets, labelled, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
-from gateway.config import WorkSettings, secret
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
-from gateway.ticket_keys import TicketKeys
 
 TITLE_MAX = 1024
 CATEGORIES: Mapping[str | None, Category] = {
@@ -45,6 +43,7 @@ ONE = f"query ($id: String!) {{ issue(id: $id) {{ {ISSUE} }} }}"
 MORE_HISTORY = f"""query ($id: String!, $after: String) {{
   issue(id: $id) {{ history(first: 100, after: $after, includeArchived: true) {{ {HISTORY} }} }} }}"""
 PAGE, IDS_PAGE = 50, 250
+SETTING = "[work.linear] token"
 LIMITS = ("requests", "complexity", "endpoint-requests")
 LIMITED_SECONDS = 60.0
 """Of waiting, where Linear does not say how long: its limits come back little by little."""
@@ -136,12 +135,12 @@ def pull_requests(item: Any, ticket_id: str) -> list[work.TicketPr]:
 class Linear:
     name = "linear"
 
-    def __init__(self, settings: WorkSettings, _: TicketKeys, patience: Patience) -> None:
-        self._settings, self._patience = settings.linear, patience
-        token = secret(settings.linear.token or "") or ""
+    def __init__(self, given: Given) -> None:
+        self._settings, self._patience = given.settings.linear, given.patience
+        token = token_of(self._settings.token, SETTING)
         # A key of a person is sent as it is, that of an application is not.
         headers = {"Authorization": token if token.startswith("lin_api_") else f"Bearer {token}"} if token else {}
-        self._api = Api("Linear", settings.linear.api, headers, "[work.linear] token", patience)
+        self._api = Api("Linear", self._settings.api, headers, SETTING, given.patience)
 
     def __enter__(self) -> Self:
         self._api.__enter__()
@@ -226,9 +225,7 @@ class Linear:
             elif "complex" in words and variables.get("first", 1) > 1:
                 variables["first"] //= 2
             elif "authenticationerror" in kinds:
-                raise SourceError(
-                    "Linear does not take the token of [work.linear] token: it may have ended, or been revoked"
-                )
+                raise SourceError(f"Linear does not take the token of {SETTING}: it may have ended, or been revoked")
             elif "entity not found" in words:
                 return {}
             elif errors or not answer.is_success:

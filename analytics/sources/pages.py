@@ -2,11 +2,12 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from analytics import work
-from analytics.sources.source import Batch
+from analytics.sources.source import Batch, Given, moment
 
 
 class Page:
@@ -34,3 +35,20 @@ class Page:
 
     def batch(self, cursor: Any, done: int, total: int | None = None) -> Batch:
         return Batch(self._rows, cursor, self._emptied, self._problems, done, total)
+
+
+def changed(
+    given: Given,
+    table: str,
+    listed: Sequence[Any],
+    since: datetime | None,
+    mark: Callable[[Any], tuple[str | None, Any]],
+) -> list[Any]:
+    """Without those that are stored as they are, by key and time of change (`mark`); when all is read, all of them."""
+    if since is None:
+        return [*listed]
+    marks = [(key, moment(updated_at)) for key, updated_at in map(mark, listed)]
+    known = given.known(table, [key for key, _ in marks if key])
+    return [
+        item for item, (key, at) in zip(listed, marks, strict=True) if key is None or at is None or known.get(key) != at
+    ]

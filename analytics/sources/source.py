@@ -5,6 +5,7 @@ how far each part was read, and tells what happened. A source is a class like `g
 `sync.sources`.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from analytics import work
+from gateway.config import WorkSettings
 from gateway.errors import UserError
+from gateway.ticket_keys import TicketKeys
 
 R = TypeVar("R", bound=work.Row)
 T = TypeVar("T")
@@ -22,6 +25,35 @@ T = TypeVar("T")
 class SourceError(UserError):
     """Nothing more can be read of the whole source now: its token is refused, it is out of reach. A plain `UserError`
     ends a part alone."""
+
+
+@dataclass
+class Patience:
+    """How long a tracker may be waited for, in all."""
+
+    seconds: float
+    pause: Callable[[float], object] = time.sleep
+
+    def wait(self, seconds: float, whom: str) -> None:
+        """Raises `SourceError` when that is too long."""
+        if seconds > self.seconds:
+            raise SourceError(f"{whom} asks to wait for {seconds:,.0f} s: try again then")
+        self.seconds -= seconds
+        self.pause(seconds)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What each source is made of."""
+
+    settings: WorkSettings
+    keys: TicketKeys
+    """The rules for ticket keys in text."""
+    patience: Patience
+    """For its `http.Api`."""
+    known: Callable[[str, Collection[str]], Mapping[str, datetime | None]]
+    """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what is
+    listed is stored already; what needs requests of its own for each is not read again."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +95,13 @@ class Part:
     read: Callable[[Any, datetime | None], Iterator[Batch]]
     """From a cursor (`None` = the beginning), what changed since a time of the source's clock (`None` = all)."""
     tickets: Tickets | None = None
+    renamed: tuple[str, str] | None = None
+    """Former and present name of its repository or project: what is stored under the former one is renamed first."""
 
 
 class Source(Protocol):
-    """One tracker, made of `WorkSettings`, the rules for ticket keys in text, and a `Patience` for its `http.Api`; a
-    context manager. Methods raise `SourceError` and `UserError`, and nothing else, for what the other side does."""
+    """One tracker, made of what is `Given`; a context manager. It and its methods raise `SourceError` and `UserError`,
+    and nothing else, for what the other side does."""
 
     name: str
     """As in `[work.NAME]` and `tickets.source`."""
