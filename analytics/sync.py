@@ -20,6 +20,9 @@ import msgspec
 
 from analytics import build, disk, work
 from analytics.sources.github import GitHub
+from analytics.sources.gitlab import GitLab
+from analytics.sources.jira import Jira
+from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
@@ -40,6 +43,9 @@ DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
 SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
+    "jira": (lambda settings: settings.jira.projects, Jira),
+    "linear": (lambda settings: settings.linear.teams, Linear),
+    "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
     "github": (lambda settings: settings.github.repos, GitHub),
 }
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
@@ -108,7 +114,17 @@ def sync(
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
         if not is_alone:
             raise UserError("another sync of this data folder is under way")
+        _store_resolutions(data, config.work)
         return [_Run(data, config, name, full, told, pause).run() for name in names]
+
+
+def _store_resolutions(data: Path, settings: WorkSettings) -> None:
+    rows = [
+        work.Resolution(resolution=word.lower(), is_delivering=is_it) for word, is_it in settings.resolutions.items()
+    ]
+    with work.alone(data):
+        work.spool(data, "resolutions", rows)
+        work.store(data, "resolutions")
 
 
 class _Run:

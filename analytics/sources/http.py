@@ -74,19 +74,23 @@ class Api:
         """`allowed` are statuses beside 2xx that are an answer."""
         return self._ask("GET", path, allowed, params=query or None, headers=headers)
 
-    def post(self, path: str, body: Any) -> httpx.Response:
-        return self._ask("POST", path, (), json=body)
+    def post(self, path: str, body: Any, *, allowed: Collection[int] = ()) -> httpx.Response:
+        return self._ask("POST", path, allowed, json=body)
 
     def pages(
         self, path: str, query: Mapping[str, str], *, allowed: Collection[int] = ()
     ) -> Iterator[tuple[httpx.Response, dict[str, str] | None]]:
-        """Answers, and the query of the next page, by their `Link`. Of that only the query is followed, so never to
-        another host."""
+        """Answers, and the query of the next page, by their `Link`, or GitLab's number where a proxy takes that away.
+        Of a link only the query is followed, so never to another host."""
         page: dict[str, str] | None = dict(query)
         while page is not None:
             answer = self.get(path, page, allowed=allowed)
             following = answer.links.get("next", {}).get("url")
-            page = dict(parse_qsl(urlsplit(following).query)) if following else None
+            number = answer.headers.get("x-next-page", "")
+            if following:
+                page = dict(parse_qsl(urlsplit(following).query))
+            else:
+                page = {**page, "page": number} if number.isdecimal() else None
             yield answer, page
 
     def items(self, answer: httpx.Response) -> list[Any]:

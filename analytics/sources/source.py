@@ -19,6 +19,7 @@ from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
 
 R = TypeVar("R", bound=work.Row)
+T = TypeVar("T")
 
 
 class SourceError(UserError):
@@ -136,3 +137,13 @@ def moment(value: Any) -> datetime | None:
 def name(value: Any) -> str | None:
     """Of a person, status or label: text without blanks around it, cut at 255 characters. `None` when there is none."""
     return value.strip()[:255] or None if isinstance(value, str) else None
+
+
+def labelled(labels: Iterable[str], meanings: Mapping[str, T]) -> T | None:
+    """What the first label that has a meaning means, by its name or, where that has a scope, `workflow::Doing`, by what
+    is behind it."""
+    known = {label.casefold(): meaning for label, meaning in meanings.items()}
+    for label in map(str.casefold, labels):
+        if (found := known.get(label, known.get(label.rpartition("::")[2]))) is not None:
+            return found
+    return None
