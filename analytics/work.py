@@ -99,6 +99,13 @@ class PrTicket(Row):
     source: Literal["tracker", "title", "branch", "body_close", "commit", "body_mention"]
 
 
+class TicketPr(Row):
+    """Not from a file: a pull request that a ticket's tracker, which is no forge, shows with it."""
+
+    ticket_id: Name
+    pr_id: Name
+
+
 class Commit(Row):
     sha: Name
     repo: Name
@@ -147,6 +154,13 @@ class Revert(Row):
     reference: Name
     is_reland: bool = False
     reverted_at: datetime | None = None
+
+
+class Resolution(Row):
+    """Whether a ticket that ended so was delivered, where the word alone does not tell."""
+
+    resolution: Name
+    is_delivering: bool
 
 
 class Team(Row):
@@ -214,11 +228,13 @@ TABLES: Mapping[str, Table] = {
     "tickets": Table(Ticket, ("ticket_id",)),
     "pull_requests": Table(PullRequest, ("pr_id",)),
     "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id"),
+    "ticket_prs": Table(TicketPr, ("ticket_id", "pr_id"), part_of="ticket_id"),
     "commits": Table(Commit, ("sha", "repo")),
     "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
     "deployments": Table(Deployment, ("deployment_id",)),
     "deployment_prs": Table(DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id"),
     "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting"),
+    "resolutions": Table(Resolution, ("resolution",)),
     "teams": Table(Team, ("team_id", "week")),
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),

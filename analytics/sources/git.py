@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Self
 from analytics import work
 from analytics.sources import links
 from analytics.sources.source import Batch, Given, Part
-from gateway.config import WorkSettings
 from gateway.errors import UserError
 
 ALONE = {
@@ -212,7 +211,8 @@ class Git:
             reverts += links.reverts_of(
                 commit.sha, clone.repo, commit.message, self._given.keys, at=commit.committed_at
             )
-        is_read_elsewhere = clone.repo in self._given.settings.github.repos
+        settings = self._given.settings
+        is_read_elsewhere = clone.repo in (*settings.github.repos, *settings.gitlab.projects)
         return {"reverts": reverts} if is_read_elsewhere else {"commits": commits, "reverts": reverts}
 
     # -- deployments ---------------------------------------------------------------------------------------------------
@@ -234,10 +234,6 @@ class Git:
             rows += [work.DeploymentPr(deployment_id=deployment, pr_id=pull) for (pull,) in pulls]
             empty.append(deployment)
         yield Batch({"deployment_prs": rows}, emptied={"deployment_prs": empty}, problems=problems)
-
-
-def is_configured(settings: WorkSettings) -> bool:
-    return bool(settings.git.clones)
 
 
 def _tagged(repo: str, tag: str, sha: str, at: datetime) -> work.Deployment:
