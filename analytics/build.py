@@ -86,6 +86,12 @@ def located(sql: str, data: Path) -> str:
     return sql.replace("'lake:", f"'{base}/")
 
 
+def define_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model]) -> None:
+    """Create views to be used at once, without comments."""
+    for model, _ in in_order(db, models):
+        db.execute(f"CREATE TEMP VIEW {model.name} AS {located(model.sql, data)}")
+
+
 def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model] | None = None) -> str:
     """Create all views, with comments, in the current catalog of `db`. Returns the statements."""
     described: dict[str, dict[str, str]] = {}
