@@ -48,8 +48,18 @@ def step(name: str) -> str:
     return (FOLDER / "steps" / f"{name}.sql").read_text(encoding="utf-8")
 
 
+_READ: dict[str, set[str]] = {}
+"""What queries read: to parse one takes longer than to create its view."""
+
+
 def references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """Names of the relations that a query reads, as DuckDB's own parser sees them, its own CTEs included."""
+    if sql not in _READ:
+        _READ[sql] = _references(db, sql)
+    return _READ[sql]
+
+
+def _references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     row = db.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
     assert row is not None
     tree = json.loads(row[0])

@@ -227,10 +227,8 @@ class Handler(BaseHTTPRequestHandler):
         if rest == "/issues":
             assert (query["state"], query["sort"], query["direction"]) == ("all", "created", "asc")
             since = query.get("since", "")
-            listed = [issue for issue in repo.issues.values() if str(issue.get("updated_at")) >= since]
-            return self._page(
-                repo, sorted(listed, key=lambda each: (str(each.get("created_at")), str(each.get("number")))), query
-            )
+            listed = [issue for issue in repo.issues.values() if str((issue or {}).get("updated_at", "z")) >= since]
+            return self._page(repo, sorted(listed, key=lambda each: str((each or {}).get("created_at"))), query)
         if rest == "/pulls":
             assert (query["state"], query["sort"], query["direction"]) == ("all", "updated", "desc")
             listed = sorted(repo.pulls.values(), key=lambda each: str(each.get("updated_at")), reverse=True)
