@@ -19,6 +19,7 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.sources.github import GitHub
 from analytics.sources.gitlab import GitLab
 from analytics.sources.jira import Jira
 from analytics.sources.linear import Linear
@@ -45,6 +46,7 @@ SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], 
     "jira": (lambda settings: settings.jira.projects, Jira),
     "linear": (lambda settings: settings.linear.teams, Linear),
     "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
+    "github": (lambda settings: settings.github.repos, GitHub),
 }
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
 

@@ -5,7 +5,6 @@ What goes wrong for good is one line that says what to do. No line quotes an ans
 
 import itertools
 import random
-import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -65,9 +64,15 @@ class Api:
         return (datetime.now(UTC) + self._ahead).replace(tzinfo=None)
 
     def get(
-        self, path: str, query: Mapping[str, Any] | None = None, *, allowed: Collection[int] = ()
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        allowed: Collection[int] = (),
     ) -> httpx.Response:
-        return self._ask("GET", path, allowed, params=query or None)
+        """`allowed` are statuses beside 2xx that are an answer."""
+        return self._ask("GET", path, allowed, params=query or None, headers=headers)
 
     def post(self, path: str, body: Any, *, allowed: Collection[int] = ()) -> httpx.Response:
         return self._ask("POST", path, allowed, json=body)
@@ -88,6 +93,13 @@ class Api:
                 page = {**page, "page": number} if number.isdecimal() else None
             yield answer, page
 
+    def items(self, answer: httpx.Response) -> list[Any]:
+        """The JSON of an answer that is a list."""
+        found = self.decode(answer)
+        if not isinstance(found, list):
+            raise self._strange()
+        return found
+
     def decode(self, answer: httpx.Response) -> Any:
         """The JSON of an answer."""
         try:
@@ -96,10 +108,13 @@ class Api:
             except msgspec.MsgspecError:
                 return msgspec.json.decode(tidied(answer.content))
         except (ValueError, RecursionError):
-            raise SourceError(
-                f"{self._whom} ({self._http.base_url.host}) does not answer as its API does: check "
-                f"{self._setting.partition(']')[0]}] api"
-            ) from None
+            raise self._strange() from None
+
+    def _strange(self) -> SourceError:
+        setting = self._setting.replace("token", "api")
+        return SourceError(
+            f"{self._whom} ({self._http.base_url.host}) does not answer as its API does: check {setting}"
+        )
 
     def _ask(self, method: str, path: str, allowed: Collection[int], **options: Any) -> httpx.Response:
         answer = send(self._http, self._whom, method, path, self._patience, **options)

@@ -6,7 +6,7 @@ how far each part was read, and tells what happened. A source is a class like `g
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -52,26 +52,29 @@ class Given:
     patience: Patience
     """For its `http.Api`."""
     known: Callable[[str, Collection[str]], Mapping[str, datetime | None]]
-    """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what is
-    listed is stored already; what needs requests of its own for each is not read again."""
+    """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what
+    is listed is stored already: what takes requests of its own for each is not read again."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """A page, as rows. Once they are stored, `cursor` is: reading goes on there, also after a kill."""
 
-    rows: Mapping[str, Sequence[work.Row]]
+    rows: dict[str, list[work.Row]] = field(default_factory=dict)
     """By table. Of tables with `part_of` (links of a pull request), all rows of a group are in one batch."""
     cursor: Any = None
     """Where the next page begins; anything that JSON can hold. Not looked at after the last batch."""
-    emptied: Mapping[str, Collection[str]] = field(default_factory=dict)
+    emptied: dict[str, list[str]] = field(default_factory=dict)
     """By table with `part_of`: groups that may have no rows now, such as pull requests that could have links."""
-    problems: Sequence[str] = ()
+    problems: list[str] = field(default_factory=list)
     """What could not be read as it should, a line each; the rest went on."""
     done: int = 0
     """Items read so far, since the cursor that was given, …"""
     total: int | None = None
     """… of so many, where that is known."""
+
+    def add(self, table: str, rows: Iterable[work.Row]) -> None:
+        self.rows.setdefault(table, []).extend(rows)
 
 
 @dataclass(frozen=True)
