@@ -6,6 +6,8 @@ when its last page is stored, and the next read begins a day before it.
 """
 
 import contextlib
+import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,11 +21,13 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.beside import beside
 from analytics.sources.github import GitHub
 from analytics.sources.gitlab import GitLab
 from analytics.sources.jira import Jira
 from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
+from gateway import options
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
@@ -42,6 +46,8 @@ LOOKED_UP = ("tickets", "pull_requests", "deployments")
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
+log = logging.getLogger("outlay.sync")
+
 SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
     "jira": (lambda settings: settings.jira.projects, Jira),
     "linear": (lambda settings: settings.linear.teams, Linear),
@@ -49,6 +55,10 @@ SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], 
     "github": (lambda settings: settings.github.repos, GitHub),
 }
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
+
+
+class BusyError(UserError):
+    """Another process reads already."""
 
 
 class Mark(msgspec.Struct):
@@ -113,7 +123,7 @@ def sync(
     another one is under way, `OSError`, `duckdb.Error`."""
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
         if not is_alone:
-            raise UserError("another sync of this data folder is under way")
+            raise BusyError("another sync of this data folder is under way")
         _store_resolutions(data, config.work)
         return [_Run(data, config, name, full, told, pause).run() for name in names]
 
@@ -211,6 +221,7 @@ class _Run:
                 self._marks[new + name.removeprefix(old)] = self._marks.pop(name)
             self._outcome.is_news = True
             _write_state(self._data, self._state)
+        self._outcome.problems.append(f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]")
 
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""
@@ -253,18 +264,21 @@ class _Run:
             for table in work.TABLES:
                 rows, emptied = self._rows.of(table)
                 if rows or emptied:
-                    work.spool(self._data, table, self._with_aliases(rows) if table == "tickets" else rows)
+                    work.spool(self._data, table, self._with_past(rows) if table == "tickets" else rows)
                     self._outcome.count(table, work.store(self._data, table, emptied))
         self._rows = _Rows()
         _write_state(self._data, self._state)
 
-    def _with_aliases(self, rows: Collection[work.Row]) -> Iterator[work.Row]:
-        """Keys that a ticket had before stay, also when its tracker tells them no more."""
-        with self._views() as db:
-            before = dict(db.execute(build.step("ticket_aliases")).fetchall())
-        for row in rows:
-            assert isinstance(row, work.Ticket)
-            yield msgspec.structs.replace(row, aliases=sorted({*row.aliases, *before.get(row.ticket_id, ())}))
+    def _with_past(self, rows: Collection[work.Row]) -> Iterator[work.Row]:
+        """What is known of a ticket's past stays, also when its tracker tells it no more, or was not asked."""
+        tickets = [row for row in rows if isinstance(row, work.Ticket)]
+        before = {ticket.ticket_id: ticket for ticket in self._stored([ticket.ticket_id for ticket in tickets])}
+        for now in tickets:
+            if (then := before.get(now.ticket_id)) is not None:
+                now.aliases = sorted({*now.aliases, *then.aliases})
+                now.started_at = then.started_at if now.started_at is None else now.started_at
+                now.reopened_count = then.reopened_count if now.reopened_count is None else now.reopened_count
+            yield now
 
     def _listed(self, tickets: Tickets) -> set[str]:
         with self._views() as db:
@@ -373,3 +387,53 @@ def _read_state(data: Path) -> dict[str, dict[str, Mark]]:
 def _write_state(data: Path, state: dict[str, dict[str, Mark]]) -> None:
     with disk.put(state_file(data)) as aside:
         aside.write_bytes(msgspec.json.encode(state))
+
+
+# -- beside the gateway ------------------------------------------------------------------------------------------------
+
+
+class StoppedError(Exception):
+    """The process is to end."""
+
+
+class Rounds:
+    """Reads all that is configured, and says what is wrong once."""
+
+    def __init__(self, data: Path, config: Config, stop: threading.Event) -> None:
+        self._data, self._config, self._stop = data, config, stop
+        self._said: set[str] = set()
+
+    def sync(self) -> None:
+        """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
+        with contextlib.suppress(BusyError, StoppedError):
+            outcomes = sync(
+                self._data, self._config, configured(self._config.work), told=self._go_on, pause=self._pause
+            )
+            lines = [line for each in outcomes for line in (*each.failures, *each.problems)]
+            for line in lines:
+                if line not in self._said:
+                    log.warning("%s", options.shown(line))
+            self._said = set(lines)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise StoppedError
+
+    def _go_on(self, _: Progress) -> None:
+        self._pause(0)
+
+
+@contextlib.contextmanager
+def syncing(data: Path, config: Config) -> Iterator[None]:
+    """Reads what is configured beside the keeper's rounds, in a thread of its own, so that sealing does not wait."""
+    if not configured(config.work) or not config.work.every_minutes:
+        yield
+        return
+    stop = threading.Event()
+
+    def failed(line: str) -> None:
+        log.error("the trackers could not be read, trying again: %s", line)
+
+    rounds = Rounds(data, config, stop)
+    with beside("sync", rounds.sync, config.work.every_minutes * 60, failed, stop=stop, at_once=True):
+        yield
