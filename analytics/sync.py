@@ -287,8 +287,7 @@ class _Run:
 
     def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
         with self._views() as db:
-            (key,) = work.TABLES[table].key
-            rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
+            rows = db.execute(build.step("updated_at"), {"table": table, "ids": [*ids]}).fetchall()
             return dict(rows)
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from analytics import sync, work
 from analytics.sources import gitlab, http
 from analytics.sources.statuses import Change
 from gateway.config import Config, GitLabSettings, WorkSettings
-from tests.fakes.trackers import TOKEN, Answer, Asked, FakeGitLab, serving, table
+from tests.fakes.trackers import TOKEN, Answer, Asked, FakeGitLab, Read, read, serving, table
 
 WORK_DATA = os.environ.get("OUTLAY_WORK_DATA")
 SETTINGS = GitLabSettings()
@@ -282,15 +281,23 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGitLab
         yield tracker
 
 
-def run(fake: FakeGitLab, *projects: str, waits: list[float] | None = None, full: bool = False) -> sync.Outcome:
-    settings = GitLabSettings(
-        projects=list(projects or ["acme/shop"]), token="env:GITLAB_TOKEN", api=f"{fake.url}/api/v4"
-    )
-    config = Config(work=WorkSettings(gitlab=settings, history_days=36_500, wait_minutes=10))
-    waited = [] if waits is None else waits
-    (outcome,) = sync.sync(Path("data"), config, ["gitlab"], full=full, pause=waited.append)
+def settings(fake: FakeGitLab, *projects: str) -> WorkSettings:
+    of = GitLabSettings(projects=list(projects or ["acme/shop"]), token="env:GITLAB_TOKEN", api=f"{fake.url}/api/v4")
+    return WorkSettings(gitlab=of, history_days=36_500, wait_minutes=10)
+
+
+def run(fake: FakeGitLab, *projects: str) -> sync.Outcome:
+    """A whole sync."""
+    (outcome,) = sync.sync(Path("data"), Config(work=settings(fake, *projects)), ["gitlab"], pause=lambda _: None)
     assert TOKEN not in str(outcome)
     return outcome
+
+
+def source(fake: FakeGitLab, *projects: str) -> Read:
+    """What GitLab gives, without a sync around it."""
+    found = read(gitlab.GitLab, settings(fake, *projects))
+    assert TOKEN not in str((found.problems, found.failures))
+    return found
 
 
 def whole(fake: FakeGitLab) -> None:
@@ -323,56 +330,38 @@ def whole(fake: FakeGitLab) -> None:
 
 def test_all_pages_of_everything(fake: FakeGitLab) -> None:
     whole(fake)
-    outcome = run(fake)
-    assert (outcome.failures, outcome.problems) == ([], [])
-    assert table("SELECT ticket_id, reopened_count FROM tickets ORDER BY ALL") == [
+    found = source(fake)
+    assert (found.failures, found.problems) == ([], [])
+    assert [(row.ticket_id, row.reopened_count) for row in found.rows["tickets"]] == [
         (f"acme/shop#{n}", 1 if n == 2 else 0) for n in range(1, 8)
     ]
-    assert table("SELECT count(*) FROM ticket_statuses WHERE ticket_id = 'acme/shop#2'") == [(4,)]
-    assert table(
-        "SELECT additions, deletions, len(files), approvals_by_others FROM pull_requests WHERE number = 1"
-    ) == [(3, 3, 5, 1)]
-    assert table("SELECT ticket_id, source FROM pr_tickets ORDER BY ALL") == [
-        ("PAY-12", "tracker"),
-        ("PAY-3", "commit"),
-        ("acme/shop#1", "body_close"),
+    assert [row.status for row in found.rows["ticket_statuses"] if row.ticket_id == "acme/shop#2"] == [
+        *("opened", "closed", "opened", "closed")
+    ]
+    pull = found.rows["pull_requests"][0]
+    assert (pull.pr_id, pull.additions, pull.deletions, len(pull.files)) == ("acme/shop!1", 3, 3, 5)
+    assert pull.approvals_by_others == 1
+    assert [(link.ticket_id, link.source) for link in found.rows["pr_tickets"]] == [
         ("acme/shop#1", "tracker"),
+        ("PAY-12", "tracker"),
+        ("acme/shop#1", "body_close"),
+        ("PAY-3", "commit"),
     ]
-    assert table("SELECT count(*) FROM commits WHERE pr_id = 'acme/shop!1'") == [(5,)]
-    assert table("SELECT deployment_id, status FROM deployments ORDER BY ALL") == [
-        ("gitlab:1", "success"),
-        ("gitlab:2", "success"),
-        ("gitlab:4", "failed"),
+    assert [(row.sha, row.message_subject, row.tickets) for row in found.rows["commits"]] == [
+        (f"c{n}", f"Part {n}", ["PAY-3"]) for n in range(5)
+    ]
+    assert [(row.deployment_id, row.status) for row in found.rows["deployments"]] == [
         ("gitlab:5", "success"),
+        ("gitlab:4", "failed"),
+        ("gitlab:2", "success"),
+        ("gitlab:1", "success"),
     ]
-    assert table("SELECT pr_id FROM deployment_prs ORDER BY ALL") == [("acme/shop!1",), ("acme/shop!2",)]
-
-
-def test_a_second_sync_reads_what_changed_alone(fake: FakeGitLab) -> None:
-    whole(fake)
-    run(fake)
-    fake.asked.clear()
-    again = run(fake)
-    assert again.failures == [] and all(not any(c[:2]) for c in again.tables.values())
-    assert fake.paths("events|commits|diffs") == []
-    now = datetime.now(UTC).isoformat()
-    fake.change(fake.issues[4], title="Another title", updated_at=now)
-    fake.change(fake.merge_requests[3], title="Another title", updated_at=now)
-    fake.asked.clear()
-    run(fake)
-    assert {path.rpartition("projects/7/")[2] for path in fake.paths("events|commits")} == {
-        "issues/5/resource_state_events",
-        "issues/5/resource_label_events",
-        "merge_requests/4/commits",
-    }
-    assert table("SELECT ticket_id FROM tickets WHERE title = 'Another title'") == [("acme/shop#5",)]
-    assert table("SELECT count(*) FROM pr_tickets WHERE pr_id = 'acme/shop!1'") == [(4,)]
+    assert found.ids("deployment_prs") == ["gitlab:1", "gitlab:1"]
 
 
 def test_more_rows_than_are_counted_and_no_links_between_pages(fake: FakeGitLab) -> None:
     fake.issues, fake.total_max, fake.has_links = [issue(n) for n in range(1, 12)], 5, False
-    assert run(fake).failures == []
-    assert table("SELECT count(*) FROM tickets") == [(11,)]
+    assert len(source(fake).ids()) == 11
 
 
 def test_what_changes_while_pages_are_read_is_not_lost(fake: FakeGitLab) -> None:
@@ -383,31 +372,99 @@ def test_what_changes_while_pages_are_read_is_not_lost(fake: FakeGitLab) -> None
     def answer(asked: Asked) -> Answer:
         found = before(asked)
         if asked.path.endswith("/deployments") and "page" not in asked.query:
-            fake.deployments[0]["updated_at"] = datetime.now(UTC).isoformat()
+            fake.deployments[1]["updated_at"] = datetime.now(UTC).isoformat()
         return found
 
     fake.answer = answer  # type: ignore[method-assign]
-    run(fake)
-    run(fake)
-    assert table("SELECT count(*) FROM deployments") == [(7,)]
+    assert {*source(fake).ids("deployments"), "gitlab:2"} == {f"gitlab:{n}" for n in range(1, 8)}
+    assert source(fake).ids("deployments") == [f"gitlab:{n}" for n in range(1, 8)]
 
 
 def test_limits_and_failures_that_pass(fake: FakeGitLab) -> None:
     whole(fake)
-    fake.failures = deque(
-        [
-            ("/issues$", Answer(429, {}, {"Retry-After": "7"})),
-            ("/issues$", Answer(503, b"<html>")),
-            ("commits$", Answer(500, {})),
-        ]
-    )
-    waits: list[float] = []
-    assert run(fake, waits=waits).failures == []
-    assert waits[0] == 7 and len(waits) == 3
-    assert table("SELECT count(*) FROM tickets") == [(7,)]
+    fake.failures.append(("/issues$", Answer(429, {}, {"Retry-After": "7"})))
+    fake.failures.append(("/issues$", Answer(503, b"<html>")))
+    fake.failures.append(("commits$", Answer(500, {})))
+    found = source(fake)
+    assert (found.failures, len(found.ids()), len(found.waits), found.waits[0]) == ([], 7, 3, 7)
 
 
-def test_a_limit_that_asks_for_too_much_ends_the_source_and_the_next_sync_goes_on(fake: FakeGitLab) -> None:
+def test_a_revoked_token(fake: FakeGitLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITLAB_TOKEN", "glpat-of-before")
+    found = source(fake)
+    assert found.failures == [
+        "GitLab (127.0.0.1) does not take the token of [work.gitlab] token: it may have ended, or been revoked"
+    ]
+
+
+def test_half_broken_items_are_told_and_left_out(fake: FakeGitLab) -> None:
+    whole(fake)
+    fake.issues[0]["references"] = None
+    fake.issues[2].update(labels=None, time_stats="none", author=7, created_at="yesterday", assignees={"a": 1})
+    fake.merge_requests[1]["iid"] = None
+    fake.deployments[0]["id"] = "?"
+    found = source(fake)
+    assert found.failures == []
+    assert [line.partition(" is left out")[0] for line in found.problems] == [
+        *("issue 1", "merge request None", "deployment ?")
+    ]
+    assert found.ids() == [f"acme/shop#{n}" for n in range(2, 8)]
+    (odd,) = (row for row in found.rows["tickets"] if row.ticket_id == "acme/shop#3")
+    assert (odd.creator, odd.created_at, odd.labels) == (None, None, [])
+
+
+@pytest.mark.parametrize(("broken", "left"), [(1, 4), (2, 3), (3, 0)])
+def test_some_items_that_gitlab_cannot_show_stop_no_others(fake: FakeGitLab, broken: int, left: int) -> None:
+    fake.issues, fake.page_size = [issue(n) for n in range(1, 6)], 10
+    for number in range(2, 2 + broken):
+        fake.failures.extend([(f"issues/{number}/resource_state_events", Answer(500, {}))] * http.TRIES)
+    found = source(fake)
+    assert len(found.ids()) == left
+    assert len(found.problems) == (broken if left else 0)
+    assert all("is left out: GitLab (127.0.0.1) answers 500 to " in line for line in found.problems)
+    assert len(found.failures) == (0 if left else 1)
+
+
+def test_what_an_edition_does_not_have_is_not_known(fake: FakeGitLab) -> None:
+    whole(fake)
+    fake.hidden = ("resource_state_events", "approvals", "diffs", "closes_issues", "deployments/1/merge_requests")
+    found = source(fake)
+    assert found.failures == []
+    pull = found.rows["pull_requests"][0]
+    assert (pull.additions, pull.deletions, pull.approvals_by_others) == (None, None, None)
+
+
+def test_a_project_that_is_not_there_stops_no_others(fake: FakeGitLab) -> None:
+    whole(fake)
+    found = source(fake, "acme/secret", "acme/shop")
+    (failure,) = found.failures
+    assert "GitLab (127.0.0.1) does not show projects/acme%2Fsecret: it may be gone" in failure
+    assert len(found.ids()) == 7
+
+
+# -- whole syncs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_sync_reads_what_changed_alone(fake: FakeGitLab) -> None:
+    whole(fake)
+    run(fake)
+    now = datetime.now(UTC).isoformat()
+    fake.change(fake.issues[4], title="Another title", updated_at=now)
+    fake.change(fake.merge_requests[3], title="Another title", updated_at=now)
+    fake.asked.clear()
+    again = run(fake)
+    assert {name: counts[:2] for name, counts in again.tables.items() if any(counts[:2])} == {
+        "tickets": (0, 1),
+        "pull_requests": (0, 1),
+    }
+    assert {path.rpartition("projects/7/")[2] for path in fake.paths("events|commits")} == {
+        "issues/5/resource_state_events",
+        "issues/5/resource_label_events",
+        "merge_requests/4/commits",
+    }
+
+
+def test_after_a_limit_that_asks_for_too_much_the_next_sync_goes_on(fake: FakeGitLab) -> None:
     fake.issues = [issue(n) for n in range(1, 12)]
     before = fake.answer
 
@@ -419,66 +476,11 @@ def test_a_limit_that_asks_for_too_much_ends_the_source_and_the_next_sync_goes_o
     (failure,) = run(fake).failures
     assert "asks to wait for 4,000 s: try again then" in failure
     assert table("SELECT count(*) FROM tickets") == [(6,)]
-    del fake.answer
+    fake.answer = before  # type: ignore[method-assign]
     fake.asked.clear()
     assert run(fake).failures == []
     assert [each.query.get("page") for each in fake.asked if each.path.endswith("/issues")][:2] == ["3", "4"]
     assert table("SELECT count(*), count(DISTINCT ticket_id) FROM tickets") == [(11, 11)]
-
-
-def test_a_revoked_token(fake: FakeGitLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole(fake)
-    run(fake)
-    monkeypatch.setenv("GITLAB_TOKEN", "glpat-of-before")
-    outcome = run(fake)
-    assert outcome.failures == [
-        "GitLab (127.0.0.1) does not take the token of [work.gitlab] token: it may have ended, or been revoked"
-    ]
-    assert "glpat-of-before" not in str(outcome)
-    assert table("SELECT count(*) FROM tickets") == [(7,)]
-
-
-def test_half_broken_items_are_told_and_left_out(fake: FakeGitLab) -> None:
-    whole(fake)
-    fake.issues[0]["references"] = None
-    fake.issues[2].update(labels=None, time_stats="none", author=7, created_at="yesterday", assignees={"a": 1})
-    fake.merge_requests[1]["iid"] = None
-    fake.deployments[0]["id"] = "?"
-    outcome = run(fake)
-    assert outcome.failures == []
-    assert sorted(line.partition(" is left out")[0] for line in outcome.problems) == [
-        "gitlab: acme/shop deployments: deployment ?",
-        "gitlab: acme/shop issues: issue 1",
-        "gitlab: acme/shop merge requests: merge request None",
-    ]
-    assert table("SELECT count(*) FROM tickets") == [(6,)]
-    assert table("SELECT creator, created_at FROM tickets WHERE ticket_id = 'acme/shop#3'") == [(None, None)]
-
-
-def test_one_item_that_gitlab_cannot_show_stops_no_others(fake: FakeGitLab) -> None:
-    fake.issues = [issue(n) for n in range(1, 6)]
-    broken = "issues/2/resource_state_events"
-    fake.failures = deque([(broken, Answer(500, {}))] * http.TRIES)
-    (problem,) = run(fake).problems
-    assert problem.startswith("gitlab: acme/shop issues: issue 2 is left out: GitLab (127.0.0.1) answers 500 to ")
-    assert table("SELECT count(*) FROM tickets") == [(4,)]
-
-
-def test_what_an_edition_does_not_have_is_not_known(fake: FakeGitLab) -> None:
-    whole(fake)
-    fake.hidden = ("resource_state_events", "approvals", "diffs", "closes_issues", "deployments/1/merge_requests")
-    assert run(fake).failures == []
-    assert table("SELECT additions, deletions, approvals_by_others FROM pull_requests WHERE number = 1") == [
-        (None, None, None)
-    ]
-
-
-def test_a_project_that_is_not_there_stops_no_others(fake: FakeGitLab) -> None:
-    whole(fake)
-    outcome = run(fake, "acme/secret", "acme/shop")
-    (failure,) = outcome.failures
-    assert "GitLab (127.0.0.1) does not show projects/acme%2Fsecret: it may be gone" in failure
-    assert table("SELECT count(*) FROM tickets") == [(7,)]
 
 
 def test_a_renamed_project(fake: FakeGitLab) -> None:
@@ -488,35 +490,22 @@ def test_a_renamed_project(fake: FakeGitLab) -> None:
     for item in [*fake.issues, *fake.merge_requests]:
         item["references"] = {"full": item["references"]["full"].replace("shop", "store")}
     assert run(fake).failures == []
-    assert table("SELECT count(*) FROM tickets WHERE project = 'acme/store'") == [(7,)]
-    assert table("SELECT DISTINCT repo FROM pull_requests UNION SELECT DISTINCT repo FROM deployments") == [
-        ("acme/store",)
-    ]
-    assert table("SELECT ticket_id FROM ticket_names WHERE name = 'acme/shop#3'") == [("acme/store#3",)]
-    assert run(fake, "acme/store").failures == []
+    assert table("SELECT project, count(*) FROM tickets GROUP BY ALL") == [("acme/store", 7)]
+    assert table("SELECT repo FROM pull_requests UNION SELECT repo FROM deployments") == [("acme/store",)]
     assert table("SELECT ticket_id FROM ticket_names WHERE name = 'acme/shop#3'") == [("acme/store#3",)]
 
 
-def test_a_moved_issue_is_known_by_both_keys(fake: FakeGitLab) -> None:
-    fake.issues = [issue(1), issue(2)]
+def test_moved_and_deleted_issues(fake: FakeGitLab) -> None:
+    fake.issues, fake.ahead = [issue(n) for n in range(1, 5)], timedelta(days=-2)
     run(fake)
-    fake.issues.append(issue(9, title="Moved here", updated_at=datetime.now(UTC).isoformat()))
-    fake.change(fake.issues[0], state="closed", moved_to_id=7009, updated_at=datetime.now(UTC).isoformat())
-    fake.details["issues/1/notes"] = [
-        {"system": False, "body": "moved to #2"},
-        {"system": True, "body": "moved to acme/shop#9"},
-    ]
+    fake.ahead = timedelta()
+    now = datetime.now(UTC).isoformat()
+    fake.issues.append(issue(9, title="Moved here", updated_at=now))
+    fake.change(fake.issues[0], state="closed", moved_to_id=7009, updated_at=now)
+    fake.details["issues/1/notes"] = [{"system": False, "body": "moved to #2"}, {"system": True, "body": "moved to #9"}]
+    del fake.issues[2]
     assert run(fake).failures == []
     assert table("SELECT ticket_id FROM ticket_names WHERE name = 'acme/shop#1'") == [("acme/shop#9",)]
-
-
-def test_a_deleted_issue_is_noticed_by_its_number(fake: FakeGitLab) -> None:
-    fake.issues = [issue(n) for n in range(1, 6)]
-    fake.ahead = timedelta(days=-2)
-    run(fake)
-    del fake.issues[2]
-    fake.ahead = timedelta()
-    assert run(fake).failures == []
     assert table("SELECT ticket_id, status_category FROM tickets WHERE resolution = 'deleted'") == [
         ("acme/shop#3", "done")
     ]
@@ -526,6 +515,6 @@ def test_a_clock_that_goes_wrong_loses_nothing(fake: FakeGitLab) -> None:
     """What counts is GitLab's clock: ours may be days ahead of it."""
     fake.issues, fake.ahead = [issue(1)], timedelta(days=-3)
     run(fake)
-    fake.issues.append(issue(2, updated_at=(datetime.now(UTC) - timedelta(days=3, seconds=-5)).isoformat()))
+    fake.issues.append(issue(2, updated_at=(datetime.now(UTC) - timedelta(days=3)).isoformat()))
     run(fake)
     assert table("SELECT count(*) FROM tickets") == [(2,)]

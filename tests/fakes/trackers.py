@@ -4,8 +4,8 @@ import json
 import re
 import threading
 from base64 import b64encode
-from collections import deque
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,7 +17,11 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import duckdb
 
-from analytics import build
+from analytics import build, work
+from analytics.sources.source import Given, Patience, SourceError
+from gateway.config import WorkSettings
+from gateway.errors import UserError
+from gateway.ticket_keys import TicketKeys
 
 TOKEN = "glpat-not-for-any-eye"
 LINEAR_TOKEN = "lin_api_not-for-any-eye"
@@ -122,11 +126,50 @@ def serving(tracker: Tracker) -> Iterator[None]:
             thread.join()
 
 
+MODELS = build.load(build.MODELS / "work")
+
+
 def table(query: str) -> list[Any]:
     """What is stored of work in the folder `data`, after a sync."""
+    named = {"ticket_prs", "tickets", *re.findall(r"\w+", query)}
     with duckdb.connect() as db:
-        build.create_views(db, Path("data"), build.load(build.MODELS / "work"))
+        build.create_views(db, Path("data"), {name: model for name, model in MODELS.items() if name in named})
         return db.execute(query).fetchall()
+
+
+@dataclass
+class Read:
+    """What a source gives, without a sync around it."""
+
+    rows: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    problems: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+    def ids(self, table: str = "tickets") -> list[str]:
+        return sorted(getattr(row, work.TABLES[table].key[0]) for row in self.rows[table])
+
+
+def read(
+    kind: Callable[[Given], Any], settings: WorkSettings, since: datetime | None = None, patience: float = 600.0
+) -> Read:
+    found = Read()
+    given = Given(settings, TicketKeys(["PAY", "acme/shop"]), Patience(patience, found.waits.append), lambda _, ids: {})
+    try:
+        with kind(given) as source:
+            for part in source.parts():
+                try:
+                    for batch in part.read(None, since):
+                        for name, rows in batch.rows.items():
+                            found.rows[name] += rows
+                        found.problems += batch.problems
+                except SourceError:
+                    raise
+                except UserError as error:
+                    found.failures.append(str(error))
+    except SourceError as error:
+        found.failures.append(str(error))
+    return found
 
 
 # -- GitLab ------------------------------------------------------------------------------------------------------------
