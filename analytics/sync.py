@@ -296,7 +296,7 @@ class _Run:
     def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         self._store()  # what was read just now counts, too
         with duckdb.connect() as db:
-            build.create_views(db, self._data, build.load(build.MODELS / "work"))
+            build.define_views(db, self._data, build.load(build.MODELS / "work"))
             return db.execute(build.step(step), parameters).fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
