@@ -35,6 +35,7 @@ from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
+from gateway.guards import Guards
 from gateway.http1_client import Http1
 from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
@@ -162,7 +163,7 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
+    owner = LocalOwner(ledger, late, admission, Limits(config.limits), Guards(config.guards), alerts, telemetry)
     admin = Admin(ledger, telemetry, admission.budgets)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()

@@ -21,6 +21,7 @@ from msgspec import Meta
 from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
+from gateway.guards import GuardTable, guard_of
 from gateway.limits import LimitTable, limit_of
 from gateway.repositories import repo_name
 
@@ -373,6 +374,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
     limits: dict[str, LimitTable] = {}
+    guards: dict[str, GuardTable] = {}
     alerts: AlertSettings = AlertSettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
@@ -476,6 +478,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             limit_of(name, limit)
         except UserError as error:
             yield ("limits", name), f"[limits.{name}] {error}"
+    for name, guard in config.guards.items():
+        try:
+            guard_of(name, guard)
+        except UserError as error:
+            yield ("guards", name), f"[guards.{name}] {error}"
     alerts = config.alerts
     for name in ("velocity_usd", "runaway_usd"):
         if getattr(alerts, name) < 0:

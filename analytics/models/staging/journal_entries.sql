@@ -33,7 +33,7 @@
 -- @status: HTTP status of the answer
 -- @result: How the call ended: completed, client_cancelled, upstream_error, upstream_cut, stopped_by_budget, refused, interrupted (the gateway died)
 -- @finish_reason: Why the model stopped, in the provider's word
--- @refusal: Code of the gateway's own refusal; NULL when the call was let through
+-- @refusal: Code of the gateway's own refusal; of a call that a guard in shadow let through, the one that it would have had; else NULL when it was let through
 -- @input_tokens: Input tokens as billed, cache reads and writes included
 -- @output_tokens: Output tokens as billed, reasoning included
 -- @cache_read_input_tokens: Part of input_tokens that was read from the provider's cache
