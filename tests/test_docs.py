@@ -112,7 +112,7 @@ def test_every_source_and_how_it_is_read_is_documented() -> None:
     sections = get_type_hints(WorkSettings)
     own = [name for name in WorkSettings.__struct_fields__ if name not in sync.SOURCES]
     assert [name for name in (*own, *sections["github"].__struct_fields__) if not re.search(rf"\b{name}\b", page)] == []
-    for option in re.findall(r"`?(--[\w-]+)", page):
+    for option in re.findall(r"--[a-z]+", page):
         assert option in {option for parameter in sync_cli.sync_.params for option in parameter.opts}
 
 
