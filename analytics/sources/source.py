@@ -6,7 +6,7 @@ how far each part was read, and tells what happened. A source is a class like `g
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -54,6 +54,8 @@ class Given:
     known: Callable[[str, Collection[str]], Mapping[str, datetime | None]]
     """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what
     is listed is stored already: what takes requests of its own for each is not read again."""
+    ask: Callable[[str, Mapping[str, Any]], Sequence[tuple[Any, ...]]]
+    """What a step answers (a file of `analytics/steps`, parameters) from the views of work tables."""
 
 
 @dataclass
@@ -100,6 +102,8 @@ class Part:
     tickets: Tickets | None = None
     renamed: tuple[str, str] | None = None
     """Former and present name of its repository or project: what is stored under the former one is renamed first."""
+    goes_on: bool = False
+    """The cursor of the last batch is kept: the next read begins there."""
 
 
 class Source(Protocol):
