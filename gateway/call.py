@@ -303,3 +303,4 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     upstream_id: str | None = None
     gateway_id: str | None = None
     commit_sha: str | None = None
+    traceparent: str | None = None

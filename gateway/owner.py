@@ -66,6 +66,12 @@ class Owner(Protocol):
         """The task of a call that shows none: see `Tasks`."""
 
 
+class Exporter(Protocol):
+    """Tells others of finished calls."""
+
+    def take(self, call: Call) -> None: ...
+
+
 class LocalOwner:
     """The owner in this process."""
 
@@ -78,6 +84,7 @@ class LocalOwner:
         guards: Guards,
         alerts: Alerts,
         telemetry: Telemetry,
+        exporter: Exporter | None = None,
     ) -> None:
         self._ledger = ledger
         self._late = late
@@ -86,6 +93,7 @@ class LocalOwner:
         self._guards = guards
         self._alerts = alerts
         self._telemetry = telemetry
+        self._exporter = exporter
         self._tasks = Tasks()
 
     async def open(self, call: Call, wanted: Wanted, view: View) -> Grant | None:
@@ -216,6 +224,8 @@ class LocalOwner:
         self._telemetry.finished(call)
         self._limits.finished(call, _clock_us())
         self._alerts.finished(call)
+        if self._exporter is not None:
+            self._exporter.take(call)
 
     def _admit_to_limits(self, call: Call) -> None:
         """Raises the refusals of limits."""

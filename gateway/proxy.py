@@ -38,6 +38,7 @@ from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import now_us
 from gateway.meter import UsageHider
+from gateway.otel import TRACEPARENT
 from gateway.owner import Owner
 from gateway.prices import PriceBook
 from gateway.realtime import Session
@@ -576,6 +577,7 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         repo=repo_name(headers.get("x-outlay-repo")),
         branch=header_branch(headers.get("x-outlay-branch")),
         purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
+        traceparent=sent if (sent := headers.get("traceparent")) and TRACEPARENT.fullmatch(sent) else None,
     )
 
 

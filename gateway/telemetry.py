@@ -81,6 +81,10 @@ class Telemetry:
             "outlay_breakers_open", "Models for which an upstream's circuit breaker is open.", ("upstream",),
             registry=self.registry,
         )  # fmt: skip
+        self.dropped = Counter(
+            "outlay_telemetry_dropped", "Finished calls that no OpenTelemetry collector was told of.",
+            registry=self.registry,
+        )  # fmt: skip
         self.alerts = Counter(
             "outlay_alerts", "Notices by channel and what became of them.", ("kind", "channel", "result"),
             registry=self.registry,
