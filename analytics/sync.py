@@ -206,7 +206,7 @@ class _Run:
                     except UserError as error:
                         self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
         except UserError as error:
-            self._outcome.failures.append(f"{self._name}: {error}")
+            self._outcome.failures.append(str(error))
         finally:
             if self._outcome.is_news:
                 with work.alone(self._data):
@@ -336,14 +336,12 @@ class _Run:
 
     def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
         with self._views() as db:
-            (key,) = work.TABLES[table].key
-            rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
-            return dict(rows)
+            return dict(db.execute(build.step("updated_at"), {"table": table, "ids": [*ids]}).fetchall())
 
     def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         self._store()  # what was read just now counts, too
         with duckdb.connect() as db:
-            build.create_views(db, self._data, build.load(build.MODELS / "work"))
+            build.define_views(db, self._data, build.load(build.MODELS / "work"))
             return db.execute(build.step(step), parameters).fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
@@ -356,7 +354,7 @@ class _Run:
     def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect() as db:
             models = (build.read_model(build.MODELS / "work" / f"{table}.sql") for table in LOOKED_UP)
-            build.create_views(db, self._data, {model.name: model for model in models})
+            build.define_views(db, self._data, {model.name: model for model in models})
             yield db
 
     # -- what is told --------------------------------------------------------------------------------------------------

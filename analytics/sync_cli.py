@@ -94,7 +94,7 @@ def _complain(outcome: Outcome) -> None:
 
 @contextlib.contextmanager
 def _showing() -> Iterator[Callable[[Progress], None]]:
-    """Progress on stderr: bars on a terminal; elsewhere a line when a part begins, and when its tracker asks to wait."""
+    """Progress on stderr: bars on a terminal, elsewhere a line when a part begins and when its tracker asks to wait."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines().tell

@@ -377,7 +377,7 @@ def _spool_file(data: Path, table: str) -> Path:
 def write_tracker(data: Path) -> None:
     """Tell the gateway: it reads no Parquet."""
     with duckdb.connect() as db:
-        build.create_views(db, data, build.load(build.MODELS / "work"))
+        build.define_views(db, data, build.load(build.MODELS / "work"))
         result = db.execute(build.step("tracker"))
         names = [column[0] for column in result.description or ()]
         snapshot = msgspec.convert(dict(zip(names, result.fetchone() or (), strict=True)), Snapshot)
