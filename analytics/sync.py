@@ -189,7 +189,7 @@ class _Run:
         """Reads all parts, or with `hints` what they are about."""
         settings = self._config.work
         patience = Patience(settings.wait_minutes * 60, self._wait)
-        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known, self._ask)
+        given = Given(settings, ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
@@ -413,7 +413,7 @@ def _known_as(ticket: work.Ticket, ticket_id: str) -> work.Ticket:
     return msgspec.structs.replace(ticket, aliases=sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id}))
 
 
-def _ticket_keys(data: Path, config: Config) -> TicketKeys:
+def ticket_keys(data: Path, config: Config) -> TicketKeys:
     tracker = Tracker(data)
     tracker.refresh()
     tickets = config.tickets
