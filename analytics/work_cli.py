@@ -10,8 +10,9 @@ from typing import NamedTuple
 import click
 import duckdb
 
-from analytics import attributing, commands, lake, sync, work
+from analytics import attributing, commands, sync, work
 from analytics.attributing import Line, Span
+from analytics.invoice_cli import import_invoice
 from analytics.sources import devlake, files
 from gateway.config import Config, TicketSettings
 from gateway.errors import UserError
@@ -38,6 +39,9 @@ RULES = {
 @click.group(name="import")
 def import_() -> None:
     """Bring in what other programs know."""
+
+
+import_.add_command(import_invoice)
 
 
 class Imported(NamedTuple):
@@ -79,7 +83,7 @@ def import_work(
     is unchecked, not unknown, and calls keep the tickets of other projects.
     """
     config = settings(config_path)
-    folder = folder_of(config, data)
+    folder = commands.data_folder(config, data)
     with contextlib.ExitStack() as stack:
         if form == "devlake":
             paths = _devlake(paths, stack.enter_context(TemporaryDirectory()), sync.ticket_keys(folder, config))
@@ -190,21 +194,13 @@ def attribute(
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
     config = settings(config_path)
-    folder = folder_of(config, data)
+    folder = commands.data_folder(config, data)
     span = Span(from_ or Span().first, datetime.combine(to, time.max) if to else Span().last)
     lines = correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
     if as_json:
         commands.print_json({"changes": lines, "applied": apply_})
     else:
         print_lines(lines, applied=apply_)
-
-
-def folder_of(config: Config, data: Path | None) -> Path:
-    folder = data or Path(config.ledger.dir)
-    if not folder.is_dir():
-        raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
-    lake.publish(folder)
-    return folder
 
 
 def correct(config: Config, folder: Path, span: Span) -> list[Line]:
