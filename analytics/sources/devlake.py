@@ -198,7 +198,7 @@ def _rows(path: Path) -> Iterator[Fields]:
     try:
         if path.suffix == ".parquet":
             with duckdb.connect() as db:
-                result = db.execute(build.step("read_work_rows"), {"file": build.glob_of(path)})
+                result = db.execute(build.step("read_foreign_rows"), {"file": build.glob_of(path)})
                 while rows := result.fetchmany(10_000):
                     yield from (msgspec.json.decode(text) for (text,) in rows)
             return
