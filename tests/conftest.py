@@ -121,11 +121,14 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(empty_lake: Path, tmp_path: Path) -> Iterator[Path]:
-    """A data folder without a call. It is in the same place for each test, which its views name, and kept elsewhere."""
-    folder = empty_lake.with_name("data")
+    """A data folder without a call, at `tmp_path / "data"`: there in truth after the test, until then in the place that
+    its views name, which is the same in each test."""
+    folder, here = empty_lake.with_name("data"), tmp_path / "data"
     shutil.copytree(empty_lake, folder)
+    here.symlink_to(folder)
     yield folder
-    folder.rename(tmp_path / "lake")
+    here.unlink()
+    folder.rename(here)
 
 
 @pytest.fixture

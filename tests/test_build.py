@@ -13,17 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analytics
-from analytics import build, lake
+from analytics import build
 from gateway.call import NANO, Call
 from tests.journals import call, segment
 
 ADDED = ["recorded_at", "segment", "day"]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    lake.publish(tmp_path)
-    return tmp_path
 
 
 def model(name: str, sql: str) -> build.Model:
