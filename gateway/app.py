@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
@@ -35,6 +35,7 @@ from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
+from gateway.guards import Guards
 from gateway.http1_client import Http1
 from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
@@ -54,6 +55,9 @@ from gateway.worktrees import Worktrees
 
 LAST_REQUEST_SECONDS = 0.2
 """So soon after an answer whose head went out before SIGTERM its client may ask again, over the same connection."""
+
+if TYPE_CHECKING:
+    from gateway.exporter import Exporter
 
 log = logging.getLogger("outlay")
 
@@ -162,7 +166,10 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
+    exporter = _exporter(config, telemetry, gateway_id)
+    owner = LocalOwner(
+        ledger, late, admission, Limits(config.limits), Guards(config.guards), alerts, telemetry, exporter
+    )
     admin = Admin(ledger, telemetry, admission.budgets)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()
@@ -193,7 +200,18 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
         ledger.stop()
+        if exporter is not None:
+            await asyncio.to_thread(exporter.stop)
         late.stop()
+
+
+def _exporter(config: Config, telemetry: Telemetry, gateway_id: str) -> "Exporter | None":
+    """`None` where nothing is to be sent: then its libraries, which take long to load, are not loaded."""
+    if config.telemetry.otlp is None:
+        return None
+    from gateway.exporter import Exporter
+
+    return Exporter(config, config.telemetry.otlp.rstrip("/"), telemetry, gateway_id)
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ from msgspec import Meta
 from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
+from gateway.guards import GuardTable, guard_of
 from gateway.limits import LimitTable, limit_of
 
 
@@ -225,6 +226,24 @@ class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: Annotated[bool, _help("Start it with `outlay serve`.")] = True
 
 
+class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told to an OpenTelemetry collector."""
+
+    otlp: Annotated[
+        str | None, _help("Spans and metrics are sent there over OTLP (HTTP, protobuf): the collector's address.")
+    ] = None
+    otlp_headers: Annotated[
+        dict[str, str], _help("Header fields for it: name and where the value is, as env:NAME or file:PATH.")
+    ] = {}
+    service_name: Annotated[str, _help("service.name of what is sent.", min_length=1)] = "outlay"
+    genai: Annotated[
+        Literal["v1.41", "latest", "both"], _help("Which generation of OpenTelemetry's GenAI names to use.")
+    ] = "v1.41"
+    outlay_attributes: Annotated[bool, _help("Spans also have outlay.* attributes: ticket, task, team, cost.")] = True
+    emit_estimates: Annotated[bool, _help("Counts of tokens are told also where no provider reported them.")] = False
+    metrics_seconds: Annotated[float, _help("Metrics are sent so often.", gt=0)] = 60.0
+
+
 DEFAULT_UPSTREAMS: dict[str, Upstream] = {
     "openai": Upstream(base_url="https://api.openai.com", provider="openai", credential="env:OPENAI_API_KEY"),
     "anthropic": Upstream(
@@ -247,7 +266,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
     limits: dict[str, LimitTable] = {}
+    guards: dict[str, GuardTable] = {}
     alerts: AlertSettings = AlertSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
     """Where it was read from; set by `load`, not a setting."""
@@ -348,6 +369,18 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             limit_of(name, limit)
         except UserError as error:
             yield ("limits", name), f"[limits.{name}] {error}"
+    for name, guard in config.guards.items():
+        try:
+            guard_of(name, guard)
+        except UserError as error:
+            yield ("guards", name), f"[guards.{name}] {error}"
+    telemetry = config.telemetry
+    if telemetry.otlp is not None and not _is_address(telemetry.otlp):
+        yield ("telemetry", "otlp"), "[telemetry] otlp must look like http://host:4318, without a path like /v1/traces"
+    for name, reference in telemetry.otlp_headers.items():
+        if not REFERENCE.fullmatch(reference):
+            at = ("telemetry", "otlp_headers")
+            yield at, f"[telemetry] otlp_headers: {name} must be env:NAME or file:PATH: the value does not belong here"
     alerts = config.alerts
     for name in ("velocity_usd", "runaway_usd"):
         if getattr(alerts, name) < 0:

@@ -10,6 +10,7 @@ from gateway import config
 from gateway.budget_file import BudgetTable
 from gateway.config import AdminKey, Config, Upstream, load
 from gateway.errors import UserError
+from gateway.guards import GuardTable
 from gateway.limits import LimitTable
 
 UPSTREAM = "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\n"
@@ -24,7 +25,8 @@ def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
     tables = {
-        "budgets": BudgetTable, "limits": LimitTable, "upstreams": Upstream, "auth.admin_keys": AdminKey,
+        "budgets": BudgetTable, "guards": GuardTable, "limits": LimitTable, "upstreams": Upstream,
+        "auth.admin_keys": AdminKey,
     }  # fmt: skip
     for section, struct in {**get_type_hints(Config), **tables}.items():
         if section == "file":
@@ -96,6 +98,9 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "[limits.a]\nscope = 'org'\nusd_per_minute = 1e-10",
             "1: [limits.a] usd_per_minute must be more than 0, with nine",
         ),
+        ("[guards.a]\nscope = 'org'\nretry_attempts = 0\nloop_calls = 0", "1: [guards.a] guards nothing: set"),
+        ("[guards.a]\nscope = 'org'\nloop_calls = 1", "1: [guards.a] retry_attempts must be more than 2"),
+        ("[guards.a]\nscope = 'org'\nrunaway_usd = -1", "1: [guards.a] runaway_usd must be 0 or more"),
         ("[limits.a]\nscope = 'org'\nrequests = 1", '3: [limits.a] unknown setting "requests"; did you mean'),
         ("[alerts]\nvelocity_usd = -1", "2: [alerts] velocity_usd must be 0 or more"),
         ("[alerts]\nslack = 'https://hooks.slack.com/sk-123'", "2: [alerts] slack must be env:NAME or file:PATH"),
