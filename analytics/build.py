@@ -8,9 +8,10 @@ column without a line of its own has the meaning, and so the description, of the
 import glob
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +103,32 @@ def define_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
         db.execute(f"CREATE TEMP VIEW {model.name} AS {located(model.sql, data)}")
 
 
-def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model] | None = None) -> str:
-    """Create all views, with comments, in the current catalog of `db`. Returns the statements."""
-    described: dict[str, dict[str, str]] = {}
-    done: list[str] = []
+def digest(data: Path, models: Mapping[str, Model]) -> str:
+    """Tells whether views over a data folder are those of these models: all that is made of them is in their files."""
+    return sha256("\n".join(located(model.sql, data) for model in models.values()).encode()).hexdigest()
 
-    def run(statement: str) -> None:
-        db.execute(statement)
-        done.append(statement)
 
-    db.execute("BEGIN")  # a commit for each of the comments would take most of the time
-    for model, reads in in_order(db, load() if models is None else models):
-        run(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
-        run(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
-        inherited = {column: text for name in reads for column, text in described[name].items()}
-        columns = [row[0] for row in db.execute(f"DESCRIBE {model.name}").fetchall()]
-        described[model.name] = {c: text for c in columns if (text := model.columns.get(c, inherited.get(c)))}
-        for column, text in described[model.name].items():
-            run(f'COMMENT ON COLUMN {model.name}."{column}" IS {literal(text)}')
+def create_views(
+    db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model] | None = None
+) -> list[tuple[Model, list[str]]]:
+    """Create all views in the current catalog of `db`. Returns their models, as `in_order` gives them."""
+    ordered = in_order(db, load() if models is None else models)
+    db.execute("BEGIN")
+    for model, _ in ordered:
+        db.execute(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
     db.execute("COMMIT")
-    return ";\n".join(done)
+    return ordered
+
+
+def describe_views(db: duckdb.DuckDBPyConnection, ordered: Iterable[tuple[Model, list[str]]]) -> None:
+    """Comment on the views that were created, and on their columns."""
+    columns = dict(db.execute(step("view_columns")).fetchall())
+    described: dict[str, dict[str, str]] = {}
+    db.execute("BEGIN")  # a commit for each of the comments would take most of the time
+    for model, reads in ordered:
+        db.execute(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
+        texts = {column: text for name in reads for column, text in described[name].items()} | dict(model.columns)
+        described[model.name] = {column: texts[column] for column in columns[model.name] if texts.get(column)}
+        for column, text in described[model.name].items():
+            db.execute(f'COMMENT ON COLUMN {model.name}."{column}" IS {literal(text)}')
+    db.execute("COMMIT")

@@ -29,7 +29,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,16 +161,17 @@ def publish(data: Path) -> bool:
         _prepare(data)
         published, aside = data / "outlay.duckdb", data / "outlay.duckdb.new"
         aside.unlink(missing_ok=True)
+        models = build.load()
+        made = f"{build.digest(data, models)} {data.resolve()}"
+        made_of.seek(0)
+        if published.exists() and made_of.read() == made:
+            return False
         with duckdb.connect() as db:
             db.execute(f"ATTACH {build.literal(str(aside))} AS lake (STORAGE_VERSION {build.literal(STORAGE_VERSION)})")
             db.execute("USE lake")
-            made = f"{sha256(build.create_views(db, data).encode()).hexdigest()} {data.resolve()}"
+            build.describe_views(db, build.create_views(db, data, models))
             db.execute("USE memory")
             db.execute("DETACH lake")
-        made_of.seek(0)
-        if published.exists() and made_of.read() == made:
-            aside.unlink()
-            return False
         disk.sync(aside)
         aside.rename(published)
         disk.sync(data)
@@ -187,7 +187,7 @@ def is_published(data: Path) -> bool:
 
 
 def _made_of(data: Path) -> Path:
-    """Says which statements over which folder `outlay.duckdb` was made of. Locked while it is made."""
+    """Says which models over which folder `outlay.duckdb` was made of. Locked while it is made."""
     return data / "outlay.duckdb.made"
 
 

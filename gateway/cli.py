@@ -11,23 +11,24 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import click
-import uvloop
 
-from gateway import alerts, app, budgets_cli, hook_cli, keys, keys_cli, run_cli
 from gateway.config import Config, LedgerSettings, secret
 from gateway.errors import UserError
 from gateway.options import config_option, json_option, settings
 from gateway.tracker import Tracker
 
+OWN = ("budgets", "env", "hook", "keys", "run")
+
 
 class Commands(click.Group):
-    """Our commands and, loaded when they are called, those that other packages registered."""
+    """Our commands and those that other packages registered. Each is loaded when it is called: `outlay run` starts
+    before a tool, and what a gateway consists of takes long to load."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(point.name for point in _registered())})
+        return sorted({*super().list_commands(ctx), *OWN, *(point.name for point in _registered())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        own = super().get_command(ctx, name)
+        own = super().get_command(ctx, name) or _own(name)
         if own is not None:
             return own
         for point in _registered():
@@ -38,6 +39,24 @@ class Commands(click.Group):
         return None
 
 
+def _own(name: str) -> click.Command | None:
+    command: click.Command
+    match name:
+        case "budgets":
+            from gateway.budgets_cli import budgets_ as command
+        case "env":
+            from gateway.run_cli import env_ as command
+        case "hook":
+            from gateway.hook_cli import hook as command
+        case "keys":
+            from gateway.keys_cli import keys_ as command
+        case "run":
+            from gateway.run_cli import run as command
+        case _:
+            return None
+    return command
+
+
 def _registered() -> Any:
     return entry_points(group="outlay.commands")
 
@@ -46,10 +65,6 @@ def _registered() -> Any:
 @click.version_option(package_name="outlay")
 def outlay() -> None:
     """A cost-aware gateway for model APIs: what each call cost, for which ticket, and what came of it."""
-
-
-for _command in (budgets_cli.budgets_, run_cli.run, run_cli.env_, hook_cli.hook, keys_cli.keys_):
-    outlay.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -76,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 @click.option("--workers", type=click.IntRange(1, 64), help="So many processes serve, instead of [server] workers.")
 def serve(config_path: Path | None, port: int | None, workers: int | None) -> None:
     """Run the gateway, and the control plane beside it, until Ctrl-C or SIGTERM."""
+    import uvloop
+
+    from gateway import app
+
     app.log_to_stderr()
     config = app.with_options(settings(config_path), port, workers)
 
@@ -101,6 +120,10 @@ def alerts_() -> None:
 @json_option
 def try_alerts(config_path: Path | None, as_json: bool) -> None:
     """Send a test notice to each channel of [alerts], and say what came back."""
+    import uvloop
+
+    from gateway import alerts
+
     outcomes = uvloop.run(alerts.try_out(settings(config_path).alerts))
     if as_json:
         rows = [{"channel": name, "delivered": each.is_delivered, "detail": each.detail} for name, each in outcomes]
@@ -120,6 +143,8 @@ def try_alerts(config_path: Path | None, as_json: bool) -> None:
 @json_option
 def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     """Validate the settings, prices, data folder and upstreams; says what is wrong and what to write instead."""
+    from gateway import app, keys
+
     config = settings(config_path)
     findings = [("ok", "settings", config.file or "built-in defaults")]
     book = app.load_prices(config)

@@ -19,10 +19,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
+def data(data: Path) -> Path:
     segment(
-        folder,
+        data,
         [
             call(NOON, team_id="pay", tickets=("PAY-1", "PAY-2"), list_cost_nano=3_000_000_001, task_id="t1"),
             call(NOON, team_id="pay", purpose="ci", client="codex"),
@@ -31,7 +30,7 @@ def data(tmp_path: Path) -> Path:
             ),
         ],
     )
-    return folder
+    return data
 
 
 @pytest.fixture

@@ -344,17 +344,18 @@ async def test_what_was_given_up_is_not_started_again_for_a_while(
     data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(live, "QUERY_SECONDS", 0.3)
-    monkeypatch.setattr(live, "REST_SECONDS", 3.0)
+    monkeypatch.setattr(live, "REST_SECONDS", 100.0)
     of = live.Live(data)
     assert await answered(of, ("tasks", "t")) == [None]
-    began = time.monotonic()
+    monkeypatch.setattr(
+        live, "QUERY_SECONDS", 100.0
+    )  # what runs from here on runs to its end, or as long as a test may
     assert await answered(of, ("tasks", "t"), ("tasks", "other")) == [None, None]
-    assert time.monotonic() - began < 0.25, "no query ran"
     [zero] = await answered(of, ("tickets", "PAY-1"))
     assert zero["calls"] == 0, "another kind is told"
     assert len(caplog.records) == 1
     (build.FOLDER / "queries" / "live_tasks.sql").write_text("SELECT $ids[1] AS id, $since AS since")
-    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3.0)
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 100.0)
     [task] = await answered(of, ("tasks", "t"))
     assert task["id"] == "t", "and this one again, afterwards"
 
