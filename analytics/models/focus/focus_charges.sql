@@ -2,6 +2,8 @@
 -- @billing_month: First day of the month on whose bill it is
 -- @charge_day: UTC day of the call
 -- @is_correction: It changes what the bill of an earlier month said
+-- @sign: 1, or -1 where a correction takes back what an earlier bill said
+-- @model: Model that answered, or was asked for
 -- @meter: What was metered: Input Tokens, Cached Input Tokens, Output Tokens, …
 -- @unit: Unit of the quantity
 -- @quantity_nano: Of that unit, in billionths; negative where a correction takes it back
