@@ -132,27 +132,27 @@ PARTLY = case(
     merged("acme/partly", 1, 10, additions=90, deletions=10),
     merged("acme/partly", 2, 20, additions=10, deletions=20),
     merged("acme/partly", 3, 30, additions=200, deletions=0),
-    said("acme/partly", 2, "Undo\n\nReverts #1"),
+    said("acme/partly", 2, "Undo\n\nReverts acme/partly#1"),
     merged("acme/partly", 4, 10, additions=50, deletions=0),
-    said("acme/partly", 3, "Undo\n\nReverts #4"),
+    said("acme/partly", 3, "Undo\n\nReverts acme/partly#4"),
 )
 ALIKE = case(
     "acme/alike",
     merged("acme/alike", 1, 10, files=["a", "b"], additions=100, deletions=0),
     merged("acme/alike", 2, 20, files=["a", "b"], additions=0, deletions=100),
     merged("acme/alike", 3, 30, files=["a", "b"], additions=95, deletions=0),
-    said("acme/alike", 2, "Undo\n\nReverts #1"),
+    said("acme/alike", 2, "Undo\n\nReverts acme/alike#1"),
     merged("acme/alike", 4, 10, files=["c", "d"], additions=100, deletions=0),
     merged("acme/alike", 5, 20),
     merged("acme/alike", 6, 30, files=["c"], additions=100, deletions=0),
     merged("acme/alike", 7, 30, files=["c", "d"], additions=50, deletions=0),
-    said("acme/alike", 5, "Undo\n\nReverts #4"),
+    said("acme/alike", 5, "Undo\n\nReverts acme/alike#4"),
 )
 STATED = case(
     "acme/stated",
     merged("acme/stated", 1, 10, reverted_at=hours(15), reverted_by="a person"),
     merged("acme/stated", 2, 20),
-    said("acme/stated", 2, "Undo\n\nReverts #1"),
+    said("acme/stated", 2, "Undo\n\nReverts acme/stated#1"),
     merged("acme/stated", 3, 30),
     said("acme/stated", 3, "Reland\n\nRelands #1"),
 )
