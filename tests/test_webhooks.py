@@ -1,5 +1,6 @@
 """Webhooks: signatures over raw bytes, the queue on disk, and what the control plane does of it."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from gateway import webhook_queue, webhook_routes
 from gateway.config import WorkSettings
@@ -259,6 +261,59 @@ async def test_deliveries_over_http(start_gateway: StartGateway, monkeypatch: py
                 for why in ("replayed", "forged", "unsigned", "unreadable", "too_large")
             },
         }
+
+
+async def connect(gateway: Running, headers: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Sends the beginning of a delivery."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(gateway.url).port)
+    writer.write(f"POST /-/webhooks/github HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+FORGED = "X-Hub-Signature-256: sha256=00\r\n"
+
+
+async def test_idle_connections_hold_nothing_up(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_routes, "BODY_SECONDS", 3600.0)
+    async with start_gateway(work=hooked(monkeypatch, "github")) as gateway:
+        idle = [await connect(gateway, f"Content-Length: 100\r\n{FORGED}", b"{") for _ in range(12)]
+        async with asyncio.timeout(60):
+            assert await post(gateway) == (200, {"status": "stored"})
+            reader, writer = await connect(gateway, "Content-Length: 100\r\n", b"")
+            assert b" 401 " in await reader.readline(), "unsigned is told before there is a body"
+        for _, each in (*idle, (reader, writer)):
+            each.close()
+
+
+async def test_large_bodies_wait_for_room(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_routes, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(webhook_routes, "ROOM_BYTES", 30_000)
+    large = json.dumps({**SAID, "padding": "x" * 20_000}).encode()
+    async with start_gateway(work=hooked(monkeypatch, "github")) as gateway:
+        for name in ("d-1", "d-2"):
+            assert await post(gateway, name, large) == (200, {"status": "stored"}), "room is given back"
+        assert await post(gateway, "d-3", large, **{"X-Hub-Signature-256": "no"}) == (401, {"refused": "forged"})
+        assert await post(gateway, "d-4", large) == (200, {"status": "stored"})
+        monkeypatch.setattr(webhook_routes, "BODY_SECONDS", 0.2)
+        assert await post(gateway, "d-5", b" " * 30_000 + large) == (408, {"refused": "too_slow"})
+        monkeypatch.setattr(webhook_routes, "BODY_SECONDS", 60.0)
+        assert await post(gateway, "d-5", large) == (200, {"status": "stored"})
+
+
+async def test_room_is_had_in_turn() -> None:
+    room = webhook_routes.Room(10)
+    await room.take(8)
+    waits = [asyncio.create_task(room.take(6)) for _ in range(2)]
+    await asyncio.sleep(0)
+    room.give(2)
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in waits)
+    room.give(6)
+    done, (waiting_,) = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    room.give(6)
+    await waiting_
 
 
 async def test_without_a_secret_there_is_no_such_endpoint(
