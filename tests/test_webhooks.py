@@ -190,6 +190,7 @@ def test_a_delivery_is_known_until_long_after_it_was_read(tmp_path: Path, monkey
     WebhookQueue(tmp_path).put(hint("d-2"))
     assert [each.hint.delivery for each in waiting(tmp_path)] == ["d-1", "d-2"]
     webhook_queue.finish(tmp_path, waiting(tmp_path)[:1])
+    webhook_queue.finish(tmp_path / "elsewhere", [])
     assert [each.hint.delivery for each in waiting(tmp_path)] == ["d-2"]
     again = WebhookQueue(tmp_path)
     assert again.knows("github", "d-1")
@@ -206,8 +207,53 @@ def test_too_many_that_wait_are_not_taken(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(webhook_queue, "WAITING_MAX", 1)
     queue = WebhookQueue(tmp_path)
     queue.put(hint())
-    with pytest.raises(OSError, match="too many"):
-        queue.put(hint("d-2"))
+    for place in (queue, WebhookQueue(tmp_path)):
+        with pytest.raises(OSError, match="too many"):
+            place.put(hint("d-2"))
+    webhook_queue.finish(tmp_path, waiting(tmp_path))
+    queue.put(hint("d-2"))
+
+
+def test_those_that_wait_are_not_counted_for_each_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = WebhookQueue(tmp_path)
+    queue.put(hint())
+    listed: list[object] = []
+    monkeypatch.setattr(Path, "glob", lambda *of: listed.append(of) or [])
+    monkeypatch.setattr(Path, "iterdir", lambda *of: listed.append(of) or [])
+    queue.put(hint("d-2"))
+    assert listed == []
+
+
+def test_what_could_not_be_stored_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    queue = WebhookQueue(tmp_path)
+    assert not queue.knows("github", "d-1")
+    with monkeypatch.context() as full:
+        full.setattr(webhook_queue.os, "fsync", is_full)
+        with pytest.raises(OSError, match="No space"):
+            queue.put(hint())
+    assert [each.name for each in webhook_queue.folder(tmp_path).iterdir()] == ["done"]
+    assert not queue.knows("github", "d-1")
+    (webhook_queue.folder(tmp_path) / "killed.tmp").touch()
+    WebhookQueue(tmp_path).put(hint())
+    assert sorted(each.suffix for each in webhook_queue.folder(tmp_path).iterdir()) == ["", ".json"]
+
+
+def test_so_many_that_were_read_are_kept_and_other_files_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_queue, "KEPT_MAX", 2)
+    queue = WebhookQueue(tmp_path)
+    for number in range(4):
+        queue.put(hint(f"d-{number}"))
+    kept = webhook_queue.done(webhook_queue.folder(tmp_path))
+    (kept / "notes.json").touch()
+    webhook_queue.finish(tmp_path, waiting(tmp_path))
+    assert (kept / "notes.json").exists()
+    again = WebhookQueue(tmp_path)
+    assert [again.knows("github", f"d-{number}") for number in range(4)] == [False, False, True, True]
 
 
 # -- over HTTP ---------------------------------------------------------------------------------------------------------
