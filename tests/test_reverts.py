@@ -82,6 +82,26 @@ SUBJECT = case(
     ),
     said("acme/subject", "b" * 40, 'Revert "Pay"', 20),
 )
+SUBJECT_OF_KNOWN = case(
+    "acme/subject-of-known",
+    merged("acme/subject-of-known", 1, 10, title="Payments"),
+    pull(2, repo="acme/subject-of-known", title="Never merged"),
+    merged("acme/subject-of-known", 3, 20, title="Bump"),
+    merged("acme/subject-of-known", 4, 30, title="More payments"),
+    *(
+        work.Commit(
+            sha=letter * 40, repo="acme/subject-of-known", pr_id=f"acme/subject-of-known!{number}",
+            message_subject=subject, committed_at=hours(1),
+        )
+        for letter, number, subject in (("a", 1, "Pay: add (#9)"), ("b", 2, "Pay: try"), ("c", 4, "Bump"))
+    ),
+    merged("acme/subject-of-known", 5, 40),
+    merged("acme/subject-of-known", 6, 50),
+    merged("acme/subject-of-known", 7, 60),
+    said("acme/subject-of-known", 5, 'Revert "Pay: add"'),
+    said("acme/subject-of-known", 6, 'Revert "Pay: try"'),
+    said("acme/subject-of-known", 7, 'Revert "Bump"'),
+)  # fmt: skip
 UNMERGED = case(
     "acme/unmerged",
     merged("acme/unmerged", 1, 10),
@@ -251,6 +271,7 @@ def reverted(db: duckdb.DuckDBPyConnection, repo: str) -> dict[int, str]:
         (BY_NUMBER, {1: "pr by !2 at 20h"}),
         (BY_TITLE, {2: "title by !4 at 20h"}),
         (SUBJECT, {1: "title by bb at 20h"}),
+        (SUBJECT_OF_KNOWN, {1: "title by !5 at 40h", 3: "title by !7 at 60h"}),
         (UNMERGED, {}),
         (ITSELF, {}),
         (BEST, {1: "sha by !3 at 20h"}),
