@@ -8,7 +8,7 @@ column without a line of its own has the meaning, and so the description, of the
 import glob
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -86,8 +86,14 @@ def located(sql: str, data: Path) -> str:
     return sql.replace("'lake:", f"'{base}/")
 
 
-def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model] | None = None) -> str:
-    """Create all views, with comments, in the current catalog of `db`. Returns the statements."""
+def create_views(
+    db: duckdb.DuckDBPyConnection,
+    data: Path,
+    models: Mapping[str, Model] | None = None,
+    tables: Collection[str] = (),
+) -> str:
+    """Create all views, with comments, in the current catalog of `db`. Returns the statements. Models named in `tables`
+    are worked out now, once."""
     described: dict[str, dict[str, str]] = {}
     done: list[str] = []
 
@@ -97,8 +103,9 @@ def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
 
     db.execute("BEGIN")  # a commit for each of the comments would take most of the time
     for model, reads in in_order(db, load() if models is None else models):
-        run(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
-        run(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
+        kind = "TABLE" if model.name in tables else "VIEW"
+        run(f"CREATE OR REPLACE {kind} {model.name} AS {located(model.sql, data)}")
+        run(f"COMMENT ON {kind} {model.name} IS {literal(model.description)}")
         inherited = {column: text for name in reads for column, text in described[name].items()}
         columns = [row[0] for row in db.execute(f"DESCRIBE {model.name}").fetchall()]
         described[model.name] = {c: text for c in columns if (text := model.columns.get(c, inherited.get(c)))}
