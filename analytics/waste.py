@@ -31,9 +31,6 @@ RULE_VERSION = "1"
 State = Literal["new", "accepted", "dismissed", "fixed", "regressed"]
 Verdict = Literal["new", "accepted", "dismissed"]
 Reason = Literal["intended", "test", "wrong_tag", "false_positive", "other"]
-TABLES = ("waste_terms", "waste_calls", "waste_rates", "waste_ticket_calls", "waste_tickets", "w02_retry_storm",
-          "waste_hits", "waste_hit_calls", "waste_claims")  # fmt: skip
-"""What rules have in common, worked out once."""
 SQL_TYPES: Mapping[Any, str] = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", Decimal: "DECIMAL(18,9)"}
 
 
@@ -159,19 +156,18 @@ def _write(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
 
 
 def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> None:
-    """Make the views in `db`, a `lake.scratch`, with what the rules find as of a moment (UTC, without a zone). The
+    """Make tables in `db`, a `lake.scratch`, of what the rules find as of a moment (UTC, without a zone). The
     files of thresholds and prices are brought up to date."""
     db.execute("SET VARIABLE judged_at = $as_of", {"as_of": as_of})
     _read_settings(db, settings)
     _write(db.table("found"), file(data, "settings"))
-    rules = build.load(build.MODELS / "waste")
-    base = {name: rules.pop(name) for name in ("waste_settings", "waste_terms", "waste_calls")}
-    others = {name: model for name, model in build.load().items() if name not in rules}
-    build.create_views(db, data, {**others, **base}, TABLES)
+    rules = build.load(build.ON_DEMAND)
+    calls = {name: rules.pop(name) for name in ("waste_terms", "waste_calls")}
+    build.create_views(db, data, {**build.load(), **calls}, calls)
     used = db.execute(build.step("used_models")).fetchall()
     _read_rates(db, list(rates(book, used, settings, as_of.replace(tzinfo=UTC))))
     _write(db.table("found"), rates_file(data))
-    build.create_views(db, data, rules, TABLES)
+    build.create_views(db, data, rules, rules)
 
 
 class News(NamedTuple):
@@ -187,5 +183,5 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
         find(db, data, settings, book, as_of)
         [news] = db.execute(build.step("new_findings")).fetchall()
         _write(db.table("waste_claims"), file(data, "claims"))
-        _write(db.sql("FROM waste_found"), file(data, "found"))
+        _write(db.table("waste_found"), file(data, "found"))
     return News(*news)

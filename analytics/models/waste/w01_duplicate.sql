@@ -11,7 +11,7 @@ WITH asked AS (
   FROM waste_calls
     ANTI JOIN (SELECT numbers ->> 'kept_call_id' AS call_id FROM w02_retry_storm) AS kept USING (call_id)
   WHERE is_counted AND is_ok AND request_hash IS NOT NULL AND purpose IS DISTINCT FROM 'eval'
-    AND coalesce(finish NOT IN ('length', 'max_tokens'), true)
+    AND coalesce(finish NOT IN ('length', 'max_tokens', 'max_output_tokens', 'incomplete'), true)
   QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY attempt, call_id) = 1
 ),
 placed AS (

@@ -20,7 +20,7 @@ runs AS (
     session, action_hash,
     count(*) AS length,
     list({call_id: call_id, nano: cost_nano} ORDER BY started_at, call_id) AS all_calls,
-    (epoch(max(started_at)) - epoch(min(started_at))) / (count(*) - 1) AS mean_gap_s
+    (epoch(max(started_at)) - epoch(min(started_at))) / nullif(count(*) - 1, 0) AS mean_gap_s
   FROM stream, waste_terms
   WHERE action_hash IS NOT NULL
   GROUP BY session, agent, prefix_hash, action_hash, island

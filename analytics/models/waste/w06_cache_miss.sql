@@ -33,8 +33,8 @@ missed AS (
   SELECT
     repeated.*,
     CAST(least(prefix_tokens, fresh_tokens) AS HUGEINT) * (input_rate - cache_read_rate) // 1000000
-      * cost_nano // list_nano AS nano
-  FROM repeated LEFT JOIN waste_rates USING (price_id)
+      * cost_nano // nullif(list_nano, 0) AS nano
+  FROM repeated LEFT JOIN waste_rates USING (price_id, provider, model)
   WHERE answered_before_at <= started_at
     AND prefix_tokens >= tokens
     AND 10 * cache_read_tokens < prefix_tokens AND 10 * cache_write_tokens < prefix_tokens

@@ -10,10 +10,10 @@ WITH written AS (
   SELECT
     call_id, started_at, team_id, model, upstream, prefix_hash, cache_write_tokens,
     sum(cache_read_tokens) OVER (PARTITION BY team_id, model, upstream, prefix_hash) AS read_tokens,
-    (cache_write_nano - CAST(cache_write_tokens AS HUGEINT) * input_rate // 1000000) * cost_nano // list_nano AS nano,
+    (cache_write_nano - CAST(cache_write_tokens AS HUGEINT) * input_rate // 1000000) * cost_nano // nullif(list_nano, 0) AS nano,
     cache_write_tokens >= settings.w07_tokens
       AND started_at < as_of - to_minutes(CAST(settings.w07_minutes AS BIGINT)) AS is_dead
-  FROM waste_calls LEFT JOIN waste_rates USING (price_id) CROSS JOIN waste_terms
+  FROM waste_calls LEFT JOIN waste_rates USING (price_id, provider, model) CROSS JOIN waste_terms
   WHERE is_counted AND prefix_hash IS NOT NULL
 )
 SELECT

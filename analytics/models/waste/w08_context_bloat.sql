@@ -23,7 +23,7 @@ bloated AS (
     call_id, started_at, coalesce(session, call_id) AS session, input_tokens, n, p75,
     ceil(settings.w08_times * p75) AS allowed_tokens,
     (input_tokens - CAST(allowed_tokens AS HUGEINT)) * ((input_nano + cache_read_nano + cache_write_nano)
-      * cost_nano // list_nano) // input_tokens AS nano
+      * cost_nano // nullif(list_nano, 0)) // nullif(input_tokens, 0) AS nano
   FROM work
     JOIN usual ON usual.model IS NOT DISTINCT FROM work.model AND usual.client IS NOT DISTINCT FROM work.client
     CROSS JOIN waste_terms

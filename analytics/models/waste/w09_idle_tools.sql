@@ -24,7 +24,7 @@ SELECT
     call_id: call_id,
     nano: CAST(tool_schema_tokens AS HUGEINT)
       * CASE WHEN cache_read_tokens >= tool_schema_tokens THEN cache_read_rate ELSE input_rate END // 1000000
-      * cost_nano // list_nano
+      * cost_nano // nullif(list_nano, 0)
   } ORDER BY started_at, call_id) AS calls,
   to_json({
     tool_schema_tokens: min(tool_schema_tokens), tool_count: max(tool_count), calls: count(*)
@@ -32,6 +32,6 @@ SELECT
   format(
     'Tools of at least {} tokens were described in each of {} calls, and none was used.', min(tool_schema_tokens), count(*)
   ) AS sentence
-FROM waste_calls SEMI JOIN idle USING (session) LEFT JOIN waste_rates USING (price_id)
+FROM waste_calls SEMI JOIN idle USING (session) LEFT JOIN waste_rates USING (price_id, provider, model)
 WHERE is_counted AND is_work AND is_ok
 GROUP BY session

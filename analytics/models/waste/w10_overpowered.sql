@@ -19,7 +19,7 @@ compared AS (
     cost_nano - (
       CAST(fresh_tokens AS HUGEINT) * input_rate + CAST(cache_read_tokens AS HUGEINT) * cache_read_rate
         + CAST(cache_write_tokens AS HUGEINT) * cache_write_rate + CAST(output_tokens AS HUGEINT) * output_rate
-    ) // 1000000 * cost_nano // list_nano AS nano
+    ) // 1000000 * cost_nano // nullif(list_nano, 0) AS nano
   FROM short JOIN model_rates AS book ON book.provider = short.provider AND book.model = short.cheaper
 )
 SELECT

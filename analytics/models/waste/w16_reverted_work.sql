@@ -5,6 +5,7 @@
 -- @calls: The calls, with this ticket's share of their cost, by the lines that were reverted
 -- @numbers: The pull requests, what reverted them and how that is known, reverted lines and all merged ones
 -- @sentence: The same in words
+-- Pull requests that revert, or land again, are not work of their own.
 WITH merged AS (
   SELECT
     ticket_id, prs.pr_id, additions + deletions AS lines, reverts.reverted_at, reverted_by, method,
@@ -14,6 +15,7 @@ WITH merged AS (
     END AS part
   FROM pr_ticket_weights
     JOIN (SELECT * EXCLUDE (reverted_at, reverted_by) FROM pull_requests) AS prs USING (pr_id)
+    ANTI JOIN (SELECT DISTINCT reverted_by AS pr_id FROM revert_targets) AS undoing USING (pr_id)
     LEFT JOIN pr_reverts AS reverts USING (pr_id)
     CROSS JOIN waste_terms
   WHERE merged_at IS NOT NULL
@@ -23,7 +25,7 @@ parts AS (
   SELECT
     ticket_id,
     CAST(floor(CASE
-      WHEN count(lines) = count(*) AND sum(lines) > 0 THEN sum(part * lines) * 1000000 / sum(lines)
+      WHEN count(lines) = count(*) AND sum(lines) > 0 THEN sum(part * lines) * 1000000 / nullif(sum(lines), 0)
       ELSE sum(part) * 1000000 / count(*)
     END) AS HUGEINT) AS millionths,
     CAST(sum(part * lines) AS BIGINT) AS reverted_lines,

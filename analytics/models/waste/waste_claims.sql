@@ -40,7 +40,7 @@ SELECT
       {
         ticket_id: tickets[i],
         claimed_usd: CAST(
-          CAST(nano // len(tickets) + CASE WHEN i <= nano % len(tickets) THEN 1 ELSE 0 END AS BIGINT) * 0.000000001
+          CAST(nano // nullif(len(tickets), 0) + CASE WHEN i <= nano % nullif(len(tickets), 0) THEN 1 ELSE 0 END AS BIGINT) * 0.000000001
           AS DECIMAL(18,9)
         )
       } FOR i IN range(1, len(tickets) + 1)

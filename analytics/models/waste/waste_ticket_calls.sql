@@ -21,7 +21,7 @@ seen AS (
 shares AS (
   SELECT
     * EXCLUDE (place, ways),
-    cost_nano // ways + CASE WHEN place <= cost_nano % ways THEN 1 ELSE 0 END AS nano,
+    cost_nano // nullif(ways, 0) + CASE WHEN place <= cost_nano % nullif(ways, 0) THEN 1 ELSE 0 END AS nano,
     regexp_extract(name, '^(.+)[-#][0-9]+$', 1) AS project
   FROM parts
 )
