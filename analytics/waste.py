@@ -162,8 +162,9 @@ def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
     _read_settings(db, settings)
     _write(db.table("found"), file(data, "settings"))
     rules = build.load(build.ON_DEMAND)
+    read = build.needed(db, build.load(), rules)
     calls = {name: rules.pop(name) for name in ("waste_terms", "waste_calls")}
-    build.create_views(db, data, {**build.load(), **calls}, calls)
+    build.create_views(db, data, {**read, **calls}, calls)
     used = db.execute(build.step("used_models")).fetchall()
     _read_rates(db, list(rates(book, used, settings, as_of.replace(tzinfo=UTC))))
     _write(db.table("found"), rates_file(data))
@@ -181,7 +182,7 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
     """Look for waste as of a moment, and keep what is found. Raises `duckdb.Error`, `OSError`."""
     with _alone(data):
         find(db, data, settings, book, as_of)
-        [news] = db.execute(build.step("new_findings")).fetchall()
+        [news] = db.execute(build.step("new_findings"), {"before": build.glob_of(file(data, "found"))}).fetchall()
         _write(db.table("waste_claims"), file(data, "claims"))
         _write(db.table("waste_found"), file(data, "found"))
     return News(*news)

@@ -12,8 +12,9 @@ WITH attempts AS (
     coalesce(session, request_id) AS session, request_hash,
     coalesce(status >= 400, false) OR coalesce(result IN ('upstream_error', 'upstream_cut'), false) AS failed,
     is_ok
-  FROM waste_calls
-  WHERE request_hash IS NOT NULL
+  FROM waste_calls SEMI JOIN (
+    SELECT request_hash FROM waste_calls WHERE status >= 400 OR result IN ('upstream_error', 'upstream_cut')
+  ) AS has_failed USING (request_hash)
 ),
 suspects AS (
   SELECT * FROM attempts

@@ -7,13 +7,23 @@
 -- @sentence: The same in words
 -- Other arguments, or another result, have another action_hash: that is progress, and ends the run. Subagents of a
 -- session that work at the same time are told apart by their prefix.
-WITH stream AS (
+WITH repeated AS (
+  SELECT DISTINCT session
+  FROM (
+    SELECT session
+    FROM waste_calls, waste_terms
+    WHERE action_hash IS NOT NULL AND session IS NOT NULL
+    GROUP BY session, action_hash
+    HAVING count(*) >= any_value(settings.w03_calls)
+  )
+),
+stream AS (
   SELECT
     call_id, started_at, cost_nano, action_hash, session, agent, prefix_hash,
     row_number() OVER (PARTITION BY session, agent, prefix_hash ORDER BY started_at, call_id)
       - row_number() OVER (PARTITION BY session, agent, prefix_hash, action_hash ORDER BY started_at, call_id) AS island
-  FROM waste_calls
-  WHERE is_counted AND is_work AND session IS NOT NULL
+  FROM waste_calls SEMI JOIN repeated USING (session)
+  WHERE is_counted AND is_work
 ),
 runs AS (
   SELECT

@@ -8,15 +8,21 @@
 -- The call before must have begun to answer when this one started: calls that run side by side cannot read from each
 -- other. Where its first byte is not known it is taken to have answered. Caches are of one account with a provider:
 -- hence by upstream.
-WITH used AS (
+WITH suspects AS (
+  SELECT DISTINCT prefix_hash
+  FROM waste_calls
+  WHERE is_counted AND is_ok AND prefix_tokens > 0 AND 10 * fresh_tokens >= 9 * prefix_tokens
+    AND 10 * cache_read_tokens < prefix_tokens AND 10 * cache_write_tokens < prefix_tokens
+),
+used AS (
   SELECT
     call_id, started_at, on_day, team_id, provider, model, upstream, prefix_hash, prefix_tokens, cache_read_tokens,
     cache_write_tokens, fresh_tokens, price_id, cost_nano, list_nano,
     coalesce(map_extract_value(settings.w06_minutes_of, provider), settings.w06_minutes) AS minutes,
     coalesce(map_extract_value(settings.w06_tokens_of, provider), settings.w06_tokens) AS tokens,
     coalesce(answered_at, started_at) AS answered_at
-  FROM waste_calls, waste_terms
-  WHERE is_counted AND is_ok AND prefix_hash IS NOT NULL AND prefix_tokens IS NOT NULL
+  FROM waste_calls SEMI JOIN suspects USING (prefix_hash) CROSS JOIN waste_terms
+  WHERE is_counted AND is_ok AND prefix_tokens IS NOT NULL
 ),
 repeated AS (
   SELECT

@@ -6,15 +6,27 @@
 -- @numbers: Hash of the prefix, tokens written, how many writes
 -- @sentence: The same in words
 -- The prefix is judged, not the call: the last write of a conversation that went on is nobody's waste.
-WITH written AS (
+WITH unread AS (
+  SELECT team_id, model, upstream, prefix_hash
+  FROM waste_calls
+  WHERE is_counted AND prefix_hash IS NOT NULL
+  GROUP BY team_id, model, upstream, prefix_hash
+  HAVING sum(cache_read_tokens) = 0 AND sum(cache_write_tokens) > 0
+),
+written AS (
   SELECT
-    call_id, started_at, team_id, model, upstream, prefix_hash, cache_write_tokens,
-    sum(cache_read_tokens) OVER (PARTITION BY team_id, model, upstream, prefix_hash) AS read_tokens,
-    (cache_write_nano - CAST(cache_write_tokens AS HUGEINT) * input_rate // 1000000) * cost_nano // nullif(list_nano, 0) AS nano,
+    call_id, started_at, calls.team_id, calls.model, calls.upstream, calls.prefix_hash, cache_write_tokens,
+    (CAST(CAST(coalesce(cache_write_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT)
+      - CAST(cache_write_tokens AS HUGEINT) * input_rate // 1000000) * cost_nano // nullif(list_nano, 0) AS nano,
     cache_write_tokens >= settings.w07_tokens
       AND started_at < as_of - to_minutes(CAST(settings.w07_minutes AS BIGINT)) AS is_dead
-  FROM waste_calls LEFT JOIN waste_rates USING (price_id, provider, model) CROSS JOIN waste_terms
-  WHERE is_counted AND prefix_hash IS NOT NULL
+  FROM waste_calls AS calls
+    SEMI JOIN unread ON unread.prefix_hash = calls.prefix_hash AND unread.model IS NOT DISTINCT FROM calls.model
+      AND unread.team_id IS NOT DISTINCT FROM calls.team_id AND unread.upstream IS NOT DISTINCT FROM calls.upstream
+    LEFT JOIN waste_rates AS rates ON rates.price_id = calls.price_id AND rates.provider = calls.provider
+      AND rates.model = calls.model
+    CROSS JOIN waste_terms
+  WHERE is_counted
 )
 SELECT
   NULL AS kind,
@@ -27,5 +39,5 @@ SELECT
     count(*), CAST(sum(cache_write_tokens) AS BIGINT)
   ) AS sentence
 FROM written
-WHERE is_dead AND read_tokens = 0 AND nano > 0
+WHERE is_dead AND nano > 0
 GROUP BY team_id, model, upstream, prefix_hash

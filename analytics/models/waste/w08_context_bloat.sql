@@ -14,24 +14,28 @@ WITH usual AS (
   GROUP BY model, client
 ),
 work AS (
-  SELECT *, row_number() OVER (PARTITION BY session ORDER BY started_at, call_id) AS place
-  FROM waste_calls
+  SELECT * FROM waste_calls, waste_terms
+  WHERE is_counted AND is_work AND is_ok AND input_tokens > settings.w08_tokens
+    AND output_tokens < settings.w08_output * input_tokens AND edits = 0
+    AND coalesce(purpose NOT IN ('research', 'batch'), true)
+),
+firsts AS (
+  SELECT arg_min(call_id, (started_at, call_id)) AS call_id
+  FROM waste_calls SEMI JOIN work USING (session)
   WHERE is_counted AND is_work
+  GROUP BY session
 ),
 bloated AS (
   SELECT
-    call_id, started_at, coalesce(session, call_id) AS session, input_tokens, n, p75,
+    work.call_id, started_at, coalesce(session, work.call_id) AS session, input_tokens, n, p75,
     ceil(settings.w08_times * p75) AS allowed_tokens,
-    (input_tokens - CAST(allowed_tokens AS HUGEINT)) * ((input_nano + cache_read_nano + cache_write_nano)
+    (input_tokens - CAST(allowed_tokens AS HUGEINT)) * (CAST(CAST(coalesce(input_cost_usd, 0) + coalesce(cache_read_cost_usd, 0) + coalesce(cache_write_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT)
       * cost_nano // nullif(list_nano, 0)) // nullif(input_tokens, 0) AS nano
   FROM work
     JOIN usual ON usual.model IS NOT DISTINCT FROM work.model AND usual.client IS NOT DISTINCT FROM work.client
-    CROSS JOIN waste_terms
-  WHERE is_ok AND n >= settings.w08_baseline
-    AND input_tokens > settings.w08_tokens AND input_tokens > settings.w08_times * p75
-    AND output_tokens < settings.w08_output * input_tokens AND edits = 0
-    AND coalesce(purpose NOT IN ('research', 'batch'), true)
-    AND (session IS NULL OR place > 1 OR message_count > 2)
+    LEFT JOIN firsts ON firsts.call_id = work.call_id
+  WHERE n >= settings.w08_baseline AND input_tokens > settings.w08_times * p75
+    AND (session IS NULL OR firsts.call_id IS NULL OR message_count > 2)
 )
 SELECT
   NULL AS kind,

@@ -15,7 +15,8 @@ excess AS (
   SELECT
     call_id, started_at, on_day, team_id, calls.model, reasoning_output_tokens, n, median_tokens,
     (reasoning_output_tokens - CAST(ceil(settings.w11_times * median_tokens) AS HUGEINT))
-      * (output_nano * cost_nano // nullif(list_nano, 0)) // nullif(output_tokens, 0) AS nano
+      * (CAST(CAST(output_cost_usd AS DECIMAL(28,9)) * 1000000000 AS HUGEINT)
+        * cost_nano // nullif(list_nano, 0)) // nullif(output_tokens, 0) AS nano
   FROM waste_calls AS calls
     JOIN usual ON usual.model IS NOT DISTINCT FROM calls.model AND usual.client IS NOT DISTINCT FROM calls.client
     CROSS JOIN waste_terms

@@ -7,11 +7,22 @@
 -- @sentence: The same in words
 -- Declared schedules (purpose ci, eval, batch) are left out; so are sessions of clients that do not tell of edits and of
 -- people's turns.
-WITH gaps AS (
+WITH quiet AS (
+  SELECT session
+  FROM waste_calls, waste_terms
+  WHERE is_counted AND is_work AND session IS NOT NULL
+  GROUP BY session
+  HAVING count(*) >= any_value(settings.w12_calls)
+    AND max(len(tickets)) = 0
+    AND bool_and(coalesce(purpose NOT IN ('ci', 'eval', 'batch'), true))
+    AND count(*) FILTER (is_ok AND edits IS NULL) = 0 AND coalesce(sum(edits), 0) = 0
+    AND count(human_turn) = count(*) AND count(*) FILTER (human_turn) <= 1
+),
+gaps AS (
   SELECT
     *, epoch(started_at) - epoch(lag(started_at) OVER (PARTITION BY session ORDER BY started_at, call_id)) AS gap_s
-  FROM waste_calls
-  WHERE is_counted AND is_work AND session IS NOT NULL
+  FROM waste_calls SEMI JOIN quiet USING (session)
+  WHERE is_counted AND is_work
 ),
 sessions AS (
   SELECT
@@ -21,13 +32,8 @@ sessions AS (
     (epoch(max(started_at)) - epoch(min(started_at))) / 3600 AS hours,
     stddev_samp(gap_s) / nullif(avg(gap_s), 0) AS variation,
     count(*) FILTER (human_turn) AS human_turns
-  FROM gaps, waste_terms
+  FROM gaps
   GROUP BY session
-  HAVING count(*) >= any_value(settings.w12_calls)
-    AND max(len(tickets)) = 0
-    AND bool_and(coalesce(purpose NOT IN ('ci', 'eval', 'batch'), true))
-    AND count(*) FILTER (is_ok AND edits IS NULL) = 0 AND coalesce(sum(edits), 0) = 0
-    AND count(human_turn) = count(*) AND count(*) FILTER (human_turn) <= 1
 )
 SELECT
   NULL AS kind,

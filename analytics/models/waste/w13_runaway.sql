@@ -6,20 +6,12 @@
 -- @numbers: The threshold, what it is made of, calls, human turns, and the sum after each tenth of the calls
 -- @sentence: The same in words
 -- Sessions of clients that do not tell of people's turns are left out.
-WITH work AS (
+WITH sessions AS (
   SELECT
-    call_id, session, client, started_at, cost_nano, human_turn,
-    coalesce(sum(cost_nano) OVER steps, 0) AS sum_nano,
-    row_number() OVER steps AS place
+    session, arg_min(client, (started_at, call_id)) AS client, count(*) AS n, coalesce(sum(cost_nano), 0) AS session_nano,
+    count(*) FILTER (human_turn) AS human_turns, count(human_turn) = count(*) AS is_told
   FROM waste_calls
   WHERE is_counted AND is_work AND session IS NOT NULL
-  WINDOW steps AS (PARTITION BY session ORDER BY started_at, call_id)
-),
-sessions AS (
-  SELECT
-    session, arg_min(client, place) AS client, count(*) AS n, coalesce(sum(cost_nano), 0) AS session_nano,
-    count(*) FILTER (human_turn) AS human_turns, count(human_turn) = count(*) AS is_told
-  FROM work
   GROUP BY session
 ),
 usual AS (
@@ -36,6 +28,15 @@ runaways AS (
     CROSS JOIN waste_terms
   WHERE n >= settings.w13_calls AND is_told AND human_turns * settings.w13_calls <= n
     AND usual.sessions >= settings.w13_baseline AND session_nano > threshold_nano
+),
+work AS (
+  SELECT
+    call_id, session, cost_nano,
+    coalesce(sum(cost_nano) OVER steps, 0) AS sum_nano,
+    row_number() OVER steps AS place
+  FROM waste_calls SEMI JOIN runaways USING (session)
+  WHERE is_counted AND is_work
+  WINDOW steps AS (PARTITION BY session ORDER BY started_at, call_id)
 )
 SELECT
   NULL AS kind,

@@ -13,10 +13,6 @@
 -- @cache_write_tokens: Input tokens that were written to a cache
 -- @cost_nano: What is paid for it: contracted cost, else list cost, nano-USD; NULL without a price
 -- @list_nano: Cost at list price, nano-USD
--- @input_nano: Part of the list cost for uncached input, nano-USD
--- @cache_read_nano: Part of the list cost for cache reads, nano-USD
--- @cache_write_nano: Part of the list cost for cache writes, nano-USD
--- @output_nano: Part of the list cost for output, nano-USD
 SELECT
   call_id, coalesce(request_id, call_id) AS request_id, coalesce(attempt, 1) AS attempt, started_at,
   started_at + to_milliseconds(coalesce(duration_ms, 0)) AS ended_at,
@@ -37,12 +33,9 @@ SELECT
   coalesce(cache_write_input_tokens, 0) AS cache_write_tokens,
   output_tokens, reasoning_output_tokens, max_output_tokens, message_count, tool_count, tool_schema_tokens, tool_calls,
   edits, human_turn, request_hash, prefix_hash, prefix_tokens, action_hash, price_id,
-  CAST(CAST(coalesce(contracted_cost_usd, list_cost_usd) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS cost_nano,
-  CAST(CAST(list_cost_usd AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS list_nano,
-  CAST(CAST(coalesce(input_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS input_nano,
-  CAST(CAST(coalesce(cache_read_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS cache_read_nano,
-  CAST(CAST(coalesce(cache_write_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS cache_write_nano,
-  CAST(CAST(coalesce(output_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) AS output_nano
+  CAST(CAST(coalesce(contracted_cost_usd, list_cost_usd) AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS cost_nano,
+  CAST(CAST(list_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS list_nano,
+  input_cost_usd, cache_read_cost_usd, cache_write_cost_usd, output_cost_usd
 FROM calls, waste_terms
 WHERE result IS DISTINCT FROM 'refused'
   AND started_at <= as_of AND started_at > as_of - to_days(CAST(settings.window_days AS INTEGER))

@@ -10,7 +10,9 @@
 -- @as_of: Moment of judgement, UTC
 WITH candidates AS (
   SELECT
-    call_id, rule, claim_order, sum(recoverable_nano) AS nano,
+    call_id, rule, claim_order, sum(recoverable_nano) AS nano, any_value(cost_nano) AS cost_nano,
+    any_value(started_at) AS started_at, any_value(on_day) AS on_day, any_value(team_id) AS team_id,
+    any_value(model) AS model, any_value(tickets) AS tickets,
     list({finding_id: finding_id, nano: recoverable_nano} ORDER BY recoverable_nano DESC, finding_id) AS findings,
     list({ticket_id: ticket_id, nano: recoverable_nano} ORDER BY recoverable_nano DESC, ticket_id)
       FILTER (ticket_id IS NOT NULL) AS of_tickets
@@ -48,4 +50,4 @@ SELECT
   END AS tickets,
   list_sort(list_filter(rules, lambda r: r <> chosen.rule)) AS also_in,
   as_of
-FROM chosen JOIN waste_calls USING (call_id) JOIN found_by USING (call_id) CROSS JOIN waste_terms
+FROM chosen JOIN found_by USING (call_id) CROSS JOIN waste_terms

@@ -6,19 +6,26 @@
 WITH paid AS (
   SELECT
     price_id, provider, model,
-    arg_max(input_nano * 1000000 // nullif(fresh_tokens, 0), fresh_tokens) FILTER (fresh_tokens > 0 AND input_nano > 0)
-      AS input_rate,
-    arg_max(cache_read_nano * 1000000 // nullif(cache_read_tokens, 0), cache_read_tokens) FILTER (cache_read_tokens > 0)
-      AS cache_read_rate
+    arg_max({usd: input_cost_usd, tokens: fresh_tokens}, fresh_tokens)
+      FILTER (fresh_tokens > 0 AND input_cost_usd > 0) AS input,
+    arg_max({usd: cache_read_cost_usd, tokens: cache_read_tokens}, cache_read_tokens)
+      FILTER (cache_read_tokens > 0) AS cache_read
   FROM waste_calls
   WHERE price_id IS NOT NULL
   GROUP BY price_id, provider, model
+),
+told AS (
+  SELECT
+    price_id, provider, model,
+    CAST(CAST(input.usd AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) * 1000000 // input.tokens AS input_rate,
+    CAST(CAST(coalesce(cache_read.usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT) * 1000000 // cache_read.tokens AS cache_read_rate
+  FROM paid
 )
 SELECT
   price_id, provider, model,
-  coalesce(paid.input_rate, book.input_rate) AS input_rate,
+  coalesce(told.input_rate, book.input_rate) AS input_rate,
   coalesce(
-    paid.cache_read_rate,
-    coalesce(paid.input_rate, book.input_rate) * book.cache_read_rate // nullif(book.input_rate, 0)
+    told.cache_read_rate,
+    coalesce(told.input_rate, book.input_rate) * book.cache_read_rate // nullif(book.input_rate, 0)
   ) AS cache_read_rate
-FROM paid LEFT JOIN model_rates AS book USING (provider, model)
+FROM told LEFT JOIN model_rates AS book USING (provider, model)

@@ -6,11 +6,11 @@
 -- @seen_at: Until when at least something is known of its project, UTC
 WITH parts AS (
   SELECT
-    calls.* EXCLUDE (tickets),
+    call_id, started_at, user_id, branch, purpose, ticket_source, ticket_state, cost_nano,
     unnest(tickets) AS name,
     generate_subscripts(tickets, 1) AS place,
     len(tickets) AS ways
-  FROM waste_calls AS calls
+  FROM waste_calls
   WHERE is_counted AND len(tickets) > 0
 ),
 seen AS (
