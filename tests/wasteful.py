@@ -121,16 +121,17 @@ def make(seed: int) -> Plan:
     return plan
 
 
-def store(data: Path, plan: Plan) -> None:
+def store(data: Path, plan: Plan, synced_at: datetime = SYNCED_AT) -> None:
     """Into a data folder that has been published."""
     segment(data, plan.calls)
-    plan.rows["projects"] = [work.Project(project="PAY", synced_at=SYNCED_AT)]
-    plan.rows["identities"] = [
+    tables = dict(plan.rows)
+    tables["projects"] = [work.Project(project="PAY", synced_at=synced_at)]
+    tables["identities"] = plan.rows["identities"] + [
         work.Identity(source="jira", source_user=f"tracker-{name}", user_id=user)
         for name, user in {"lead": "dev-8", "dev": "dev-1", "other": "dev-2", "pair": "dev-3"}.items()
     ]
     with work.alone(data):
-        for table, rows in plan.rows.items():
+        for table, rows in tables.items():
             work.spool(data, table, rows)
             work.store(data, table)
 
