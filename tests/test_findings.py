@@ -235,7 +235,7 @@ def test_a_report_looks_first_where_nobody_has(tmp_path: Path) -> None:
 def test_what_clients_do_not_tell_is_said(data: Path) -> None:
     told = json.loads(run("report", "coverage", "--section", "waste", "--json", "--data", str(data)).stdout)
     assert [row["client"] for row in told] == ["claude-code"]
-    assert told[0]["silent"] == []
+    assert told[0]["silent_rules"] == []
 
 
 # -- the API -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ SELECT
   parts.model AS model,
   count(DISTINCT finding_id) AS findings,
   count(DISTINCT call_id) AS calls,
-  sum(claimed_usd) AS claimed_usd,
+  sum(parts.claimed_usd) AS claimed_usd,
   string_agg(DISTINCT parts.rule, ' ' ORDER BY parts.rule) AS rules
 FROM parts JOIN waste_findings AS findings USING (finding_id)
 WHERE list_contains($states, state)
