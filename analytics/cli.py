@@ -61,19 +61,9 @@ def sql(query: str | None, data: Path, format_: str, as_json_: bool) -> None:
 
 
 def _answer(db: duckdb.DuckDBPyConnection, query: str, show: Show) -> None:
-    with _errors_in_one_line():
+    with commands.errors_in_one_line():
         for statement in db.extract_statements(query):
             show(db.execute(statement))
-
-
-@contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """DuckDB's message, without the picture of the query, as the user's mistake that it is."""
-    try:
-        yield
-    except duckdb.Error as error:
-        message = str(error).partition("\nLINE ")[0]
-        raise UserError(" ".join(line for line in message.splitlines() if line)) from None
 
 
 def _shell(db: duckdb.DuckDBPyConnection, show: Show) -> None:
@@ -168,10 +158,10 @@ def _print_query(
         FORMATS[format_](db.execute(query, parameters))
 
 
-def _parameters(from_: datetime | None, to: datetime | None, team: str | None) -> dict[str, Any]:
+def _parameters(from_: datetime | None, to: datetime | None, **others: Any) -> dict[str, Any]:
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
-    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, "team": team}
+    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, **others}
 
 
 def _check_out(format_: str, out: Path | None) -> None:
@@ -194,9 +184,30 @@ def spend(
 ) -> None:
     """What calls cost at list price."""
     _check_out(format_, out)
-    parameters = _parameters(from_, to, team)
-    with analytics.open(data) as db, _errors_in_one_line():
+    parameters = _parameters(from_, to, team=team)
+    with analytics.open(data) as db, commands.errors_in_one_line():
         _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
+
+
+@report.command()
+@click.option("--by", type=click.Choice(["provider", "day", "model"]), default="provider", show_default=True)
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC.")
+@_output_options
+def invoices(
+    by: str,
+    from_: datetime | None,
+    to: datetime | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """What providers invoiced beside what was metered, and why they differ."""
+    _check_out(format_, out)
+    parameters = _parameters(from_, to)
+    with analytics.open(data) as db, commands.errors_in_one_line():
+        _print_query(db, f"invoices_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
 SECTIONS = {
@@ -228,8 +239,8 @@ def coverage(
     format_ = "json" if as_json_ else format_
     if section is None and format_ in ("csv", "parquet"):
         raise click.UsageError(f"one table has one section: name it with --section {'|'.join(SECTIONS)}")
-    parameters = _parameters(from_, to, team)
-    with analytics.open(data) as db, _errors_in_one_line():
+    parameters = _parameters(from_, to, team=team)
+    with analytics.open(data) as db, commands.errors_in_one_line():
         if section is not None:
             _print_query(db, f"coverage_{section}", parameters, format_, out)
         elif format_ == "json":
@@ -262,7 +273,7 @@ def budgets(
     if not shadow:
         if from_ or to:
             raise click.UsageError("--from and --to go with --shadow: else a budget is shown in its present period")
-        with analytics.open(data) as db, _errors_in_one_line():
+        with analytics.open(data) as db, commands.errors_in_one_line():
             _print_query(db, "budgets", {}, format_, out)
         return
     this_month = datetime.now(UTC).replace(tzinfo=None, day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -271,7 +282,7 @@ def budgets(
     if first >= last:
         raise click.UsageError("--from is after --to; without --to a report goes to the end of the last month")
     analytics.open(data).close()
-    with lake.scratch(data) as db, _errors_in_one_line():
+    with lake.scratch(data) as db, commands.errors_in_one_line():
         budgeting.replay(db, data, first, last)
         _print_query(db, "budgets_shadow", {"from": first, "to": last}, format_, out)
 

@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analytics import disk
+from analytics import disk, lake
 from gateway import options
 from gateway.config import Config, LedgerSettings
+from gateway.errors import UserError
+
+
+def data_folder(config: Config, data: Path | None) -> Path:
+    """The one named, else that of the settings, with its views. Raises `UserError` where there is none."""
+    folder = data or Path(config.ledger.dir)
+    if not folder.is_dir():
+        raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
+    lake.publish(folder)
+    return folder
 
 
 def journal_settings(config: Config, data: Path) -> LedgerSettings:
@@ -56,3 +67,13 @@ def print_json(value: Any) -> None:
 def usd(amount: Decimal) -> str:
     """Without the zeroes that say nothing."""
     return f"{amount.normalize():,f}"
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """DuckDB's message, without the picture of the query, as the user's mistake that it is."""
+    try:
+        yield
+    except duckdb.Error as error:
+        message = str(error).partition("\nLINE ")[0]
+        raise UserError(" ".join(line for line in message.splitlines() if line)) from None

@@ -6,9 +6,11 @@ when its last page is stored, and the next read begins a day before it.
 """
 
 import contextlib
+import logging
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,11 +21,19 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.beside import beside
+from analytics.sources.git import Git
+from analytics.sources.github import GitHub
+from analytics.sources.gitlab import GitLab
+from analytics.sources.jira import Jira
+from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
+from gateway import options, webhook_queue
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
 from gateway.tracker import Tracker
+from gateway.webhooks import Hint
 
 OVERLAP = timedelta(hours=24)
 SWEEP_EVERY = timedelta(days=1)
@@ -35,11 +45,25 @@ GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
 LOOKED_UP = ("tickets", "pull_requests", "deployments")
 """Tables that are read, too."""
+FOLLOW_SECONDS = 5.0
+"""So often is looked for what webhooks told of."""
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
-SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {}
+log = logging.getLogger("outlay.sync")
+
+SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
+    "jira": (lambda settings: settings.jira.projects, Jira),
+    "linear": (lambda settings: settings.linear.teams, Linear),
+    "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
+    "github": (lambda settings: settings.github.repos, GitHub),
+    "git": (lambda settings: settings.git.clones, Git),
+}
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
+
+
+class BusyError(UserError):
+    """Another process reads already."""
 
 
 class Mark(msgspec.Struct):
@@ -104,8 +128,41 @@ def sync(
     another one is under way, `OSError`, `duckdb.Error`."""
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
         if not is_alone:
-            raise UserError("another sync of this data folder is under way")
-        return [_Run(data, config, name, full, told, pause).run() for name in names]
+            raise BusyError("another sync of this data folder is under way")
+        _store_resolutions(data, config.work)
+        told_of = webhook_queue.waiting(data)
+        outcomes = [_Run(data, config, name, full, told, pause).run() for name in names]
+        read = {each.source for each in outcomes if not each.failures}
+        webhook_queue.finish(data, [each for each in told_of if each.hint.source in read])
+        return outcomes
+
+
+def follow(data: Path, config: Config, *, pause: Callable[[float], object] = time.sleep) -> list[Outcome]:
+    """Read what webhooks told of, and nothing else: tickets by their ids; of other things, what is new in their
+    repository. What could not be read waits. Raises as `sync` does."""
+    told_of = webhook_queue.waiting(data)
+    if not told_of:
+        return []
+    with disk.alone(work.folder(data) / "sync.lock") as is_alone:
+        if not is_alone:
+            raise BusyError("another sync of this data folder is under way")
+        outcomes = []
+        for name in configured(config.work):
+            if of_source := [each for each in told_of if each.hint.source == name]:
+                run = _Run(data, config, name, False, lambda _: None, pause)
+                outcomes.append(run.run([each.hint for each in of_source]))
+        failed = {each.source for each in outcomes if each.failures}
+        webhook_queue.finish(data, [each for each in told_of if each.hint.source not in failed])
+        return outcomes
+
+
+def _store_resolutions(data: Path, settings: WorkSettings) -> None:
+    rows = [
+        work.Resolution(resolution=word.lower(), is_delivering=is_it) for word, is_it in settings.resolutions.items()
+    ]
+    with work.alone(data):
+        work.spool(data, "resolutions", rows)
+        work.store(data, "resolutions")
 
 
 class _Run:
@@ -128,24 +185,28 @@ class _Run:
         self._outcome = Outcome(name)
         self._progress = Progress(name, "")
 
-    def run(self) -> Outcome:
+    def run(self, hints: Sequence[Hint] | None = None) -> Outcome:
+        """Reads all parts, or with `hints` what they are about."""
         settings = self._config.work
         patience = Patience(settings.wait_minutes * 60, self._wait)
-        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known)
+        given = Given(settings, ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
                     self._tell(Progress(self._name, part.name))
                     try:
                         self._rename(part)
-                        self._read(source, part)
-                        self._sweep(source, part)
+                        if hints is None:
+                            self._read(source, part)
+                            self._sweep(source, part)
+                        else:
+                            self._follow(source, part, hints)
                     except SourceError:
                         raise
                     except UserError as error:
                         self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
         except UserError as error:
-            self._outcome.failures.append(f"{self._name}: {error}")
+            self._outcome.failures.append(str(error))
         finally:
             if self._outcome.is_news:
                 with work.alone(self._data):
@@ -158,7 +219,8 @@ class _Run:
         if self._full:
             mark.since = mark.began = mark.swept = None
         if mark.began is None:
-            mark.began, mark.cursor = source.now(), None
+            mark.began = source.now()
+            mark.cursor = mark.cursor if part.goes_on and not self._full else None
         came, resumed = False, mark.cursor is not None
         try:
             for batch in part.read(mark.cursor, mark.since and mark.since - OVERLAP):
@@ -167,7 +229,7 @@ class _Run:
                 if self._rows.is_due:
                     self._store()
         except UserError as error:
-            if resumed and not came and not isinstance(error, SourceError):
+            if resumed and not came and not part.goes_on and not isinstance(error, SourceError):
                 mark.began = mark.cursor = None  # a cursor that is known no more: from the beginning next time
             self._store()
             raise
@@ -177,7 +239,8 @@ class _Run:
             with work.alone(self._data):
                 work.mark_synced(self._data, [part.tickets.project], began)
                 self._outcome.is_news = True
-        mark.since, mark.began, mark.cursor = began, None, None
+        mark.since, mark.began = began, None
+        mark.cursor = mark.cursor if part.goes_on else None
         _write_state(self._data, self._state)
 
     def _rename(self, part: Part) -> None:
@@ -192,6 +255,22 @@ class _Run:
                 self._marks[new + name.removeprefix(old)] = self._marks.pop(name)
             self._outcome.is_news = True
             _write_state(self._data, self._state)
+        self._outcome.problems.append(f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]")
+
+    def _follow(self, source: Source, part: Part, hints: Sequence[Hint]) -> None:
+        """Reads what hints are about, in whatever order and however often they came."""
+        project = part.name.partition(" ")[0] if part.tickets is None else part.tickets.project
+        of_part = [hint for hint in hints if hint.project.lower() == project.lower()]
+        if part.tickets is None:
+            if any(hint.kind != "ticket" for hint in of_part):
+                self._read(source, part)
+            return
+        for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.kind == "ticket" and hint.id):
+            if ticket := part.tickets.ticket(ticket_id):
+                self._rows.add("tickets", [_known_as(ticket, ticket_id)])
+            else:
+                self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
+        self._store()
 
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""
@@ -234,18 +313,21 @@ class _Run:
             for table in work.TABLES:
                 rows, emptied = self._rows.of(table)
                 if rows or emptied:
-                    work.spool(self._data, table, self._with_aliases(rows) if table == "tickets" else rows)
+                    work.spool(self._data, table, self._with_past(rows) if table == "tickets" else rows)
                     self._outcome.count(table, work.store(self._data, table, emptied))
         self._rows = _Rows()
         _write_state(self._data, self._state)
 
-    def _with_aliases(self, rows: Collection[work.Row]) -> Iterator[work.Row]:
-        """Keys that a ticket had before stay, also when its tracker tells them no more."""
-        with self._views() as db:
-            before = dict(db.execute(build.step("ticket_aliases")).fetchall())
-        for row in rows:
-            assert isinstance(row, work.Ticket)
-            yield msgspec.structs.replace(row, aliases=sorted({*row.aliases, *before.get(row.ticket_id, ())}))
+    def _with_past(self, rows: Collection[work.Row]) -> Iterator[work.Row]:
+        """What is known of a ticket's past stays, also when its tracker tells it no more, or was not asked."""
+        tickets = [row for row in rows if isinstance(row, work.Ticket)]
+        before = {ticket.ticket_id: ticket for ticket in self._stored([ticket.ticket_id for ticket in tickets])}
+        for now in tickets:
+            if (then := before.get(now.ticket_id)) is not None:
+                now.aliases = sorted({*now.aliases, *then.aliases})
+                now.started_at = then.started_at if now.started_at is None else now.started_at
+                now.reopened_count = then.reopened_count if now.reopened_count is None else now.reopened_count
+            yield now
 
     def _listed(self, tickets: Tickets) -> set[str]:
         with self._views() as db:
@@ -254,9 +336,13 @@ class _Run:
 
     def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
         with self._views() as db:
-            (key,) = work.TABLES[table].key
-            rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
-            return dict(rows)
+            return dict(db.execute(build.step("updated_at"), {"table": table, "ids": [*ids]}).fetchall())
+
+    def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        self._store()  # what was read just now counts, too
+        with duckdb.connect() as db:
+            build.define_views(db, self._data, build.load(build.MODELS / "work"))
+            return db.execute(build.step(step), parameters).fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
         with self._views() as db:
@@ -268,7 +354,7 @@ class _Run:
     def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect() as db:
             models = (build.read_model(build.MODELS / "work" / f"{table}.sql") for table in LOOKED_UP)
-            build.create_views(db, self._data, {model.name: model for model in models})
+            build.define_views(db, self._data, {model.name: model for model in models})
             yield db
 
     # -- what is told --------------------------------------------------------------------------------------------------
@@ -327,7 +413,7 @@ def _known_as(ticket: work.Ticket, ticket_id: str) -> work.Ticket:
     return msgspec.structs.replace(ticket, aliases=sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id}))
 
 
-def _ticket_keys(data: Path, config: Config) -> TicketKeys:
+def ticket_keys(data: Path, config: Config) -> TicketKeys:
     tracker = Tracker(data)
     tracker.refresh()
     tickets = config.tickets
@@ -354,3 +440,64 @@ def _read_state(data: Path) -> dict[str, dict[str, Mark]]:
 def _write_state(data: Path, state: dict[str, dict[str, Mark]]) -> None:
     with disk.put(state_file(data)) as aside:
         aside.write_bytes(msgspec.json.encode(state))
+
+
+# -- beside the gateway ------------------------------------------------------------------------------------------------
+
+
+class StoppedError(Exception):
+    """The process is to end."""
+
+
+class Rounds:
+    """Reads all that is configured, and says what is wrong once."""
+
+    def __init__(self, data: Path, config: Config, stop: threading.Event) -> None:
+        self._data, self._config, self._stop = data, config, stop
+        self._said: set[str] = set()
+
+    def sync(self) -> None:
+        """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
+        with contextlib.suppress(BusyError, StoppedError):
+            self._say(
+                sync(self._data, self._config, configured(self._config.work), told=self._go_on, pause=self._pause)
+            )
+
+    def follow(self) -> None:
+        """Raises as `sync` does."""
+        with contextlib.suppress(BusyError, StoppedError):
+            self._say(follow(self._data, self._config, pause=self._pause))
+
+    def _say(self, outcomes: Iterable[Outcome]) -> None:
+        lines = [line for each in outcomes for line in (*each.failures, *each.problems)]
+        for line in lines:
+            if line not in self._said:
+                log.warning("%s", options.shown(line))
+        self._said = set(lines)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise StoppedError
+
+    def _go_on(self, _: Progress) -> None:
+        self._pause(0)
+
+
+@contextlib.contextmanager
+def syncing(data: Path, config: Config) -> Iterator[None]:
+    """Reads what is configured beside the keeper's rounds, in a thread of its own, so that sealing does not wait."""
+    if not configured(config.work) or not config.work.every_minutes:
+        yield
+        return
+    stop = threading.Event()
+
+    def failed(line: str) -> None:
+        log.error("the trackers could not be read, trying again: %s", line)
+
+    rounds = Rounds(data, config, stop)
+    minutes = config.work.every_minutes
+    with (
+        beside("sync", rounds.sync, minutes * 60, failed, stop=stop, at_once=True),
+        beside("webhooks", rounds.follow, FOLLOW_SECONDS, failed, stop=stop),
+    ):
+        yield

@@ -12,6 +12,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -30,6 +31,7 @@ LINE_ENTRIES = 5000
 """In one line of the tracker's extract."""
 SQL_TYPES = {
     str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", date: "DATE", datetime: "TIMESTAMP",
+    Decimal: "DECIMAL(18,9)",
 }  # fmt: skip
 
 
@@ -99,6 +101,13 @@ class PrTicket(Row):
     source: Literal["tracker", "title", "branch", "body_close", "commit", "body_mention"]
 
 
+class TicketPr(Row):
+    """Not from a file: a pull request that a ticket's tracker, which is no forge, shows with it."""
+
+    ticket_id: Name
+    pr_id: Name
+
+
 class Commit(Row):
     sha: Name
     repo: Name
@@ -149,6 +158,13 @@ class Revert(Row):
     reverted_at: datetime | None = None
 
 
+class Resolution(Row):
+    """Whether a ticket that ended so was delivered, where the word alone does not tell."""
+
+    resolution: Name
+    is_delivering: bool
+
+
 class Team(Row):
     team_id: Name
     week: date
@@ -174,6 +190,24 @@ class Project(Row):
 
     project: Name
     synced_at: datetime | None = None
+
+
+class InvoiceLine(Row):
+    """Not from a file of that name: see `analytics.invoices`."""
+
+    statement: Name
+    """Provider, account and day: what is invoiced together, and replaced together."""
+    provider: Name
+    account: Name
+    day: date
+    item: Name
+    charge: Literal["usage", "discount", "credit", "tax", "fee", "none"]
+    amount_usd: Decimal
+    rows: Count
+    source: str
+    model: str | None = None
+    is_known_model: bool = False
+    is_final: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -214,15 +248,18 @@ TABLES: Mapping[str, Table] = {
     "tickets": Table(Ticket, ("ticket_id",)),
     "pull_requests": Table(PullRequest, ("pr_id",)),
     "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id"),
+    "ticket_prs": Table(TicketPr, ("ticket_id", "pr_id"), part_of="ticket_id"),
     "commits": Table(Commit, ("sha", "repo")),
     "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
     "deployments": Table(Deployment, ("deployment_id",)),
     "deployment_prs": Table(DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id"),
     "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting"),
+    "resolutions": Table(Resolution, ("resolution",)),
     "teams": Table(Team, ("team_id", "week")),
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
+    "invoice_lines": Table(InvoiceLine, ("statement", "item", "charge"), part_of="statement"),
 }
 
 
@@ -361,7 +398,7 @@ def _spool_file(data: Path, table: str) -> Path:
 def write_tracker(data: Path) -> None:
     """Tell the gateway: it reads no Parquet."""
     with duckdb.connect() as db:
-        build.create_views(db, data, build.load(build.MODELS / "work"))
+        build.define_views(db, data, build.load(build.MODELS / "work"))
         result = db.execute(build.step("tracker"))
         names = [column[0] for column in result.description or ()]
         snapshot = msgspec.convert(dict(zip(names, result.fetchone() or (), strict=True)), Snapshot)

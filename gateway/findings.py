@@ -89,10 +89,10 @@ class FindingDetail(Finding, kw_only=True):
 
 
 class WhichFindings(msgspec.Struct, forbid_unknown_fields=True):
-    state: State | None = None
-    rule: Rule | None = None
-    team: Name | None = None
-    ticket: Name | None = None
+    state: State | msgspec.UnsetType = msgspec.UNSET
+    rule: Rule | msgspec.UnsetType = msgspec.UNSET
+    team: Name | msgspec.UnsetType = msgspec.UNSET
+    ticket: Name | msgspec.UnsetType = msgspec.UNSET
 
 
 class NewReview(msgspec.Struct, forbid_unknown_fields=True):
@@ -134,7 +134,9 @@ class FindingsApi:
         ]  # fmt: skip
 
     async def list_findings(self, asked: Asked) -> msgspec.Raw:
-        given = {name: value for name, value in msgspec.structs.asdict(asked.query).items() if value is not None}
+        given = {
+            name: value for name, value in msgspec.structs.asdict(asked.query).items() if value is not msgspec.UNSET
+        }
         if asked.principal.team_id is not None:
             if given.get("team", asked.principal.team_id) != asked.principal.team_id:
                 return msgspec.Raw(b'{"findings":[]}')
