@@ -10,7 +10,7 @@ import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -181,6 +181,8 @@ class Table:
     key: tuple[str, ...]
     part_of: str | None = None
     """Rows with one value of this column are replaced together: what links a pull request has no more."""
+    versions: str | None = None
+    """File with all versions of the rows, where they are kept."""
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -210,19 +212,30 @@ def _sql_type(kind: Any) -> str:
 
 
 TABLES: Mapping[str, Table] = {
-    "tickets": Table(Ticket, ("ticket_id",)),
-    "pull_requests": Table(PullRequest, ("pr_id",)),
-    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id"),
+    "tickets": Table(Ticket, ("ticket_id",), versions="ticket_versions"),
+    "pull_requests": Table(PullRequest, ("pr_id",), versions="pull_request_versions"),
+    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id", versions="pr_ticket_versions"),
     "commits": Table(Commit, ("sha", "repo")),
     "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
-    "deployments": Table(Deployment, ("deployment_id",)),
-    "deployment_prs": Table(DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id"),
-    "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting"),
+    "deployments": Table(Deployment, ("deployment_id",), versions="deployment_versions"),
+    "deployment_prs": Table(
+        DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id", versions="deployment_pr_versions"
+    ),
+    "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting", versions="revert_versions"),
     "teams": Table(Team, ("team_id", "week")),
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
 }
+WORDS = {"kind": "VARCHAR", "word": "VARCHAR"}
+"""Columns of the table of words that the settings `[work]` add to the built-in ones."""
+
+
+def _files() -> dict[str, dict[str, str]]:
+    """Columns by file below `work/`."""
+    versions = {"seen_at": "TIMESTAMP", "is_gone": "BOOLEAN"}
+    kept = {table.versions: {**table.columns, **versions} for table in TABLES.values() if table.versions}
+    return {**{name: table.columns for name, table in TABLES.items()}, **kept, "words": WORDS}
 
 
 class Counts(NamedTuple):
@@ -275,12 +288,12 @@ def prepare(data: Path) -> None:
             path.mkdir(exist_ok=True)
             disk.give(path)
     with duckdb.connect() as db:
-        for name, table in TABLES.items():
+        for name, columns in _files().items():
             path = anchor_file(data, name)
             there = {"file": build.glob_of(path)}
-            if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != table.columns:
+            if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != columns:
                 with disk.put(path) as aside:
-                    parameters = {"incoming": os.devnull, "columns": table.columns, "file": str(aside)}
+                    parameters = {"incoming": os.devnull, "columns": columns, "file": str(aside)}
                     db.execute(build.step("write_work_anchor"), parameters)
 
 
@@ -294,27 +307,75 @@ def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
         lines.writelines(encoder.encode(row) + b"\n" for row in rows)
 
 
-def store(data: Path, table: str) -> Counts:
-    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new."""
-    path, spooled = table_file(data, table), _spool_file(data, table)
-    stored = [anchor_file(data, table), *([path] if path.exists() else [])]
+def store(data: Path, table: str, seen_at: datetime | None = None) -> Counts:
+    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new.
+    `seen_at`: when they were read, UTC; by default now."""
+    spooled = _spool_file(data, table)
+    with _merging(data, table, seen_at or _now()) as db:
+        parameters = {"stored": _stored(data, table), "incoming": build.glob_of(spooled)}
+        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
+        counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
+    spooled.unlink()
+    return counts
+
+
+def remove(data: Path, table: str, ids: Iterable[str]) -> int:
+    """Take rows, named by the first column of the key, out of a table: they are gone in the tracker. Their versions
+    stay. Returns how many there were."""
+    with _merging(data, table, _now()) as db:
+        db.execute(build.step("merge_gone"), {"stored": _stored(data, table), "gone": sorted(ids)})
+        return Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0))).gone
+
+
+@contextlib.contextmanager
+def _merging(data: Path, table: str, seen_at: datetime) -> Iterator[duckdb.DuckDBPyConnection]:
+    """What the block leaves in the table `merged` is written, and its new versions before: if that is cut off, the next
+    time finds both."""
+    path, versions = table_file(data, table), TABLES[table].versions
     with duckdb.connect() as db:
         db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
         db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
-        parameters = {"stored": [*map(build.glob_of, stored)], "incoming": build.glob_of(spooled)}
-        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
+        yield db
         counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
-        if counts.new or counts.changed or counts.gone:
+        is_changed = bool(counts.new or counts.changed or counts.gone)
+        if versions and (is_changed or (path.exists() and not table_file(data, versions).exists())):
+            stored = _stored(data, versions)
+            db.execute(build.step("merge_versions"), {"stored": stored, "seen_at": seen_at})
+            with disk.put(table_file(data, versions)) as aside:
+                db.execute(build.step("write_versions"), {"stored": stored, "file": str(aside)})
+        if is_changed:
             with disk.put(path) as aside:
                 db.execute(build.step("write_work"), {"file": str(aside)})
-    spooled.unlink()
-    return counts
+
+
+def _stored(data: Path, name: str) -> list[str]:
+    """Files with what is stored; the first one has the columns."""
+    path = table_file(data, name)
+    return [*map(build.glob_of, [anchor_file(data, name), *([path] if path.exists() else [])])]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def mark_synced(data: Path, projects: Iterable[str], at: datetime | None) -> None:
     """Note that all tickets of these projects were read; with `None`, that some of them were."""
     spool(data, "projects", [Project(project=project, synced_at=at) for project in sorted(projects)])
     store(data, "projects")
+
+
+def note_words(data: Path, words: Mapping[str, Iterable[str]]) -> None:
+    """Write down, by kind, the words that settings add, where they are others than before."""
+    rows = [{"kind": kind, "word": word} for kind in sorted(words) for word in sorted(set(words[kind]))]
+    path = table_file(data, "words")
+    with alone(data), duckdb.connect() as db:
+        stored = db.read_parquet(_stored(data, "words"), union_by_name=True, hive_partitioning=False)
+        if stored.fetchall() != [tuple(row.values()) for row in rows]:
+            spooled = _spool_file(data, "words")
+            spooled.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            with disk.put(path) as aside:
+                parameters = {"incoming": build.glob_of(spooled), "columns": WORDS, "file": str(aside)}
+                db.execute(build.step("write_work_anchor"), parameters)
 
 
 def _spool_file(data: Path, table: str) -> Path:
