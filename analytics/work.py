@@ -7,8 +7,9 @@ Whoever brings rows (`outlay import work`, or a tracker's sync) holds `alone` an
 import contextlib
 import itertools
 import os
+import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -98,6 +99,13 @@ class PrTicket(Row):
     source: Literal["tracker", "title", "branch", "body_close", "commit", "body_mention"]
 
 
+class TicketPr(Row):
+    """Not from a file: a pull request that a ticket's tracker, which is no forge, shows with it."""
+
+    ticket_id: Name
+    pr_id: Name
+
+
 class Commit(Row):
     sha: Name
     repo: Name
@@ -146,6 +154,19 @@ class Revert(Row):
     reference: Name
     is_reland: bool = False
     reverted_at: datetime | None = None
+
+
+class Resolution(Row):
+    """Whether a ticket that ended so was delivered, where the word alone does not tell."""
+
+    resolution: Name
+    is_delivering: bool
+
+
+class Environment(Row):
+    """Not from a file: one that the settings say is production."""
+
+    environment: Name
 
 
 class Team(Row):
@@ -215,6 +236,7 @@ TABLES: Mapping[str, Table] = {
     "tickets": Table(Ticket, ("ticket_id",), versions="ticket_versions"),
     "pull_requests": Table(PullRequest, ("pr_id",), versions="pull_request_versions"),
     "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id", versions="pr_ticket_versions"),
+    "ticket_prs": Table(TicketPr, ("ticket_id", "pr_id"), part_of="ticket_id"),
     "commits": Table(Commit, ("sha", "repo")),
     "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
     "deployments": Table(Deployment, ("deployment_id",), versions="deployment_versions"),
@@ -222,20 +244,20 @@ TABLES: Mapping[str, Table] = {
         DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id", versions="deployment_pr_versions"
     ),
     "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting", versions="revert_versions"),
+    "resolutions": Table(Resolution, ("resolution",)),
+    "environments": Table(Environment, ("environment",)),
     "teams": Table(Team, ("team_id", "week")),
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
 }
-WORDS = {"kind": "VARCHAR", "word": "VARCHAR"}
-"""Columns of the table of words that the settings `[work]` add to the built-in ones."""
 
 
-def _files() -> dict[str, dict[str, str]]:
-    """Columns by file below `work/`."""
+def _columns() -> dict[str, dict[str, str]]:
+    """Of each file, by its name."""
     versions = {"seen_at": "TIMESTAMP", "is_gone": "BOOLEAN"}
     kept = {table.versions: {**table.columns, **versions} for table in TABLES.values() if table.versions}
-    return {**{name: table.columns for name, table in TABLES.items()}, **kept, "words": WORDS}
+    return {**{name: table.columns for name, table in TABLES.items()}, **kept}
 
 
 class Counts(NamedTuple):
@@ -288,13 +310,13 @@ def prepare(data: Path) -> None:
             path.mkdir(exist_ok=True)
             disk.give(path)
     with duckdb.connect() as db:
-        for name, columns in _files().items():
+        for name, columns in _columns().items():
             path = anchor_file(data, name)
             there = {"file": build.glob_of(path)}
             if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != columns:
                 with disk.put(path) as aside:
                     parameters = {"incoming": os.devnull, "columns": columns, "file": str(aside)}
-                    db.execute(build.step("write_work_anchor"), parameters)
+                    db.execute(build.step("write_work_rows"), parameters)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -307,75 +329,73 @@ def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
         lines.writelines(encoder.encode(row) + b"\n" for row in rows)
 
 
-def store(data: Path, table: str, seen_at: datetime | None = None) -> Counts:
+def store(data: Path, table: str, emptied: Collection[str] = (), seen_at: datetime | None = None) -> Counts:
     """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new.
-    `seen_at`: when they were read, UTC; by default now."""
-    spooled = _spool_file(data, table)
-    with _merging(data, table, seen_at or _now()) as db:
-        parameters = {"stored": _stored(data, table), "incoming": build.glob_of(spooled)}
-        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
+    Groups that are `emptied` have no other rows now. `seen_at`: when the rows were read, UTC; by default now."""
+    path, spooled, versions = table_file(data, table), _spool_file(data, table), TABLES[table].versions
+    with duckdb.connect() as db:
+        db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
+        db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
+        parameters = {"stored": _files(data, table), "incoming": build.glob_of(spooled)}
+        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns, "emptied": [*emptied]})
         counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
+        is_changed = bool(counts.new or counts.changed or counts.gone)
+        if versions and (is_changed or (path.exists() and not table_file(data, versions).exists())):
+            # First: if the rest is cut off, the next time finds what is new in both.
+            kept = {"stored": _files(data, versions)}
+            at = seen_at or datetime.now(UTC).replace(tzinfo=None)
+            db.execute(build.step("merge_versions"), {**kept, "seen_at": at})
+            with disk.put(table_file(data, versions)) as aside:
+                db.execute(build.step("write_versions"), {**kept, "file": str(aside)})
+        if is_changed:
+            with disk.put(path) as aside:
+                db.execute(build.step("write_work"), {"file": str(aside)})
     spooled.unlink()
     return counts
 
 
-def remove(data: Path, table: str, ids: Iterable[str]) -> int:
-    """Take rows, named by the first column of the key, out of a table: they are gone in the tracker. Their versions
-    stay. Returns how many there were."""
-    with _merging(data, table, _now()) as db:
-        db.execute(build.step("merge_gone"), {"stored": _stored(data, table), "gone": sorted(ids)})
-        return Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0))).gone
-
-
-@contextlib.contextmanager
-def _merging(data: Path, table: str, seen_at: datetime) -> Iterator[duckdb.DuckDBPyConnection]:
-    """What the block leaves in the table `merged` is written, and its new versions before: if that is cut off, the next
-    time finds both."""
-    path, versions = table_file(data, table), TABLES[table].versions
-    with duckdb.connect() as db:
-        db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
-        db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
-        yield db
-        counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
-        is_changed = bool(counts.new or counts.changed or counts.gone)
-        if versions and (is_changed or (path.exists() and not table_file(data, versions).exists())):
-            stored = _stored(data, versions)
-            db.execute(build.step("merge_versions"), {"stored": stored, "seen_at": seen_at})
-            with disk.put(table_file(data, versions)) as aside:
-                db.execute(build.step("write_versions"), {"stored": stored, "file": str(aside)})
-        if is_changed:
-            with disk.put(path) as aside:
-                db.execute(build.step("write_work"), {"file": str(aside)})
-
-
-def _stored(data: Path, name: str) -> list[str]:
-    """Files with what is stored; the first one has the columns."""
+def _files(data: Path, name: str) -> list[str]:
+    """What is stored. The first file has all columns."""
     path = table_file(data, name)
     return [*map(build.glob_of, [anchor_file(data, name), *([path] if path.exists() else [])])]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
+def rename(data: Path, old: str, new: str) -> None:
+    """A repository or project has another name. So have its tickets, which keep the former one as an alias, and all
+    that belongs to it."""
+    name = re.compile(rf'"{re.escape(old)}([#!][0-9]+)?"')
+    for table, kind in TABLES.items():
+        if not (path := table_file(data, table)).exists():
+            continue
+        with duckdb.connect() as db:
+            texts = db.execute(build.step("read_work_rows"), {"file": build.glob_of(path)}).fetchall()
+            rows: dict[tuple[Any, ...], Row] = {}
+            for (text,) in texts:
+                row, before = (_stored(kind, each) for each in (name.sub(rf'"{new}\1"', text), text))
+                if isinstance(row, Ticket) and isinstance(before, Ticket) and row != before:
+                    row = msgspec.structs.replace(
+                        row, aliases=sorted({*row.aliases, before.ticket_id} - {row.ticket_id})
+                    )
+                key = tuple(getattr(row, part) for part in kind.key)
+                if key not in rows or row == before:  # what was stored under the new name is younger
+                    rows[key] = row
+            spool(data, table, rows.values())
+            with disk.put(path) as aside:
+                places = {"incoming": build.glob_of(_spool_file(data, table)), "file": str(aside)}
+                db.execute(build.step("write_work_rows"), {**places, "columns": kind.columns})
+        _spool_file(data, table).unlink()
+
+
+def _stored(table: Table, text: str) -> Row:
+    """A row as `read_work_rows` gives it."""
+    values: dict[str, Any] = msgspec.json.decode(text)
+    return msgspec.convert({name: value for name, value in values.items() if value is not None}, table.row)
 
 
 def mark_synced(data: Path, projects: Iterable[str], at: datetime | None) -> None:
     """Note that all tickets of these projects were read; with `None`, that some of them were."""
     spool(data, "projects", [Project(project=project, synced_at=at) for project in sorted(projects)])
     store(data, "projects")
-
-
-def note_words(data: Path, words: Mapping[str, Iterable[str]]) -> None:
-    """Write down, by kind, the words that settings add, where they are others than before."""
-    rows = [{"kind": kind, "word": word} for kind in sorted(words) for word in sorted(set(words[kind]))]
-    path = table_file(data, "words")
-    with alone(data), duckdb.connect() as db:
-        stored = db.read_parquet(_stored(data, "words"), union_by_name=True, hive_partitioning=False)
-        if stored.fetchall() != [tuple(row.values()) for row in rows]:
-            spooled = _spool_file(data, "words")
-            spooled.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-            with disk.put(path) as aside:
-                parameters = {"incoming": build.glob_of(spooled), "columns": WORDS, "file": str(aside)}
-                db.execute(build.step("write_work_anchor"), parameters)
 
 
 def _spool_file(data: Path, table: str) -> Path:

@@ -28,6 +28,9 @@ def _help(text: str, **limits: Any) -> Meta:
     return Meta(description=text, **limits)
 
 
+StatusCategory = Literal["todo", "in_progress", "done"]
+
+
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens and what it accepts."""
 
@@ -181,6 +184,112 @@ class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
 
 
+class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues, pull requests and deployments of GitHub's repositories."""
+
+    repos: Annotated[list[str], _help("Repositories to read: acme/shop. None = GitHub is not read.")] = []
+    token: Annotated[
+        str | None,
+        _help("As env:NAME or file:PATH; it may read contents, issues, pull requests, deployments, actions."),
+    ] = None
+    api: Annotated[str, _help("Address of the API; of GitHub Enterprise Server, https://HOST/api/v3.")] = (
+        "https://api.github.com"
+    )
+    types: Annotated[
+        dict[str, str], _help("Labels that say what kind of ticket an issue is, where it has no type.")
+    ] = msgspec.field(default_factory=lambda: {"bug": "bug", "enhancement": "feature"})
+    statuses: Annotated[
+        dict[str, StatusCategory], _help("Labels of open issues that say how far they are: todo or in_progress.")
+    ] = {}
+    workflows: Annotated[
+        list[str], _help("Workflows, by file name, whose runs on the default branch are deployments: deploy.yml.")
+    ] = []
+
+
+class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues, merge requests and deployments of GitLab's projects."""
+
+    projects: Annotated[list[str], _help("Projects to read: acme/shop. None = GitLab is not read.")] = []
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; it needs the scope read_api.")] = None
+    api: Annotated[str, _help("Address of the API; of your own GitLab, https://HOST/api/v4.")] = (
+        "https://gitlab.com/api/v4"
+    )
+    types: Annotated[
+        dict[str, str], _help("Labels that say what kind of ticket an issue is; bug stands for type::bug, too.")
+    ] = msgspec.field(default_factory=lambda: {"bug": "bug", "feature": "feature", "maintenance": "task"})
+    statuses: Annotated[
+        dict[str, StatusCategory],
+        _help("Labels of open issues that say how far they are: todo or in_progress. The first of them was the start."),
+    ] = msgspec.field(
+        default_factory=lambda: {"doing": "in_progress", "in progress": "in_progress", "in dev": "in_progress"}
+    )
+    resolutions: Annotated[
+        dict[str, str],
+        _help("Labels of closed issues that say how they ended; [work.resolutions] judges what is said."),
+    ] = msgspec.field(default_factory=lambda: {"wontfix": "won't fix", "duplicate": "duplicate", "invalid": "invalid"})
+
+
+class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues of a Jira Cloud site."""
+
+    projects: Annotated[list[str], _help("Keys of projects to read: PAY. None = Jira is not read.")] = []
+    api: Annotated[str, _help("Address of the site: https://acme.atlassian.net.")] = ""
+    user: Annotated[str, _help("E-mail address of the account that the token is of.")] = ""
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; its account may browse the projects.")] = None
+    statuses: Annotated[
+        dict[str, StatusCategory], _help("What statuses mean, by name or number, where the site's category is wrong.")
+    ] = {}
+    points: Annotated[
+        str | None, _help("Field with the estimate, as customfield_10016; by default, the one called story points.")
+    ] = None
+
+
+class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues of Linear's teams."""
+
+    teams: Annotated[list[str], _help("Keys of teams to read: ENG. None = Linear is not read.")] = []
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; a key that may read.")] = None
+    api: Annotated[str, _help("Address of the API.")] = "https://api.linear.app"
+    types: Annotated[dict[str, str], _help("Labels that say what kind of ticket an issue is.")] = msgspec.field(
+        default_factory=lambda: {"bug": "bug", "feature": "feature", "improvement": "feature"}
+    )
+
+
+class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `outlay sync` reads, and how; each tracker has a section of its own."""
+
+    every_minutes: Annotated[
+        float, _help("The control plane reads the trackers below so often; 0 = only `outlay sync` does.", ge=0)
+    ] = 15.0
+    wait_minutes: Annotated[
+        float, _help("Longest wait for a tracker's limits, in all; the next sync goes on from there.", ge=0)
+    ] = 60.0
+    history_days: Annotated[
+        int, _help("How far back a first sync reads pull requests and deployments; it reads all tickets.", ge=1)
+    ] = 365
+    environments: Annotated[
+        list[str], _help("Environments that are production, in any case of letters: their deployments are read.")
+    ] = msgspec.field(default_factory=lambda: ["production", "prod", "live"])
+    exclude: Annotated[
+        list[str],
+        _help(
+            "Generated files, as .gitattributes names files, beside lock files, vendor/, dist/, … and those it marks."
+        ),
+    ] = []
+    bots: Annotated[list[str], _help("Users that are programs, where the tracker does not say so.")] = []
+    resolutions: Annotated[
+        dict[str, bool],
+        _help(
+            "Whether tickets that ended so were delivered, beside Won't Do, Duplicate, not_planned, … which were not: "
+            "words of your own, or in another language."
+        ),
+    ] = {}
+    github: GitHubSettings = GitHubSettings()
+    gitlab: GitLabSettings = GitLabSettings()
+    jira: JiraSettings = JiraSettings()
+    linear: LinearSettings = LinearSettings()
+
+
 class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The price book."""
 
@@ -243,6 +352,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     ledger: LedgerSettings = LedgerSettings()
     tickets: TicketSettings = TicketSettings()
+    work: WorkSettings = WorkSettings()
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
@@ -338,6 +448,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for folder in config.tickets.worktrees:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
+    yield from _work_contradictions(config.work)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -388,6 +499,34 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                     (*at, "fallbacks"),
                     f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
                 )
+
+
+def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for tracker, setting, pattern, example in (
+        ("github", "repos", r"[\w-]+/[\w.-]+", "owner and name, as acme/shop"),
+        ("gitlab", "projects", r"[\w.-]+(/[\w.-]+)+", "group and name, as acme/shop"),
+        ("jira", "projects", r"[A-Z][A-Z0-9_]+", "a project's key, as PAY"),
+        ("linear", "teams", r"[A-Z][A-Z0-9]*", "a team's key, as ENG"),
+    ):
+        settings, at = getattr(work, tracker), ("work", tracker)
+        for name in getattr(settings, setting):
+            if not re.fullmatch(pattern, name, re.ASCII):
+                yield (*at, setting), f"[work.{tracker}] {setting}: {name!r} must be {example}"
+        if settings.token is not None and not REFERENCE.fullmatch(settings.token):
+            yield (
+                (*at, "token"),
+                f"[work.{tracker}] token must be env:NAME or file:PATH: the token itself does not belong here",
+            )
+        if not _is_address(settings.api) and (settings.api or getattr(settings, setting)):
+            yield (*at, "api"), f"[work.{tracker}] api must look like https://host or https://host/prefix"
+    for tracker in ("github", "gitlab"):
+        if "done" in getattr(work, tracker).statuses.values():
+            yield (
+                ("work", tracker, "statuses"),
+                f"[work.{tracker}] statuses: an issue is done when it is closed; write todo or in_progress",
+            )
+    if work.jira.projects and not work.jira.user:
+        yield ("work", "jira", "user"), "[work.jira] user is missing: write the e-mail address of the token's account"
 
 
 def _is_address(base_url: str) -> bool:

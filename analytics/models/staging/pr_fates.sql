@@ -2,37 +2,23 @@
 -- @pr_id: Repository and number: acme/shop!46
 -- @merged_at: When it was merged, UTC; NULL when it was not
 -- @is_given_up: Whether it was closed without being merged
--- @reverted_at: When it was reverted, UTC; NULL when it was not, or has landed again
+-- @reverted_at: When it was reverted, at least half of it by lines, UTC; NULL when it was not, or has landed again
 -- @deployed_at: When it was first in production, UTC: by a deployment that succeeded and was not rolled back within a day
 -- @changed_at: When it last changed, as far as is known, UTC
-WITH said AS (
-  SELECT
-    reference AS pr_id,
-    min(reverted_at) FILTER (WHERE NOT is_reland) AS reverted_at,
-    max(reverted_at) FILTER (WHERE is_reland) AS landed_at
-  FROM reverts
-  WHERE kind = 'pr'
-  GROUP BY reference
-),
-arrivals AS (
+WITH arrivals AS (
   SELECT pr_id, min(finished_at) AS deployed_at
   FROM deployment_prs JOIN deployments USING (deployment_id)
-  WHERE trim(lower(environment)) IN (SELECT word FROM work_words WHERE kind = 'production')
-    AND finished_at IS NOT NULL
-    AND (failed_at IS NULL OR failed_at >= finished_at + INTERVAL 24 HOUR)
+    SEMI JOIN environments ON environments.environment = lower(trim(deployments.environment))
+  WHERE finished_at IS NOT NULL AND (failed_at IS NULL OR failed_at >= finished_at + INTERVAL 24 HOUR)
   GROUP BY pr_id
 )
 SELECT
   pr_id,
   merged_at,
   closed_at IS NOT NULL AND merged_at IS NULL AS is_given_up,
-  CASE
-    WHEN coalesce(said.landed_at < coalesce(prs.reverted_at, said.reverted_at), true)
-    THEN coalesce(prs.reverted_at, said.reverted_at)
-  END AS reverted_at,
+  CASE WHEN share >= 0.5 AND landed_again_at IS NULL THEN reverts.reverted_at END AS reverted_at,
   deployed_at,
-  greatest(prs.created_at, merged_at, closed_at, prs.updated_at, prs.reverted_at, said.reverted_at, said.landed_at)
-    AS changed_at
+  greatest(prs.created_at, merged_at, closed_at, prs.updated_at, reverts.reverted_at, landed_again_at) AS changed_at
 FROM pull_requests AS prs
-  LEFT JOIN said USING (pr_id)
+  LEFT JOIN pr_reverts AS reverts USING (pr_id)
   LEFT JOIN arrivals USING (pr_id)

@@ -11,7 +11,7 @@
 -- @pull_request_share: Sum of its parts of merged pull requests; one that is for several tickets counts once over all of them
 -- @reverted_pull_requests: How many of the merged ones were reverted within 30 days and have not landed again
 -- @reverted_days: Days from the merge to the first of its reverts; NULL when none was reverted
--- What is to be known of outcomes is in docs/outcomes.md. Resolutions are spelled as in work_words.
+-- What is to be known of outcomes is in docs/outcomes.md.
 WITH prs AS (
   SELECT
     ticket_id,
@@ -38,13 +38,13 @@ known AS (
     tickets.*,
     prs.* EXCLUDE (ticket_id, changed_at),
     tickets.status_category = 'done' AS is_done,
-    trim(lower(nfc_normalize(regexp_replace(replace(tickets.resolution, '’', ''''), '[\s_]+', ' ', 'g'))))
-      IN (SELECT word FROM work_words WHERE kind = 'not_delivered') AS is_void,
+    NOT coalesce(resolutions.is_delivering, true) AS is_void,
     least(as_of, projects.synced_at) AS judged_at,
     greatest(tickets.created_at, tickets.started_at, tickets.done_at, tickets.updated_at, changes.changed_at)
       AS ticket_touched_at,
     prs.changed_at AS pr_touched_at
   FROM as_of, tickets
+    LEFT JOIN resolutions ON resolutions.resolution = lower(trim(tickets.resolution))
     LEFT JOIN prs USING (ticket_id)
     LEFT JOIN changes USING (ticket_id)
     LEFT JOIN projects ON projects.project = regexp_extract(tickets.ticket_id, '^(.+)[-#][0-9]+$', 1)
@@ -54,7 +54,7 @@ SELECT
   judged_at,
   CASE
     WHEN merged_pull_requests > 0 AND reverted_pull_requests = merged_pull_requests THEN 'reverted'
-    WHEN is_done AND coalesce(is_void, false) THEN 'abandoned'
+    WHEN is_done AND is_void THEN 'abandoned'
     WHEN is_done THEN 'delivered'
     WHEN is_given_up AND ticket_touched_at < judged_at - INTERVAL 30 DAY THEN 'abandoned'
     WHEN greatest(ticket_touched_at, pr_touched_at) < judged_at - INTERVAL 30 DAY THEN 'stale'
@@ -62,7 +62,7 @@ SELECT
   END AS outcome,
   greatest(ticket_touched_at, pr_touched_at) AS touched_at,
   CASE
-    WHEN is_done AND NOT coalesce(is_void, false) THEN greatest(coalesce(done_at, updated_at), merged_at)
+    WHEN is_done AND NOT is_void THEN greatest(coalesce(done_at, updated_at), merged_at)
     WHEN merged_pull_requests > 0 AND reverted_pull_requests = merged_pull_requests THEN merged_at
   END AS delivered_at,
   merged_at,
