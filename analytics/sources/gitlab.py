@@ -15,7 +15,7 @@ from analytics import work
 from analytics.sources.generated import left_out
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, reverts_of, subject_of
-from analytics.sources.pages import Page, changed
+from analytics.sources.pages import Pages, changed
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
@@ -206,7 +206,7 @@ def commit(item: Any, pull: work.PullRequest, keys: TicketKeys) -> work.Commit:
         work.Commit,
         sha=item.get("id"),
         repo=pull.repo,
-        author=name(item.get("author_email")) or name(item.get("author_name")),
+        author=name(item.get("author_name")),
         committed_at=moment(item.get("committed_date")),
         message_subject=subject_of(message),
         tickets=list(keys.in_text(message)),
@@ -313,15 +313,14 @@ class GitLab:
     # -- issues -------------------------------------------------------------------------------------------------------
 
     def _issues(self, project: _Project, cursor: Any, since: datetime | None) -> Iterator[Batch]:
-        done = 0
+        pages = Pages()
         for found, following, total in self._pages(f"{project.address}/issues", cursor or _asked(ISSUES_PAGE, since)):
-            page, done = Page(), done + len(found)
             for item in changed(self._given, "tickets", found, since, _mark):
-                with page.item(f"issue {child(item).get('iid')}"):
+                with pages.item(f"issue {child(item).get('iid')}"):
                     one, changes = self._issue(item, project.former)
-                    page.add("tickets", [one])
-                    page.add("ticket_statuses", rows(one.ticket_id, changes))
-            yield page.batch(following, done, total)
+                    pages.add("tickets", [one])
+                    pages.add("ticket_statuses", rows(one.ticket_id, changes))
+            yield pages.end(following, len(found), total)
 
     def _issue(self, item: Any, former_path: str) -> tuple[work.Ticket, list[Change]]:
         """With its history; instead of an issue that was moved, what it was moved to, where that can be read."""
@@ -363,16 +362,15 @@ class GitLab:
 
     def _merge_requests(self, project: _Project, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         is_left_out = left_out(self._given.settings.exclude, self._attributes(project))
-        done, query = 0, cursor or _asked(MERGE_REQUESTS_PAGE, self._from(since))
+        pages, query = Pages(), cursor or _asked(MERGE_REQUESTS_PAGE, self._from(since))
         for found, following, total in self._pages(f"{project.address}/merge_requests", query):
-            page, done = Page(), done + len(found)
             for item in changed(self._given, "pull_requests", found, since, _mark):
-                with page.item(f"merge request {child(item).get('iid')}"):
-                    self._merge_request(item, project.branch, is_left_out, page)
-            yield page.batch(following, done, total)
+                with pages.item(f"merge request {child(item).get('iid')}"):
+                    self._merge_request(item, project.branch, is_left_out, pages)
+            yield pages.end(following, len(found), total)
 
     def _merge_request(
-        self, item: Any, default_branch: str | None, is_left_out: Callable[[str], bool], page: Page
+        self, item: Any, default_branch: str | None, is_left_out: Callable[[str], bool], pages: Pages
     ) -> None:
         address = _address(item, "merge_requests")
         diffs = self._list(f"{address}/diffs")
@@ -394,10 +392,10 @@ class GitLab:
         )
         reverts = reverts_of(pull.pr_id, pull.repo, f"{title}\n\n{body}", self._keys, at=pull.merged_at)
         of = [pull.pr_id]
-        page.add("commits", [commit(each, pull, self._keys) for each in commits])
-        page.add("pull_requests", [pull])
-        page.add("pr_tickets", links, of)
-        page.add("reverts", reverts, of)
+        pages.add("commits", [commit(each, pull, self._keys) for each in commits])
+        pages.add("pull_requests", [pull])
+        pages.add("pr_tickets", links, of)
+        pages.add("reverts", reverts, of)
 
     def _attributes(self, project: _Project) -> str:
         """What a repository says of its files."""
@@ -411,16 +409,15 @@ class GitLab:
         """The newest first: what changes meanwhile moves to the front, so that none is missed behind it."""
         query = {"order_by": "updated_at", "sort": "desc", "per_page": ISSUES_PAGE, **_since(self._from(since))}
         production = {environment.casefold() for environment in self._given.settings.environments}
-        done = 0
+        pages = Pages()
         for found, following, total in self._pages(f"{project.address}/deployments", cursor or query):
-            page, done = Page(), done + len(found)
             for item in changed(self._given, "deployments", found, since, _deployment_mark):
-                with page.item(f"deployment {child(item).get('id')}"):
+                with pages.item(f"deployment {child(item).get('id')}"):
                     one = deployment(item, project.path)
                     if (one.environment or "").casefold() in production:
-                        page.add("deployment_prs", self._deployed(project, item, one), [one.deployment_id])
-                        page.add("deployments", [one])
-            yield page.batch(following, done, total)
+                        pages.add("deployment_prs", self._deployed(project, item, one), [one.deployment_id])
+                        pages.add("deployments", [one])
+            yield pages.end(following, len(found), total)
 
     def _deployed(self, project: _Project, item: Any, one: work.Deployment) -> list[work.DeploymentPr]:
         if one.finished_at is None:
@@ -436,7 +433,7 @@ class GitLab:
         """Items, the query of the next page, and how many there are, which GitLab says of up to 10,000."""
         for answer, following in self._api.pages(path, query, allowed=allowed):
             if answer.is_success:
-                yield items(self._api.decode(answer)), following, whole_number(answer.headers.get("x-total"))
+                yield self._api.items(answer), following, whole_number(answer.headers.get("x-total"))
 
     def _list(self, path: str) -> list[Any] | None:
         """All of what belongs to one item; `None` where that is not shown."""

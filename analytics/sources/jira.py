@@ -15,7 +15,7 @@ import httpx
 
 from analytics import work
 from analytics.sources.http import Api, token_of
-from analytics.sources.pages import Page, changed
+from analytics.sources.pages import Pages, changed
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
@@ -198,19 +198,18 @@ class Jira:
 
     def _issues(self, project: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         """What changed: by the minute, in the time zone of the token's user, which the day's overlap makes up for."""
-        done, condition = 0, f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
+        pages, condition = Pages(), f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
         for found, following in self._search(project, condition, self._fields, PAGE, cursor):
-            page, done = Page(), done + len(found)
             for item in changed(self._given, "tickets", found, since, _mark):
-                with page.item(f"issue {child(item).get('key')}"):
+                with pages.item(f"issue {child(item).get('key')}"):
                     one, changes = self._issue(item)
-                    page.add("tickets", [one])
-                    page.add("ticket_statuses", rows(one.ticket_id, changes))
+                    pages.add("tickets", [one])
+                    pages.add("ticket_statuses", rows(one.ticket_id, changes))
                 _, doubt = category(item, self._statuses)
                 if doubt is not None and doubt not in self._told:
                     self._told.add(doubt)
-                    page.problem(doubt)
-            yield page.batch(following, done)
+                    pages.problem(doubt)
+            yield pages.end(following, len(found))
 
     def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
         changelog = list(self._changelog(item))

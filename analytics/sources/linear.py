@@ -13,7 +13,7 @@ import httpx
 from analytics import work
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import PULL_ADDRESS
-from analytics.sources.pages import Page
+from analytics.sources.pages import Pages
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
@@ -159,17 +159,16 @@ class Linear:
             )
 
     def _issues(self, team: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
-        done, changed = 0, {"updatedAt": {"gt": f"{since.isoformat()}Z"}} if since else {}
-        for found, following in self._pages(ISSUES, team, changed, PAGE, cursor):
-            page, done = Page(), done + len(found)
+        pages, condition = Pages(), {"updatedAt": {"gt": f"{since.isoformat()}Z"}} if since else {}
+        for found, following in self._pages(ISSUES, team, condition, PAGE, cursor):
             for item in found:
-                with page.item(f"issue {child(item).get('identifier')}"):
+                with pages.item(f"issue {child(item).get('identifier')}"):
                     if child(item).get("trashed") is not True:
                         one, changes = self._issue(item)
-                        page.add("tickets", [one])
-                        page.add("ticket_statuses", rows(one.ticket_id, changes))
-                        page.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
-            yield page.batch(following, done)
+                        pages.add("tickets", [one])
+                        pages.add("ticket_statuses", rows(one.ticket_id, changes))
+                        pages.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
+            yield pages.end(following, len(found))
 
     def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
         changes = history(item, self._history(item))
