@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ import msgspec
 
 from analytics import build, disk, work
 from analytics.beside import beside
+from analytics.sources.git import Git
 from analytics.sources.github import GitHub
 from analytics.sources.gitlab import GitLab
 from analytics.sources.jira import Jira
@@ -53,6 +54,7 @@ SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], 
     "linear": (lambda settings: settings.linear.teams, Linear),
     "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
     "github": (lambda settings: settings.github.repos, GitHub),
+    "git": (lambda settings: settings.git.clones, Git),
 }
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
 
@@ -165,7 +167,7 @@ class _Run:
     def run(self) -> Outcome:
         settings = self._config.work
         patience = Patience(settings.wait_minutes * 60, self._wait)
-        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known)
+        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
@@ -192,7 +194,8 @@ class _Run:
         if self._full:
             mark.since = mark.began = mark.swept = None
         if mark.began is None:
-            mark.began, mark.cursor = source.now(), None
+            mark.began = source.now()
+            mark.cursor = mark.cursor if part.goes_on and not self._full else None
         came, resumed = False, mark.cursor is not None
         try:
             for batch in part.read(mark.cursor, mark.since and mark.since - OVERLAP):
@@ -201,7 +204,7 @@ class _Run:
                 if self._rows.is_due:
                     self._store()
         except UserError as error:
-            if resumed and not came and not isinstance(error, SourceError):
+            if resumed and not came and not part.goes_on and not isinstance(error, SourceError):
                 mark.began = mark.cursor = None  # a cursor that is known no more: from the beginning next time
             self._store()
             raise
@@ -211,7 +214,8 @@ class _Run:
             with work.alone(self._data):
                 work.mark_synced(self._data, [part.tickets.project], began)
                 self._outcome.is_news = True
-        mark.since, mark.began, mark.cursor = began, None, None
+        mark.since, mark.began = began, None
+        mark.cursor = mark.cursor if part.goes_on else None
         _write_state(self._data, self._state)
 
     def _rename(self, part: Part) -> None:
@@ -295,6 +299,12 @@ class _Run:
             (key,) = work.TABLES[table].key
             rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
             return dict(rows)
+
+    def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        self._store()  # what was read just now counts, too
+        with duckdb.connect() as db:
+            build.create_views(db, self._data, build.load(build.MODELS / "work"))
+            return db.execute(build.step(step), parameters).fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
         with self._views() as db:

@@ -22,6 +22,7 @@ from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.limits import LimitTable, limit_of
+from gateway.repositories import repo_name
 
 
 def _help(text: str, **limits: Any) -> Meta:
@@ -255,6 +256,20 @@ class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+class GitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Clones on this machine, where there is no forge to read, or beside it: what deployments carried."""
+
+    branch: Annotated[
+        str | None, _help("Their default branch; by default the remote's, as the clone knows it, or what it is at.")
+    ] = None
+    deploy_tags: Annotated[
+        str | None, _help('Tags, as "v*", whose commits were deployed to production when they were tagged.')
+    ] = None
+    clones: Annotated[
+        dict[str, str], _help("Folders by repository. Nobody fetches here: a job of yours keeps them current.")
+    ] = {}
+
+
 class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `outlay sync` reads, and how; each tracker has a section of its own."""
 
@@ -288,6 +303,7 @@ class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gitlab: GitLabSettings = GitLabSettings()
     jira: JiraSettings = JiraSettings()
     linear: LinearSettings = LinearSettings()
+    git: GitSettings = GitSettings()
 
 
 class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -449,6 +465,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
     yield from _work_contradictions(config.work)
+    yield from _git_contradictions(config.work.git)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -527,6 +544,16 @@ def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], 
             )
     if work.jira.projects and not work.jira.user:
         yield ("work", "jira", "user"), "[work.jira] user is missing: write the e-mail address of the token's account"
+
+
+def _git_contradictions(git: GitSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    at = ("work", "git")
+    for repo in git.clones:
+        if repo_name(repo) != repo:
+            yield (*at, "clones", repo), f"[work.git.clones] {repo!r} must be a repository's name, as acme/shop"
+    for name, value in (("branch", git.branch), ("deploy_tags", git.deploy_tags)):
+        if value is not None and not re.fullmatch(r"[\w*?][\w./*?+-]*", value):
+            yield (*at, name), f"[work.git] {name}: {value!r} is no name of a branch or of tags"
 
 
 def _is_address(base_url: str) -> bool:

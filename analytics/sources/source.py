@@ -54,6 +54,8 @@ class Given:
     known: Callable[[str, Collection[str]], Mapping[str, datetime | None]]
     """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what
     is listed is stored already: what takes requests of its own for each is not read again."""
+    ask: Callable[[str, Mapping[str, Any]], Sequence[tuple[Any, ...]]]
+    """What a step answers (a file of `analytics/steps`, parameters) from the views of work tables."""
 
 
 @dataclass
@@ -98,6 +100,8 @@ class Part:
     read: Callable[[Any, datetime | None], Iterator[Batch]]
     """From a cursor (`None` = the beginning), what changed since a time of the source's clock (`None` = all)."""
     tickets: Tickets | None = None
+    goes_on: bool = False
+    """The cursor of the last batch is kept: the next read begins there."""
     renamed: tuple[str, str] | None = None
     """Former and present name of its repository or project: what is stored under the former one is renamed first."""
 
