@@ -12,46 +12,69 @@
 -- @contracted_cost_usd: Sum of the ticket's shares of the priced calls after discounts, USD
 -- @first_call_at: Start of the first call, UTC
 -- @last_call_at: Start of the last call, UTC
--- The calls are read twice, and not more often: those for one ticket or none, summed before anything is joined to them, and
--- those for several. A ticket that a call names by two of its keys counts once for it.
-WITH summed AS MATERIALIZED (
+-- The calls are read once, and summed before anything is joined to them. Of those for several tickets, only calls that leave
+-- the same remainders are summed together, so that each is split as in call_tickets, to the nano-dollar. A ticket that a
+-- call names by two of its keys counts once for it.
+WITH alike AS (
   SELECT
-    coalesce(names.ticket_id, one.ticket_id) AS ticket_id, task_id, team_id, day, calls, calls AS whole_calls,
-    unpriced_calls, unpriced_calls AS whole_unpriced_calls, list_cost_usd, contracted_cost_usd, first_call_at, last_call_at
-  FROM (
-    SELECT
-      ticket_id, task_id, team_id, CAST(started_at AS DATE) AS day,
-      count(*) AS calls,
-      count(*) - count(list_cost_usd) AS unpriced_calls,
-      coalesce(sum(list_cost_usd), 0) AS list_cost_usd,
-      coalesce(sum(contracted_cost_usd), 0) AS contracted_cost_usd,
-      min(started_at) AS first_call_at,
-      max(started_at) AS last_call_at
-    FROM calls
-    WHERE len(tickets) <= 1
-    GROUP BY ALL
-  ) AS one LEFT JOIN ticket_names AS names ON names.name = one.ticket_id
-  UNION ALL
-  SELECT
-    ticket_id, task_id, team_id, CAST(started_at AS DATE) AS day,
+    ticket_id, several, ways, task_id, team_id, CAST(started_at AS DATE) AS day,
+    CASE WHEN several IS NOT NULL THEN CAST(CAST(list_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) % ways END
+      AS list_left,
+    CASE WHEN several IS NOT NULL THEN CAST(CAST(contracted_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) % ways END
+      AS contracted_left,
     count(*) AS calls,
-    count(*) FILTER (WHERE is_first) AS whole_calls,
-    count(*) FILTER (WHERE list_cost_usd IS NULL) AS unpriced_calls,
-    count(*) FILTER (WHERE list_cost_usd IS NULL AND is_first) AS whole_unpriced_calls,
+    count(*) - count(list_cost_usd) AS unpriced_calls,
     coalesce(sum(list_cost_usd), 0) AS list_cost_usd,
     coalesce(sum(contracted_cost_usd), 0) AS contracted_cost_usd,
     min(started_at) AS first_call_at,
     max(started_at) AS last_call_at
+  FROM (SELECT *, CASE WHEN len(tickets) > 1 THEN tickets END AS several, len(several) AS ways FROM calls)
+  GROUP BY ALL
+),
+placed AS (
+  SELECT *, unnest(several) AS name, generate_subscripts(several, 1) AS ticket_position
+  FROM (SELECT *, row_number() OVER () AS set FROM alike WHERE several IS NOT NULL)
+),
+split AS (
+  -- An equal share of each call, and of what is left a nano-dollar of each call for the first tickets.
+  SELECT
+    set, name, ticket_position, task_id, team_id, day, calls, unpriced_calls, first_call_at, last_call_at,
+    CAST(
+      ((list_nano - calls * coalesce(list_left, 0)) // ways + CASE WHEN ticket_position <= list_left THEN calls ELSE 0 END)
+      * 0.000000001 AS DECIMAL(38,9)
+    ) AS list_cost_usd,
+    CAST(
+      ((contracted_nano - calls * coalesce(contracted_left, 0)) // ways
+        + CASE WHEN ticket_position <= contracted_left THEN calls ELSE 0 END)
+      * 0.000000001 AS DECIMAL(38,9)
+    ) AS contracted_cost_usd
   FROM (
     SELECT
-      call_id, coalesce(names.ticket_id, shares.ticket_id) AS ticket_id, task_id, team_id, started_at,
-      bool_or(ticket_position = 1) AS is_first,
-      sum(ticket_cost_usd) AS list_cost_usd,
-      sum(ticket_contracted_cost_usd) AS contracted_cost_usd
-    FROM call_shares AS shares LEFT JOIN ticket_names AS names ON names.name = shares.ticket_id
-    GROUP BY ALL
+      * EXCLUDE (list_cost_usd, contracted_cost_usd),
+      CAST(CAST(list_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS list_nano,
+      CAST(CAST(contracted_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS contracted_nano
+    FROM placed
   )
-  GROUP BY ALL
+),
+summed AS MATERIALIZED (
+  SELECT
+    coalesce(names.ticket_id, alike.ticket_id) AS ticket_id, task_id, team_id, day, calls, calls AS whole_calls,
+    unpriced_calls, unpriced_calls AS whole_unpriced_calls, list_cost_usd, contracted_cost_usd, first_call_at, last_call_at
+  FROM alike LEFT JOIN ticket_names AS names ON names.name = alike.ticket_id
+  WHERE several IS NULL
+  UNION ALL
+  SELECT
+    coalesce(names.ticket_id, split.name) AS ticket_id, task_id, team_id, day,
+    any_value(calls) AS calls,
+    coalesce(any_value(calls) FILTER (WHERE ticket_position = 1), 0) AS whole_calls,
+    any_value(unpriced_calls) AS unpriced_calls,
+    coalesce(any_value(unpriced_calls) FILTER (WHERE ticket_position = 1), 0) AS whole_unpriced_calls,
+    sum(list_cost_usd) AS list_cost_usd,
+    sum(contracted_cost_usd) AS contracted_cost_usd,
+    any_value(first_call_at) AS first_call_at,
+    any_value(last_call_at) AS last_call_at
+  FROM split LEFT JOIN ticket_names AS names USING (name)
+  GROUP BY set, coalesce(names.ticket_id, split.name), task_id, team_id, day
 ),
 tickets_called AS (
   SELECT ticket_id, min(first_call_at) AS first_call_at, max(last_call_at) AS last_call_at

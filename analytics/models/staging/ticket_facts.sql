@@ -38,13 +38,13 @@ known AS (
     tickets.*,
     prs.* EXCLUDE (ticket_id, changed_at),
     tickets.status_category = 'done' AS is_done,
-    NOT coalesce(resolutions.is_delivering, true) AS is_void,
+    undelivered.resolution IS NOT NULL AS is_void,
     least(as_of, projects.synced_at) AS judged_at,
     greatest(tickets.created_at, tickets.started_at, tickets.done_at, tickets.updated_at, changes.changed_at)
       AS ticket_touched_at,
     prs.changed_at AS pr_touched_at
   FROM as_of, tickets
-    LEFT JOIN resolutions ON resolutions.resolution = lower(trim(tickets.resolution))
+    LEFT JOIN undelivered_resolutions AS undelivered ON undelivered.resolution = lower(trim(tickets.resolution))
     LEFT JOIN prs USING (ticket_id)
     LEFT JOIN changes USING (ticket_id)
     LEFT JOIN projects ON projects.project = regexp_extract(tickets.ticket_id, '^(.+)[-#][0-9]+$', 1)
