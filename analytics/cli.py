@@ -217,7 +217,11 @@ def _work_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.option("--by", type=click.Choice(["project", "type", "outcome", "team", "month"]), help="In groups."),
             click.option(
-                "--sort", type=click.Choice(["cost", "lost", "calls"]), default="cost", show_default=True, help="Most first."
+                "--sort",
+                type=click.Choice(["cost", "lost", "calls"]),
+                default="cost",
+                show_default=True,
+                help="Most first.",
             ),
             click.option(
                 "--limit", type=click.IntRange(min=1), help="Show so many rows.  [default: 30 in a table, else all]"
