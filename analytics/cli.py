@@ -197,18 +197,18 @@ def spend(
         _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[datetime]):
     """A moment, UTC; a day alone is its end."""
 
     name = "moment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return datetime.combine(date.fromisoformat(value), time()) + timedelta(days=1)
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             moment = datetime.fromisoformat(value)
             return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-        self.fail(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00", param, ctx)
+        raise click.BadParameter(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00")
 
 
 def _work_options(command: Callable[..., None]) -> Callable[..., None]:
