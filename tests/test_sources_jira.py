@@ -15,6 +15,7 @@ from analytics import sync, work
 from analytics.sources import http, jira
 from analytics.sources.statuses import Category
 from gateway.config import Config, JiraSettings, WorkSettings
+from gateway.tracker import Tracker
 from tests.fakes.trackers import TOKEN, USER, Answer, Asked, FakeJira, Read, read, serving, table
 
 WORK_DATA = os.environ.get("OUTLAY_WORK_DATA")
@@ -373,6 +374,11 @@ def test_moved_deleted_and_changed_issues(fake: FakeJira) -> None:
     fake.asked.clear()
     assert run(fake).failures == []
     assert table("SELECT ticket_id FROM ticket_names WHERE name = 'PAY-1'") == [("OPS-4",)]
+    tracker = Tracker(Path("data"))
+    tracker.refresh()  # of OPS nothing is known but what was moved there
+    assert [tracker.now.state(key) for key in ("OPS-4", "OPS-2", "PAY-3", "PAY-2")] == [
+        *("known", "unchecked", "closed", "known")
+    ]
     assert table("SELECT ticket_id FROM tickets WHERE resolution = 'deleted'") == [("PAY-3",)]
     assert table("SELECT ticket_id FROM tickets WHERE title = 'Another title'") == [("PAY-2",)]
     assert fake.paths("changelog") == ["/rest/api/3/issue/10002/changelog", "/rest/api/3/issue/10001/changelog"]

@@ -154,7 +154,9 @@ def read(
     kind: Callable[[Given], Any], settings: WorkSettings, since: datetime | None = None, patience: float = 600.0
 ) -> Read:
     found = Read()
-    given = Given(settings, TicketKeys(["PAY", "acme/shop"]), Patience(patience, found.waits.append), lambda _, ids: {})
+    given = Given(
+        settings, TicketKeys(["PAY", "acme/shop"]), Patience(patience, found.waits.append), lambda *_: {}, lambda *_: []
+    )
     try:
         with kind(given) as source:
             for part in source.parts():
