@@ -470,6 +470,15 @@ def test_a_token_that_is_refused_is_one_line_without_it(github: FakeGitHub, data
     assert len(github.requests) == 1
 
 
+def test_another_host_does_not_get_the_token(github: FakeGitHub, data: Path) -> None:
+    github.add("acme/shop").issue(1)
+    with fake_github() as other:
+        other.add("acme/shop").issue(2)
+        github.failures.append(Failure("shop$", 301, {"Location": f"{other.api}/repos/acme/shop"}))
+        [line] = synced(data, config(github)).failures
+        assert ("does not take the token" in line, len(other.requests)) == (True, 1)  # it came without one
+
+
 def test_one_repository_that_is_gone_does_not_stop_the_other(github: FakeGitHub, data: Path) -> None:
     github.add("acme/store").issue(1)
     outcome = synced(data, config(github, "acme/shop", "acme/store"))
