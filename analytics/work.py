@@ -12,6 +12,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -30,6 +31,7 @@ LINE_ENTRIES = 5000
 """In one line of the tracker's extract."""
 SQL_TYPES = {
     str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", date: "DATE", datetime: "TIMESTAMP",
+    Decimal: "DECIMAL(18,9)",
 }  # fmt: skip
 
 
@@ -190,6 +192,24 @@ class Project(Row):
     synced_at: datetime | None = None
 
 
+class InvoiceLine(Row):
+    """Not from a file of that name: see `analytics.invoices`."""
+
+    statement: Name
+    """Provider, account and day: what is invoiced together, and replaced together."""
+    provider: Name
+    account: Name
+    day: date
+    item: Name
+    charge: Literal["usage", "discount", "credit", "tax", "fee", "none"]
+    amount_usd: Decimal
+    rows: Count
+    source: str
+    model: str | None = None
+    is_known_model: bool = False
+    is_final: bool | None = None
+
+
 @dataclass(frozen=True)
 class Table:
     row: type[Row]
@@ -239,6 +259,7 @@ TABLES: Mapping[str, Table] = {
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
+    "invoice_lines": Table(InvoiceLine, ("statement", "item", "charge"), part_of="statement"),
 }
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import click
 import duckdb
 
-from analytics import attributing, commands, lake, work
+from analytics import attributing, commands, work
 from analytics.attributing import Line, Span
+from analytics.invoice_cli import import_invoice
 from analytics.sources import files
 from gateway.config import Config, TicketSettings
 from gateway.errors import UserError
@@ -35,6 +36,9 @@ RULES = {
 @click.group(name="import")
 def import_() -> None:
     """Bring in what other programs know."""
+
+
+import_.add_command(import_invoice)
 
 
 class Imported(NamedTuple):
@@ -65,7 +69,7 @@ def import_work(
     if twice := next((table for table in tables if tables.count(table) > 1), None):
         raise click.UsageError(f"there are two files for {twice}: import one after the other")
     config = settings(config_path)
-    folder = folder_of(config, data)
+    folder = commands.data_folder(config, data)
     try:
         with work.alone(folder):
             imported = _import(folder, dict(zip(tables, paths, strict=True)), complete=complete, skip_bad=skip_bad)
@@ -155,21 +159,13 @@ def attribute(
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
     config = settings(config_path)
-    folder = folder_of(config, data)
+    folder = commands.data_folder(config, data)
     span = Span(from_ or Span().first, datetime.combine(to, time.max) if to else Span().last)
     lines = correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
     if as_json:
         commands.print_json({"changes": lines, "applied": apply_})
     else:
         print_lines(lines, applied=apply_)
-
-
-def folder_of(config: Config, data: Path | None) -> Path:
-    folder = data or Path(config.ledger.dir)
-    if not folder.is_dir():
-        raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
-    lake.publish(folder)
-    return folder
 
 
 def correct(config: Config, folder: Path, span: Span) -> list[Line]:
