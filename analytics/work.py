@@ -358,7 +358,12 @@ def rename(data: Path, old: str, new: str) -> None:
         if not (path := table_file(data, table)).exists():
             continue
         with duckdb.connect() as db:
-            texts = db.execute(build.step("read_work_rows"), {"file": build.glob_of(path)}).fetchall()
+            file = {"file": build.glob_of(path)}
+            columns = [
+                name for name, _ in db.execute(build.step("file_columns"), file).fetchall() if name in kind.columns
+            ]
+            db.execute("SET VARIABLE columns = $columns", {"columns": columns})
+            texts = db.execute(build.step("read_work_rows"), file).fetchall()
             rows: dict[tuple[Any, ...], Row] = {}
             for (text,) in texts:
                 row, before = (_stored(kind, each) for each in (name.sub(rf'"{new}\1"', text), text))

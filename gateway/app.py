@@ -50,6 +50,7 @@ from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
 from gateway.upstream import UpstreamClient
+from gateway.webhook_routes import Webhooks
 from gateway.workers import Workers, cannot_listen
 from gateway.worktrees import Worktrees
 
@@ -191,7 +192,8 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         asyncio.create_task(kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
     ]
     try:
-        routes = [*api.routes(), *admin.routes()]
+        webhooks = Webhooks(ledger.dir, config.work, telemetry)
+        routes = [*api.routes(), *webhooks.routes(), *admin.routes()]
         yield Owned(owner, late, telemetry, admin, key_ring, tickets, routes, gateway_id)
     finally:
         await alerts.stop()

@@ -206,6 +206,9 @@ class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflows: Annotated[
         list[str], _help("Workflows, by file name, whose runs on the default branch are deployments: deploy.yml.")
     ] = []
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/github.")
+    ] = None
 
 
 class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -229,6 +232,12 @@ class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dict[str, str],
         _help("Labels of closed issues that say how they ended; [work.resolutions] judges what is said."),
     ] = msgspec.field(default_factory=lambda: {"wontfix": "won't fix", "duplicate": "duplicate", "invalid": "invalid"})
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/gitlab.")
+    ] = None
+    webhook_signing_token: Annotated[
+        str | None, _help("… or its signing token, in the same way: then the secret alone is not enough.")
+    ] = None
 
 
 class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -244,6 +253,9 @@ class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points: Annotated[
         str | None, _help("Field with the estimate, as customfield_10016; by default, the one called story points.")
     ] = None
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/jira.")
+    ] = None
 
 
 class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -255,6 +267,9 @@ class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: Annotated[dict[str, str], _help("Labels that say what kind of ticket an issue is.")] = msgspec.field(
         default_factory=lambda: {"bug": "bug", "feature": "feature", "improvement": "feature"}
     )
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/linear.")
+    ] = None
 
 
 class GitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -487,6 +502,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
     yield from _work_contradictions(config.work)
     yield from _git_contradictions(config.work.git)
+    yield from _webhook_contradictions(config.work)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -577,6 +593,19 @@ def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], 
             )
     if work.jira.projects and not work.jira.user:
         yield ("work", "jira", "user"), "[work.jira] user is missing: write the e-mail address of the token's account"
+
+
+def _webhook_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, settings in (
+        ("github", work.github), ("gitlab", work.gitlab), ("jira", work.jira), ("linear", work.linear),
+    ):  # fmt: skip
+        for setting in ("webhook_secret", "webhook_signing_token"):
+            value = getattr(settings, setting, None)
+            if value is not None and not REFERENCE.fullmatch(value):
+                yield (
+                    ("work", name, setting),
+                    f"[work.{name}] {setting} must be env:NAME or file:PATH: the secret itself does not belong here",
+                )
 
 
 def _git_contradictions(git: GitSettings) -> Iterator[tuple[tuple[str, ...], str]]:

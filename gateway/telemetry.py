@@ -81,6 +81,13 @@ class Telemetry:
             "outlay_breakers_open", "Models for which an upstream's circuit breaker is open.", ("upstream",),
             registry=self.registry,
         )  # fmt: skip
+        self.webhooks = Counter(
+            "outlay_webhooks", "Deliveries of webhooks that were taken.", ("source",), registry=self.registry
+        )
+        self.webhook_refusals = Counter(
+            "outlay_webhook_refusals", "Deliveries of webhooks that were not, and why.", ("source", "reason"),
+            registry=self.registry,
+        )  # fmt: skip
         self.dropped = Counter(
             "outlay_telemetry_dropped", "Finished calls that no OpenTelemetry collector was told of.",
             registry=self.registry,
