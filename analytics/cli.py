@@ -166,10 +166,10 @@ def _print_query(
         FORMATS[format_](db.execute(query, parameters))
 
 
-def _parameters(from_: datetime | None, to: datetime | None, team: str | None) -> dict[str, Any]:
+def _parameters(from_: datetime | None, to: datetime | None, **others: Any) -> dict[str, Any]:
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
-    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, "team": team}
+    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, **others}
 
 
 def _check_out(format_: str, out: Path | None) -> None:
@@ -192,7 +192,7 @@ def spend(
 ) -> None:
     """What calls cost at list price."""
     _check_out(format_, out)
-    parameters = _parameters(from_, to, team)
+    parameters = _parameters(from_, to, team=team)
     with analytics.open(data) as db, _errors_in_one_line():
         _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
 
@@ -251,7 +251,7 @@ def _report_work(
     format_ = "json" if as_json_ else format_
     if limit is None and format_ == "table" and by is None:
         limit = ROWS_SHOWN
-    parameters = {**_parameters(from_, to, team), "sort": sort, "limit": limit}
+    parameters = _parameters(from_, to, team=team, sort=sort, limit=limit)
     with analytics.open(data) as db, _errors_in_one_line():
         if as_of is not None:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
@@ -272,6 +272,27 @@ def tickets(**options_: Any) -> None:
 def tasks(**options_: Any) -> None:
     """What tasks cost, and what became of the tickets that they were for."""
     _report_work("tasks", **options_)
+
+
+@report.command()
+@click.option("--by", type=click.Choice(["provider", "day", "model"]), default="provider", show_default=True)
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC.")
+@_output_options
+def invoices(
+    by: str,
+    from_: datetime | None,
+    to: datetime | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """What providers invoiced beside what was metered, and why they differ."""
+    _check_out(format_, out)
+    parameters = _parameters(from_, to)
+    with analytics.open(data) as db, _errors_in_one_line():
+        _print_query(db, f"invoices_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
 SECTIONS = {
@@ -302,7 +323,7 @@ def coverage(
     format_ = "json" if as_json_ else format_
     if section is None and format_ in ("csv", "parquet"):
         raise click.UsageError(f"one table has one section: name it with --section {'|'.join(SECTIONS)}")
-    parameters = _parameters(from_, to, team)
+    parameters = _parameters(from_, to, team=team)
     with analytics.open(data) as db, _errors_in_one_line():
         if section is not None:
             _print_query(db, f"coverage_{section}", parameters, format_, out)

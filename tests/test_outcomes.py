@@ -200,7 +200,8 @@ def test_what_was_delivered_is_durable_when_it_was_there_later(data: Path) -> No
         ("PAY-4", None, None),
         ("PAY-5", "reverted", "reverted"),
     ]
-    sums = "SELECT sum(durable_14d_usd), sum(pending_14d_usd), sum(durable_30d_usd), sum(pending_30d_usd) FROM outcome_costs"
+    names = ("durable_14d_usd", "pending_14d_usd", "durable_30d_usd", "pending_30d_usd")
+    sums = f"SELECT {', '.join(f'sum({name})' for name in names)} FROM outcome_costs"
     usd = Decimal("0.000001")
     assert rows(data, sums, NOW) == [(3 * usd, 0, usd, usd)]
 
