@@ -112,12 +112,15 @@ def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
         done.append(statement)
 
     db.execute("BEGIN")  # a commit for each of the comments would take most of the time
-    for model, reads in in_order(db, load() if models is None else models):
+    ordered = in_order(db, load() if models is None else models)
+    for model, _ in ordered:
         run(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
+    columns = dict(db.execute(step("view_columns")).fetchall())  # known now; to ask each view would bind it again
+    for model, reads in ordered:
         run(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
         inherited = {column: text for name in reads for column, text in described[name].items()}
-        columns = [row[0] for row in db.execute(f"DESCRIBE {model.name}").fetchall()]
-        described[model.name] = {c: text for c in columns if (text := model.columns.get(c, inherited.get(c)))}
+        texts = {column: model.columns.get(column, inherited.get(column)) for column in columns[model.name]}
+        described[model.name] = {column: text for column, text in texts.items() if text}
         for column, text in described[model.name].items():
             run(f'COMMENT ON COLUMN {model.name}."{column}" IS {literal(text)}')
     db.execute("COMMIT")
