@@ -2,7 +2,9 @@
 SELECT
   ticket_id, type, outcome, list_cost_usd, lost_cost_usd, contracted_cost_usd,
   round(100 * list_cost_usd / nullif(sum(list_cost_usd) OVER (), 0), 1) AS percent,
-  calls, unpriced_calls, tasks, teams, last_call_at
+  calls, unpriced_calls, tasks,
+  array_to_string(list_sort(list_distinct(teams)), ', ') AS teams,
+  last_call_at
 FROM (
   SELECT
     ticket_id,
@@ -14,7 +16,7 @@ FROM (
     CAST(sum(calls) AS BIGINT) AS calls,
     CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls,
     count(DISTINCT task_id) AS tasks,
-    array_to_string(list_sort(list(DISTINCT team_id)), ', ') AS teams,
+    list(team_id) AS teams,
     max(last_call_at) AS last_call_at
   FROM task_days
   WHERE ticket_id IS NOT NULL AND day >= CAST($from AS DATE) AND day < CAST($to AS DATE)
