@@ -132,13 +132,16 @@ def create_views(
         done.append(statement)
 
     db.execute("BEGIN")  # a commit for each of the comments would take most of the time
-    for model, reads in in_order(db, load() if models is None else models):
-        kind = "TABLE" if model.name in tables else "VIEW"
-        run(f"CREATE OR REPLACE {kind} {model.name} AS {located(model.sql, data)}")
-        run(f"COMMENT ON {kind} {model.name} IS {literal(model.description)}")
+    ordered = in_order(db, load() if models is None else models)
+    kinds = {model.name: "TABLE" if model.name in tables else "VIEW" for model, _ in ordered}
+    for model, _ in ordered:
+        run(f"CREATE OR REPLACE {kinds[model.name]} {model.name} AS {located(model.sql, data)}")
+    columns = dict(db.execute(step("view_columns")).fetchall())  # known now; to ask each view would bind it again
+    for model, reads in ordered:
+        run(f"COMMENT ON {kinds[model.name]} {model.name} IS {literal(model.description)}")
         inherited = {column: text for name in reads for column, text in described[name].items()}
-        columns = [row[0] for row in db.execute(f"DESCRIBE {model.name}").fetchall()]
-        described[model.name] = {c: text for c in columns if (text := model.columns.get(c, inherited.get(c)))}
+        texts = {column: model.columns.get(column, inherited.get(column)) for column in columns[model.name]}
+        described[model.name] = {column: text for column, text in texts.items() if text}
         for column, text in described[model.name].items():
             run(f'COMMENT ON COLUMN {model.name}."{column}" IS {literal(text)}')
     db.execute("COMMIT")
