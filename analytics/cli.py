@@ -29,11 +29,8 @@ HISTORY = Path("~/.outlay_history")
 HISTORY_LINES = 1000
 ROWS_SHOWN = 30
 """Of tickets and tasks, in a table."""
-SUMMED = ("list_cost_usd", "lost_cost_usd")
+SUMMED = {"list_cost_usd", "lost_cost_usd", "claimed_usd"}
 """Columns that a table has the total of."""
-
-SUMMED = {"list_cost_usd", "claimed_usd"}
-"""Columns with a total below them."""
 
 Show = Callable[[duckdb.DuckDBPyConnection], None]
 """Prints the result of the query that was executed last."""

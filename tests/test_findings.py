@@ -40,16 +40,19 @@ def made(data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def looked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     data = tmp_path_factory.mktemp("looked")
     made(data)
-    return data
+    return data, waste.file(data, "found").read_bytes()
 
 
 @pytest.fixture
-def data(looked: Path) -> Path:
-    waste.reviews_file(looked).write_bytes(b"")
-    return looked
+def data(looked: tuple[Path, bytes]) -> Path:
+    """As it was found, and without a review."""
+    data, found = looked
+    waste.file(data, "found").write_bytes(found)
+    waste.reviews_file(data).write_bytes(b"")
+    return data
 
 
 def first(data: Path, rule: str = "W03") -> str:
