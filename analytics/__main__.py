@@ -1,5 +1,5 @@
 """`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`), looks for late
-evidence (`attributing`), reads trackers (`sync`) and answers the gateway (`live`)."""
+evidence (`attributing`) and waste (`findings`), reads trackers (`sync`) and answers the gateway (`live`)."""
 
 import contextlib
 import logging
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from analytics import attributing, budgeting, commands, lake, live, sync
-from gateway.app import budget_file
+from analytics import attributing, budgeting, commands, findings, lake, live, sync
+from gateway.app import budget_file, load_prices
 from gateway.config import Config, load
 from gateway.errors import UserError
 
@@ -55,6 +55,7 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),
         attributing.looking(data, tickets, commands.journal_settings(settings, data)),
+        findings.looking(data, settings.waste, lambda: load_prices(settings)),
         sync.syncing(data, settings),
     ):
         yield

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +27,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from analytics import lake
 from analytics.disk import MARKER as MARKER
+from analytics.simulated import tracker
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, SimulatedProviders
 from gateway import folders
@@ -72,6 +75,8 @@ def demo(calls: int | None, seed: int, data: Path, port: int | None) -> None:
     """Watch Outlay meter a made-up organisation. Needs no keys and no network."""
     listen = _port(port)  # before the folder is replaced: a mistake must not cost the last demo's data
     with fresh_folder(data) as lock:
+        lake.publish(data)
+        tracker.write(data, datetime.now(UTC).replace(tzinfo=None))
         asyncio.run(_run(data, lock, calls, seed, listen))
 
 
@@ -145,7 +150,7 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
         gateway = await stack.enter_async_context(_gateway(config, data, lock, url))
         console.print(f"Simulated providers, people and their tools; the gateway listens on {url}")
         console.print(f"All data is made up and stays in {data}. Ask it things, in another terminal:", highlight=False)
-        for question in ("outlay report spend --by team", "outlay report spend --by ticket", "outlay sql"):
+        for question in ("outlay report spend --by team", "outlay report tickets --sort lost", "outlay sql"):
             console.print(f"  {question} --data {data}", highlight=False, soft_wrap=True)
         books = await _watch(console, url, people, gateway, data, stop)
     _print_summary(console, books, people, sum(total["calls"] for total in providers.totals.values()), data)
