@@ -7,8 +7,9 @@ Whoever brings rows (`outlay import work`, or a tracker's sync) holds `alone` an
 import contextlib
 import itertools
 import os
+import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -281,7 +282,7 @@ def prepare(data: Path) -> None:
             if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != table.columns:
                 with disk.put(path) as aside:
                     parameters = {"incoming": os.devnull, "columns": table.columns, "file": str(aside)}
-                    db.execute(build.step("write_work_anchor"), parameters)
+                    db.execute(build.step("write_work_rows"), parameters)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -294,21 +295,54 @@ def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
         lines.writelines(encoder.encode(row) + b"\n" for row in rows)
 
 
-def store(data: Path, table: str) -> Counts:
-    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new."""
+def store(data: Path, table: str, emptied: Collection[str] = ()) -> Counts:
+    """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new.
+    Groups that are `emptied` have no other rows now."""
     path, spooled = table_file(data, table), _spool_file(data, table)
     stored = [anchor_file(data, table), *([path] if path.exists() else [])]
     with duckdb.connect() as db:
         db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
         db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
         parameters = {"stored": [*map(build.glob_of, stored)], "incoming": build.glob_of(spooled)}
-        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns})
+        db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns, "emptied": [*emptied]})
         counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
         if counts.new or counts.changed or counts.gone:
             with disk.put(path) as aside:
                 db.execute(build.step("write_work"), {"file": str(aside)})
     spooled.unlink()
     return counts
+
+
+def rename(data: Path, old: str, new: str) -> None:
+    """A repository or project has another name. So have its tickets, which keep the former one as an alias, and all
+    that belongs to it."""
+    name = re.compile(rf'"{re.escape(old)}([#!][0-9]+)?"')
+    for table, kind in TABLES.items():
+        if not (path := table_file(data, table)).exists():
+            continue
+        with duckdb.connect() as db:
+            texts = db.execute(build.step("read_work_rows"), {"file": build.glob_of(path)}).fetchall()
+            rows: dict[tuple[Any, ...], Row] = {}
+            for (text,) in texts:
+                row, before = (_stored(kind, each) for each in (name.sub(rf'"{new}\1"', text), text))
+                if isinstance(row, Ticket) and isinstance(before, Ticket) and row != before:
+                    row = msgspec.structs.replace(
+                        row, aliases=sorted({*row.aliases, before.ticket_id} - {row.ticket_id})
+                    )
+                key = tuple(getattr(row, part) for part in kind.key)
+                if key not in rows or row == before:  # what was stored under the new name is younger
+                    rows[key] = row
+            spool(data, table, rows.values())
+            with disk.put(path) as aside:
+                places = {"incoming": build.glob_of(_spool_file(data, table)), "file": str(aside)}
+                db.execute(build.step("write_work_rows"), {**places, "columns": kind.columns})
+        _spool_file(data, table).unlink()
+
+
+def _stored(table: Table, text: str) -> Row:
+    """A row as `read_work_rows` gives it."""
+    values: dict[str, Any] = msgspec.json.decode(text)
+    return msgspec.convert({name: value for name, value in values.items() if value is not None}, table.row)
 
 
 def mark_synced(data: Path, projects: Iterable[str], at: datetime | None) -> None:

@@ -28,6 +28,9 @@ def _help(text: str, **limits: Any) -> Meta:
     return Meta(description=text, **limits)
 
 
+StatusCategory = Literal["todo", "in_progress", "done"]
+
+
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens and what it accepts."""
 
@@ -181,6 +184,53 @@ class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
 
 
+class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues, pull requests and deployments of GitHub's repositories."""
+
+    repos: Annotated[list[str], _help("Repositories to read: acme/shop. None = GitHub is not read.")] = []
+    token: Annotated[
+        str | None,
+        _help("As env:NAME or file:PATH; it may read contents, issues, pull requests, deployments, actions."),
+    ] = None
+    api: Annotated[str, _help("Address of the API; of GitHub Enterprise Server, https://HOST/api/v3.")] = (
+        "https://api.github.com"
+    )
+    types: Annotated[
+        dict[str, str], _help("Labels that say what kind of ticket an issue is, where it has no type.")
+    ] = msgspec.field(default_factory=lambda: {"bug": "bug", "enhancement": "feature"})
+    statuses: Annotated[
+        dict[str, StatusCategory], _help("Labels of open issues that say how far they are: todo or in_progress.")
+    ] = {}
+    workflows: Annotated[
+        list[str], _help("Workflows, by file name, whose runs on the default branch are deployments: deploy.yml.")
+    ] = []
+
+
+class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `outlay sync` reads, and how; each tracker has a section of its own."""
+
+    every_minutes: Annotated[
+        float, _help("The control plane reads the trackers below so often; 0 = only `outlay sync` does.", ge=0)
+    ] = 15.0
+    wait_minutes: Annotated[
+        float, _help("Longest wait for a tracker's limits, in all; the next sync goes on from there.", ge=0)
+    ] = 60.0
+    history_days: Annotated[
+        int, _help("How far back a first sync reads pull requests and deployments; it reads all tickets.", ge=1)
+    ] = 365
+    environments: Annotated[
+        list[str], _help("Environments that are production, in any case of letters: their deployments are read.")
+    ] = msgspec.field(default_factory=lambda: ["production", "prod", "live"])
+    exclude: Annotated[
+        list[str],
+        _help(
+            "Generated files, as .gitattributes names files, beside lock files, vendor/, dist/, … and those it marks."
+        ),
+    ] = []
+    bots: Annotated[list[str], _help("Users that are programs, where the tracker does not say so.")] = []
+    github: GitHubSettings = GitHubSettings()
+
+
 class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The price book."""
 
@@ -275,6 +325,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     ledger: LedgerSettings = LedgerSettings()
     tickets: TicketSettings = TicketSettings()
+    work: WorkSettings = WorkSettings()
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
@@ -371,6 +422,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for folder in config.tickets.worktrees:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
+    yield from _work_contradictions(config.work)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -421,6 +473,19 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                     (*at, "fallbacks"),
                     f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
                 )
+
+
+def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    at = ("work", "github")
+    for repo in work.github.repos:
+        if not re.fullmatch(r"[\w-]+/[\w.-]+", repo, re.ASCII):
+            yield (*at, "repos"), f"[work.github] repos: {repo!r} must be owner and name, as acme/shop"
+    if work.github.token is not None and not REFERENCE.fullmatch(work.github.token):
+        yield (*at, "token"), "[work.github] token must be env:NAME or file:PATH: the token itself does not belong here"
+    if not _is_address(work.github.api):
+        yield (*at, "api"), "[work.github] api must look like https://host or https://host/prefix"
+    if "done" in work.github.statuses.values():
+        yield (*at, "statuses"), "[work.github] statuses: an issue is done when it is closed; write todo or in_progress"
 
 
 def _is_address(base_url: str) -> bool:

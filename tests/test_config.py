@@ -8,7 +8,7 @@ import pytest
 
 from gateway import config
 from gateway.budget_file import BudgetTable
-from gateway.config import AdminKey, Config, Upstream, load
+from gateway.config import AdminKey, Config, Upstream, WorkSettings, load
 from gateway.errors import UserError
 from gateway.limits import LimitTable
 
@@ -23,14 +23,18 @@ def test_the_shipped_file_holds_the_defaults() -> None:
 def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
-    tables = {
+    tables: dict[str, Any] = {
         "budgets": BudgetTable, "limits": LimitTable, "upstreams": Upstream, "auth.admin_keys": AdminKey,
     }  # fmt: skip
+    for name, hint in get_type_hints(WorkSettings).items():
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            tables[f"work.{name}"] = hint
     for section, struct in {**get_type_hints(Config), **tables}.items():
         if section == "file":
             continue
         for name, hint in get_type_hints(struct, include_extras=True).items():
-            found.append((section, name, hint.__metadata__[0].description))
+            if hasattr(hint, "__metadata__"):  # else a section of its own
+                found.append((section, name, hint.__metadata__[0].description))
     return found
 
 
