@@ -1,5 +1,5 @@
-"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`), looks for late
-evidence (`attributing`) and answers the gateway (`live`)."""
+"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`) and yardsticks
+(`scoring`), looks for late evidence (`attributing`) and answers the gateway (`live`)."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from analytics import attributing, budgeting, commands, lake, live
+from analytics import attributing, budgeting, commands, lake, live, scoring
 from gateway.app import budget_file
 from gateway.config import Config, load
 from gateway.errors import UserError
@@ -52,6 +52,7 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
     with (
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),
+        scoring.noting(data, settings.scorecard if config else None),
         attributing.looking(data, tickets, commands.journal_settings(settings, data)),
     ):
         yield

@@ -71,6 +71,17 @@ def in_order(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model]) -> list
     return [(models[name], reads[name]) for name in TopologicalSorter(reads).static_order()]
 
 
+def needed(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model], *names: str) -> set[str]:
+    """Names of models with all that they are made of."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            left += references(db, models[name].sql) & models.keys()
+    return found
+
+
 def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
@@ -96,12 +107,15 @@ def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
         done.append(statement)
 
     db.execute("BEGIN")  # a commit for each of the comments would take most of the time
-    for model, reads in in_order(db, load() if models is None else models):
+    ordered = in_order(db, load() if models is None else models)
+    for model, _ in ordered:
         run(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
+    columns = dict(db.execute(step("view_columns")).fetchall())  # of all at once: to describe one binds it once more
+    for model, reads in ordered:
         run(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
         inherited = {column: text for name in reads for column, text in described[name].items()}
-        columns = [row[0] for row in db.execute(f"DESCRIBE {model.name}").fetchall()]
-        described[model.name] = {c: text for c in columns if (text := model.columns.get(c, inherited.get(c)))}
+        texts = {column: model.columns.get(column, inherited.get(column)) for column in columns[model.name]}
+        described[model.name] = {column: text for column, text in texts.items() if text}
         for column, text in described[model.name].items():
             run(f'COMMENT ON COLUMN {model.name}."{column}" IS {literal(text)}')
     db.execute("COMMIT")

@@ -280,15 +280,16 @@ class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     period: Annotated[Literal["month", "quarter"], _help("Window that teams are looked at in.")] = "month"
     production: Annotated[
-        list[str], _help("Environments that are production; of production/eu the part before the slash counts.")
-    ] = ["production", "prod", "live"]
+        tuple[str, ...], _help("Environments that are production; of production/eu the part before the slash counts.")
+    ] = ("production", "prod", "live")
     epic_types: Annotated[
-        list[str],
+        tuple[str, ...],
         _help("Types of tickets that are no piece of work: what is below them is not one. Lower-case letters only."),
-    ] = ["epic", "initiative", "theme", "milestone", "project", "feature"]
+    ] = ("epic", "initiative", "theme", "milestone", "project", "feature")
     merged_repos: Annotated[
-        list[str], _help("Repositories that are not deployed, like libraries: a change arrives when it is merged.")
-    ] = []
+        tuple[str, ...],
+        _help("Repositories that are not deployed, like libraries: a change arrives when it is merged."),
+    ] = ()
     join_hours: Annotated[
         int, _help("Pull requests of one author merged so many hours apart may be one piece of work; 0 = never.", ge=0)
     ] = 72

@@ -20,23 +20,27 @@
 -- @nd_high: … to here
 -- @nd_per_builder_week: nd by builder-week; NULL unless the window is settled
 -- @is_frozen: Whether all its yardsticks were written down before it was measured
-WITH parts AS MATERIALIZED (
-  SELECT
-    unit_id, unit_teams.is_main, unit_teams.part, unit_teams.normalized_deployments, work_units.* EXCLUDE (unit_id, team_id, normalized_deployments),
-    groups.window_start, groups.shown_as
-  FROM unit_teams JOIN work_units USING (unit_id)
-    JOIN scorecard_terms AS terms ON work_units.unit_at >= applies_from AND work_units.unit_at < applies_to
-    JOIN scorecard_groups AS groups
-      ON groups.team_id = unit_teams.team_id AND groups.window_start = date_trunc(terms.period, work_units.unit_at)
-  WHERE shown_as IS NOT NULL
+WITH shown AS MATERIALIZED (
+  FROM scorecard_groups WHERE shown_as IS NOT NULL
 ),
-groups AS MATERIALIZED (
+groups AS (
   SELECT
     shown_as, window_start, any_value(window_end) AS window_end, sum(builders) AS builders,
     sum(builder_weeks) AS builder_weeks
-  FROM scorecard_groups
-  WHERE shown_as IS NOT NULL
+  FROM shown
   GROUP BY shown_as, window_start
+),
+units AS (
+  SELECT * EXCLUDE (teams, team_id, normalized_deployments), unnest(teams, recursive := true), normalized_deployments AS whole,
+    team_id AS main_team
+  FROM work_units
+),
+parts AS MATERIALIZED (
+  SELECT units.*, whole * part AS normalized_deployments, team_id = main_team AS is_main, shown_as, window_start
+  FROM units
+    JOIN scorecard_terms AS terms ON unit_at >= applies_from AND unit_at < applies_to
+    JOIN shown USING (team_id)
+  WHERE window_start = date_trunc(terms.period, unit_at)
 ),
 sums AS (
   SELECT

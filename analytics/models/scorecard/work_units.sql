@@ -1,6 +1,7 @@
 -- Units of work that arrived, and what they count. One row per unit.
 -- @unit_id: Unit of work, called after the first of its pull requests
--- @team_id: Team that wrote most of its lines
+-- @team_id: Team that wrote most of its lines; NULL where authors are not known as users
+-- @teams: All teams that wrote it, with their parts of its lines
 -- @pr_ids: Pull requests that it is made of
 -- @tickets: Tickets that it is for
 -- @first_arrived_at: When the first of its pull requests arrived, UTC
@@ -67,16 +68,22 @@ taken_back AS (
   WHERE reverted_at IS NOT NULL
   GROUP BY unit_id
 ),
-teams_of AS (
-  SELECT unit_id, arg_max_null(team_id, team_lines) AS team_id
+wrote AS (
+  SELECT
+    unit_id,
+    list({team_id: team_id, part: part} ORDER BY part DESC, prs DESC, team_id) AS teams
   FROM (
-    SELECT unit_id, team_id, row(coalesce(sum(lines), 0), count(*), coalesce(team_id, '')) AS team_lines FROM parts GROUP BY ALL
+    SELECT
+      unit_id, team_id, count(*) AS prs,
+      coalesce(sum(parts.lines) / nullif(any_value(units.lines), 0), count(*) / len(any_value(pr_ids))) AS part
+    FROM parts JOIN units USING (unit_id)
+    GROUP BY unit_id, team_id
   )
   GROUP BY unit_id
 ),
 statuses AS MATERIALIZED (
-  SELECT coalesce(names.ticket_id, statuses.ticket_id) AS ticket_id, changed_at, status_category
-  FROM ticket_statuses AS statuses LEFT JOIN ticket_names AS names ON names.name = statuses.ticket_id
+  SELECT coalesce(names.ticket_id, history.ticket_id) AS ticket_id, changed_at, history.status_category
+  FROM ticket_statuses AS history LEFT JOIN ticket_names AS names ON names.name = history.ticket_id
 ),
 reopenings AS (
   SELECT ticket_id, changed_at AS reopened_at
@@ -111,7 +118,7 @@ hotfixed AS (
 ),
 factors AS (
   SELECT
-    unit_id, team_id, pr_ids, tickets, first_arrived_at, unit_at, units.lines, unsized_prs,
+    unit_id, teams[1].team_id AS team_id, teams, pr_ids, tickets, first_arrived_at, unit_at, units.lines, unsized_prs,
     median_lines, size,
     1 - coalesce(least(1, settled_lines / nullif(units.lines, 0)), 0) AS survival,
     CASE WHEN unit_at + INTERVAL 30 DAY <= as_of THEN 1 - coalesce(least(1, lines_30 / nullif(units.lines, 0)), 0) END
@@ -127,7 +134,7 @@ factors AS (
   FROM units CROSS JOIN as_of
     LEFT JOIN measured USING (unit_id)
     LEFT JOIN taken_back USING (unit_id)
-    LEFT JOIN teams_of USING (unit_id)
+    LEFT JOIN wrote USING (unit_id)
     LEFT JOIN reopened USING (unit_id)
     LEFT JOIN hotfixed USING (unit_id)
 )
