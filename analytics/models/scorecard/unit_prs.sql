@@ -58,10 +58,13 @@ links AS MATERIALIZED (
 units(pr_id, unit_id) USING KEY (pr_id) AS (
   SELECT pr_id, pr_id FROM prs
   UNION
-  SELECT links.other, min(units.unit_id)
-  FROM units JOIN links ON links.one = units.pr_id JOIN recurring.units AS now ON now.pr_id = links.other
-  WHERE units.unit_id < now.unit_id
-  GROUP BY links.other
+  SELECT pr_id, better.unit_id
+  FROM (
+    SELECT links.other AS pr_id, min(units.unit_id) AS unit_id
+    FROM units JOIN links ON links.one = units.pr_id
+    GROUP BY links.other
+  ) AS better JOIN recurring.units AS now USING (pr_id)
+  WHERE better.unit_id < now.unit_id
 ),
 named AS (
   SELECT pr_id, list(root ORDER BY root) AS roots FROM pr_roots GROUP BY pr_id

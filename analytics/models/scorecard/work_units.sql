@@ -120,8 +120,8 @@ factors AS (
   SELECT
     unit_id, teams[1].team_id AS team_id, teams, pr_ids, tickets, first_arrived_at, unit_at, units.lines, unsized_prs,
     median_lines, size,
-    1 - coalesce(least(1, settled_lines / nullif(units.lines, 0)), 0) AS survival,
-    CASE WHEN unit_at + INTERVAL 30 DAY <= as_of THEN 1 - coalesce(least(1, lines_30 / nullif(units.lines, 0)), 0) END
+    1 - least(1, coalesce(settled_lines / nullif(units.lines, 0), 0)) AS survival,
+    CASE WHEN unit_at + INTERVAL 30 DAY <= as_of THEN 1 - least(1, coalesce(lines_30 / nullif(units.lines, 0), 0)) END
       AS survival_30,
     has_failed,
     reopened.unit_id IS NOT NULL AS was_reopened,
