@@ -8,27 +8,25 @@ agents asked models. Who is here is made up; nobody is ranked.
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from analytics import work
+import msgspec
+
+from analytics import disk, work
 from gateway import ledger
-from gateway.call import Agent, Call, Usage
-from gateway.config import LedgerSettings
+from gateway.call import Call, Usage
 from gateway.ids import uuid7
 from gateway.prices import PriceBook
 
-FIRST_QUARTER = datetime(2026, 4, 1)  # noqa: DTZ001 - UTC, as all times of work tables
-SECOND_QUARTER = datetime(2026, 7, 1)  # noqa: DTZ001 - likewise
-END = datetime(2026, 10, 1)  # noqa: DTZ001 - likewise
+BEGINS = datetime(2026, 4, 1)  # noqa: DTZ001 - UTC, as all times of work tables
 TEAMS = ("checkout", "ledger", "mobile", "search", "platform")
 BUILDERS = 7
 MEDIAN_LINES = 100
 TYPES = ("feature", "bug", "chore", "docs")
 DAY = timedelta(days=1)
-TINY_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,8 @@ class Plan:
     """What everybody does."""
 
     prefix: str
+    begins: datetime
+    """First day of the first quarter."""
     tasks: Mapping[str, Task]
     changes: Sequence[Change]
     sessions: Sequence[Session] = ()
@@ -96,14 +96,23 @@ class Plan:
     failing: frozenset[int] = frozenset()
     """Releases of the second quarter, by number modulo 3, that fail."""
 
+    @property
+    def measured(self) -> datetime:
+        """First day of the second quarter."""
+        return quarter_after(self.begins)
+
     def attacked(self) -> list[Change]:
         """Changes of the second quarter."""
-        return [change for change in self.changes if change.merged_at >= SECOND_QUARTER]
+        return [change for change in self.changes if change.merged_at >= self.measured]
 
     def with_changes(self, changed: Callable[[Change], Iterable[Change]]) -> "Plan":
         """Other changes in place of each one of the second quarter."""
-        before = [change for change in self.changes if change.merged_at < SECOND_QUARTER]
+        before = [change for change in self.changes if change.merged_at < self.measured]
         return replace(self, changes=[*before, *(new for change in self.attacked() for new in changed(change))])
+
+
+def quarter_after(quarter: datetime) -> datetime:
+    return (quarter + timedelta(days=100)).replace(day=1)
 
 
 Strategy = Callable[[Plan, random.Random], Plan]
@@ -112,15 +121,15 @@ Strategy = Callable[[Plan, random.Random], Plan]
 # -- honest work -------------------------------------------------------------------------------------------------------
 
 
-def plan(seed: int, prefix: str = "", tickets: int = 420, teams: Sequence[str] = TEAMS) -> Plan:
+def plan(seed: int, prefix: str = "", tickets: int = 420, begins: datetime = BEGINS) -> Plan:
     """So many tickets in each quarter, most of them with one pull request; sizes are log-normal, with σ = 1."""
     rng = random.Random(seed)  # noqa: S311
     tasks: dict[str, Task] = {}
     changes: list[Change] = []
     sessions: list[Session] = []
     for number in range(2 * tickets):
-        start = FIRST_QUARTER if number < tickets else SECOND_QUARTER
-        team = teams[number % len(teams)]
+        start = begins if number < tickets else quarter_after(begins)
+        team = TEAMS[number % len(TEAMS)]
         opened = start + timedelta(days=rng.uniform(0, 80))
         done = opened + timedelta(days=rng.uniform(1, 6))
         ticket = f"{prefix}{team.upper()}-{number + 1}"
@@ -139,7 +148,7 @@ def plan(seed: int, prefix: str = "", tickets: int = 420, teams: Sequence[str] =
             sessions.append(Session(team, author, None, begins + DAY / 3, rng.randint(2, 8)))
         if rng.random() < 0.05:
             sessions.append(Session(team, f"{prefix}{team}-ci", None, begins + DAY / 2, 5, kind="overhead"))
-    return Plan(prefix, tasks, changes, sessions)
+    return Plan(prefix, begins, tasks, changes, sessions)
 
 
 # -- strategies --------------------------------------------------------------------------------------------------------
@@ -214,9 +223,9 @@ def confetti(before: Plan, rng: random.Random, count: int = 400) -> Plan:
     """Tickets that are opened and closed by the same person, and nothing else."""
     tasks = dict(before.tasks)
     for number in range(count):
-        team = sorted({task.team for task in before.tasks.values()})[number % 5]
-        ticket = f"{before.prefix}{team.upper()}-{9_000_000 + number}"[-255:]
-        at = SECOND_QUARTER + timedelta(days=rng.uniform(0, 80))
+        team = TEAMS[number % len(TEAMS)]
+        ticket = f"{before.prefix}{team.upper()}-{9_000_000 + number}"
+        at = before.measured + timedelta(days=rng.uniform(0, 80))
         tasks[ticket] = Task(ticket, team, "chore", at, at + timedelta(minutes=5))
     return replace(before, tasks=tasks)
 
@@ -228,7 +237,7 @@ def filler(*, lines: int, is_reviewed: bool, tickets: bool, files: int = 400, co
         tasks, more = dict(before.tasks), []
         for number in range(count):
             like = rng.choice(before.attacked())
-            at = SECOND_QUARTER + timedelta(days=rng.uniform(0, 84))
+            at = before.measured + timedelta(days=rng.uniform(0, 84))
             ticket = f"{before.prefix}{like.team.upper()}-{8_000_000 + number}"
             if tickets:
                 tasks[ticket] = Task(ticket, like.team, "chore", at - DAY, at)
@@ -283,7 +292,7 @@ def failing_third(before: Plan, rng: random.Random) -> Plan:
 
 def reopened_third(before: Plan, rng: random.Random) -> Plan:
     tasks = {
-        name: replace(task, was_reopened=task.opened_at >= SECOND_QUARTER and rng.random() < 1 / 3)
+        name: replace(task, was_reopened=task.opened_at >= before.measured and rng.random() < 1 / 3)
         for name, task in before.tasks.items()
     }
     return replace(before, tasks=tasks)
@@ -338,7 +347,7 @@ def idle_agents(team: str, sessions: int = 60, calls: int = 60) -> Strategy:
         more = [
             Session(
                 team, f"{before.prefix}{team}-{number % BUILDERS}", None,
-                SECOND_QUARTER + timedelta(days=rng.uniform(20, 80)), calls, kind="idle", tokens=60_000,
+                before.measured + timedelta(days=rng.uniform(20, 80)), calls, kind="idle", tokens=60_000,
             )
             for number in range(sessions)
         ]  # fmt: skip
@@ -353,7 +362,6 @@ def idle_agents(team: str, sessions: int = 60, calls: int = 60) -> Strategy:
 def rows(plan: Plan) -> Iterator[tuple[str, list[work.Row]]]:
     """Work tables by name."""
     numbers = {change.name: number for number, change in enumerate(plan.changes, 1)}
-    teams = sorted({task.team for task in plan.tasks.values()})
     yield "tickets", [_ticket(task, plan.prefix) for task in plan.tasks.values()]
     yield "pull_requests", [_pull(change, numbers[change.name]) for change in plan.changes]
     links = {(_pr_id(change, numbers), ticket) for change in plan.changes for ticket in change.tickets}
@@ -362,12 +370,13 @@ def rows(plan: Plan) -> Iterator[tuple[str, list[work.Row]]]:
     deployments, carried = _deployments(plan, numbers)
     yield "deployments", list(deployments)
     yield "deployment_prs", list(carried)
-    users = [f"{plan.prefix}{team}-{number}" for team in teams for number in range(BUILDERS)]
+    users = [f"{plan.prefix}{team}-{number}" for team in TEAMS for number in range(BUILDERS)]
     yield "users", [work.User(user_id=user, team_id=user.rpartition("-")[0]) for user in users]
-    mondays = [date(2026, 3, 30) + timedelta(weeks=week) for week in range(27)]
+    monday = (plan.begins - timedelta(days=plan.begins.weekday())).date()
+    mondays = [monday + timedelta(weeks=week) for week in range(27)]
     yield (
         "teams",
-        [work.Team(team_id=plan.prefix + team, week=week, builders=BUILDERS) for team in teams for week in mondays],
+        [work.Team(team_id=plan.prefix + team, week=week, builders=BUILDERS) for team in TEAMS for week in mondays],
     )
 
 
@@ -415,8 +424,8 @@ def _deployments(plan: Plan, numbers: Mapping[str, int]) -> tuple[list[work.Depl
     carried: list[work.DeploymentPr] = []
     for repo in sorted({change.repo for change in plan.changes}):
         changes = sorted((c for c in plan.changes if c.repo == repo), key=lambda change: change.merged_at)
-        for number, (at, release) in enumerate(_releases(changes, plan.release_hours)):
-            fails = at >= SECOND_QUARTER and number % 3 in plan.failing
+        for number, (at, release) in enumerate(_releases(changes, plan.begins, plan.release_hours)):
+            fails = at >= plan.measured and number % 3 in plan.failing
             for again in range(1 + plan.redeploys):
                 begun = at + timedelta(minutes=30 * again)
                 done = begun + timedelta(minutes=5)
@@ -431,13 +440,13 @@ def _deployments(plan: Plan, numbers: Mapping[str, int]) -> tuple[list[work.Depl
     return deployments, carried
 
 
-def _releases(changes: Sequence[Change], hours: float) -> Iterator[tuple[datetime, list[Change]]]:
+def _releases(changes: Sequence[Change], begins: datetime, hours: float) -> Iterator[tuple[datetime, list[Change]]]:
     """(when, what) of one repository's releases."""
     if not hours:
         yield from ((change.merged_at + timedelta(hours=1), [change]) for change in changes)
         return
-    for stretch, group in itertools.groupby(changes, lambda c: (c.merged_at - FIRST_QUARTER) // timedelta(hours=hours)):
-        yield FIRST_QUARTER + (stretch + 1) * timedelta(hours=hours), list(group)
+    for stretch, group in itertools.groupby(changes, lambda c: (c.merged_at - begins) // timedelta(hours=hours)):
+        yield begins + (stretch + 1) * timedelta(hours=hours), list(group)
 
 
 def store_work(data: Path, plans: Iterable[Plan]) -> None:
@@ -451,3 +460,73 @@ def store_work(data: Path, plans: Iterable[Plan]) -> None:
             work.spool(data, name, found)
             work.store(data, name)
         work.write_tracker(data)
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+MODEL = "claude-sonnet-4-5"
+
+
+def calls(plan: Plan, book: PriceBook, seed: int = 1) -> Iterator[Call]:
+    """What agents asked models, by session; the same for the same seed."""
+    for number, session in enumerate(plan.sessions):
+        yield from _session(plan, session, book, random.Random(f"{seed}/{number}"), f"{plan.prefix}s{number}")  # noqa: S311
+
+
+def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, name: str) -> Iterator[Call]:
+    is_idle = session.kind == "idle"
+    goes_round = is_idle and rng.random() < 0.5
+    at, history = session.begins_at, session.tokens
+    for number in range(session.calls):
+        output = rng.randint(100, 900)
+        cached = history * 9 // 10 if number else 0
+        usage = Usage(
+            input_tokens=history, output_tokens=output, cache_read_input_tokens=cached,
+            cache_write_input_tokens=history - cached if number else 0,
+        )  # fmt: skip
+        cost = book.price("anthropic", (MODEL, MODEL), usage, at.replace(tzinfo=UTC))
+        started_us = int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
+        call_id = uuid7(started_us)
+        tickets = (session.ticket,) if session.ticket else ()
+        source = ("header" if session.typed else "branch") if tickets else "none"
+        edits = 0 if is_idle or session.kind == "overhead" else int(rng.random() < 0.5)
+        action = f"{name}/round" if goes_round and number else f"{name}/{number}"
+        yield Call(
+            call_id=call_id, request_id=call_id, attempt=1, started_us=started_us, duration_ms=4_000, first_byte_ms=400,
+            key_id=f"key-{session.user}", user_id=session.user, team_id=plan.prefix + session.team, client="claude-code",
+            agent="main", tickets=tickets, ticket_id=session.ticket, ticket_source=source,
+            ticket_state="known" if session.ticket in plan.tasks else None, task_id=name, task_source="session",
+            session_id=name, branch=f"work/{session.ticket}" if session.ticket and not session.typed else None,
+            purpose="ci" if session.kind == "overhead" else None, provider="anthropic", upstream="anthropic",
+            dialect="anthropic_messages", operation="chat", request_model=MODEL, response_model=MODEL, stream=True,
+            status=200, result="completed", finish_reason="tool_use", **_fields(usage), usage_source="reported",
+            list_cost_nano=cost.list_nano, input_cost_nano=cost.input_nano, cache_read_cost_nano=cost.cache_read_nano,
+            cache_write_cost_nano=cost.cache_write_nano, output_cost_nano=cost.output_nano,
+            other_cost_nano=cost.other_nano, contracted_cost_nano=cost.contracted_nano, price_status=cost.status,
+            price_id=cost.price_id, price_book=cost.price_book, message_count=2 * number + 1, tool_count=12,
+            tool_schema_tokens=3_000, tool_calls=1, edits=edits, human_turn=number == 0 or (not is_idle and number % 5 == 0),
+            request_hash=f"{name}/{number}", prefix_hash=name, prefix_tokens=history, action_hash=action,
+        )  # fmt: skip
+        history += 0 if is_idle else output + rng.randint(200, 2_000)
+        pause = 300.0 + rng.uniform(-5, 5) if is_idle and not goes_round else rng.expovariate(1 / 40)
+        at += timedelta(seconds=5 + pause)
+
+
+def _fields(usage: Usage) -> dict[str, int]:
+    return {name: value for name in Usage.__struct_fields__ if (value := getattr(usage, name)) is not None}
+
+
+def store_calls(data: Path, made: Iterable[Call], writer_id: str = "simulated") -> Path:
+    """Write calls as a gateway does, to an ended segment of the journal."""
+    ordered = sorted(made, key=lambda call: call.started_us)
+    first = ordered[0].started_us
+    path = ledger.segment_path(data / "journal", first, writer_id)
+    encoder = msgspec.json.Encoder()
+    with disk.put(path) as aside, aside.open("wb") as lines:
+        lines.write(ledger.start_line(first, writer_id, synthetic=True))
+        for call in ordered:
+            fields = encoder.encode(call)
+            lines.write(ledger.encode("open", call.started_us, fields))
+            lines.write(ledger.encode("close", call.started_us + 1_000 * (call.duration_ms or 0), fields))
+        lines.write(ledger.encode("end", ordered[-1].started_us, b"{}"))
+    return path

@@ -6,6 +6,7 @@
 -- @tickets: Tickets that it is for
 -- @first_arrived_at: When the first of its pull requests arrived, UTC
 -- @unit_at: Date of the unit, UTC: when the last of its pull requests first arrived
+-- @open_hours: Hours that its pull requests were open, the longest
 -- @lines: Lines added and removed by its pull requests
 -- @unsized_prs: Pull requests whose lines nobody tells; they are not in lines
 -- @median_lines: The yardstick, of the repository that most of its lines are in
@@ -28,6 +29,7 @@ WITH parts AS MATERIALIZED (
 moments AS MATERIALIZED (
   SELECT
     unit_id, max(arrived_at) AS unit_at, min(arrived_at) AS first_arrived_at, bool_or(has_failed) AS has_failed,
+    max(epoch(merged_at - created_at)) / 3600 AS open_hours,
     bool_and(is_reviewed) AS is_reviewed, list(pr_id ORDER BY pr_id) AS pr_ids,
     list_sort(list_distinct(flatten(list(roots)))) AS tickets,
     coalesce(CAST(sum(lines) AS BIGINT), 0) AS lines, count(*) FILTER (WHERE lines IS NULL) AS unsized_prs
@@ -118,7 +120,7 @@ hotfixed AS (
 ),
 factors AS (
   SELECT
-    unit_id, teams[1].team_id AS team_id, teams, pr_ids, tickets, first_arrived_at, unit_at, units.lines, unsized_prs,
+    unit_id, teams[1].team_id AS team_id, teams, pr_ids, tickets, first_arrived_at, unit_at, open_hours, units.lines, unsized_prs,
     median_lines, size,
     1 - least(1, coalesce(settled_lines / nullif(units.lines, 0), 0)) AS survival,
     CASE WHEN unit_at + INTERVAL 30 DAY <= as_of THEN 1 - least(1, coalesce(lines_30 / nullif(units.lines, 0), 0)) END
