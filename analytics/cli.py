@@ -5,7 +5,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,10 @@ from gateway.errors import UserError
 QUERIES = build.FOLDER / "queries"
 HISTORY = Path("~/.outlay_history")
 HISTORY_LINES = 1000
+ROWS_SHOWN = 30
+"""Of tickets and tasks, in a table."""
+SUMMED = ("list_cost_usd", "lost_cost_usd")
+"""Columns that a table has the total of."""
 
 Show = Callable[[duckdb.DuckDBPyConnection], None]
 """Prints the result of the query that was executed last."""
@@ -193,6 +197,79 @@ def spend(
         _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
+class _Moment(click.ParamType):
+    """A moment, UTC; a day alone is its end."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        with contextlib.suppress(ValueError):
+            return datetime.combine(date.fromisoformat(value), time()) + timedelta(days=1)
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        self.fail(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00", param, ctx)
+
+
+def _work_options(command: Callable[..., None]) -> Callable[..., None]:
+    command = _report_options(command)
+    for option in reversed(
+        (
+            click.option("--by", type=click.Choice(["project", "type", "outcome", "team", "month"]), help="In groups."),
+            click.option(
+                "--sort", type=click.Choice(["cost", "lost", "calls"]), default="cost", show_default=True, help="Most first."
+            ),
+            click.option(
+                "--limit", type=click.IntRange(min=1), help="Show so many rows.  [default: 30 in a table, else all]"
+            ),
+            click.option("--as-of", type=_Moment(), help="What was known then, UTC; a day means its end.  [now]"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _report_work(
+    name: str,
+    by: str | None,
+    sort: str,
+    limit: int | None,
+    as_of: datetime | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    if limit is None and format_ == "table" and by is None:
+        limit = ROWS_SHOWN
+    parameters = {**_parameters(from_, to, team), "sort": sort, "limit": limit}
+    with analytics.open(data) as db, _errors_in_one_line():
+        if as_of is not None:
+            db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
+        if by is not None:
+            db.execute("SET VARIABLE dimension = $by", {"by": by})
+        _print_query(db, f"{name}_by" if by else name, parameters, format_, out)
+
+
+@report.command()
+@_work_options
+def tickets(**options_: Any) -> None:
+    """What tickets cost, and what became of them. lost_cost_usd is what was spent on those that delivered nothing."""
+    _report_work("tickets", **options_)
+
+
+@report.command()
+@_work_options
+def tasks(**options_: Any) -> None:
+    """What tasks cost, and what became of the tickets that they were for."""
+    _report_work("tasks", **options_)
+
+
 SECTIONS = {
     "sources": "How tickets are known, and what is known of them",
     "conflicts": "Where weaker evidence named other tickets",
@@ -312,7 +389,7 @@ def _table(result: duckdb.DuckDBPyConnection) -> None:
     table = Table(box=None, header_style="bold", show_footer="list_cost_usd" in names, footer_style="bold")
     for i, name in enumerate(names):
         amounts = [row[i] for row in rows if isinstance(row[i], Decimal)]
-        total = sum(amounts, Decimal(0)) if name == "list_cost_usd" else None
+        total = sum(amounts, Decimal(0)) if name in SUMMED else None
         justify: Literal["left", "right"] = "right" if numbers[i] else "left"
         table.add_column(Text(options.shown(name)), Text(_text(total)), justify=justify, overflow="fold")
     for row in rows:

@@ -520,10 +520,11 @@ def store_calls(data: Path, made: Iterable[Call], writer_id: str = "simulated") 
     """Write calls as a gateway does, to an ended segment of the journal."""
     ordered = sorted(made, key=lambda call: call.started_us)
     first = ordered[0].started_us
-    path = ledger.segment_path(data / "journal", first, writer_id)
+    path = data / "journal" / f"{datetime.fromtimestamp(first / 1e6, UTC):%Y%m%dT%H%M%S%f}-{writer_id}.jsonl"
+    start = {"v": ledger.FORMAT_VERSION, "gateway_id": writer_id, "synthetic": True}
     encoder = msgspec.json.Encoder()
     with disk.put(path) as aside, aside.open("wb") as lines:
-        lines.write(ledger.start_line(first, writer_id, synthetic=True))
+        lines.write(ledger.encode("start", first, encoder.encode(start)))
         for call in ordered:
             fields = encoder.encode(call)
             lines.write(ledger.encode("open", call.started_us, fields))

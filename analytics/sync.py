@@ -6,9 +6,11 @@ when its last page is stored, and the next read begins a day before it.
 """
 
 import contextlib
+import logging
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +21,14 @@ import duckdb
 import msgspec
 
 from analytics import build, disk, work
+from analytics.beside import beside
+from analytics.sources.git import Git
+from analytics.sources.github import GitHub
+from analytics.sources.gitlab import GitLab
+from analytics.sources.jira import Jira
+from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
+from gateway import options
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
@@ -38,8 +47,20 @@ LOOKED_UP = ("tickets", "pull_requests", "deployments")
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
-SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {}
+log = logging.getLogger("outlay.sync")
+
+SOURCES: Mapping[str, tuple[Callable[[WorkSettings], object], Callable[[Given], AbstractContextManager[Source]]]] = {
+    "jira": (lambda settings: settings.jira.projects, Jira),
+    "linear": (lambda settings: settings.linear.teams, Linear),
+    "gitlab": (lambda settings: settings.gitlab.projects, GitLab),
+    "github": (lambda settings: settings.github.repos, GitHub),
+    "git": (lambda settings: settings.git.clones, Git),
+}
 """By name, trackers before the forges whose pull requests name their tickets: whether it is configured, and it."""
+
+
+class BusyError(UserError):
+    """Another process reads already."""
 
 
 class Mark(msgspec.Struct):
@@ -104,8 +125,23 @@ def sync(
     another one is under way, `OSError`, `duckdb.Error`."""
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
         if not is_alone:
-            raise UserError("another sync of this data folder is under way")
+            raise BusyError("another sync of this data folder is under way")
+        _store_settings(data, config.work)
         return [_Run(data, config, name, full, told, pause).run() for name in names]
+
+
+def _store_settings(data: Path, settings: WorkSettings) -> None:
+    """What models have to know of them."""
+    rows: dict[str, list[work.Row]] = {
+        "resolutions": [
+            work.Resolution(resolution=word.lower(), is_delivering=is_it) for word, is_it in settings.resolutions.items()
+        ],
+        "environments": [work.Environment(environment=name) for name in settings.environments],
+    }
+    with work.alone(data):
+        for table, each in rows.items():
+            work.spool(data, table, each)
+            work.store(data, table)
 
 
 class _Run:
@@ -131,7 +167,7 @@ class _Run:
     def run(self) -> Outcome:
         settings = self._config.work
         patience = Patience(settings.wait_minutes * 60, self._wait)
-        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known)
+        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
@@ -158,7 +194,8 @@ class _Run:
         if self._full:
             mark.since = mark.began = mark.swept = None
         if mark.began is None:
-            mark.began, mark.cursor = source.now(), None
+            mark.began = source.now()
+            mark.cursor = mark.cursor if part.goes_on and not self._full else None
         came, resumed = False, mark.cursor is not None
         try:
             for batch in part.read(mark.cursor, mark.since and mark.since - OVERLAP):
@@ -167,7 +204,7 @@ class _Run:
                 if self._rows.is_due:
                     self._store()
         except UserError as error:
-            if resumed and not came and not isinstance(error, SourceError):
+            if resumed and not came and not part.goes_on and not isinstance(error, SourceError):
                 mark.began = mark.cursor = None  # a cursor that is known no more: from the beginning next time
             self._store()
             raise
@@ -177,7 +214,8 @@ class _Run:
             with work.alone(self._data):
                 work.mark_synced(self._data, [part.tickets.project], began)
                 self._outcome.is_news = True
-        mark.since, mark.began, mark.cursor = began, None, None
+        mark.since, mark.began = began, None
+        mark.cursor = mark.cursor if part.goes_on else None
         _write_state(self._data, self._state)
 
     def _rename(self, part: Part) -> None:
@@ -192,6 +230,7 @@ class _Run:
                 self._marks[new + name.removeprefix(old)] = self._marks.pop(name)
             self._outcome.is_news = True
             _write_state(self._data, self._state)
+        self._outcome.problems.append(f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]")
 
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""
@@ -234,18 +273,21 @@ class _Run:
             for table in work.TABLES:
                 rows, emptied = self._rows.of(table)
                 if rows or emptied:
-                    work.spool(self._data, table, self._with_aliases(rows) if table == "tickets" else rows)
+                    work.spool(self._data, table, self._with_past(rows) if table == "tickets" else rows)
                     self._outcome.count(table, work.store(self._data, table, emptied))
         self._rows = _Rows()
         _write_state(self._data, self._state)
 
-    def _with_aliases(self, rows: Collection[work.Row]) -> Iterator[work.Row]:
-        """Keys that a ticket had before stay, also when its tracker tells them no more."""
-        with self._views() as db:
-            before = dict(db.execute(build.step("ticket_aliases")).fetchall())
-        for row in rows:
-            assert isinstance(row, work.Ticket)
-            yield msgspec.structs.replace(row, aliases=sorted({*row.aliases, *before.get(row.ticket_id, ())}))
+    def _with_past(self, rows: Collection[work.Row]) -> Iterator[work.Row]:
+        """What is known of a ticket's past stays, also when its tracker tells it no more, or was not asked."""
+        tickets = [row for row in rows if isinstance(row, work.Ticket)]
+        before = {ticket.ticket_id: ticket for ticket in self._stored([ticket.ticket_id for ticket in tickets])}
+        for now in tickets:
+            if (then := before.get(now.ticket_id)) is not None:
+                now.aliases = sorted({*now.aliases, *then.aliases})
+                now.started_at = then.started_at if now.started_at is None else now.started_at
+                now.reopened_count = then.reopened_count if now.reopened_count is None else now.reopened_count
+            yield now
 
     def _listed(self, tickets: Tickets) -> set[str]:
         with self._views() as db:
@@ -257,6 +299,12 @@ class _Run:
             (key,) = work.TABLES[table].key
             rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
             return dict(rows)
+
+    def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        self._store()  # what was read just now counts, too
+        with duckdb.connect() as db:
+            build.create_views(db, self._data, build.load(build.MODELS / "work"))
+            return db.execute(build.step(step), parameters).fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
         with self._views() as db:
@@ -354,3 +402,53 @@ def _read_state(data: Path) -> dict[str, dict[str, Mark]]:
 def _write_state(data: Path, state: dict[str, dict[str, Mark]]) -> None:
     with disk.put(state_file(data)) as aside:
         aside.write_bytes(msgspec.json.encode(state))
+
+
+# -- beside the gateway ------------------------------------------------------------------------------------------------
+
+
+class StoppedError(Exception):
+    """The process is to end."""
+
+
+class Rounds:
+    """Reads all that is configured, and says what is wrong once."""
+
+    def __init__(self, data: Path, config: Config, stop: threading.Event) -> None:
+        self._data, self._config, self._stop = data, config, stop
+        self._said: set[str] = set()
+
+    def sync(self) -> None:
+        """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
+        with contextlib.suppress(BusyError, StoppedError):
+            outcomes = sync(
+                self._data, self._config, configured(self._config.work), told=self._go_on, pause=self._pause
+            )
+            lines = [line for each in outcomes for line in (*each.failures, *each.problems)]
+            for line in lines:
+                if line not in self._said:
+                    log.warning("%s", options.shown(line))
+            self._said = set(lines)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise StoppedError
+
+    def _go_on(self, _: Progress) -> None:
+        self._pause(0)
+
+
+@contextlib.contextmanager
+def syncing(data: Path, config: Config) -> Iterator[None]:
+    """Reads what is configured beside the keeper's rounds, in a thread of its own, so that sealing does not wait."""
+    if not configured(config.work) or not config.work.every_minutes:
+        yield
+        return
+    stop = threading.Event()
+
+    def failed(line: str) -> None:
+        log.error("the trackers could not be read, trying again: %s", line)
+
+    rounds = Rounds(data, config, stop)
+    with beside("sync", rounds.sync, config.work.every_minutes * 60, failed, stop=stop, at_once=True):
+        yield

@@ -65,7 +65,7 @@ def import_work(
     if twice := next((table for table in tables if tables.count(table) > 1), None):
         raise click.UsageError(f"there are two files for {twice}: import one after the other")
     config = settings(config_path)
-    folder = _folder(config, data)
+    folder = folder_of(config, data)
     try:
         with work.alone(folder):
             imported = _import(folder, dict(zip(tables, paths, strict=True)), complete=complete, skip_bad=skip_bad)
@@ -76,9 +76,9 @@ def import_work(
     if not as_json:
         for each in imported:
             click.echo(_told(each))
-    lines = _correct(config, folder, Span())
+    lines = correct(config, folder, Span())
     if not as_json:
-        _print_lines(lines, applied=True)
+        print_lines(lines, applied=True)
         return
     rows = [
         {
@@ -119,11 +119,15 @@ def _noting(rows: Iterable[work.Row], projects: set[str]) -> Iterator[work.Row]:
         yield row
 
 
-def _told(imported: Imported) -> str:
-    counts, problems = imported.counts, imported.problems
+def counted(table: str, counts: work.Counts) -> str:
     rare = ("older", "gone")
     parts = [f"{number:,} {what}" for what, number in counts._asdict().items() if number or what not in rare]
-    line = f"{imported.table}: {', '.join(parts)}"
+    return f"{table}: {', '.join(parts)}"
+
+
+def _told(imported: Imported) -> str:
+    problems = imported.problems
+    line = counted(imported.table, imported.counts)
     left = [f"{number:,} rows ({reason})" for reason, number in problems.rows.most_common()]
     left += [f"the column {name}" for name in problems.columns]
     return f"{line}; left out: {', '.join(left)}" if left else line
@@ -151,16 +155,16 @@ def attribute(
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
     config = settings(config_path)
-    folder = _folder(config, data)
+    folder = folder_of(config, data)
     span = Span(from_ or Span().first, datetime.combine(to, time.max) if to else Span().last)
-    lines = _correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
+    lines = correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
     if as_json:
         commands.print_json({"changes": lines, "applied": apply_})
     else:
-        _print_lines(lines, applied=apply_)
+        print_lines(lines, applied=apply_)
 
 
-def _folder(config: Config, data: Path | None) -> Path:
+def folder_of(config: Config, data: Path | None) -> Path:
     folder = data or Path(config.ledger.dir)
     if not folder.is_dir():
         raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
@@ -168,7 +172,7 @@ def _folder(config: Config, data: Path | None) -> Path:
     return folder
 
 
-def _correct(config: Config, folder: Path, span: Span) -> list[Line]:
+def correct(config: Config, folder: Path, span: Span) -> list[Line]:
     try:
         with commands.tidy_when_terminated():
             settings = commands.journal_settings(config, folder)
@@ -184,7 +188,7 @@ def _ticket_settings(config: Config) -> TicketSettings | None:
     return config.tickets if config.file else None
 
 
-def _print_lines(lines: Sequence[Line], *, applied: bool) -> None:
+def print_lines(lines: Sequence[Line], *, applied: bool) -> None:
     if not lines:
         click.echo("Nothing is known better of any call's ticket.")
         return

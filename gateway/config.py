@@ -22,6 +22,7 @@ from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.limits import LimitTable, limit_of
+from gateway.repositories import repo_name
 
 
 def _help(text: str, **limits: Any) -> Meta:
@@ -206,6 +207,69 @@ class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
 
 
+class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues, merge requests and deployments of GitLab's projects."""
+
+    projects: Annotated[list[str], _help("Projects to read: acme/shop. None = GitLab is not read.")] = []
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; it needs the scope read_api.")] = None
+    api: Annotated[str, _help("Address of the API; of your own GitLab, https://HOST/api/v4.")] = (
+        "https://gitlab.com/api/v4"
+    )
+    types: Annotated[
+        dict[str, str], _help("Labels that say what kind of ticket an issue is; bug stands for type::bug, too.")
+    ] = msgspec.field(default_factory=lambda: {"bug": "bug", "feature": "feature", "maintenance": "task"})
+    statuses: Annotated[
+        dict[str, StatusCategory],
+        _help("Labels of open issues that say how far they are: todo or in_progress. The first of them was the start."),
+    ] = msgspec.field(
+        default_factory=lambda: {"doing": "in_progress", "in progress": "in_progress", "in dev": "in_progress"}
+    )
+    resolutions: Annotated[
+        dict[str, str],
+        _help("Labels of closed issues that say how they ended; [work.resolutions] judges what is said."),
+    ] = msgspec.field(default_factory=lambda: {"wontfix": "won't fix", "duplicate": "duplicate", "invalid": "invalid"})
+
+
+class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues of a Jira Cloud site."""
+
+    projects: Annotated[list[str], _help("Keys of projects to read: PAY. None = Jira is not read.")] = []
+    api: Annotated[str, _help("Address of the site: https://acme.atlassian.net.")] = ""
+    user: Annotated[str, _help("E-mail address of the account that the token is of.")] = ""
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; its account may browse the projects.")] = None
+    statuses: Annotated[
+        dict[str, StatusCategory], _help("What statuses mean, by name or number, where the site's category is wrong.")
+    ] = {}
+    points: Annotated[
+        str | None, _help("Field with the estimate, as customfield_10016; by default, the one called story points.")
+    ] = None
+
+
+class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues of Linear's teams."""
+
+    teams: Annotated[list[str], _help("Keys of teams to read: ENG. None = Linear is not read.")] = []
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; a key that may read.")] = None
+    api: Annotated[str, _help("Address of the API.")] = "https://api.linear.app"
+    types: Annotated[dict[str, str], _help("Labels that say what kind of ticket an issue is.")] = msgspec.field(
+        default_factory=lambda: {"bug": "bug", "feature": "feature", "improvement": "feature"}
+    )
+
+
+class GitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Clones on this machine, where there is no forge to read, or beside it: what deployments carried."""
+
+    branch: Annotated[
+        str | None, _help("Their default branch; by default the remote's, as the clone knows it, or what it is at.")
+    ] = None
+    deploy_tags: Annotated[
+        str | None, _help('Tags, as "v*", whose commits were deployed to production when they were tagged.')
+    ] = None
+    clones: Annotated[
+        dict[str, str], _help("Folders by repository. Nobody fetches here: a job of yours keeps them current.")
+    ] = {}
+
+
 class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `outlay sync` reads, and how; each tracker has a section of its own."""
 
@@ -228,7 +292,18 @@ class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = []
     bots: Annotated[list[str], _help("Users that are programs, where the tracker does not say so.")] = []
+    resolutions: Annotated[
+        dict[str, bool],
+        _help(
+            "Whether tickets that ended so were delivered, beside Won't Do, Duplicate, not_planned, … which were not: "
+            "words of your own, or in another language."
+        ),
+    ] = {}
     github: GitHubSettings = GitHubSettings()
+    gitlab: GitLabSettings = GitLabSettings()
+    jira: JiraSettings = JiraSettings()
+    linear: LinearSettings = LinearSettings()
+    git: GitSettings = GitSettings()
 
 
 class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -424,6 +499,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
     yield from _work_contradictions(config.work)
+    yield from _git_contradictions(config.work.git)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -477,16 +553,41 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
-    at = ("work", "github")
-    for repo in work.github.repos:
-        if not re.fullmatch(r"[\w-]+/[\w.-]+", repo, re.ASCII):
-            yield (*at, "repos"), f"[work.github] repos: {repo!r} must be owner and name, as acme/shop"
-    if work.github.token is not None and not REFERENCE.fullmatch(work.github.token):
-        yield (*at, "token"), "[work.github] token must be env:NAME or file:PATH: the token itself does not belong here"
-    if not _is_address(work.github.api):
-        yield (*at, "api"), "[work.github] api must look like https://host or https://host/prefix"
-    if "done" in work.github.statuses.values():
-        yield (*at, "statuses"), "[work.github] statuses: an issue is done when it is closed; write todo or in_progress"
+    for tracker, setting, pattern, example in (
+        ("github", "repos", r"[\w-]+/[\w.-]+", "owner and name, as acme/shop"),
+        ("gitlab", "projects", r"[\w.-]+(/[\w.-]+)+", "group and name, as acme/shop"),
+        ("jira", "projects", r"[A-Z][A-Z0-9_]+", "a project's key, as PAY"),
+        ("linear", "teams", r"[A-Z][A-Z0-9]*", "a team's key, as ENG"),
+    ):
+        settings, at = getattr(work, tracker), ("work", tracker)
+        for name in getattr(settings, setting):
+            if not re.fullmatch(pattern, name, re.ASCII):
+                yield (*at, setting), f"[work.{tracker}] {setting}: {name!r} must be {example}"
+        if settings.token is not None and not REFERENCE.fullmatch(settings.token):
+            yield (
+                (*at, "token"),
+                f"[work.{tracker}] token must be env:NAME or file:PATH: the token itself does not belong here",
+            )
+        if not _is_address(settings.api) and (settings.api or getattr(settings, setting)):
+            yield (*at, "api"), f"[work.{tracker}] api must look like https://host or https://host/prefix"
+    for tracker in ("github", "gitlab"):
+        if "done" in getattr(work, tracker).statuses.values():
+            yield (
+                ("work", tracker, "statuses"),
+                f"[work.{tracker}] statuses: an issue is done when it is closed; write todo or in_progress",
+            )
+    if work.jira.projects and not work.jira.user:
+        yield ("work", "jira", "user"), "[work.jira] user is missing: write the e-mail address of the token's account"
+
+
+def _git_contradictions(git: GitSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    at = ("work", "git")
+    for repo in git.clones:
+        if repo_name(repo) != repo:
+            yield (*at, "clones", repo), f"[work.git.clones] {repo!r} must be a repository's name, as acme/shop"
+    for name, value in (("branch", git.branch), ("deploy_tags", git.deploy_tags)):
+        if value is not None and not re.fullmatch(r"[\w*?][\w./*?+-]*", value):
+            yield (*at, name), f"[work.git] {name}: {value!r} is no name of a branch or of tags"
 
 
 def _is_address(base_url: str) -> bool:

@@ -5,7 +5,6 @@ What goes wrong for good is one line that says what to do. No line quotes an ans
 
 import itertools
 import random
-import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -65,22 +64,41 @@ class Api:
         return (datetime.now(UTC) + self._ahead).replace(tzinfo=None)
 
     def get(
-        self, path: str, query: Mapping[str, Any] | None = None, *, allowed: Collection[int] = ()
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        allowed: Collection[int] = (),
     ) -> httpx.Response:
-        return self._ask("GET", path, allowed, params=query or None)
+        """`allowed` are statuses beside 2xx that are an answer."""
+        return self._ask("GET", path, allowed, params=query or None, headers=headers)
 
-    def post(self, path: str, body: Any) -> httpx.Response:
-        return self._ask("POST", path, (), json=body)
+    def post(self, path: str, body: Any, *, allowed: Collection[int] = ()) -> httpx.Response:
+        return self._ask("POST", path, allowed, json=body)
 
-    def pages(self, path: str, query: Mapping[str, str]) -> Iterator[tuple[httpx.Response, dict[str, str] | None]]:
-        """Answers, and the query of the next page, by their `Link`. Of that only the query is followed, so never to
-        another host."""
+    def pages(
+        self, path: str, query: Mapping[str, str], *, allowed: Collection[int] = ()
+    ) -> Iterator[tuple[httpx.Response, dict[str, str] | None]]:
+        """Answers, and the query of the next page, by their `Link`, or GitLab's number where a proxy takes that away.
+        Of a link only the query is followed, so never to another host."""
         page: dict[str, str] | None = dict(query)
         while page is not None:
-            answer = self.get(path, page)
+            answer = self.get(path, page, allowed=allowed)
             following = answer.links.get("next", {}).get("url")
-            page = dict(parse_qsl(urlsplit(following).query)) if following else None
+            number = answer.headers.get("x-next-page", "")
+            if following:
+                page = dict(parse_qsl(urlsplit(following).query))
+            else:
+                page = {**page, "page": number} if number.isdecimal() else None
             yield answer, page
+
+    def items(self, answer: httpx.Response) -> list[Any]:
+        """The JSON of an answer that is a list."""
+        found = self.decode(answer)
+        if not isinstance(found, list):
+            raise self._strange()
+        return found
 
     def decode(self, answer: httpx.Response) -> Any:
         """The JSON of an answer."""
@@ -90,10 +108,13 @@ class Api:
             except msgspec.MsgspecError:
                 return msgspec.json.decode(tidied(answer.content))
         except (ValueError, RecursionError):
-            raise SourceError(
-                f"{self._whom} ({self._http.base_url.host}) does not answer as its API does: check "
-                f"{self._setting.partition(']')[0]}] api"
-            ) from None
+            raise self._strange() from None
+
+    def _strange(self) -> SourceError:
+        setting = self._setting.replace("token", "api")
+        return SourceError(
+            f"{self._whom} ({self._http.base_url.host}) does not answer as its API does: check {setting}"
+        )
 
     def _ask(self, method: str, path: str, allowed: Collection[int], **options: Any) -> httpx.Response:
         answer = send(self._http, self._whom, method, path, self._patience, **options)

@@ -6,7 +6,7 @@ how far each part was read, and tells what happened. A source is a class like `g
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
 
 R = TypeVar("R", bound=work.Row)
+T = TypeVar("T")
 
 
 class SourceError(UserError):
@@ -51,26 +52,31 @@ class Given:
     patience: Patience
     """For its `http.Api`."""
     known: Callable[[str, Collection[str]], Mapping[str, datetime | None]]
-    """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what is
-    listed is stored already; what needs requests of its own for each is not read again."""
+    """Of a table (`pull_requests`) and ids: `updated_at` of those that are stored. With a day of overlap most of what
+    is listed is stored already: what takes requests of its own for each is not read again."""
+    ask: Callable[[str, Mapping[str, Any]], Sequence[tuple[Any, ...]]]
+    """What a step answers (a file of `analytics/steps`, parameters) from the views of work tables."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """A page, as rows. Once they are stored, `cursor` is: reading goes on there, also after a kill."""
 
-    rows: Mapping[str, Sequence[work.Row]]
+    rows: dict[str, list[work.Row]] = field(default_factory=dict)
     """By table. Of tables with `part_of` (links of a pull request), all rows of a group are in one batch."""
     cursor: Any = None
     """Where the next page begins; anything that JSON can hold. Not looked at after the last batch."""
-    emptied: Mapping[str, Collection[str]] = field(default_factory=dict)
+    emptied: dict[str, list[str]] = field(default_factory=dict)
     """By table with `part_of`: groups that may have no rows now, such as pull requests that could have links."""
-    problems: Sequence[str] = ()
+    problems: list[str] = field(default_factory=list)
     """What could not be read as it should, a line each; the rest went on."""
     done: int = 0
     """Items read so far, since the cursor that was given, …"""
     total: int | None = None
     """… of so many, where that is known."""
+
+    def add(self, table: str, rows: Iterable[work.Row]) -> None:
+        self.rows.setdefault(table, []).extend(rows)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class Part:
     read: Callable[[Any, datetime | None], Iterator[Batch]]
     """From a cursor (`None` = the beginning), what changed since a time of the source's clock (`None` = all)."""
     tickets: Tickets | None = None
+    goes_on: bool = False
+    """The cursor of the last batch is kept: the next read begins there."""
     renamed: tuple[str, str] | None = None
     """Former and present name of its repository or project: what is stored under the former one is renamed first."""
 
@@ -133,3 +141,13 @@ def moment(value: Any) -> datetime | None:
 def name(value: Any) -> str | None:
     """Of a person, status or label: text without blanks around it, cut at 255 characters. `None` when there is none."""
     return value.strip()[:255] or None if isinstance(value, str) else None
+
+
+def labelled(labels: Iterable[str], meanings: Mapping[str, T]) -> T | None:
+    """What the first label that has a meaning means, by its name or, where that has a scope, `workflow::Doing`, by what
+    is behind it."""
+    known = {label.casefold(): meaning for label, meaning in meanings.items()}
+    for label in map(str.casefold, labels):
+        if (found := known.get(label, known.get(label.rpartition("::")[2]))) is not None:
+            return found
+    return None

@@ -23,7 +23,7 @@ class Course(NamedTuple):
     """How a ticket went."""
 
     started_at: datetime | None
-    """When it first was not to be done."""
+    """When it first was under way, or done at once; of one that is only known to be done, not known."""
     done_at: datetime | None
     """When it last became done; of one that is not done, never."""
     closer: str | None
@@ -34,17 +34,21 @@ class Course(NamedTuple):
 def course(changes: Iterable[Change]) -> Course:
     """Of changes in the order of time."""
     listed = list(changes)
-    closed = None
-    if listed and listed[-1].category == "done":
-        closed = next(
-            (after for before, after in reversed(list(pairwise(listed))) if before.category != "done"), listed[0]
-        )
+    moves = list(pairwise(listed))
+    begun = [change for change in listed[:1] if change.category == "in_progress"]
+    begun += [after for before, after in moves if _is_begin(before, after)]
+    closed = [*listed[:1], *(after for before, after in moves if after.category == "done" != before.category)]
+    is_done = bool(listed) and listed[-1].category == "done"
     return Course(
-        started_at=next((change.at for change in listed if change.category != "todo"), None),
-        done_at=closed.at if closed else None,
-        closer=closed.by if closed else None,
-        reopened_count=sum(before.category == "done" != after.category for before, after in pairwise(listed)),
+        started_at=begun[0].at if begun else None,
+        done_at=closed[-1].at if is_done else None,
+        closer=closed[-1].by if is_done else None,
+        reopened_count=sum(before.category == "done" != after.category for before, after in moves),
     )
+
+
+def _is_begin(before: Change, after: Change) -> bool:
+    return after.category == "in_progress" or (before.category == "todo" and after.category == "done")
 
 
 def rows(ticket_id: str, changes: Iterable[Change]) -> Iterator[TicketStatus]:
