@@ -8,7 +8,7 @@ column without a line of its own has the meaning, and so the description, of the
 import glob
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -18,6 +18,8 @@ import duckdb
 
 FOLDER = Path(__file__).parent
 MODELS = FOLDER / "models"
+ON_DEMAND = MODELS / "waste"
+"""Worked out by the keeper, and no views: they read the calls too often. What they find is in models/findings/."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Model:
 
 
 def load(folder: Path = MODELS) -> dict[str, Model]:
-    """All models below a folder, by name."""
-    return {path.stem: read_model(path) for path in sorted(folder.rglob("*.sql"))}
+    """All models below a folder, by name; without those on demand, unless it is their folder."""
+    paths = [path for path in sorted(folder.rglob("*.sql")) if folder == ON_DEMAND or ON_DEMAND not in path.parents]
+    return {path.stem: read_model(path) for path in paths}
 
 
 def read_model(path: Path) -> Model:
@@ -71,14 +74,16 @@ def in_order(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model]) -> list
     return [(models[name], reads[name]) for name in TopologicalSorter(reads).static_order()]
 
 
-def needed(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model], *names: str) -> set[str]:
-    """Names of models with all that they are made of."""
-    found: set[str] = set()
-    left = list(names)
-    while left:
-        if (name := left.pop()) not in found:
-            found.add(name)
-            left += references(db, models[name].sql) & models.keys()
+def needed(
+    db: duckdb.DuckDBPyConnection, models: Mapping[str, Model], wanted: Mapping[str, Model]
+) -> dict[str, Model]:
+    """Those of `models` that the wanted ones read, directly or not."""
+    found: dict[str, Model] = {}
+    waiting = list(wanted.values())
+    while waiting:
+        names = references(db, waiting.pop().sql) & models.keys() - found.keys()
+        found |= {name: models[name] for name in names}
+        waiting += [models[name] for name in names]
     return found
 
 
@@ -97,8 +102,14 @@ def located(sql: str, data: Path) -> str:
     return sql.replace("'lake:", f"'{base}/")
 
 
-def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model] | None = None) -> str:
-    """Create all views, with comments, in the current catalog of `db`. Returns the statements."""
+def create_views(
+    db: duckdb.DuckDBPyConnection,
+    data: Path,
+    models: Mapping[str, Model] | None = None,
+    tables: Collection[str] = (),
+) -> str:
+    """Create all views, with comments, in the current catalog of `db`. Returns the statements. Models named in `tables`
+    are worked out now, once."""
     described: dict[str, dict[str, str]] = {}
     done: list[str] = []
 
@@ -108,11 +119,12 @@ def create_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str,
 
     db.execute("BEGIN")  # a commit for each of the comments would take most of the time
     ordered = in_order(db, load() if models is None else models)
+    kinds = {model.name: "TABLE" if model.name in tables else "VIEW" for model, _ in ordered}
     for model, _ in ordered:
-        run(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
+        run(f"CREATE OR REPLACE {kinds[model.name]} {model.name} AS {located(model.sql, data)}")
     columns = dict(db.execute(step("view_columns")).fetchall())  # of all at once: to describe one binds it once more
     for model, reads in ordered:
-        run(f"COMMENT ON VIEW {model.name} IS {literal(model.description)}")
+        run(f"COMMENT ON {kinds[model.name]} {model.name} IS {literal(model.description)}")
         inherited = {column: text for name in reads for column, text in described[name].items()}
         texts = {column: model.columns.get(column, inherited.get(column)) for column in columns[model.name]}
         described[model.name] = {column: text for column, text in texts.items() if text}

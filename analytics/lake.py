@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from analytics import budgeting, build, disk, journal, scoring, work
+from analytics import budgeting, build, disk, journal, scoring, waste, work
 from gateway import folders, ledger
 from gateway.errors import UserError
 
@@ -210,6 +210,7 @@ def _prepare(data: Path) -> None:
     work.prepare(data)
     budgeting.prepare(data)
     scoring.prepare(data)
+    waste.prepare(data)
 
 
 def _write_anchor(data: Path, kind: str, file: Path) -> None:

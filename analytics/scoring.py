@@ -67,8 +67,8 @@ def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
     """Add to a table what a step finds in the views, which read that table."""
     with duckdb.connect() as db:
         models = build.load()
-        names = build.needed(db, models, "size_yardsticks" if table == "yardsticks" else "normalized_deployments")
-        build.create_views(db, data, {name: models[name] for name in {*names, "settled_windows"}})
+        wanted = {name: models[name] for name in ("normalized_deployments", "settled_windows")}
+        build.create_views(db, data, wanted | build.needed(db, models, wanted))
         result = db.execute(build.step(step), parameters)
         names_found = [column[0] for column in result.description or ()]
         found = [dict(zip(names_found, row, strict=True)) for row in result.fetchall()]

@@ -1,0 +1,5 @@
+-- Thresholds of the rules of waste, as the keeper last found them set. One row per installation.
+-- @settings: The settings of [waste] in config/outlay.toml, by their names
+-- @versions: Version of each rule: 1, with a mark behind it where its thresholds are not the shipped ones
+-- @parameters: Thresholds of each rule, as JSON
+FROM read_parquet('lake:findings/settings.parquet', hive_partitioning = false)
