@@ -63,12 +63,18 @@ def freeze(data: Path, now: datetime) -> int:
         return new + _add(data, "settled", "note_settled", {"at": now})
 
 
+def look(db: duckdb.DuckDBPyConnection, data: Path) -> None:
+    """Make the scorecard's relations as tables of `db`, a `lake.scratch`: worked out once for many questions. The
+    variable `as_of` of `db` counts, as everywhere."""
+    models = build.load()
+    own = build.load(build.MODELS / "scorecard")
+    build.create_views(db, data, own | build.needed(db, models, own), own)
+
+
 def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
     """Add to a table what a step finds in the views, which read that table."""
     with duckdb.connect() as db:
-        models = build.load()
-        wanted = {name: models[name] for name in ("normalized_deployments", "settled_windows")}
-        build.create_views(db, data, wanted | build.needed(db, models, wanted))
+        look(db, data)
         result = db.execute(build.step(step), parameters)
         names_found = [column[0] for column in result.description or ()]
         found = [dict(zip(names_found, row, strict=True)) for row in result.fetchall()]

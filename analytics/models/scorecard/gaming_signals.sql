@@ -15,7 +15,7 @@ merged AS MATERIALIZED (
   FROM unit_prs JOIN shown USING (team_id)
   WHERE arrived_at >= window_start AND arrived_at < window_end
 ),
-delivery AS (
+delivery AS MATERIALIZED (
   SELECT
     shown_as, window_start,
     count(*) AS prs,
@@ -33,7 +33,7 @@ spent AS MATERIALIZED (
   FROM team_spend JOIN shown USING (team_id, window_start)
   GROUP BY shown_as, window_start
 ),
-courses AS (
+courses AS MATERIALIZED (
   SELECT
     shown_as, window_start, nd, prs, calls, spend_usd,
     lag(nd) OVER windows AS nd_before, lag(prs) OVER windows AS prs_before, lag(spend_usd) OVER windows AS spend_before

@@ -25,7 +25,7 @@ WITH spend AS (
     shown_as AS team_id, window_start, sum(calls) AS calls, sum(unpriced_calls) AS unpriced_calls,
     sum(spend_usd) AS spend_usd, sum(direct_usd) AS direct_usd, sum(inherited_usd) AS inherited_usd,
     sum(split_usd) AS split_usd, sum(overhead_usd) AS overhead_usd, sum(unattributed_usd) AS unattributed_usd,
-    sum(disputed_usd) AS disputed_usd
+    sum(disputed_usd) AS disputed_usd, sum(waste_usd) AS waste_usd
   FROM team_spend JOIN (FROM scorecard_groups WHERE shown_as IS NOT NULL) USING (team_id, window_start)
   GROUP BY shown_as, window_start
   UNION ALL BY NAME
@@ -74,7 +74,7 @@ SELECT
   coalesce(calls, 0) AS calls, coalesce(unpriced_calls, 0) AS unpriced_calls, coalesce(spend_usd, 0) AS spend_usd,
   coalesce(direct_usd, 0) AS direct_usd, coalesce(inherited_usd, 0) AS inherited_usd, coalesce(split_usd, 0) AS split_usd,
   coalesce(overhead_usd, 0) AS overhead_usd, coalesce(unattributed_usd, 0) AS unattributed_usd,
-  coalesce(disputed_usd, 0) AS disputed_usd,
+  coalesce(disputed_usd, 0) AS disputed_usd, coalesce(waste_usd, 0) AS waste_usd,
   CASE WHEN is_enough THEN round((direct_usd + inherited_usd + split_usd) / nullif(nd, 0), 4) END AS cts_ai_low_usd,
   CASE WHEN is_enough THEN round((spend_usd - overhead_usd) / nullif(nd, 0), 4) END AS cts_ai_high_usd,
   CASE WHEN is_enough THEN round((direct_usd + inherited_usd + split_usd) / nullif(nd_high, 0), 4) END AS cts_ai_from_usd,

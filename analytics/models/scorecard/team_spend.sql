@@ -10,6 +10,7 @@
 -- @overhead_usd: … for a declared purpose and no ticket
 -- @unattributed_usd: … for nothing that anybody told
 -- @disputed_usd: … for tickets that they were probably not for
+-- @waste_usd: Part of spend_usd that rules of waste claim, each dollar once
 WITH known AS (
   SELECT
     nullif(team_id, '') AS team_id, started_at, coalesce(contracted_cost_usd, list_cost_usd) AS cost_usd,
@@ -20,8 +21,11 @@ WITH known AS (
       WHEN len(tickets) = 1 THEN 'direct'
       WHEN purpose IS NOT NULL THEN 'overhead'
       ELSE 'unattributed'
-    END AS known_by
-  FROM calls LEFT JOIN disputed_spend USING (call_id)
+    END AS known_by,
+    claimed_usd
+  FROM calls
+    LEFT JOIN disputed_spend USING (call_id)
+    LEFT JOIN (SELECT call_id, claimed_usd FROM waste_claimed) AS claims USING (call_id)
 )
 SELECT
   team_id,
@@ -34,6 +38,7 @@ SELECT
   coalesce(sum(cost_usd - disputed_usd) FILTER (WHERE known_by = 'split'), 0) AS split_usd,
   coalesce(sum(cost_usd - disputed_usd) FILTER (WHERE known_by = 'overhead'), 0) AS overhead_usd,
   coalesce(sum(cost_usd - disputed_usd) FILTER (WHERE known_by = 'unattributed'), 0) AS unattributed_usd,
-  coalesce(sum(disputed_usd) FILTER (WHERE cost_usd IS NOT NULL), 0) AS disputed_usd
+  coalesce(sum(disputed_usd) FILTER (WHERE cost_usd IS NOT NULL), 0) AS disputed_usd,
+  coalesce(sum(claimed_usd), 0) AS waste_usd
 FROM known JOIN scorecard_terms ON started_at >= applies_from AND started_at < applies_to
 GROUP BY team_id, window_start

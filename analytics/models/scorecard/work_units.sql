@@ -8,6 +8,7 @@
 -- @unit_at: Date of the unit, UTC: when the last of its pull requests first arrived
 -- @open_hours: Hours that its pull requests were open, the longest
 -- @lines: Lines added and removed by its pull requests
+-- @repos: Repositories that they are in, with lines of each
 -- @unsized_prs: Pull requests whose lines nobody tells; they are not in lines
 -- @median_lines: The yardstick, of the repository that most of its lines are in
 -- @size: v: log2(1 + lines / median), at most 2
@@ -40,25 +41,41 @@ units AS MATERIALIZED (
   SELECT moments.*, unit_at + INTERVAL 1 DAY * settle_days AS settles_at, tiny_lines, first_median_lines, units_min
   FROM moments JOIN scorecard_terms ON unit_at >= applies_from AND unit_at < applies_to
 ),
+repo_lines AS MATERIALIZED (
+  SELECT unit_id, repo, coalesce(sum(parts.lines), 0) AS lines
+  FROM parts
+  GROUP BY unit_id, repo
+),
+counted AS (
+  SELECT unit_id, repo, date_trunc('quarter', unit_at) + INTERVAL 3 MONTH AS quarter, repo_lines.lines
+  FROM repo_lines JOIN units USING (unit_id)
+  WHERE units.lines > CASE WHEN is_reviewed THEN 0 ELSE tiny_lines END
+),
+-- Where nobody wrote a quarter's yardsticks down, they follow what becomes known of the quarter before.
+yardsticks AS MATERIALIZED (
+  SELECT quarter, repo, median_lines, units, true AS is_frozen FROM size_yardsticks
+  UNION ALL
+  SELECT quarter, repo, median(lines), count(*), false
+  FROM (
+    SELECT quarter, repo, lines FROM counted WHERE lines > 0
+    UNION ALL
+    SELECT quarter, NULL, sum(lines) FROM counted GROUP BY unit_id, quarter
+  ) ANTI JOIN size_yardsticks USING (quarter)
+  GROUP BY quarter, repo
+),
 measured AS (
   SELECT
     unit_id,
-    arg_max(median_lines, repo_lines) AS median_lines,
-    least(2, log2(1 + sum(repo_lines / median_lines))) AS size,
-    bool_and(is_frozen) AS is_frozen
-  FROM (
-    SELECT
-      unit_id, coalesce(sum(parts.lines), 0) AS repo_lines,
-      any_value(coalesce(
-        CASE WHEN own.units >= units_min THEN own.median_lines END, everywhere.median_lines, first_median_lines
-      )) AS median_lines,
-      any_value(everywhere.quarter IS NULL OR everywhere.frozen_at IS NOT NULL) AS is_frozen
-    FROM parts JOIN units USING (unit_id)
-      LEFT JOIN size_yardsticks AS own ON own.repo = parts.repo AND own.quarter = date_trunc('quarter', unit_at)
-      LEFT JOIN size_yardsticks AS everywhere
-        ON everywhere.repo IS NULL AND everywhere.quarter = date_trunc('quarter', unit_at)
-    GROUP BY unit_id, parts.repo
-  )
+    list({repo: repo_lines.repo, lines: repo_lines.lines} ORDER BY repo_lines.repo) AS repos,
+    arg_max(coalesce(own.median_lines, everywhere.median_lines, first_median_lines), repo_lines.lines) AS median_lines,
+    least(2, log2(1 + sum(
+      repo_lines.lines / coalesce(own.median_lines, everywhere.median_lines, first_median_lines)
+    ))) AS size,
+    bool_and(coalesce(everywhere.is_frozen, true)) AS is_frozen
+  FROM repo_lines JOIN units USING (unit_id)
+    LEFT JOIN yardsticks AS own
+      ON own.repo = repo_lines.repo AND own.quarter = date_trunc('quarter', unit_at) AND own.units >= units_min
+    LEFT JOIN (FROM yardsticks WHERE repo IS NULL) AS everywhere ON everywhere.quarter = date_trunc('quarter', unit_at)
   GROUP BY unit_id
 ),
 taken_back AS (
@@ -120,7 +137,7 @@ hotfixed AS (
 ),
 factors AS (
   SELECT
-    unit_id, teams[1].team_id AS team_id, teams, pr_ids, tickets, first_arrived_at, unit_at, open_hours, units.lines, unsized_prs,
+    unit_id, teams[1].team_id AS team_id, teams, pr_ids, tickets, first_arrived_at, unit_at, open_hours, units.lines, repos, unsized_prs,
     median_lines, size,
     1 - least(1, coalesce(settled_lines / nullif(units.lines, 0), 0)) AS survival,
     CASE WHEN unit_at + INTERVAL 30 DAY <= as_of THEN 1 - least(1, coalesce(lines_30 / nullif(units.lines, 0), 0)) END
