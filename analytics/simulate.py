@@ -141,13 +141,13 @@ def plan(seed: int, prefix: str = "", tickets: int = 420, begins: datetime = BEG
             lines = max(1, round(MEDIAN_LINES * rng.lognormvariate(0, 1)))
             files = tuple(f"src/m{rng.randrange(400)}.py" for _ in range(rng.randint(1, 5)))
             changes.append(Change(f"{number}.{part}", team, author, repo, (ticket,), merged, lines, files))
-        begins = opened + timedelta(hours=rng.uniform(1, 10))
+        at = opened + timedelta(hours=rng.uniform(1, 10))
         typed = rng.random() < 0.5
-        sessions.append(Session(team, author, ticket, begins, rng.randint(4, 16), typed=typed))
+        sessions.append(Session(team, author, ticket, at, rng.randint(4, 16), typed=typed))
         if rng.random() < 0.1:
-            sessions.append(Session(team, author, None, begins + DAY / 3, rng.randint(2, 8)))
+            sessions.append(Session(team, author, None, at + DAY / 3, rng.randint(2, 8)))
         if rng.random() < 0.05:
-            sessions.append(Session(team, f"{prefix}{team}-ci", None, begins + DAY / 2, 5, kind="overhead"))
+            sessions.append(Session(team, f"{prefix}{team}-ci", None, at + DAY / 2, 5, kind="overhead"))
     return Plan(prefix, begins, tasks, changes, sessions)
 
 
@@ -234,9 +234,9 @@ def filler(*, lines: int, is_reviewed: bool, tickets: bool, files: int = 400, co
     """Pull requests of so many lines for nothing, which nobody, or somebody at once, approves."""
 
     def strategy(before: Plan, rng: random.Random) -> Plan:
-        tasks, more = dict(before.tasks), []
+        tasks, more, honest = dict(before.tasks), [], before.attacked()
         for number in range(count):
-            like = rng.choice(before.attacked())
+            like = rng.choice(honest)
             at = before.measured + timedelta(days=rng.uniform(0, 84))
             ticket = f"{before.prefix}{like.team.upper()}-{8_000_000 + number}"
             if tickets:
