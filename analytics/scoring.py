@@ -14,11 +14,11 @@ from typing import Any
 import duckdb
 import msgspec
 
-from analytics import build, disk
+from analytics import build, disk, work
 from analytics.beside import beside
 from gateway.config import ScorecardSettings
 
-ROUND_SECONDS = 3600.0
+ROUND_SECONDS = 6 * 3600.0
 FREEZE_DAYS = 7
 """Of a quarter, in which its yardsticks are written down; later would be no yardstick that was known before."""
 TABLES = ("terms", "yardsticks", "settled")
@@ -57,6 +57,8 @@ def freeze(data: Path, now: datetime) -> int:
     The number of rows that are new. `now`: UTC, without a zone. Raises `duckdb.Error`."""
     quarter = datetime(now.year, (now.month - 1) // 3 * 3 + 1, 1)  # noqa: DTZ001 - UTC, as all times of the lake
     new = 0
+    if not work.table_file(data, "pull_requests").exists():
+        return 0
     with _alone(data):
         if now - quarter < timedelta(days=FREEZE_DAYS):
             new += _add(data, "yardsticks", "freeze_yardsticks", {"quarter": quarter, "at": now})
@@ -84,7 +86,7 @@ def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
 
 
 def _terms(version: int, since: datetime | None, settings: ScorecardSettings) -> dict[str, Any]:
-    return {"version": version, "since": since, **msgspec.to_builtins(settings)}
+    return {"version": version, "since": since, **msgspec.json.decode(msgspec.json.encode(settings))}
 
 
 def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:

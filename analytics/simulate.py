@@ -230,11 +230,14 @@ def confetti(before: Plan, rng: random.Random, count: int = 400) -> Plan:
     return replace(before, tasks=tasks)
 
 
-def filler(*, lines: int, is_reviewed: bool, tickets: bool, files: int = 400, count: int = 400) -> Strategy:
-    """Pull requests of so many lines for nothing, which nobody, or somebody at once, approves."""
+def filler(
+    *, lines: int, is_reviewed: bool, tickets: bool, files: int = 400, count: int = 400, team: str | None = None
+) -> Strategy:
+    """Pull requests of so many lines for nothing, by one team or all, which nobody, or somebody at once, approves."""
 
     def strategy(before: Plan, rng: random.Random) -> Plan:
-        tasks, more, honest = dict(before.tasks), [], before.attacked()
+        tasks, more = dict(before.tasks), []
+        honest = [change for change in before.attacked() if team in (None, change.team)]
         for number in range(count):
             like = rng.choice(honest)
             at = before.measured + timedelta(days=rng.uniform(0, 84))
@@ -356,6 +359,14 @@ def idle_agents(team: str, sessions: int = 60, calls: int = 60) -> Strategy:
     return strategy
 
 
+def leaderboard(team: str) -> Strategy:
+    """A board of tokens hangs in the hall, and one team means to lead it: agents that go round in circles, and pull
+    requests of two lines to show for them."""
+    idle = idle_agents(team, sessions=50)
+    small = filler(lines=2, is_reviewed=True, tickets=True, count=90, team=team)
+    return lambda before, rng: small(idle(before, rng), rng)
+
+
 # -- work tables -------------------------------------------------------------------------------------------------------
 
 
@@ -447,6 +458,12 @@ def _releases(changes: Sequence[Change], begins: datetime, hours: float) -> Iter
         return
     for stretch, group in itertools.groupby(changes, lambda c: (c.merged_at - begins) // timedelta(hours=hours)):
         yield begins + (stretch + 1) * timedelta(hours=hours), list(group)
+
+
+def quarters_before(now: datetime) -> datetime:
+    """First day of the second last quarter that is over: a plan that begins then is past."""
+    this = datetime(now.year, (now.month - 1) // 3 * 3 + 1, 1)  # noqa: DTZ001 - UTC, as all times of work tables
+    return (this - timedelta(days=170)).replace(day=1)
 
 
 def store_work(data: Path, plans: Iterable[Plan]) -> None:
