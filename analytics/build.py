@@ -74,9 +74,7 @@ def in_order(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model]) -> list
     return [(models[name], reads[name]) for name in TopologicalSorter(reads).static_order()]
 
 
-def needed(
-    db: duckdb.DuckDBPyConnection, models: Mapping[str, Model], wanted: Mapping[str, Model]
-) -> dict[str, Model]:
+def needed(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model], wanted: Mapping[str, Model]) -> dict[str, Model]:
     """Those of `models` that the wanted ones read, directly or not."""
     found: dict[str, Model] = {}
     waiting = list(wanted.values())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 import duckdb
@@ -17,16 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 import analytics
-from analytics import budgeting, build, commands, lake, scoring, verifying
+from analytics import budgeting, build, commands, findings, lake, scoring, verifying
 from gateway import options
+from gateway.app import load_prices
+from gateway.config import Config, load
 from gateway.errors import UserError
+from gateway.findings import State
 
 QUERIES = build.FOLDER / "queries"
 HISTORY = Path("~/.outlay_history")
 HISTORY_LINES = 1000
 ROWS_SHOWN = 30
 """Of tickets and tasks, in a table."""
-SUMMED = ("list_cost_usd", "lost_cost_usd")
+SUMMED = ("list_cost_usd", "lost_cost_usd", "claimed_usd")
 """Columns that a table has the total of."""
 
 Show = Callable[[duckdb.DuckDBPyConnection], None]
@@ -276,6 +279,7 @@ SECTIONS = {
     "ignored": "Evidence that was none, and why",
     "untagged": "For no ticket and no declared purpose",
     "late": "What late evidence moved",
+    "waste": "What clients do not tell, so that rules of waste stay silent",
 }
 """Of `report coverage`; each is a query `coverage_…`."""
 
@@ -395,6 +399,53 @@ def budgets(
         _print_query(db, "budgets_shadow", {"from": first, "to": last}, format_, out)
 
 
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file with the thresholds, prices."
+)
+
+
+def look(data: Path, config: Path | None, as_of: datetime | None = None) -> None:
+    """Look for waste now, or as of a moment (UTC)."""
+    analytics.open(data).close()
+    settings = load(config) if config else Config()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    with _errors_in_one_line():
+        findings.look(data, settings.waste, load_prices(settings), as_of or now)
+
+
+@report.command()
+@click.option("--by", type=click.Choice(["rule", "team", "ticket", "model"]), default="rule", show_default=True)
+@click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
+@config_option
+@_report_options
+def waste(
+    by: str,
+    state: tuple[State, ...],
+    config: Path | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """What could have been saved, each dollar once; as of the last look."""
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    parameters = {**_parameters(from_, to, team), "states": list(state or findings.UNDISMISSED)}
+    analytics.open(data).close()
+    if (as_of := findings.looked_at(data)) is None:  # nobody has looked yet
+        look(data, config)
+        as_of = findings.looked_at(data)
+    with analytics.open(data) as db, _errors_in_one_line():
+        _print_query(db, f"waste_by_{by}", parameters, format_, out)
+    if format_ == "table":
+        click.echo(
+            f"As of {as_of:%Y-%m-%d %H:%M} UTC: `outlay findings look` looks again, `outlay findings list` shows each."
+        )
+
+
 # -- verify --------------------------------------------------------------------------------------------------------
 
 
@@ -435,7 +486,7 @@ def _names(result: duckdb.DuckDBPyConnection) -> list[str]:
 def _table(result: duckdb.DuckDBPyConnection) -> None:
     names, rows = _names(result), result.fetchall()
     numbers = [any(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(names))]
-    table = Table(box=None, header_style="bold", show_footer="list_cost_usd" in names, footer_style="bold")
+    table = Table(box=None, header_style="bold", show_footer=bool(SUMMED & {*names}), footer_style="bold")
     for i, name in enumerate(names):
         amounts = [row[i] for row in rows if isinstance(row[i], Decimal)]
         total = sum(amounts, Decimal(0)) if name in SUMMED else None

@@ -7,30 +7,23 @@ a rule finds is lost when those files are, for all but the reviews is worked out
 """
 
 import contextlib
-import os
-import types
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import duckdb
 import msgspec
 
 from analytics import build, disk
-from gateway.call import NANO
 from gateway.config import WasteSettings
-from gateway.errors import UserError
 from gateway.prices import PriceBook
 
 RULES = tuple(f"W{number:02}" for number in range(1, 19))
 RULE_VERSION = "1"
 """Of the SQL: another text of a rule that finds something else has another one."""
-State = Literal["new", "accepted", "dismissed", "fixed", "regressed"]
-Verdict = Literal["new", "accepted", "dismissed"]
-Reason = Literal["intended", "test", "wrong_tag", "false_positive", "other"]
 SQL_TYPES: Mapping[Any, str] = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", Decimal: "DECIMAL(18,9)"}
 
 
@@ -51,7 +44,7 @@ def reviews_file(data: Path) -> Path:
     return folder(data) / "reviews.jsonl"
 
 
-def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:
+def alone(data: Path) -> contextlib.AbstractContextManager[bool]:
     return disk.alone(folder(data) / "findings.lock", wait=True)
 
 
@@ -79,14 +72,15 @@ def _shape() -> str:
 
 
 def _sql_type(hint: Any) -> str:
-    inner = [_sql_type(each) for each in get_args(hint) if each is not types.EllipsisType and each is not ...]
+    inner = [_sql_type(each) for each in get_args(hint) if each is not ...]
     if get_origin(hint) is tuple:
         return f"{inner[0]}[]"
     return f"MAP({', '.join(inner)})" if get_origin(hint) is dict else SQL_TYPES[hint]
 
 
-def _read_settings(db: duckdb.DuckDBPyConnection, settings: WasteSettings) -> None:
+def _read_settings(db: duckdb.DuckDBPyConnection, settings: WasteSettings, looked_at: datetime | None) -> None:
     rows = {
+        "looked_at": looked_at,
         "settings": _json(settings),
         "shape": _shape(),
         "versions": _json({rule: version(settings, rule) for rule in RULES}),
@@ -122,11 +116,11 @@ def rates(
 def prepare(data: Path) -> None:
     """Make what the views of waste need to be there: the shipped thresholds, and nothing found. What another version
     has left, with other columns, is begun anew."""
-    with _alone(data), duckdb.connect() as db:
+    with alone(data), duckdb.connect() as db:
         if not reviews_file(data).exists():
             with disk.put(reviews_file(data)) as aside:
                 aside.touch()
-        _read_settings(db, WasteSettings())
+        _read_settings(db, WasteSettings(), None)
         _write_unless_alike(db, file(data, "settings"))
         _read_rates(db, [])
         _write_unless_alike(db, rates_file(data))
@@ -156,18 +150,19 @@ def _write(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
 
 
 def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> None:
-    """Make tables in `db`, a `lake.scratch`, of what the rules find as of a moment (UTC, without a zone). The
-    files of thresholds and prices are brought up to date."""
+    """Make tables in `db`, a `lake.scratch`, of what the rules find as of a moment (UTC, without a zone)."""
     db.execute("SET VARIABLE judged_at = $as_of", {"as_of": as_of})
-    _read_settings(db, settings)
-    _write(db.table("found"), file(data, "settings"))
+    _read_settings(db, settings, as_of)
+    db.table("found").create("waste_settings")
     rules = build.load(build.ON_DEMAND)
-    read = build.needed(db, build.load(), rules)
+    models = build.load()
+    given = {name: models.pop(name) for name in ("waste_settings", "model_rates")}
+    read = build.needed(db, models, {**rules, **given})
     calls = {name: rules.pop(name) for name in ("waste_terms", "waste_calls")}
     build.create_views(db, data, {**read, **calls}, calls)
     used = db.execute(build.step("used_models")).fetchall()
     _read_rates(db, list(rates(book, used, settings, as_of.replace(tzinfo=UTC))))
-    _write(db.table("found"), rates_file(data))
+    db.table("found").create("model_rates")
     build.create_views(db, data, rules, rules)
 
 
@@ -180,9 +175,14 @@ class News(NamedTuple):
 
 def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> News:
     """Look for waste as of a moment, and keep what is found. Raises `duckdb.Error`, `OSError`."""
-    with _alone(data):
+    with alone(data):
         find(db, data, settings, book, as_of)
         [news] = db.execute(build.step("new_findings"), {"before": build.glob_of(file(data, "found"))}).fetchall()
-        _write(db.table("waste_claims"), file(data, "claims"))
-        _write(db.table("waste_found"), file(data, "found"))
+        for table, path in {
+            "model_rates": rates_file(data),
+            "waste_claims": file(data, "claims"),
+            "waste_found": file(data, "found"),
+            "waste_settings": file(data, "settings"),
+        }.items():
+            _write(db.table(table), path)
     return News(*news)

@@ -20,7 +20,9 @@ ANSWER_SECONDS = 10.0
 
 log = logging.getLogger("outlay")
 
-Kind = Literal["budget_warn", "budget_exceeded", "budget_overshoot", "spend_velocity", "runaway_task", "test"]
+Kind = Literal[
+    "budget_warn", "budget_exceeded", "budget_overshoot", "spend_velocity", "runaway_task", "waste_found", "test"
+]
 Field = str | int | float | None
 
 

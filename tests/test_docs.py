@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from analytics import build, work
+from analytics import build, waste, work
 from analytics.comment import comment
 from analytics.sources import files
 from analytics.work_cli import RULES
 from gateway import launch
 from gateway.cli import outlay
-from gateway.config import Upstream, load
+from gateway.config import Upstream, WasteSettings, load
 from gateway.errors import STATUS
 from gateway.keys_cli import keys_
 from gateway.telemetry import Telemetry
@@ -129,3 +129,11 @@ def test_every_command_and_option_for_keys_is_documented() -> None:
         assert f"outlay keys {name}" in page
         for option in {option for parameter in command.params for option in parameter.opts if option.startswith("--")}:
             assert option in page or option in ("--config", "--data", "--json")
+
+
+def test_every_rule_of_waste_and_its_thresholds_are_documented() -> None:
+    page = (ROOT / "docs/waste.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (W\d\d) .*?\|(.*)", page, re.MULTILINE))
+    assert sorted(rows) == sorted(waste.RULES)
+    for name in WasteSettings.__struct_fields__:
+        assert f"`{name}`" in rows.get(name[:3].upper(), page) or name.endswith("_baseline"), name

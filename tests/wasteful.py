@@ -1,5 +1,5 @@
-"""Planted waste with honest twins: an organisation's calls and work in which it is known which calls each rule must find,
-and which look alike and must be left alone. Everything follows from a seed.
+"""Planted waste with honest twins: an organisation's calls and work in which it is known which calls each rule must
+find, and which look alike and must be left alone. Everything follows from a seed.
 
 `Plan.planted` has the calls by rule, `Plan.twins` those that no rule of theirs may find; all else is honest work.
 """
@@ -15,9 +15,9 @@ from analytics import work
 from gateway.call import Call
 from tests.journals import segment
 
-AS_OF = datetime(2026, 11, 20, 12)
-EPOCH = datetime(1970, 1, 1)
-SYNCED_AT = datetime(2026, 11, 19)
+AS_OF = datetime(2026, 11, 20, 12)  # noqa: DTZ001 - UTC, without a zone, as all times of the lake
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - likewise
+SYNCED_AT = AS_OF - timedelta(hours=36)
 RATES = {"input": 3000, "read": 300, "write": 3750, "output": 15000}
 """Nano-USD per token."""
 UNCACHED = {**RATES, "read": 3000, "write": 3000}
@@ -58,7 +58,8 @@ class Plan:
             "price_id": f"made-up-{rates['input']}-{rates['read']}", "input_tokens": 8000, "output_tokens": 400,
             "cache_read_input_tokens": 0, "cache_write_input_tokens": 0, "tool_calls": 1, "edits": 1,
             "human_turn": False, "message_count": 5, "tool_count": 4, "tool_schema_tokens": 900,
-            "request_hash": self.name("request"), "action_hash": self.name("action"), "session_id": self.name("session"),
+            "request_hash": self.name("request"), "action_hash": self.name("action"),
+            "session_id": self.name("session"),
         }  # fmt: skip
         given |= fields
         if given["usage_source"] == "none":
@@ -120,16 +121,17 @@ def make(seed: int) -> Plan:
     return plan
 
 
-def store(data: Path, plan: Plan) -> None:
+def store(data: Path, plan: Plan, synced_at: datetime = SYNCED_AT) -> None:
     """Into a data folder that has been published."""
     segment(data, plan.calls)
-    plan.rows["projects"] = [work.Project(project="PAY", synced_at=SYNCED_AT)]
-    plan.rows["identities"] = [
+    tables = dict(plan.rows)
+    tables["projects"] = [work.Project(project="PAY", synced_at=synced_at)]
+    tables["identities"] = plan.rows["identities"] + [
         work.Identity(source="jira", source_user=f"tracker-{name}", user_id=user)
         for name, user in {"lead": "dev-8", "dev": "dev-1", "other": "dev-2", "pair": "dev-3"}.items()
     ]
     with work.alone(data):
-        for table, rows in plan.rows.items():
+        for table, rows in tables.items():
             work.spool(data, table, rows)
             work.store(data, table)
 
@@ -171,9 +173,16 @@ def duplicates(plan: Plan) -> None:
         else:
             plan.expect("W01", made[1:])
     at, request, other = plan.moment(), plan.name("request"), plan.name("session")
-    failed = plan.call(at, request_hash=request, session_id=other, result="upstream_error", status=529, usage_source="none")
+    failed = plan.call(
+        at, request_hash=request, session_id=other, result="upstream_error", status=529, usage_source="none"
+    )
     fallback = plan.call(
-        at + timedelta(seconds=2), request_hash=request, session_id=other, request_id=failed, attempt=2, upstream="bedrock"
+        at + timedelta(seconds=2),
+        request_hash=request,
+        session_id=other,
+        request_id=failed,
+        attempt=2,
+        upstream="bedrock",
     )
     plan.leave("W01 W02", [failed, fallback])
     at, request = plan.moment(), plan.name("request")
@@ -181,7 +190,8 @@ def duplicates(plan: Plan) -> None:
     plan.leave("W01", [plan.call(at, request_hash=plan.name("request"), result="client_cancelled") for _ in range(2)])
     cut = plan.name("request")
     plan.leave(
-        "W01", [plan.call(at + HOUR * n, request_hash=cut, finish_reason="max_tokens" if n else "end_turn") for n in range(2)]
+        "W01",
+        [plan.call(at + HOUR * n, request_hash=cut, finish_reason="max_tokens" if n else "end_turn") for n in range(2)],
     )
 
 
@@ -233,14 +243,21 @@ def loops(plan: Plan) -> None:
     plan.leave("W03", [plan.call(at, session_id=session) for at in plan.spaced(start, 12, 5, 9)])  # 12 different files
     build, session, made = plan.name("action"), plan.name("session"), []
     for number, at in enumerate(plan.spaced(plan.moment(), 12, 5, 9)):
-        made.append(plan.call(at, session_id=session, action_hash=f"{build}-{number}" if number % 2 else plan.name("edit")))
+        made.append(
+            plan.call(at, session_id=session, action_hash=f"{build}-{number}" if number % 2 else plan.name("edit"))
+        )
     plan.leave("W03", made)
     titles, session = plan.name("action"), plan.name("session")
     plan.leave(
         "W03",
-        [plan.call(at, session_id=session, action_hash=titles, agent="side") for at in plan.spaced(plan.moment(), 9, 5, 9)],
+        [
+            plan.call(at, session_id=session, action_hash=titles, agent="side")
+            for at in plan.spaced(plan.moment(), 9, 5, 9)
+        ],
     )
-    plan.leave("W03", [plan.call(at, session_id=session, action_hash=None) for at in plan.spaced(plan.moment(), 9, 5, 9)])
+    plan.leave(
+        "W03", [plan.call(at, session_id=session, action_hash=None) for at in plan.spaced(plan.moment(), 9, 5, 9)]
+    )
 
 
 def failures(plan: Plan) -> None:
@@ -330,7 +347,8 @@ def contexts(plan: Plan) -> None:
         session = plan.name("session")
         plan.call(plan.moment(), session_id=session)
         made = [
-            plan.call(at, session_id=session, message_count=40, **huge) for at in plan.spaced(AS_OF - 2 * DAY, 12, 30, 200)
+            plan.call(at, session_id=session, message_count=40, **huge)
+            for at in plan.spaced(AS_OF - 2 * DAY, 12, 30, 200)
         ]
         plan.expect("W08", made)
         plan.leave("W08", [plan.call(AS_OF - DAY, session_id=session, **{**huge, "edits": 3, "message_count": 50})])
@@ -362,8 +380,8 @@ def tools(plan: Plan) -> None:
 
 def models(plan: Plan) -> None:
     short = {
-        "response_model": "claude-opus-4-5", "request_model": "claude-opus-4-5", "input_tokens": 600, "output_tokens": 80,
-        "tool_count": 0, "tool_schema_tokens": 0, "tool_calls": 0, "edits": 0,
+        "response_model": "claude-opus-4-5", "request_model": "claude-opus-4-5", "input_tokens": 600,
+        "output_tokens": 80, "tool_count": 0, "tool_schema_tokens": 0, "tool_calls": 0, "edits": 0,
     }  # fmt: skip
     dear = {"input": 5000, "read": 500, "write": 6250, "output": 25000}
     plan.expect("W10", [plan.call(plan.moment(), rates=dear, **short) for _ in range(30)])
@@ -417,7 +435,9 @@ def runaways(plan: Plan) -> None:
             plan.expect("W13", made[17:])
             plan.leave("W13", made[:16])
     session = plan.name("session")
-    plan.leave("W13", [plan.call(at, session_id=session, input_tokens=2000) for at in plan.spaced(plan.moment(), 200, 2, 40)])
+    plan.leave(
+        "W13", [plan.call(at, session_id=session, input_tokens=2000) for at in plan.spaced(plan.moment(), 200, 2, 40)]
+    )
     session = plan.name("session")
     plan.leave(
         "W13",
@@ -446,7 +466,13 @@ def ghosts(plan: Plan) -> None:
 
 def dead(plan: Plan) -> None:
     def spend(*tickets: str, days: float = 45, **fields: Any) -> list[str]:
-        given = {"tickets": tickets, "ticket_source": "branch", "ticket_state": "known", "input_tokens": 40_000, **fields}
+        given = {
+            "tickets": tickets,
+            "ticket_source": "branch",
+            "ticket_state": "known",
+            "input_tokens": 40_000,
+            **fields,
+        }
         return [plan.call(AS_OF - DAY * days + MINUTE * n, **given) for n in range(10)]
 
     for fields in ({}, {"status_category": "todo"}, {"type": None}):
@@ -502,7 +528,11 @@ def afterwards(plan: Plan) -> None:
 
     done = {"status_category": "done", "resolution": "Done", "done_at": AS_OF - 30 * DAY}
     merged = {"merged_at": AS_OF - 31 * DAY, "closed_at": AS_OF - 31 * DAY}
-    ticket, reopened, docs = plan.ticket(**done), plan.ticket(reopened_count=1, **done), plan.ticket(type="Docs", **done)
+    ticket, reopened, docs = (
+        plan.ticket(**done),
+        plan.ticket(reopened_count=1, **done),
+        plan.ticket(type="Docs", **done),
+    )
     untold = plan.ticket(**{**done, "reopened_count": None})
     for each in (ticket, reopened, docs, untold):
         plan.pull(each, **merged)
@@ -537,8 +567,8 @@ def stuffers(plan: Plan) -> None:
 
 
 PLANTS: tuple[Callable[[Plan], None], ...] = (
-    duplicates, storms, loops, failures, truncations, caches, contexts, tools, models, reasoning, timers, runaways, ghosts,
-    dead, reverts, afterwards, stuffers,
+    duplicates, storms, loops, failures, truncations, caches, contexts, tools, models, reasoning, timers, runaways,
+    ghosts, dead, reverts, afterwards, stuffers,
 )  # fmt: skip
 
 

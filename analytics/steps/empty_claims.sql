@@ -2,6 +2,5 @@
 CREATE OR REPLACE TEMP TABLE found (
   call_id VARCHAR, rule VARCHAR, finding_id VARCHAR, claimed_usd DECIMAL(18,9), cost_usd DECIMAL(18,9),
   started_at TIMESTAMP, on_day DATE, team_id VARCHAR, model VARCHAR,
-  findings STRUCT(finding_id VARCHAR, claimed_usd DECIMAL(18,9))[],
-  tickets STRUCT(ticket_id VARCHAR, claimed_usd DECIMAL(18,9))[], also_in VARCHAR[], as_of TIMESTAMP
+  parts STRUCT(finding_id VARCHAR, ticket_id VARCHAR, claimed_usd DECIMAL(18,9))[], also_in VARCHAR[], as_of TIMESTAMP
 )

@@ -32,9 +32,11 @@ SELECT * EXCLUDE (day, task, place, fate, size) FROM (
   (FROM booked_calls LIMIT 0)
   UNION ALL BY NAME
   SELECT
-    i // 25 AS task, i % 25 AS place, hash(task) % 100 AS fate, 3000 + CAST(hash(task, 1) % 30000 AS BIGINT) AS size,
+    i // 25 AS task, i % 25 AS place, hash(task) % 100 AS fate,
+    3000 + CAST(hash(task, 1) % 30000 AS BIGINT) AS size,
     format('{}-{:x}', CAST($day AS DATE), i) AS call_id, call_id AS request_id, 1 AS attempt,
-    CAST($day AS TIMESTAMP) + to_seconds(CAST(hash(task, 2) % 70000 + place * 40 + hash(i) % 20 AS BIGINT)) AS started_at,
+    CAST($day AS TIMESTAMP) + to_seconds(CAST(hash(task, 2) % 70000 + place * 40 + hash(i) % 20 AS BIGINT))
+      AS started_at,
     started_at + INTERVAL 5 SECOND AS recorded_at, 5000 AS duration_ms, 600 AS first_byte_ms,
     'team-' || hash(task, 3) % 20 AS team_id, 'user-' || hash(task, 4) % 200 AS user_id,
     ['claude-code', 'codex', 'aider'][CAST(hash(task, 5) % 3 + 1 AS INTEGER)] AS client, 'main' AS agent,
@@ -50,9 +52,11 @@ SELECT * EXCLUDE (day, task, place, fate, size) FROM (
     cache_read_input_tokens * 0.0000003 AS cache_read_cost_usd,
     cache_write_input_tokens * 0.00000375 AS cache_write_cost_usd,
     output_tokens * 0.000015 AS output_cost_usd,
-    CAST(input_cost_usd + cache_read_cost_usd + cache_write_cost_usd + output_cost_usd AS DECIMAL(18,9)) AS list_cost_usd,
+    CAST(input_cost_usd + cache_read_cost_usd + cache_write_cost_usd + output_cost_usd AS DECIMAL(18,9))
+      AS list_cost_usd,
     list_cost_usd AS contracted_cost_usd, 'exact' AS price_status, request_model AS price_id,
-    2 * place + 1 AS message_count, 20 AS tool_count, 4000 AS tool_schema_tokens, CAST(hash(i, 10) % 3 AS BIGINT) AS tool_calls,
+    2 * place + 1 AS message_count, 20 AS tool_count, 4000 AS tool_schema_tokens,
+    CAST(hash(i, 10) % 3 AS BIGINT) AS tool_calls,
     CAST(hash(i, 11) % 2 AS BIGINT) AS edits, place % 8 = 0 AS human_turn, sha256(call_id) AS request_hash,
     sha256(concat('p', session_id)) AS prefix_hash, 3000 AS prefix_tokens, sha256(concat('a', call_id)) AS action_hash,
     'made' AS segment
@@ -70,7 +74,9 @@ def make(data: Path, calls: int, days: int) -> int:
             day = wasteful.AS_OF.date() - timedelta(days=days - number)
             lake.day_folder(data, day).mkdir()
             path = lake.day_file(data, day)
-            db.sql(CALLS, params={"day": day, "calls": calls // days, "tickets": TICKETS}).write_parquet(str(path), compression="zstd")
+            db.sql(CALLS, params={"day": day, "calls": calls // days, "tickets": TICKETS}).write_parquet(
+                str(path), compression="zstd"
+            )
             with duckdb.connect() as sums:
                 state.append(lake.Row("closed", day, None, *lake.file_sums(sums, path)))
     lake.write_state(data, state)

@@ -8,8 +8,7 @@
 -- @on_day: UTC day on which it started
 -- @team_id: Team whose key made the call
 -- @model: Model that answered, else the one asked for
--- @findings: Findings of the rule that claim it, each with its part of claimed_usd
--- @tickets: Tickets, each with its part of claimed_usd: those that the rule is about, else all of the call's in equal shares
+-- @parts: Findings and tickets, each with its part of claimed_usd: the tickets that the rule is about, else all of the call's in equal shares, else none
 -- @also_in: Other rules that found it
 -- @as_of: Moment of judgement, UTC
 -- The keeper writes what waste_claims says.

@@ -34,7 +34,7 @@ WITH sums AS (
 ),
 claimed AS (
   SELECT finding_id, sum(claimed_usd) AS claimed_usd
-  FROM (SELECT unnest(findings, recursive := true) FROM waste_claims)
+  FROM (SELECT unnest(parts, max_depth := 2) FROM waste_claims)
   GROUP BY finding_id
 ),
 flags AS (
