@@ -275,7 +275,10 @@ def sums(db: duckdb.DuckDBPyConnection, data: Path, question: Question) -> list[
 def _as_asked() -> dict[str, build.Model]:
     """What `budget_charges` reads, for a question."""
     models = build.load()
-    asked = {name: models[name] for name in ("lake_state", "lake_marks", "journal_entries", "restated_calls", "budget_charges")}
+    asked = {
+        name: models[name]
+        for name in ("lake_state", "lake_marks", "journal_entries", "restated_calls", "budget_charges")
+    }
     asked["all_calls"] = dataclasses.replace(models["calls"], name="all_calls")
     return {**asked, "calls": _instead("calls", "calls_asked"), "budget_terms": _instead("budget_terms", "terms_asked")}
 

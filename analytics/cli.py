@@ -29,7 +29,7 @@ HISTORY = Path("~/.outlay_history")
 HISTORY_LINES = 1000
 ROWS_SHOWN = 30
 """Of tickets and tasks, in a table."""
-SUMMED = ("list_cost_usd", "lost_cost_usd", "claimed_usd")
+SUMMED = {"list_cost_usd", "lost_cost_usd", "claimed_usd"}
 """Columns that a table has the total of."""
 
 Show = Callable[[duckdb.DuckDBPyConnection], None]
@@ -220,7 +220,11 @@ def _work_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.option("--by", type=click.Choice(["project", "type", "outcome", "team", "month"]), help="In groups."),
             click.option(
-                "--sort", type=click.Choice(["cost", "lost", "calls"]), default="cost", show_default=True, help="Most first."
+                "--sort",
+                type=click.Choice(["cost", "lost", "calls"]),
+                default="cost",
+                show_default=True,
+                help="Most first.",
             ),
             click.option(
                 "--limit", type=click.IntRange(min=1), help="Show so many rows.  [default: 30 in a table, else all]"
@@ -364,6 +368,7 @@ def scorecard(
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
         scoring.look(db, data)
         _print_sections(db, "scorecard", QUADRANTS, section, _parameters(from_, to, team), format_, out)
+
 
 @report.command()
 @click.option("--shadow", is_flag=True, help="What those in shadow mode would have refused.")

@@ -72,7 +72,10 @@ BRISK = Pace(latency_seconds=0.02, tokens_per_second=20_000, pause_seconds=0.0, 
     help="Folder for the made-up data. Replaced if an earlier demo made it; never otherwise.",
 )
 @click.option(
-    "--history/--no-history", default=True, show_default=True, help="Two quarters of made-up work before, and their story."
+    "--history/--no-history",
+    default=True,
+    show_default=True,
+    help="Two quarters of made-up work before, and their story.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the gateway listens.  [default: any free port]")
 def demo(calls: int | None, seed: int, data: Path, history: bool, port: int | None) -> None:
@@ -155,7 +158,12 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
         gateway = await stack.enter_async_context(_gateway(config, data, lock, url))
         console.print(f"Simulated providers, people and their tools; the gateway listens on {url}")
         console.print(f"All data is made up and stays in {data}. Ask it things, in another terminal:", highlight=False)
-        for question in ("outlay report spend --by team", "outlay report spend --by ticket", "outlay report scorecard", "outlay sql"):
+        for question in (
+            "outlay report spend --by team",
+            "outlay report spend --by ticket",
+            "outlay report scorecard",
+            "outlay sql",
+        ):
             console.print(f"  {question} --data {data}", highlight=False, soft_wrap=True)
         if plan is not None:
             console.print()

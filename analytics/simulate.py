@@ -9,7 +9,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ import msgspec
 
 from analytics import disk, work
 from gateway import ledger
-from gateway.call import Call, Usage
+from gateway.call import Call, TicketSource, Usage
 from gateway.ids import uuid7
 from gateway.prices import PriceBook
 
@@ -246,8 +246,14 @@ def filler(
                 tasks[ticket] = Task(ticket, like.team, "chore", at - DAY, at)
             more.append(
                 replace(
-                    like, name=f"filler-{number}", tickets=(ticket,) if tickets else (), merged_at=at, lines=lines,
-                    files=(f"filler/{number % files}.py",), is_reviewed=is_reviewed, minutes_open=1,
+                    like,
+                    name=f"filler-{number}",
+                    tickets=(ticket,) if tickets else (),
+                    merged_at=at,
+                    lines=lines,
+                    files=(f"filler/{number % files}.py",),
+                    is_reviewed=is_reviewed,
+                    minutes_open=1,
                 )  # fmt: skip
             )
         return replace(before, tasks=tasks, changes=[*before.changes, *more])
@@ -443,8 +449,14 @@ def _deployments(plan: Plan, numbers: Mapping[str, int]) -> tuple[list[work.Depl
                 name = f"{repo}/{number}.{again}"
                 deployments.append(
                     work.Deployment(
-                        deployment_id=name, repo=repo, environment="production", status="success", started_at=begun,
-                        finished_at=done, failed_at=done + timedelta(hours=1) if fails else None, updated_at=done,
+                        deployment_id=name,
+                        repo=repo,
+                        environment="production",
+                        status="success",
+                        started_at=begun,
+                        finished_at=done,
+                        failed_at=done + timedelta(hours=1) if fails else None,
+                        updated_at=done,
                     )  # fmt: skip
                 )
                 carried += [work.DeploymentPr(deployment_id=name, pr_id=_pr_id(each, numbers)) for each in release]
@@ -505,7 +517,7 @@ def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, 
         started_us = int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
         call_id = uuid7(started_us)
         tickets = (session.ticket,) if session.ticket else ()
-        source = ("header" if session.typed else "branch") if tickets else "none"
+        source: TicketSource = ("header" if session.typed else "branch") if tickets else "none"
         edits = 0 if is_idle or session.kind == "overhead" else int(rng.random() < 0.5)
         action = f"{name}/round" if goes_round and number else f"{name}/{number}"
         yield Call(
@@ -516,7 +528,7 @@ def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, 
             session_id=name, branch=f"work/{session.ticket}" if session.ticket and not session.typed else None,
             purpose="ci" if session.kind == "overhead" else None, provider="anthropic", upstream="anthropic",
             dialect="anthropic_messages", operation="chat", request_model=MODEL, response_model=MODEL, stream=True,
-            status=200, result="completed", finish_reason="tool_use", **_fields(usage), usage_source="reported",
+            status=200, result="completed", finish_reason="tool_use", input_tokens=usage.input_tokens, output_tokens=output, cache_read_input_tokens=usage.cache_read_input_tokens, cache_write_input_tokens=usage.cache_write_input_tokens, usage_source="reported",
             list_cost_nano=cost.list_nano, input_cost_nano=cost.input_nano, cache_read_cost_nano=cost.cache_read_nano,
             cache_write_cost_nano=cost.cache_write_nano, output_cost_nano=cost.output_nano,
             other_cost_nano=cost.other_nano, contracted_cost_nano=cost.contracted_nano, price_status=cost.status,
@@ -527,10 +539,6 @@ def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, 
         history += 0 if is_idle else output + rng.randint(200, 2_000)
         pause = 300.0 + rng.uniform(-5, 5) if is_idle and not goes_round else rng.expovariate(1 / 40)
         at += timedelta(seconds=5 + pause)
-
-
-def _fields(usage: Usage) -> dict[str, int]:
-    return {name: value for name in Usage.__struct_fields__ if (value := getattr(usage, name)) is not None}
 
 
 def store_calls(data: Path, made: Iterable[Call], writer_id: str = "simulated") -> Path:

@@ -40,7 +40,9 @@ def tell(console: Console, data: Path, plan: simulate.Plan, now: datetime, book:
         build.create_views(db, data, wanted | build.needed(db, views, wanted))
         board = _table(console, db, "story_board", "A board of tokens, as it hung in the hall:", quarter)
         first = board[0][0]
-        _table(console, db, "story_card", "The same quarter in delivered work (teams by name; nobody is ranked):", quarter)
+        _table(
+            console, db, "story_card", "The same quarter in delivered work (teams by name; nobody is ranked):", quarter
+        )
         quarter["team"] = first
         _table(console, db, "story_waste", f"What put {first} at the top of the board:", quarter)
         _table(console, db, "story_signals", f"Signs to look at, of {first}:", quarter)

@@ -134,7 +134,8 @@ def _store_settings(data: Path, settings: WorkSettings) -> None:
     """What models have to know of them."""
     rows: dict[str, list[work.Row]] = {
         "resolutions": [
-            work.Resolution(resolution=word.lower(), is_delivering=is_it) for word, is_it in settings.resolutions.items()
+            work.Resolution(resolution=word.lower(), is_delivering=is_it)
+            for word, is_it in settings.resolutions.items()
         ],
         "environments": [work.Environment(environment=name) for name in settings.environments],
     }

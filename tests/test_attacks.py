@@ -6,7 +6,6 @@ the same yardsticks.
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -65,7 +64,9 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, floa
         wanted = {name: models[name] for name in ("arrived_prs", "unit_prs", "work_units")}
         build.create_views(db, data, wanted | build.needed(db, models, wanted), wanted)
         measured = plans[0].measured
-        found = db.execute("SELECT repos[1].repo, normalized_deployments FROM work_units WHERE unit_at >= ?", [measured])
+        found = db.execute(
+            "SELECT repos[1].repo, normalized_deployments FROM work_units WHERE unit_at >= ?", [measured]
+        )
         sums = dict.fromkeys(names.values(), 0.0)
         for repo, nd in found.fetchall():
             sums[repo.partition("acme/")[0]] += nd

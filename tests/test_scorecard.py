@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ from gateway.config import ScorecardSettings
 from gateway.prices import DEFAULT_BOOK, PriceBook
 
 SEED = 11
+
+
+def at(*parts: int) -> datetime:
+    """A moment as work tables have it: UTC, without a zone."""
+    return datetime(*parts, tzinfo=UTC).replace(tzinfo=None)  # type: ignore[misc,arg-type]
+
+
 MEASURES = ("normalized_deployments", "scorecard", "scorecard_flow", "gaming_signals", "scorecard_groups", "team_spend")
 
 
@@ -77,7 +84,10 @@ def test_spend_that_is_lost_or_doubled_is_noticed(looked: tuple[Path, duckdb.Duc
     _, db = looked
     check = (build.FOLDER / "checks" / "scorecard_spend.sql").read_text(encoding="utf-8")
     assert db.execute(check).fetchall() == []
-    for wrong in ("* FROM memory.main.team_spend LIMIT 3", "* REPLACE (split_usd + 1 AS split_usd) FROM memory.main.team_spend"):
+    for wrong in (
+        "* FROM memory.main.team_spend LIMIT 3",
+        "* REPLACE (split_usd + 1 AS split_usd) FROM memory.main.team_spend",
+    ):
         with db.cursor() as other:
             other.execute(f"CREATE OR REPLACE TEMP TABLE team_spend AS SELECT {wrong}")
             assert len(other.execute(check).fetchall()) == 1
@@ -103,7 +113,9 @@ def test_tags_that_are_parked_or_not_given_save_nothing(
 ) -> None:
     _, db = looked
     honest, gamed = cards(db, "H"), cards(db, prefix)
-    assert {key: row["spend_usd"] for key, row in gamed.items()} == {key: row["spend_usd"] for key, row in honest.items()}
+    assert {key: row["spend_usd"] for key, row in gamed.items()} == {
+        key: row["spend_usd"] for key, row in honest.items()
+    }
     of_team = [key for key, row in honest.items() if key[0] == "search" and row["cts_ai_high_usd"]]
     assert of_team
     for key in of_team:
@@ -155,7 +167,9 @@ def test_no_small_group_can_be_told(groups: duckdb.DuckDBPyConnection, builders:
     if users:
         groups.executemany("INSERT INTO users VALUES (?, ?)", users)
     groups.execute("DELETE FROM teams")
-    groups.executemany("INSERT INTO teams VALUES (?, DATE '2026-06-29', ?)", [(f"t{t}", n) for t, n in enumerate(builders)])
+    groups.executemany(
+        "INSERT INTO teams VALUES (?, DATE '2026-06-29', ?)", [(f"t{t}", n) for t, n in enumerate(builders)]
+    )
     rows = groups.execute("SELECT team_id, builders, shown_as FROM scorecard_groups").fetchall()
     assert len(rows) == len(builders)
     hidden = [count for team, count, shown in rows if shown != team]
@@ -192,21 +206,25 @@ def groups() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def test_constants_are_versions_that_hold_from_the_next_quarter_on(data: Path) -> None:
     first, second = ScorecardSettings(settle_days=7), ScorecardSettings(settle_days=30)
-    assert scoring.note_terms(data, first, datetime(2026, 5, 3))
-    assert not scoring.note_terms(data, first, datetime(2026, 6, 1))
-    assert scoring.note_terms(data, second, datetime(2026, 8, 1))
+    assert scoring.note_terms(data, first, at(2026, 5, 3))
+    assert not scoring.note_terms(data, first, at(2026, 6, 1))
+    assert scoring.note_terms(data, second, at(2026, 8, 1))
     with duckdb.connect() as db:
         sql = build.located(build.load()["scorecard_terms"].sql, data)
-        rows = db.execute(f"SELECT version, settle_days, isfinite(applies_from), applies_to FROM ({sql}) ORDER BY 1").fetchall()
+        rows = db.execute(
+            f"SELECT version, settle_days, isfinite(applies_from), applies_to FROM ({sql}) ORDER BY 1"
+        ).fetchall()
     assert rows[0][:3] == (1, 7, False)
-    assert rows[0][3] == datetime(2026, 10, 1)
+    assert rows[0][3] == at(2026, 10, 1)
     assert rows[1][:3] == (2, 30, True)
 
 
 def test_yardsticks_and_settled_windows_are_written_down_once(data: Path) -> None:
     plan = simulate.plan(SEED, "H", tickets=100)
     simulate.store_work(data, [plan])
-    assert scoring.freeze(data, plan.measured + timedelta(days=20)) == scoring.freeze(data, plan.measured) * 0 + settled(data)
+    assert scoring.freeze(data, plan.measured + timedelta(days=20)) == scoring.freeze(
+        data, plan.measured
+    ) * 0 + settled(data)
     assert frozen(data) == 11  # ten repositories and the organisation, in the first week
     before = nd(data)
     big = [replace(change, lines=change.lines * 50, name=f"late/{change.name}") for change in plan.changes[:60]]
@@ -218,14 +236,6 @@ def test_yardsticks_and_settled_windows_are_written_down_once(data: Path) -> Non
     assert after[0] > before[0]
 
 
-def settled(data: Path) -> int:
-    return len(work_rows(data, "settled"))
-
-
-def frozen(data: Path) -> int:
-    return len(work_rows(data, "yardsticks"))
-
-
 def work_rows(data: Path, table: str) -> list[Any]:
     with duckdb.connect() as db:
         return db.read_parquet(str(scoring.table_file(data, table))).fetchall()
@@ -235,9 +245,11 @@ def nd(data: Path) -> tuple[float, float]:
     """Of the first and of the second quarter."""
     with duckdb.connect() as db:
         scoring.look(db, data)
-        rows = db.execute("SELECT window_start, nd, first_nd, restated_nd FROM scorecard WHERE state IS NOT NULL").fetchall()
+        rows = db.execute(
+            "SELECT window_start, nd, first_nd, restated_nd FROM scorecard WHERE state IS NOT NULL"
+        ).fetchall()
     assert all(restated == pytest.approx(now - first) for _, now, first, restated in rows if first is not None)
-    halves = [sum(row[1] for row in rows if (row[0] >= datetime(2026, 7, 1)) == late) for late in (False, True)]
+    halves = [sum(row[1] for row in rows if (row[0] >= at(2026, 7, 1)) == late) for late in (False, True)]
     return halves[0], halves[1]
 
 
@@ -278,10 +290,12 @@ def test_the_report_says_where_to_read_on_and_has_all_sections(looked: tuple[Pat
 
 # -- single units ------------------------------------------------------------------------------------------------------
 
-AT = datetime(2026, 7, 10, 12)
+AT = at(2026, 7, 10, 12)
 
 
-def unit(data: Path, changes: list[simulate.Change], *, tasks: list[simulate.Task] = (), **plan: Any) -> list[dict[str, Any]]:  # type: ignore[assignment]
+def unit(
+    data: Path, changes: list[simulate.Change], *, tasks: list[simulate.Task] = (), **plan: Any
+) -> list[dict[str, Any]]:  # type: ignore[assignment]
     empty = Plan("", simulate.BEGINS, {task.ticket_id: task for task in tasks}, changes, **plan)
     simulate.store_work(data, [empty])
     with duckdb.connect() as db:

@@ -25,11 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.demo import MARKER, demo, fresh_folder
-from analytics.story import GAMING_TEAM
 from analytics.simulated import anthropic_messages, gemini_generate, openai_chat, openai_responses
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, Served, SimulatedProviders
 from analytics.simulated.turns import Billed, Prompt, PromptCache, Segment, Tool, Turn, answer, pieces, prose
+from analytics.story import GAMING_TEAM
 from gateway.config import Upstream, load
 from gateway.errors import UserError
 from gateway.keys import Keys

@@ -105,7 +105,7 @@ def make_calls(data: Path, size: Size) -> None:
 
 
 def _tables(size: Size) -> dict[str, Iterable[work.Row]]:
-    rng = random.Random(size.seed)  # noqa: S311
+    rng = random.Random(size.seed)
     tickets = [*_tickets(rng, size)]
     pulls = [*_pull_requests(rng, size)]
     links = [*_links(rng, size, pulls)]
