@@ -1,8 +1,8 @@
 """`outlay demo`: a made-up organisation, on this machine alone, without a key or a network.
 
 Simulated providers and people's tools on real sockets, and between them the real gateway with its control plane, as
-`outlay serve` starts them: what they record went over the sockets. Before that, two quarters of history are written into
-the ledger, whose story is told (`story`).
+`outlay serve` starts them: what they record went over the sockets. Before that, two quarters of history are written
+into the ledger, whose story is told (`story`).
 """
 
 import asyncio

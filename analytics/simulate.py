@@ -201,10 +201,13 @@ def collusion(before: Plan, rng: random.Random) -> Plan:
             ticket = change.tickets[0] if not number else f"{change.tickets[0]}{number}00"
             tasks[ticket] = replace(tasks[change.tickets[0]], ticket_id=ticket)
             yield replace(
-                change, name=f"{change.name}/{number}", tickets=(ticket,), files=(f"split/{change.name}/{number}.py",),
+                change,
+                name=f"{change.name}/{number}",
+                tickets=(ticket,),
+                files=(f"split/{change.name}/{number}.py",),
                 author=f"{before.prefix}{change.team}-{rng.randrange(BUILDERS)}",
                 lines=change.lines // 4 + (number < change.lines % 4),
-            )  # fmt: skip
+            )
 
     after = before.with_changes(parts)
     return replace(after, tasks=tasks)
@@ -254,7 +257,7 @@ def filler(
                     files=(f"filler/{number % files}.py",),
                     is_reviewed=is_reviewed,
                     minutes_open=1,
-                )  # fmt: skip
+                )
             )
         return replace(before, tasks=tasks, changes=[*before.changes, *more])
 
@@ -273,9 +276,13 @@ def revert_cycles(*, days: int, keeps_ticket: bool, says_so: bool = True) -> Str
             yield change
             yield back
             yield replace(
-                change, name=f"{change.name}/again", tickets=tickets, merged_at=again_at, lands_again=change.name,
+                change,
+                name=f"{change.name}/again",
+                tickets=tickets,
+                merged_at=again_at,
+                lands_again=change.name,
                 says_so=says_so,
-            )  # fmt: skip
+            )
 
         return before.with_changes(cycle)
 
@@ -355,11 +362,16 @@ def idle_agents(team: str, sessions: int = 60, calls: int = 60) -> Strategy:
     def strategy(before: Plan, rng: random.Random) -> Plan:
         more = [
             Session(
-                team, f"{before.prefix}{team}-{number % BUILDERS}", None,
-                before.measured + timedelta(days=rng.uniform(20, 80)), calls, kind="idle", tokens=60_000,
+                team,
+                f"{before.prefix}{team}-{number % BUILDERS}",
+                None,
+                before.measured + timedelta(days=rng.uniform(20, 80)),
+                calls,
+                kind="idle",
+                tokens=60_000,
             )
             for number in range(sessions)
-        ]  # fmt: skip
+        ]
         return replace(before, sessions=[*before.sessions, *more])
 
     return strategy
@@ -404,11 +416,22 @@ def _pr_id(change: Change, numbers: Mapping[str, int]) -> str:
 def _ticket(task: Task, prefix: str) -> work.Ticket:
     who = f"{prefix}{task.team}-0"
     return work.Ticket(
-        ticket_id=task.ticket_id, source="jira", project=task.ticket_id.rpartition("-")[0], type=task.type,
-        title="Made up", status="Done" if task.done_at else "Open", status_category="done" if task.done_at else "todo",
-        created_at=task.opened_at, started_at=task.opened_at, done_at=task.done_at, creator=who, assignee=who,
-        closer=who if task.done_at else None, reopened_count=int(task.was_reopened), updated_at=task.done_at or task.opened_at,
-    )  # fmt: skip
+        ticket_id=task.ticket_id,
+        source="jira",
+        project=task.ticket_id.rpartition("-")[0],
+        type=task.type,
+        title="Made up",
+        status="Done" if task.done_at else "Open",
+        status_category="done" if task.done_at else "todo",
+        created_at=task.opened_at,
+        started_at=task.opened_at,
+        done_at=task.done_at,
+        creator=who,
+        assignee=who,
+        closer=who if task.done_at else None,
+        reopened_count=int(task.was_reopened),
+        updated_at=task.done_at or task.opened_at,
+    )
 
 
 def _pull(change: Change, number: int) -> work.PullRequest:
@@ -418,12 +441,23 @@ def _pull(change: Change, number: int) -> work.PullRequest:
     elif change.lands_again is not None and change.says_so:
         title = f'Reapply "Change {change.lands_again}"'
     return work.PullRequest(
-        pr_id=f"{change.repo}!{number}", repo=change.repo, number=number, author=change.author, author_is_bot=False,
-        title=title, head_branch=f"work/{number}", base_branch="main",
-        created_at=change.merged_at - timedelta(minutes=change.minutes_open), merged_at=change.merged_at,
-        closed_at=change.merged_at, additions=change.lines - change.lines // 4, deletions=change.lines // 4,
-        files=list(change.files), approvals_by_others=int(change.is_reviewed), updated_at=change.merged_at,
-    )  # fmt: skip
+        pr_id=f"{change.repo}!{number}",
+        repo=change.repo,
+        number=number,
+        author=change.author,
+        author_is_bot=False,
+        title=title,
+        head_branch=f"work/{number}",
+        base_branch="main",
+        created_at=change.merged_at - timedelta(minutes=change.minutes_open),
+        merged_at=change.merged_at,
+        closed_at=change.merged_at,
+        additions=change.lines - change.lines // 4,
+        deletions=change.lines // 4,
+        files=list(change.files),
+        approvals_by_others=int(change.is_reviewed),
+        updated_at=change.merged_at,
+    )
 
 
 def _reverts(plan: Plan, numbers: Mapping[str, int]) -> Iterator[work.Revert]:
@@ -431,9 +465,13 @@ def _reverts(plan: Plan, numbers: Mapping[str, int]) -> Iterator[work.Revert]:
         other = change.reverts or (change.lands_again if change.says_so else None)
         if other is not None:
             yield work.Revert(
-                reverting=_pr_id(change, numbers), repo=change.repo, kind="pr", reference=f"{change.repo}!{numbers[other]}",
-                is_reland=change.lands_again is not None, reverted_at=change.merged_at,
-            )  # fmt: skip
+                reverting=_pr_id(change, numbers),
+                repo=change.repo,
+                kind="pr",
+                reference=f"{change.repo}!{numbers[other]}",
+                is_reland=change.lands_again is not None,
+                reverted_at=change.merged_at,
+            )
 
 
 def _deployments(plan: Plan, numbers: Mapping[str, int]) -> tuple[list[work.Deployment], list[work.DeploymentPr]]:
@@ -457,7 +495,7 @@ def _deployments(plan: Plan, numbers: Mapping[str, int]) -> tuple[list[work.Depl
                         finished_at=done,
                         failed_at=done + timedelta(hours=1) if fails else None,
                         updated_at=done,
-                    )  # fmt: skip
+                    )
                 )
                 carried += [work.DeploymentPr(deployment_id=name, pr_id=_pr_id(each, numbers)) for each in release]
     return deployments, carried
@@ -510,9 +548,11 @@ def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, 
         output = rng.randint(100, 900)
         cached = history * 9 // 10 if number else 0
         usage = Usage(
-            input_tokens=history, output_tokens=output, cache_read_input_tokens=cached,
+            input_tokens=history,
+            output_tokens=output,
+            cache_read_input_tokens=cached,
             cache_write_input_tokens=history - cached if number else 0,
-        )  # fmt: skip
+        )
         cost = book.price("anthropic", (MODEL, MODEL), usage, at.replace(tzinfo=UTC))
         started_us = int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
         call_id = uuid7(started_us)
@@ -521,21 +561,62 @@ def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, 
         edits = 0 if is_idle or session.kind == "overhead" else int(rng.random() < 0.5)
         action = f"{name}/round" if goes_round and number else f"{name}/{number}"
         yield Call(
-            call_id=call_id, request_id=call_id, attempt=1, started_us=started_us, duration_ms=4_000, first_byte_ms=400,
-            key_id=f"key-{session.user}", user_id=session.user, team_id=plan.prefix + session.team, client="claude-code",
-            agent="main", tickets=tickets, ticket_id=session.ticket, ticket_source=source,
-            ticket_state="known" if session.ticket in plan.tasks else None, task_id=name, task_source="session",
-            session_id=name, branch=f"work/{session.ticket}" if session.ticket and not session.typed else None,
-            purpose="ci" if session.kind == "overhead" else None, provider="anthropic", upstream="anthropic",
-            dialect="anthropic_messages", operation="chat", request_model=MODEL, response_model=MODEL, stream=True,
-            status=200, result="completed", finish_reason="tool_use", input_tokens=usage.input_tokens, output_tokens=output, cache_read_input_tokens=usage.cache_read_input_tokens, cache_write_input_tokens=usage.cache_write_input_tokens, usage_source="reported",
-            list_cost_nano=cost.list_nano, input_cost_nano=cost.input_nano, cache_read_cost_nano=cost.cache_read_nano,
-            cache_write_cost_nano=cost.cache_write_nano, output_cost_nano=cost.output_nano,
-            other_cost_nano=cost.other_nano, contracted_cost_nano=cost.contracted_nano, price_status=cost.status,
-            price_id=cost.price_id, price_book=cost.price_book, message_count=2 * number + 1, tool_count=12,
-            tool_schema_tokens=3_000, tool_calls=1, edits=edits, human_turn=number == 0 or (not is_idle and number % 5 == 0),
-            request_hash=f"{name}/{number}", prefix_hash=name, prefix_tokens=history, action_hash=action,
-        )  # fmt: skip
+            call_id=call_id,
+            request_id=call_id,
+            attempt=1,
+            started_us=started_us,
+            duration_ms=4_000,
+            first_byte_ms=400,
+            key_id=f"key-{session.user}",
+            user_id=session.user,
+            team_id=plan.prefix + session.team,
+            client="claude-code",
+            agent="main",
+            tickets=tickets,
+            ticket_id=session.ticket,
+            ticket_source=source,
+            ticket_state="known" if session.ticket in plan.tasks else None,
+            task_id=name,
+            task_source="session",
+            session_id=name,
+            branch=f"work/{session.ticket}" if session.ticket and not session.typed else None,
+            purpose="ci" if session.kind == "overhead" else None,
+            provider="anthropic",
+            upstream="anthropic",
+            dialect="anthropic_messages",
+            operation="chat",
+            request_model=MODEL,
+            response_model=MODEL,
+            stream=True,
+            status=200,
+            result="completed",
+            finish_reason="tool_use",
+            input_tokens=usage.input_tokens,
+            output_tokens=output,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            cache_write_input_tokens=usage.cache_write_input_tokens,
+            usage_source="reported",
+            list_cost_nano=cost.list_nano,
+            input_cost_nano=cost.input_nano,
+            cache_read_cost_nano=cost.cache_read_nano,
+            cache_write_cost_nano=cost.cache_write_nano,
+            output_cost_nano=cost.output_nano,
+            other_cost_nano=cost.other_nano,
+            contracted_cost_nano=cost.contracted_nano,
+            price_status=cost.status,
+            price_id=cost.price_id,
+            price_book=cost.price_book,
+            message_count=2 * number + 1,
+            tool_count=12,
+            tool_schema_tokens=3_000,
+            tool_calls=1,
+            edits=edits,
+            human_turn=number == 0 or (not is_idle and number % 5 == 0),
+            request_hash=f"{name}/{number}",
+            prefix_hash=name,
+            prefix_tokens=history,
+            action_hash=action,
+        )
         history += 0 if is_idle else output + rng.randint(200, 2_000)
         pause = 300.0 + rng.uniform(-5, 5) if is_idle and not goes_round else rng.expovariate(1 / 40)
         at += timedelta(seconds=5 + pause)

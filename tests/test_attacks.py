@@ -1,11 +1,10 @@
 """The attack table: what people might do to look better, and how far normalized deployments let them.
 
-All attacks are organisations of one data folder, each with the honest work of the same seed, so that all are measured by
-the same yardsticks.
+All attacks are organisations of one data folder, each with the honest work of the same seed, so that all are measured
+by the same yardsticks.
 """
 
 import random
-from collections.abc import Iterator
 
 import duckdb
 import pytest
@@ -50,7 +49,7 @@ HOLES: dict[str, tuple[Strategy, float]] = {
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, float]]:
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Normalized deployments of the second quarter, by attack; of honest work by the empty name."""
     data = tmp_path_factory.mktemp("attacks")
     lake.publish(data)
@@ -70,7 +69,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, floa
         sums = dict.fromkeys(names.values(), 0.0)
         for repo, nd in found.fetchall():
             sums[repo.partition("acme/")[0]] += nd
-    yield {name: sums[prefix] for name, prefix in names.items()}
+    return {name: sums[prefix] for name, prefix in names.items()}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
