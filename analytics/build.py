@@ -51,8 +51,18 @@ def step(name: str) -> str:
     return (FOLDER / "steps" / f"{name}.sql").read_text(encoding="utf-8")
 
 
+_READ: dict[str, set[str]] = {}
+"""What queries read: to parse one takes longer than to create its view."""
+
+
 def references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """Names of the relations that a query reads, as DuckDB's own parser sees them, its own CTEs included."""
+    if sql not in _READ:
+        _READ[sql] = _references(db, sql)
+    return _READ[sql]
+
+
+def _references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     row = db.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
     assert row is not None
     tree = json.loads(row[0])
@@ -98,6 +108,12 @@ def located(sql: str, data: Path) -> str:
     """A model's SQL with the places of one data folder, absolute, so that it works from any directory."""
     base = glob_of(data.resolve()).replace("'", "''")
     return sql.replace("'lake:", f"'{base}/")
+
+
+def define_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model]) -> None:
+    """Create views to be used at once, without comments."""
+    for model, _ in in_order(db, models):
+        db.execute(f"CREATE TEMP VIEW {model.name} AS {located(model.sql, data)}")
 
 
 def create_views(

@@ -169,10 +169,10 @@ def _print_query(
         FORMATS[format_](db.execute(query, parameters))
 
 
-def _parameters(from_: datetime | None, to: datetime | None, team: str | None) -> dict[str, Any]:
+def _parameters(from_: datetime | None, to: datetime | None, **others: Any) -> dict[str, Any]:
     if from_ and to and from_ > to:
         raise click.UsageError("--from is after --to")
-    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, "team": team}
+    return {"from": from_ or date.min, "to": to + timedelta(days=1) if to else date.max, **others}
 
 
 def _check_out(format_: str, out: Path | None) -> None:
@@ -195,23 +195,23 @@ def spend(
 ) -> None:
     """What calls cost at list price."""
     _check_out(format_, out)
-    parameters = _parameters(from_, to, team)
+    parameters = _parameters(from_, to, team=team)
     with analytics.open(data) as db, _errors_in_one_line():
         _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[datetime]):
     """A moment, UTC; a day alone is its end."""
 
     name = "moment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return datetime.combine(date.fromisoformat(value), time()) + timedelta(days=1)
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             moment = datetime.fromisoformat(value)
             return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-        self.fail(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00", param, ctx)
+        raise click.BadParameter(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00")
 
 
 def _work_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -254,7 +254,7 @@ def _report_work(
     format_ = "json" if as_json_ else format_
     if limit is None and format_ == "table" and by is None:
         limit = ROWS_SHOWN
-    parameters = {**_parameters(from_, to, team), "sort": sort, "limit": limit}
+    parameters = _parameters(from_, to, team=team, sort=sort, limit=limit)
     with analytics.open(data) as db, _errors_in_one_line():
         if as_of is not None:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
@@ -275,6 +275,27 @@ def tickets(**options_: Any) -> None:
 def tasks(**options_: Any) -> None:
     """What tasks cost, and what became of the tickets that they were for."""
     _report_work("tasks", **options_)
+
+
+@report.command()
+@click.option("--by", type=click.Choice(["provider", "day", "model"]), default="provider", show_default=True)
+@click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
+@click.option("--to", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC.")
+@_output_options
+def invoices(
+    by: str,
+    from_: datetime | None,
+    to: datetime | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """What providers invoiced beside what was metered, and why they differ."""
+    _check_out(format_, out)
+    parameters = _parameters(from_, to)
+    with analytics.open(data) as db, _errors_in_one_line():
+        _print_query(db, f"invoices_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
 SECTIONS = {
@@ -307,7 +328,7 @@ def coverage(
     if section is None and format_ in ("csv", "parquet"):
         raise click.UsageError(f"one table has one section: name it with --section {'|'.join(SECTIONS)}")
     with analytics.open(data) as db, _errors_in_one_line():
-        _print_sections(db, "coverage", SECTIONS, section, _parameters(from_, to, team), format_, out)
+        _print_sections(db, "coverage", SECTIONS, section, _parameters(from_, to, team=team), format_, out)
 
 
 def _print_sections(
@@ -367,7 +388,7 @@ def scorecard(
         if as_of is not None:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
         scoring.look(db, data)
-        _print_sections(db, "scorecard", QUADRANTS, section, _parameters(from_, to, team), format_, out)
+        _print_sections(db, "scorecard", QUADRANTS, section, _parameters(from_, to, team=team), format_, out)
 
 
 @report.command()
@@ -438,7 +459,7 @@ def waste(
     """What could have been saved, each dollar once; as of the last look."""
     _check_out(format_, out)
     format_ = "json" if as_json_ else format_
-    parameters = {**_parameters(from_, to, team), "states": list(state or findings.UNDISMISSED)}
+    parameters = _parameters(from_, to, team=team, states=list(state or findings.UNDISMISSED))
     analytics.open(data).close()
     if (as_of := findings.looked_at(data)) is None:  # nobody has looked yet
         look(data, config)

@@ -14,9 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analytics import disk
+from analytics import disk, lake
 from gateway import options
 from gateway.config import Config, LedgerSettings
+from gateway.errors import UserError
+
+
+def data_folder(config: Config, data: Path | None) -> Path:
+    """The one named, else that of the settings, with its views. Raises `UserError` where there is none."""
+    folder = data or Path(config.ledger.dir)
+    if not folder.is_dir():
+        raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
+    lake.publish(folder)
+    return folder
 
 
 def journal_settings(config: Config, data: Path) -> LedgerSettings:

@@ -28,11 +28,12 @@ from analytics.sources.gitlab import GitLab
 from analytics.sources.jira import Jira
 from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
-from gateway import options
+from gateway import options, webhook_queue
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
 from gateway.tracker import Tracker
+from gateway.webhooks import Hint
 
 OVERLAP = timedelta(hours=24)
 SWEEP_EVERY = timedelta(days=1)
@@ -44,6 +45,8 @@ GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
 LOOKED_UP = ("tickets", "pull_requests", "deployments")
 """Tables that are read, too."""
+FOLLOW_SECONDS = 5.0
+"""So often is looked for what webhooks told of."""
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
@@ -127,7 +130,30 @@ def sync(
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
         _store_settings(data, config.work)
-        return [_Run(data, config, name, full, told, pause).run() for name in names]
+        told_of = webhook_queue.waiting(data)
+        outcomes = [_Run(data, config, name, full, told, pause).run() for name in names]
+        read = {each.source for each in outcomes if not each.failures}
+        webhook_queue.finish(data, [each for each in told_of if each.hint.source in read])
+        return outcomes
+
+
+def follow(data: Path, config: Config, *, pause: Callable[[float], object] = time.sleep) -> list[Outcome]:
+    """Read what webhooks told of, and nothing else: tickets by their ids; of other things, what is new in their
+    repository. What could not be read waits. Raises as `sync` does."""
+    told_of = webhook_queue.waiting(data)
+    if not told_of:
+        return []
+    with disk.alone(work.folder(data) / "sync.lock") as is_alone:
+        if not is_alone:
+            raise BusyError("another sync of this data folder is under way")
+        outcomes = []
+        for name in configured(config.work):
+            if of_source := [each for each in told_of if each.hint.source == name]:
+                run = _Run(data, config, name, False, lambda _: None, pause)
+                outcomes.append(run.run([each.hint for each in of_source]))
+        failed = {each.source for each in outcomes if each.failures}
+        webhook_queue.finish(data, [each for each in told_of if each.hint.source not in failed])
+        return outcomes
 
 
 def _store_settings(data: Path, settings: WorkSettings) -> None:
@@ -165,24 +191,28 @@ class _Run:
         self._outcome = Outcome(name)
         self._progress = Progress(name, "")
 
-    def run(self) -> Outcome:
+    def run(self, hints: Sequence[Hint] | None = None) -> Outcome:
+        """Reads all parts, or with `hints` what they are about."""
         settings = self._config.work
         patience = Patience(settings.wait_minutes * 60, self._wait)
-        given = Given(settings, _ticket_keys(self._data, self._config), patience, self._known, self._ask)
+        given = Given(settings, ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
                 for part in source.parts():
                     self._tell(Progress(self._name, part.name))
                     try:
                         self._rename(part)
-                        self._read(source, part)
-                        self._sweep(source, part)
+                        if hints is None:
+                            self._read(source, part)
+                            self._sweep(source, part)
+                        else:
+                            self._follow(source, part, hints)
                     except SourceError:
                         raise
                     except UserError as error:
                         self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
         except UserError as error:
-            self._outcome.failures.append(f"{self._name}: {error}")
+            self._outcome.failures.append(str(error))
         finally:
             if self._outcome.is_news:
                 with work.alone(self._data):
@@ -232,6 +262,21 @@ class _Run:
             self._outcome.is_news = True
             _write_state(self._data, self._state)
         self._outcome.problems.append(f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]")
+
+    def _follow(self, source: Source, part: Part, hints: Sequence[Hint]) -> None:
+        """Reads what hints are about, in whatever order and however often they came."""
+        project = part.name.partition(" ")[0] if part.tickets is None else part.tickets.project
+        of_part = [hint for hint in hints if hint.project.lower() == project.lower()]
+        if part.tickets is None:
+            if any(hint.kind != "ticket" for hint in of_part):
+                self._read(source, part)
+            return
+        for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.kind == "ticket" and hint.id):
+            if ticket := part.tickets.ticket(ticket_id):
+                self._rows.add("tickets", [_known_as(ticket, ticket_id)])
+            else:
+                self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
+        self._store()
 
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""
@@ -297,14 +342,12 @@ class _Run:
 
     def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
         with self._views() as db:
-            (key,) = work.TABLES[table].key
-            rows = db.execute(build.step("updated_at"), {"table": table, "key": key, "ids": [*ids]}).fetchall()
-            return dict(rows)
+            return dict(db.execute(build.step("updated_at"), {"table": table, "ids": [*ids]}).fetchall())
 
     def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         self._store()  # what was read just now counts, too
         with duckdb.connect() as db:
-            build.create_views(db, self._data, build.load(build.MODELS / "work"))
+            build.define_views(db, self._data, build.load(build.MODELS / "work"))
             return db.execute(build.step(step), parameters).fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
@@ -317,7 +360,7 @@ class _Run:
     def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect() as db:
             models = (build.read_model(build.MODELS / "work" / f"{table}.sql") for table in LOOKED_UP)
-            build.create_views(db, self._data, {model.name: model for model in models})
+            build.define_views(db, self._data, {model.name: model for model in models})
             yield db
 
     # -- what is told --------------------------------------------------------------------------------------------------
@@ -376,7 +419,7 @@ def _known_as(ticket: work.Ticket, ticket_id: str) -> work.Ticket:
     return msgspec.structs.replace(ticket, aliases=sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id}))
 
 
-def _ticket_keys(data: Path, config: Config) -> TicketKeys:
+def ticket_keys(data: Path, config: Config) -> TicketKeys:
     tracker = Tracker(data)
     tracker.refresh()
     tickets = config.tickets
@@ -422,14 +465,21 @@ class Rounds:
     def sync(self) -> None:
         """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
         with contextlib.suppress(BusyError, StoppedError):
-            outcomes = sync(
-                self._data, self._config, configured(self._config.work), told=self._go_on, pause=self._pause
+            self._say(
+                sync(self._data, self._config, configured(self._config.work), told=self._go_on, pause=self._pause)
             )
-            lines = [line for each in outcomes for line in (*each.failures, *each.problems)]
-            for line in lines:
-                if line not in self._said:
-                    log.warning("%s", options.shown(line))
-            self._said = set(lines)
+
+    def follow(self) -> None:
+        """Raises as `sync` does."""
+        with contextlib.suppress(BusyError, StoppedError):
+            self._say(follow(self._data, self._config, pause=self._pause))
+
+    def _say(self, outcomes: Iterable[Outcome]) -> None:
+        lines = [line for each in outcomes for line in (*each.failures, *each.problems)]
+        for line in lines:
+            if line not in self._said:
+                log.warning("%s", options.shown(line))
+        self._said = set(lines)
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -451,5 +501,9 @@ def syncing(data: Path, config: Config) -> Iterator[None]:
         log.error("the trackers could not be read, trying again: %s", line)
 
     rounds = Rounds(data, config, stop)
-    with beside("sync", rounds.sync, config.work.every_minutes * 60, failed, stop=stop, at_once=True):
+    minutes = config.work.every_minutes
+    with (
+        beside("sync", rounds.sync, minutes * 60, failed, stop=stop, at_once=True),
+        beside("webhooks", rounds.follow, FOLLOW_SECONDS, failed, stop=stop),
+    ):
         yield

@@ -13,7 +13,7 @@ from rich.console import Console
 from analytics import commands, sync, work
 from analytics.attributing import Span
 from analytics.sync import Outcome, Progress
-from analytics.work_cli import correct, counted, folder_of, print_lines
+from analytics.work_cli import correct, counted, print_lines
 from gateway import options
 from gateway.config import Config
 from gateway.errors import UserError
@@ -39,7 +39,7 @@ def sync_(sources: Sequence[str], full: bool, config_path: Path | None, data: Pa
     """
     config = settings(config_path)
     names = _named(config, sources)
-    folder = folder_of(config, data)
+    folder = commands.data_folder(config, data)
     try:
         with commands.tidy_when_terminated(), _showing() as told:
             outcomes = sync.sync(folder, config, names, full=full, told=told)
@@ -94,7 +94,7 @@ def _complain(outcome: Outcome) -> None:
 
 @contextlib.contextmanager
 def _showing() -> Iterator[Callable[[Progress], None]]:
-    """Progress on stderr: bars on a terminal; elsewhere a line when a part begins, and when its tracker asks to wait."""
+    """Progress on stderr: bars on a terminal, elsewhere a line when a part begins and when its tracker asks to wait."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines().tell

@@ -12,6 +12,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -30,6 +31,7 @@ LINE_ENTRIES = 5000
 """In one line of the tracker's extract."""
 SQL_TYPES = {
     str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", date: "DATE", datetime: "TIMESTAMP",
+    Decimal: "DECIMAL(18,9)",
 }  # fmt: skip
 
 
@@ -196,6 +198,24 @@ class Project(Row):
     synced_at: datetime | None = None
 
 
+class InvoiceLine(Row):
+    """Not from a file of that name: see `analytics.invoices`."""
+
+    statement: Name
+    """Provider, account and day: what is invoiced together, and replaced together."""
+    provider: Name
+    account: Name
+    day: date
+    item: Name
+    charge: Literal["usage", "discount", "credit", "tax", "fee", "none"]
+    amount_usd: Decimal
+    rows: Count
+    source: str
+    model: str | None = None
+    is_known_model: bool = False
+    is_final: bool | None = None
+
+
 @dataclass(frozen=True)
 class Table:
     row: type[Row]
@@ -250,6 +270,7 @@ TABLES: Mapping[str, Table] = {
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
+    "invoice_lines": Table(InvoiceLine, ("statement", "item", "charge"), part_of="statement"),
 }
 
 
@@ -368,7 +389,12 @@ def rename(data: Path, old: str, new: str) -> None:
         if not (path := table_file(data, table)).exists():
             continue
         with duckdb.connect() as db:
-            texts = db.execute(build.step("read_work_rows"), {"file": build.glob_of(path)}).fetchall()
+            file = {"file": build.glob_of(path)}
+            columns = [
+                name for name, _ in db.execute(build.step("file_columns"), file).fetchall() if name in kind.columns
+            ]
+            db.execute("SET VARIABLE columns = $columns", {"columns": columns})
+            texts = db.execute(build.step("read_work_rows"), file).fetchall()
             rows: dict[tuple[Any, ...], Row] = {}
             for (text,) in texts:
                 row, before = (_stored(kind, each) for each in (name.sub(rf'"{new}\1"', text), text))
@@ -408,7 +434,7 @@ def _spool_file(data: Path, table: str) -> Path:
 def write_tracker(data: Path) -> None:
     """Tell the gateway: it reads no Parquet."""
     with duckdb.connect() as db:
-        build.create_views(db, data, build.load(build.MODELS / "work"))
+        build.define_views(db, data, build.load(build.MODELS / "work"))
         result = db.execute(build.step("tracker"))
         names = [column[0] for column in result.description or ()]
         snapshot = msgspec.convert(dict(zip(names, result.fetchone() or (), strict=True)), Snapshot)

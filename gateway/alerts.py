@@ -120,6 +120,9 @@ class Alerts:
             self._say_fast(fast, call)
         if (runaway := self._runaways.see(call, now)) and self._due("runaway_task", runaway.task_id, now):
             self._say_runaway(runaway, call)
+        session = call.session_id or call.task_id
+        if call.refusal == "loop_stopped" and session and self._due("loop_stopped", session, now):
+            self._say_stopped(session, call)
 
     def _say_fast(self, fast: Fast, call: Call) -> None:
         since = _time(fast.hour_us)
@@ -153,6 +156,21 @@ class Alerts:
             since=since,
             calls=runaway.calls,
             spent_usd=money.exact(runaway.spent_nano),
+        )
+
+    def _say_stopped(self, session: str, call: Call) -> None:
+        tickets, was = ", ".join(call.tickets), "was" if call.result == "refused" else "would have been"
+        self.notice(
+            "loop_stopped",
+            session,
+            f"The session {session} ({f'ticket {tickets}' if tickets else 'no ticket'}, {_key(call)}) {was} stopped: "
+            "it goes round, or has spent much since a person last said something to it. Whoever started it can look "
+            "at what it does.",
+            task_id=call.task_id,
+            tickets=tickets or None,
+            key_id=call.key_id,
+            team_id=call.team_id,
+            is_shadow=str(call.result != "refused").lower(),
         )
 
     def _forget(self, now: int) -> None:

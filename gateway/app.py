@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
@@ -36,6 +36,7 @@ from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
 from gateway.findings import FindingNotices, FindingsApi
+from gateway.guards import Guards
 from gateway.http1_client import Http1
 from gateway.http_api import HttpApi
 from gateway.keys import Keys, of_settings
@@ -50,11 +51,15 @@ from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
 from gateway.upstream import UpstreamClient
+from gateway.webhook_routes import Webhooks
 from gateway.workers import Workers, cannot_listen
 from gateway.worktrees import Worktrees
 
 LAST_REQUEST_SECONDS = 0.2
 """So soon after an answer whose head went out before SIGTERM its client may ask again, over the same connection."""
+
+if TYPE_CHECKING:
+    from gateway.exporter import Exporter
 
 log = logging.getLogger("outlay")
 
@@ -163,7 +168,10 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         raise UserError(f"the data folder {config.ledger.dir} cannot be written: {error.strerror}") from None
     if interrupted:
         log.warning("%d calls were interrupted by a crash and are recorded as such", interrupted)
-    owner = LocalOwner(ledger, late, admission, Limits(config.limits), alerts, telemetry)
+    exporter = _exporter(config, telemetry, gateway_id)
+    owner = LocalOwner(
+        ledger, late, admission, Limits(config.limits), Guards(config.guards), alerts, telemetry, exporter
+    )
     admin = Admin(ledger, telemetry, admission.budgets)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()
@@ -186,7 +194,8 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         asyncio.create_task(kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances, told)
     ]
     try:
-        routes = [*api.routes(), *admin.routes()]
+        webhooks = Webhooks(ledger.dir, config.work, telemetry)
+        routes = [*api.routes(), *webhooks.routes(), *admin.routes()]
         yield Owned(owner, late, telemetry, admin, key_ring, tickets, routes, gateway_id)
     finally:
         await alerts.stop()
@@ -195,7 +204,18 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
         ledger.stop()
+        if exporter is not None:
+            await asyncio.to_thread(exporter.stop)
         late.stop()
+
+
+def _exporter(config: Config, telemetry: Telemetry, gateway_id: str) -> "Exporter | None":
+    """`None` where nothing is to be sent: then its libraries, which take long to load, are not loaded."""
+    if config.telemetry.otlp is None:
+        return None
+    from gateway.exporter import Exporter
+
+    return Exporter(config, config.telemetry.otlp.rstrip("/"), telemetry, gateway_id)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from gateway.admission import Grant, Looked, Wanted
 from gateway.call import Ask
 from gateway.dialects.base import Dialect, Ending
 from gateway.errors import Refusal
+from gateway.shape import Shape
 from gateway.tokens import Estimator
 
 COUNTED_BYTES_MIN = 2048
@@ -48,6 +49,7 @@ class Asking(msgspec.Struct, frozen=True):
     """The client has signed the request's bytes: they cannot be changed."""
     in_session: bool = False
     """It is a response in a session."""
+    shape: Shape = Shape()
 
     @property
     def wanted(self) -> Wanted:

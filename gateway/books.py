@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from gateway import actions
 from gateway.admission import HEADROOM, Grant
 from gateway.asking import Admitted, Asking, Request
 from gateway.call import Answer, Ask, Call, Cost, Result, Usage
@@ -19,6 +20,7 @@ from gateway.late import Late
 from gateway.meter import Meter
 from gateway.owner import Owner, Results
 from gateway.prices import PriceBook
+from gateway.shape import Shape
 from gateway.telemetry import Telemetry
 from gateway.texts import written_by_model
 from gateway.tokens import Estimator
@@ -39,6 +41,9 @@ LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
 MODELS_MAX = 1000
 
 
+NO_SHAPE = Shape()
+
+
 class OpenCall:
     """A call between its two records: all that is needed to close it, however it ends."""
 
@@ -50,6 +55,7 @@ class OpenCall:
         request: bytes,
         region: str | None = None,
         admitted: Admitted | None = None,
+        shape: Shape = NO_SHAPE,
     ) -> None:
         self.call = call
         self.dialect = dialect
@@ -60,6 +66,7 @@ class OpenCall:
         """Where the upstream computes, as far as settings and address tell."""
         self.admitted = admitted
         """What its budgets hold for it; `None` where no budget covers it."""
+        self.shape = shape
         self.meter = Meter(dialect, call.provider or "", {})
         self.is_answered = False
         self.free_without_usage = False
@@ -115,7 +122,7 @@ class Books:
         request = Request(asking, call.request_model, self._estimator, may_go_on)
         grant = await self._owner.open(call, asking.wanted, request)
         admitted = None if grant is None else asking.admitted(grant)
-        open_call = OpenCall(call, asking.dialect, asking.ask, asking.body, asking.region, admitted)
+        open_call = OpenCall(call, asking.dialect, asking.ask, asking.body, asking.region, admitted, asking.shape)
         self._open.add(open_call)
         return open_call
 
@@ -171,6 +178,7 @@ class Books:
         else:
             call.usage_source = "estimated" if usage.reported() else "none"
         set_usage(call, usage)
+        _set_shape(open_call, answer)
         if open_call.free_without_usage and call.usage_source == "none":
             call.list_cost_nano = call.contracted_cost_nano = 0
         else:
@@ -352,6 +360,17 @@ def _density(meter: Meter, grant: Grant) -> float:
 def set_usage(call: Call, usage: Usage) -> None:
     for name in usage.__struct_fields__:
         setattr(call, name, getattr(usage, name))
+
+
+def _set_shape(open_call: OpenCall, answer: Answer) -> None:
+    """What became of the request's shape: tokens for its parts, and what tools the answer calls."""
+    call, shape = open_call.call, open_call.shape
+    if shape.prefix_hash is not None and call.input_tokens is not None:
+        call.prefix_tokens = round(call.input_tokens * shape.prefix_part)
+        call.tool_schema_tokens = round(call.input_tokens * shape.tools_part)
+    is_read = open_call.dialect is not None and open_call.is_answered and open_call.meter.failed is None
+    if is_read and call.operation in WRITTEN_BY_A_MODEL and (call.status or 0) < 400:
+        call.tool_calls, call.edits = actions.counted(answer.tools, call.client)
 
 
 def add_cost(a: Cost, b: Cost) -> Cost:

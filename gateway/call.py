@@ -138,6 +138,8 @@ class Answer(msgspec.Struct):
     """Work in the background: the usage comes with a later answer of the same `upstream_id`."""
     units: dict[str, float] = {}
     """Billed units that the answer shows (images, seconds): they count where the provider reports nothing."""
+    tools: dict[str, bool | None] = {}
+    """Tool calls by id, and whether each edits files; `None` = nobody knows."""
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -301,3 +303,4 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     upstream_id: str | None = None
     gateway_id: str | None = None
     commit_sha: str | None = None
+    traceparent: str | None = None

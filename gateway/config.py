@@ -21,6 +21,7 @@ from msgspec import Meta
 from gateway.budget_file import BudgetTable, budget_of
 from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
+from gateway.guards import GuardTable, guard_of
 from gateway.limits import LimitTable, limit_of
 from gateway.repositories import repo_name
 
@@ -205,6 +206,9 @@ class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflows: Annotated[
         list[str], _help("Workflows, by file name, whose runs on the default branch are deployments: deploy.yml.")
     ] = []
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/github.")
+    ] = None
 
 
 class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,6 +232,12 @@ class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dict[str, str],
         _help("Labels of closed issues that say how they ended; [work.resolutions] judges what is said."),
     ] = msgspec.field(default_factory=lambda: {"wontfix": "won't fix", "duplicate": "duplicate", "invalid": "invalid"})
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/gitlab.")
+    ] = None
+    webhook_signing_token: Annotated[
+        str | None, _help("… or its signing token, in the same way: then the secret alone is not enough.")
+    ] = None
 
 
 class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -243,6 +253,9 @@ class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points: Annotated[
         str | None, _help("Field with the estimate, as customfield_10016; by default, the one called story points.")
     ] = None
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/jira.")
+    ] = None
 
 
 class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -254,6 +267,9 @@ class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: Annotated[dict[str, str], _help("Labels that say what kind of ticket an issue is.")] = msgspec.field(
         default_factory=lambda: {"bug": "bug", "feature": "feature", "improvement": "feature"}
     )
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/linear.")
+    ] = None
 
 
 class GitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -482,6 +498,24 @@ class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     seed: Annotated[int, _help("… and its seed: the same data give the same interval.")] = 1
 
 
+class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told to an OpenTelemetry collector."""
+
+    otlp: Annotated[
+        str | None, _help("Spans and metrics are sent there over OTLP (HTTP, protobuf): the collector's address.")
+    ] = None
+    otlp_headers: Annotated[
+        dict[str, str], _help("Header fields for it: name and where the value is, as env:NAME or file:PATH.")
+    ] = {}
+    service_name: Annotated[str, _help("service.name of what is sent.", min_length=1)] = "outlay"
+    genai: Annotated[
+        Literal["v1.41", "latest", "both"], _help("Which generation of OpenTelemetry's GenAI names to use.")
+    ] = "v1.41"
+    outlay_attributes: Annotated[bool, _help("Spans also have outlay.* attributes: ticket, task, team, cost.")] = True
+    emit_estimates: Annotated[bool, _help("Counts of tokens are told also where no provider reported them.")] = False
+    metrics_seconds: Annotated[float, _help("Metrics are sent so often.", gt=0)] = 60.0
+
+
 DEFAULT_UPSTREAMS: dict[str, Upstream] = {
     "openai": Upstream(base_url="https://api.openai.com", provider="openai", credential="env:OPENAI_API_KEY"),
     "anthropic": Upstream(
@@ -505,9 +539,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
     limits: dict[str, LimitTable] = {}
+    guards: dict[str, GuardTable] = {}
     alerts: AlertSettings = AlertSettings()
     scorecard: ScorecardSettings = ScorecardSettings()
     waste: WasteSettings = WasteSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
     """Where it was read from; set by `load`, not a setting."""
@@ -600,6 +636,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
     yield from _work_contradictions(config.work)
     yield from _git_contradictions(config.work.git)
+    yield from _webhook_contradictions(config.work)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -610,6 +647,18 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             limit_of(name, limit)
         except UserError as error:
             yield ("limits", name), f"[limits.{name}] {error}"
+    for name, guard in config.guards.items():
+        try:
+            guard_of(name, guard)
+        except UserError as error:
+            yield ("guards", name), f"[guards.{name}] {error}"
+    telemetry = config.telemetry
+    if telemetry.otlp is not None and not _is_address(telemetry.otlp):
+        yield ("telemetry", "otlp"), "[telemetry] otlp must look like http://host:4318, without a path like /v1/traces"
+    for name, reference in telemetry.otlp_headers.items():
+        if not REFERENCE.fullmatch(reference):
+            at = ("telemetry", "otlp_headers")
+            yield at, f"[telemetry] otlp_headers: {name} must be env:NAME or file:PATH: the value does not belong here"
     alerts = config.alerts
     for name in ("velocity_usd", "runaway_usd"):
         if getattr(alerts, name) < 0:
@@ -681,6 +730,19 @@ def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], 
             )
     if work.jira.projects and not work.jira.user:
         yield ("work", "jira", "user"), "[work.jira] user is missing: write the e-mail address of the token's account"
+
+
+def _webhook_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, settings in (
+        ("github", work.github), ("gitlab", work.gitlab), ("jira", work.jira), ("linear", work.linear),
+    ):  # fmt: skip
+        for setting in ("webhook_secret", "webhook_signing_token"):
+            value = getattr(settings, setting, None)
+            if value is not None and not REFERENCE.fullmatch(value):
+                yield (
+                    ("work", name, setting),
+                    f"[work.{name}] {setting} must be env:NAME or file:PATH: the secret itself does not belong here",
+                )
 
 
 def _git_contradictions(git: GitSettings) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gateway import folders
@@ -42,3 +43,19 @@ def digest(secret: str) -> str:
 def keyed(key: bytes, text: str) -> str:
     """32 hex digits."""
     return hashlib.blake2b(text.encode("utf-8", "replace"), key=key, digest_size=16).hexdigest()
+
+
+def keyed_parts(key: bytes) -> Callable[[Iterable[bytes]], str]:
+    """(parts in a row, told apart by their lengths) → 32 hex digits. SHA-256, which with the instructions that
+    processors have for it takes half of BLAKE2's time; cut to half its length, nothing can be added behind the parts.
+    """
+    begun = hashlib.sha256(key.ljust(64, b"\0"))
+
+    def digest_of(parts: Iterable[bytes]) -> str:
+        found = begun.copy()
+        for part in parts:
+            found.update(b"%d:" % len(part))
+            found.update(part)
+        return found.hexdigest()[:32]
+
+    return digest_of

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway import actions
 from gateway.call import Answer, Usage
 from gateway.dialects.base import Dialect, Ending
 from gateway.dialects.openai_chat import is_usage_only
@@ -126,14 +127,14 @@ class Meter:
                 self._give_up(error)
 
     def _see(self, dialect: Dialect, event: bytes, *, is_rest: bool = False) -> None:
-        """Keep what may have text, fold what may have usage. `is_rest`: it came after the last whole event."""
+        """Keep what may have text, fold what may have usage or calls tools. `is_rest`: it came after the last event."""
         if event.strip() == b"[DONE]":
             self.answer.finished = True
             return
         is_whole = is_rest and isinstance(self._reader.framing, Json)
         if is_whole or (event and carries_text(event)):
             self._keep(event)
-        if not self._is_known or is_rest or dialect.may_matter.search(event):
+        if not self._is_known or is_rest or dialect.may_matter.search(event) or actions.MARK.search(event):
             self._looks_left -= 1
             # A whole answer must be JSON. An event need not (some keep-alive), nor the rest of a stream (a cut event).
             try:
@@ -154,7 +155,7 @@ class Meter:
             self._see(dialect, data_of(event + EVENT_END))
         start = 0
         marks: list[int] = []
-        for pattern in (dialect.may_matter, MAY_REPEAT):
+        for pattern in (dialect.may_matter, MAY_REPEAT, actions.MARK):
             # Most pieces are one event without a mark, and `finditer` costs 1 µs more.
             if mark := pattern.search(block):
                 marks += [mark.start(), *(more.start() for more in pattern.finditer(block, mark.end()))]
@@ -209,6 +210,8 @@ class Meter:
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict):
                 dialect.fold(self.answer, item, self._provider)
+        if actions.MARK.search(data):
+            actions.note(self.answer.tools, value)
 
     def _give_up(self, error: Exception) -> None:
         self.failed = type(error).__name__

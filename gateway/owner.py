@@ -13,6 +13,7 @@ from typing import Protocol
 from gateway.admission import Admission, Grant, View, Wanted
 from gateway.alerts import Alerts
 from gateway.call import Call
+from gateway.guards import GuardedError, Guards
 from gateway.late import DIGEST_BYTES, Late
 from gateway.ledger import Ledger
 from gateway.limits import LimitedError, Limits
@@ -65,18 +66,34 @@ class Owner(Protocol):
         """The task of a call that shows none: see `Tasks`."""
 
 
+class Exporter(Protocol):
+    """Tells others of finished calls."""
+
+    def take(self, call: Call) -> None: ...
+
+
 class LocalOwner:
     """The owner in this process."""
 
     def __init__(
-        self, ledger: Ledger, late: Late, admission: Admission, limits: Limits, alerts: Alerts, telemetry: Telemetry
+        self,
+        ledger: Ledger,
+        late: Late,
+        admission: Admission,
+        limits: Limits,
+        guards: Guards,
+        alerts: Alerts,
+        telemetry: Telemetry,
+        exporter: Exporter | None = None,
     ) -> None:
         self._ledger = ledger
         self._late = late
         self._admission = admission
         self._limits = limits
+        self._guards = guards
         self._alerts = alerts
         self._telemetry = telemetry
+        self._exporter = exporter
         self._tasks = Tasks()
 
     async def open(self, call: Call, wanted: Wanted, view: View) -> Grant | None:
@@ -99,6 +116,7 @@ class LocalOwner:
         try:
             if not wanted.in_session:
                 self._admit_to_limits(call)
+                self._admit_to_guards(call)
             self._ledger.open(call)
         except BaseException:
             self._admission.void(call)
@@ -117,6 +135,7 @@ class LocalOwner:
 
     def close_now(self, call: Call, content_bytes: int | None = None, *, is_pending: bool = False) -> int | None:
         """`close`, but for the disk."""
+        self._guards.finished(call, _clock_us())
         booked_us = self._ledger.close(call)
         hold = self._admission.settle(call, content_bytes)
         self._recorded(call, booked_us)
@@ -205,6 +224,8 @@ class LocalOwner:
         self._telemetry.finished(call)
         self._limits.finished(call, _clock_us())
         self._alerts.finished(call)
+        if self._exporter is not None:
+            self._exporter.take(call)
 
     def _admit_to_limits(self, call: Call) -> None:
         """Raises the refusals of limits."""
@@ -213,6 +234,16 @@ class LocalOwner:
         except LimitedError as limited:
             self._telemetry.limited.labels(limited.kind, limited.what).inc()
             raise
+
+    def _admit_to_guards(self, call: Call) -> None:
+        """Raises the refusals of guards."""
+        try:
+            shadowed = self._guards.admit(call, _clock_us())
+        except GuardedError as guarded:
+            self._telemetry.guarded.labels(guarded.rule, "enforce").inc()
+            raise
+        if shadowed is not None:
+            self._telemetry.guarded.labels(shadowed.rule, "shadow").inc()
 
 
 def split(joined: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from aiohttp import web
 
-from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, submodels
+from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, shape, submodels
 from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
@@ -38,12 +38,14 @@ from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import now_us
 from gateway.meter import UsageHider
+from gateway.otel import TRACEPARENT
 from gateway.owner import Owner
 from gateway.prices import PriceBook
 from gateway.realtime import Session
 from gateway.repositories import header_branch, repo_name
 from gateway.retries import Plan
 from gateway.routes import region_of
+from gateway.shape import Shape
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
@@ -55,6 +57,8 @@ log = logging.getLogger("outlay")
 
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
+SHAPED_AT_ONCE = 64 * 1024
+"""A longer body is read in a thread, bytes: it takes about a millisecond a megabyte."""
 KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
 """What these operations begin is asked for again later, at the upstream that the client knows."""
 
@@ -82,7 +86,7 @@ class Proxy:
         self._keys = key_ring
         self._tickets = tickets
         self._worktrees = worktrees
-        self._hash = functools.partial(hashing.keyed, hash_key)
+        self._hash, self._hash_parts = functools.partial(hashing.keyed, hash_key), hashing.keyed_parts(hash_key)
         self._prices = prices
         self._owner = owner
         self._forwarder = forwarder
@@ -191,6 +195,8 @@ class Proxy:
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
+            made = await self._shape(plain, call.operation) if dialect is not None and kind == "call" else Shape()
+            _set_shape(call, client, made)
             checkout = await self._worktrees.look(client.folder)
             attribution = self._tickets.attribute(
                 principal, headers, target.ticket, target.task, ask, client, checkout, started_us
@@ -229,7 +235,15 @@ class Proxy:
                     sent_fields = credentials.outgoing(request.headers.items(), self._credentials[name])
                 is_signed = credentials.is_signed(sent_fields)
                 asking = Asking(
-                    dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed
+                    dialect,
+                    ask,
+                    upstream_path,
+                    plain,
+                    region,
+                    upstream.provider,
+                    may_use,
+                    is_signed=is_signed,
+                    shape=made,
                 )
                 if loop.time() != started:
                     may_go_on()  # other attempts may have failed: a key that has ended makes no further call
@@ -430,6 +444,11 @@ class Proxy:
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
 
+    async def _shape(self, body: bytes, operation: str | None) -> Shape:
+        if len(body) <= SHAPED_AT_ONCE:
+            return shape.read(body, operation, self._hash_parts)
+        return await asyncio.to_thread(shape.read, body, operation, self._hash_parts)
+
     def _check_price(self, provider: str, model: str | None) -> None:
         if self._config.prices.policy != "block":
             return
@@ -558,6 +577,7 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         repo=repo_name(headers.get("x-outlay-repo")),
         branch=header_branch(headers.get("x-outlay-branch")),
         purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
+        traceparent=sent if (sent := headers.get("traceparent")) and TRACEPARENT.fullmatch(sent) else None,
     )
 
 
@@ -571,6 +591,12 @@ def _set_ask(call: Call, ask: Ask) -> None:
     call.max_output_tokens, call.message_count, call.tool_count = (
         ask.max_output_tokens, ask.message_count, ask.tool_count,
     )  # fmt: skip
+
+
+def _set_shape(call: Call, client: Client, made: Shape) -> None:
+    call.request_hash, call.prefix_hash, call.action_hash = made.request_hash, made.prefix_hash, made.action_hash
+    # What a subagent is told, or a summary is asked for with, no person has written.
+    call.human_turn = made.human_turn if client.agent in (None, "main") else False
 
 
 def _set_attribution(call: Call, client: Client, attribution: Attribution) -> None:

@@ -14,6 +14,11 @@ TOKENS_MAX = 2**53
 """Counts above this are nonsense (and would not survive JSON in other tools): read as unknown."""
 
 
+def names(words: str) -> frozenset[str]:
+    """Names of fields or tools that stand in a text, with blanks between them."""
+    return frozenset(words.split())
+
+
 def count(value: Any) -> int | None:
     """A token or unit count: a whole number ≥ 0, also when sent as a float (`12.0`). Else `None`."""
     if type(value) is int:

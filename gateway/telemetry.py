@@ -49,6 +49,10 @@ class Telemetry:
             "outlay_limited_calls", "Calls refused by a limit, by kind of its scope, and what was used up.",
             ("scope", "limit"), registry=self.registry,
         )  # fmt: skip
+        self.guarded = Counter(
+            "outlay_guarded_calls", "Calls that a guard refused, or would have refused, by rule.", ("rule", "mode"),
+            registry=self.registry,
+        )  # fmt: skip
         self.ignored_evidence = Counter(
             "outlay_ignored_evidence", "Values that should name a ticket or its place, and were none.",
             ("source", "reason"), registry=self.registry,
@@ -75,6 +79,17 @@ class Telemetry:
         )
         self.breakers_open = Gauge(
             "outlay_breakers_open", "Models for which an upstream's circuit breaker is open.", ("upstream",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.webhooks = Counter(
+            "outlay_webhooks", "Deliveries of webhooks that were taken.", ("source",), registry=self.registry
+        )
+        self.webhook_refusals = Counter(
+            "outlay_webhook_refusals", "Deliveries of webhooks that were not, and why.", ("source", "reason"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.dropped = Counter(
+            "outlay_telemetry_dropped", "Finished calls that no OpenTelemetry collector was told of.",
             registry=self.registry,
         )  # fmt: skip
         self.alerts = Counter(

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.reading import tidied
+from gateway.reading import names, tidied
 
 
 class Read(msgspec.Struct):
@@ -40,29 +40,25 @@ class Written(msgspec.Struct):
     tool_calls: int = 0
 
 
-def _names(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
 BLOB = re.compile(r"(?:data:[^,]{0,200},)?[A-Za-z0-9+/_=\r\n-]{512,}\Z|data:[a-z]+/[^,]{0,200};base64,")
 """Base64, or a data URL: what a file looks like in JSON. Text of that length has blanks."""
 BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_=-]{512,}")
 
-ATTACHED = _names(
+ATTACHED = names(
     "image image_url file file_url file_data file_id fileData inlineData inline_data input_audio images bytes b64_json"
 )
 """One attachment each, whatever is in it."""
-MEDIA_TYPE = _names("mime_type mimeType media_type")
+MEDIA_TYPE = names("mime_type mimeType media_type")
 """Beside `data`, they say what it is."""
-IMAGES = _names("image image_url images")
+IMAGES = names("image image_url images")
 IMAGE_DATA = re.compile(r"data:image/[\w.+-]+;base64,|iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk|SUkq|TU0A|AAAA")
 """PNG, JPEG, GIF, WebP, BMP, TIFF, HEIC and AVIF in base64."""
 REFERENCE_MAX = 2048
 """A longer text is no address and no id."""
-TOOLS = _names("tools functions")
-RENDERED = _names("args arguments input output response json schema responseSchema responseJsonSchema")
+TOOLS = names("tools functions")
+RENDERED = names("args arguments input output response json schema responseSchema responseJsonSchema")
 """Objects that a model reads as JSON, as it reads tools."""
-SETTINGS = _names(
+SETTINGS = names(
     "model id role type object status user metadata store stream stream_options service_tier tool_choice toolChoice "
     "cache_control cachePoint cachedContent signature thoughtSignature thought_signature encrypted_content "
     "redacted_thinking redactedContent reasoning_details prompt_cache_key prompt_cache_retention safety_identifier "
@@ -72,11 +68,11 @@ SETTINGS = _names(
     "input_type task_type labels response_modalities responseModalities"
 )
 """Never read by the model, or not as text."""
-HIDDEN = _names(
+HIDDEN = names(
     "signature thoughtSignature thought_signature encrypted_content redacted_thinking redactedContent reasoning_details"
 )
 """Of these, what stands for reasoning that the model may read again."""
-FRAME = _names("role content type text parts messages input contents system name model")
+FRAME = names("role content type text parts messages input contents system name model")
 """Names of fields that stand for no token of their own, but for the chat template's."""
 
 
@@ -167,14 +163,14 @@ def _strings(value: Any) -> Iterator[str]:
 READ_SOURCES = ("text", "content")
 """Types of Anthropic's document sources that are text."""
 
-WRITTEN = _names(
+WRITTEN = names(
     "text content thinking reasoning reasoning_content reasoning_text delta partial_json arguments input refusal "
     "completion response generation outputText output_text generated_text transcript tool_plan code"
 )
 """Strings under these names were generated."""
 CALLED = frozenset({"args", "arguments", "input", "toolUseId"})
 """Fields of a tool call: the `name` beside them was generated too, and so were arguments that are an object."""
-NOT_WRITTEN = _names(
+NOT_WRITTEN = names(
     "usage usageMetadata metadata prompt instructions tools annotations citations citationMetadata search_results "
     "groundingMetadata prompt_filter_results logprobs logprobsResult signature encrypted_content executed_tools "
     "error"

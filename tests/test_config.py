@@ -10,6 +10,7 @@ from gateway import config
 from gateway.budget_file import BudgetTable
 from gateway.config import AdminKey, Config, Upstream, WorkSettings, load
 from gateway.errors import UserError
+from gateway.guards import GuardTable
 from gateway.limits import LimitTable
 
 UPSTREAM = "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\n"
@@ -24,7 +25,8 @@ def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
     tables: dict[str, Any] = {
-        "budgets": BudgetTable, "limits": LimitTable, "upstreams": Upstream, "auth.admin_keys": AdminKey,
+        "budgets": BudgetTable, "guards": GuardTable, "limits": LimitTable, "upstreams": Upstream,
+        "auth.admin_keys": AdminKey,
     }  # fmt: skip
     for name, hint in get_type_hints(WorkSettings).items():
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
@@ -83,6 +85,16 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "[server]\nhost = '0.0.0.0'\n[tickets]\nworktrees = ['/src']",
             "4: [tickets] worktrees needs [server] host",
         ),
+        ("[work.github]\nrepos = ['shop']", "2: [work.github] repos: 'shop' must be owner and name, as acme/shop"),
+        ("[work.gitlab]\nprojects = ['shop']", "2: [work.gitlab] projects: 'shop' must be group and name"),
+        ("[work.gitlab]\ntoken = 'glpat-x'", "2: [work.gitlab] token must be env:NAME or file:PATH"),
+        ("[work.gitlab]\napi = 'gitlab.com'", "2: [work.gitlab] api must look like https://host"),
+        ("[work.gitlab.statuses]\ndoing = 'done'", "1: [work.gitlab] statuses: an issue is done when it is closed"),
+        ("[work.jira]\nprojects = ['pay']\nuser = 'a'", "2: [work.jira] projects: 'pay' must be a project's key"),
+        ("[work.jira]\nprojects = ['PAY']\nuser = 'a'", "1: [work.jira] api must look like https://host"),
+        ("[work.jira]\nprojects = ['PAY']\napi = 'https://a.example'", "1: [work.jira] user is missing"),
+        ("[work.jira.statuses]\nReview = 'doing'", "1: [work.jira] statuses: Invalid enum value 'doing'"),
+        ("[work.linear]\nteams = ['eng']", "2: [work.linear] teams: 'eng' must be a team's key, as ENG"),
         ("[tickets.teams]\npayments = 'always'", "1: [tickets] teams: Invalid enum value 'always'"),
         (
             "[auth.admin_keys.a]\nkey = 'olk_x'\nrole = 'admin'",
@@ -100,6 +112,9 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "[limits.a]\nscope = 'org'\nusd_per_minute = 1e-10",
             "1: [limits.a] usd_per_minute must be more than 0, with nine",
         ),
+        ("[guards.a]\nscope = 'org'\nretry_attempts = 0\nloop_calls = 0", "1: [guards.a] guards nothing: set"),
+        ("[guards.a]\nscope = 'org'\nloop_calls = 1", "1: [guards.a] retry_attempts must be more than 2"),
+        ("[guards.a]\nscope = 'org'\nrunaway_usd = -1", "1: [guards.a] runaway_usd must be 0 or more"),
         ("[limits.a]\nscope = 'org'\nrequests = 1", '3: [limits.a] unknown setting "requests"; did you mean'),
         ("[alerts]\nvelocity_usd = -1", "2: [alerts] velocity_usd must be 0 or more"),
         ("[alerts]\nslack = 'https://hooks.slack.com/sk-123'", "2: [alerts] slack must be env:NAME or file:PATH"),

@@ -5,17 +5,18 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from click.testing import CliRunner
 
-from analytics import build, waste, work
+from analytics import build, sync, sync_cli, waste, work
 from analytics.comment import comment
 from analytics.sources import files
 from analytics.work_cli import RULES
 from gateway import launch
 from gateway.cli import outlay
-from gateway.config import Upstream, WasteSettings, load
+from gateway.config import Upstream, WasteSettings, WorkSettings, load
 from gateway.errors import STATUS
 from gateway.keys_cli import keys_
 from gateway.telemetry import Telemetry
@@ -103,6 +104,16 @@ def test_the_upstreams_with_fallbacks_in_the_docs_are_settings(tmp_path: Path) -
     assert config.upstreams["openai"].fallbacks == ("openai-eu",)
     named = set(re.findall(r"`((?:retr|breaker|fallback)\w*)\b", page))
     assert named - {"retry"} <= set(Upstream.__struct_fields__)
+
+
+def test_every_source_and_how_it_is_read_is_documented() -> None:
+    page = (ROOT / "docs/sync.md").read_text(encoding="utf-8")
+    assert [name for name in sync.SOURCES if f"| `[work.{name}]` |" not in page] == []
+    sections = get_type_hints(WorkSettings)
+    own = [name for name in WorkSettings.__struct_fields__ if name not in sync.SOURCES]
+    assert [name for name in (*own, *sections["github"].__struct_fields__) if not re.search(rf"\b{name}\b", page)] == []
+    for option in re.findall(r"--[a-z]+", page):
+        assert option in {option for parameter in sync_cli.sync_.params for option in parameter.opts}
 
 
 DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")

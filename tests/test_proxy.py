@@ -69,6 +69,34 @@ async def test_a_whole_answer(gateway: Running) -> None:
     assert row["price_status"] == "exact"
     assert row["list_cost_nano"] == row["input_cost_nano"] + row["output_cost_nano"] > 0
     assert shown_cost == f"{row['list_cost_nano'] / 1e9:.9f}"
+    assert (row["human_turn"], row["tool_calls"], row["edits"]) == (True, 0, 0)
+    assert (len(row["request_hash"]), len(row["prefix_hash"]), row.get("action_hash")) == (32, 32, None)
+    assert 0 < row["prefix_tokens"] < 1000
+    assert row["tool_schema_tokens"] == 0
+
+
+@pytest.mark.parametrize("size", [100, 200_000])
+async def test_the_same_work_has_the_same_shape(gateway: Running, size: int) -> None:
+    def asked(text: str, **more: Any) -> dict[str, Any]:
+        return {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": text * size}], **more}
+
+    gateway.upstream.answer(whole(ANSWER))
+    for body in (asked("a", max_tokens=5), asked("a", max_tokens=50, user="somebody"), asked("b", max_tokens=5)):
+        async with gateway.post("/v1/chat/completions", body) as response:
+            assert response.status == 200
+    first, again, other = gateway.closed()
+    assert first["request_hash"] == again["request_hash"] != other["request_hash"]
+    assert first["prefix_hash"] == again["prefix_hash"] != other["prefix_hash"]
+
+
+async def test_what_a_subagent_is_told_no_person_has_said(gateway: Running) -> None:
+    gateway.upstream.answer(whole({"type": "message", "model": "claude-haiku-4-5", "content": [], "usage": {}}))
+    body = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "go"}]}
+    for fields in ({}, {"x-claude-code-agent-id": "a1"}):
+        headers = {"User-Agent": "claude-cli/2.1.330 (external, cli)", **fields}
+        async with gateway.post("/v1/messages", body, **headers) as response:
+            assert response.status == 200
+    assert [row["human_turn"] for row in gateway.closed()] == [True, False]
 
 
 async def test_nothing_of_a_prompt_or_key_is_on_disk(gateway: Running) -> None:

@@ -188,6 +188,24 @@ SHARED = case(
 )
 
 
+def deployed(name: str, sha_: str, at: float, **fields: Any) -> work.Deployment:
+    given: dict[str, Any] = {"environment": "production", "finished_at": hours(at)}
+    return work.Deployment(deployment_id=name, repo="acme/deployed", sha=sha_, **given | fields)
+
+
+case(
+    "acme/deployed",
+    deployed("a", "sha-1", 1),
+    deployed("b", "sha-2", 2),
+    deployed("c", "sha-3", 3),
+    deployed("elsewhere", "sha-9", 3, environment="staging"),
+    deployed("back", "sha-1", 4),
+    deployed("d", "sha-4", 50),
+    deployed("too late", "sha-1", 80),
+    deployed("broken", "sha-5", 90, finished_at=None, failed_at=hours(91)),
+)
+
+
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     data = tmp_path_factory.mktemp("reverts")
@@ -274,3 +292,8 @@ def test_tickets_share_a_pull_request(db: duckdb.DuckDBPyConnection) -> None:
     }
     sums = db.execute("SELECT DISTINCT sum(weight) FROM pr_ticket_weights GROUP BY pr_id").fetchall()
     assert sums == [(Decimal(1),)]
+
+
+def test_deployments_that_failed_or_were_rolled_back(db: duckdb.DuckDBPyConnection) -> None:
+    rows = db.execute("FROM deployment_failures ORDER BY ALL").fetchall()
+    assert rows == [("b", hours(4), "back"), ("broken", hours(91), None), ("c", hours(4), "back")]

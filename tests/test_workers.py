@@ -28,6 +28,7 @@ from gateway.budgets import Budgets
 from gateway.call import Ask, Call
 from gateway.config import AlertSettings, Config, LedgerSettings
 from gateway.errors import Refusal, UserError
+from gateway.guards import Guards
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
 from gateway.limits import Limits, LimitTable
@@ -115,7 +116,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> StartHouse:
         budgets.replace([budget_of("b", table)])
         admission = Admission(budgets, Quotes(_book()), 5.0, BudgetNotices(lambda *_, **__: None, str))
         alerts = Alerts(AlertSettings(), tmp_path, telemetry)
-        own = LocalOwner(journal, late, admission, limits, alerts, telemetry)
+        own = LocalOwner(journal, late, admission, limits, Guards({}), alerts, telemetry)
         found = House(own, own, budgets, limits, journal, telemetry=telemetry)
         async with contextlib.AsyncExitStack() as stack:
             if linked:

@@ -18,7 +18,7 @@ WITH account_charges AS (
 ),
 judged AS (
   SELECT
-    charges.name, charges.started_at, charges.charged_usd, calls.tickets, calls.budget_action,
+    charges.name, charges.started_at, charges.charged_usd, calls.tickets, calls.budget_action, calls.refusal,
     CASE WHEN charges.started_at >= since THEN 'recorded' ELSE 'replayed' END AS basis,
     spent_usd >= limit_usd + coalesce(list_sum([
       r.amount_usd for r in raises
@@ -37,7 +37,11 @@ refused AS (
     count(*) FILTER (WHERE charged_usd IS NULL) AS unpriced_calls,
     len(list_distinct(flatten(list(tickets)))) AS tickets
   FROM judged
-  WHERE CASE basis WHEN 'recorded' THEN budget_action IS NOT DISTINCT FROM 'shadow_blocked' ELSE is_over END
+  WHERE CASE basis
+    -- A call with a refusal that it would have had: a guard said so, not a budget.
+    WHEN 'recorded' THEN budget_action IS NOT DISTINCT FROM 'shadow_blocked' AND refusal IS NULL
+    ELSE is_over
+  END
   GROUP BY name, basis
 ),
 bases AS (

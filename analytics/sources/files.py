@@ -7,8 +7,10 @@ counted as an editor or a spreadsheet shows them: the header of a CSV file is ro
 import contextlib
 import csv
 import difflib
+import gzip
+import io
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ import msgspec
 from analytics import build, work
 from gateway.errors import UserError
 
-TABLES = tuple(name for name in work.TABLES if name not in ("environments", "projects", "ticket_prs"))
+TABLES = tuple(name for name in work.TABLES if name not in ("environments", "projects", "invoice_lines", "ticket_prs"))
 SHOWN = 10
 CELL_MAX = 2**26
 """Longest cell of a CSV file, characters."""
@@ -27,6 +29,10 @@ BATCH_ROWS = 10_000
 
 Reason = Literal["unreadable", "missing key", "wrong type", "wrong value", "duplicate key"]
 Numbered = tuple[int, dict[str, Any]]
+Choose = Callable[[list[str]], Collection[str]]
+"""Of the columns of a file, those that are read. Raises `UserError` when no row of it can be of use."""
+Number = Callable[[str], Any]
+"""What a number with a fraction is read as."""
 
 
 class Problems:
@@ -50,7 +56,7 @@ class Problems:
             self.columns.append(name)
             near = difflib.get_close_matches(name, known, n=1)
             advice = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
-            self._say(number, f'unknown column "{_short(name)}"; {advice}')
+            self._say(number, f'unknown column "{short(name)}"; {advice}')
 
     def _say(self, number: int, text: str) -> None:
         if len(self.lines) < SHOWN:
@@ -76,7 +82,9 @@ def read(path: Path, table: str, problems: Problems) -> Iterator[work.Row]:
     lax = path.suffix.lower() == ".csv"
     seen: dict[tuple[Any, ...], int] = {}
     try:
-        for number, values in READERS[path.suffix.lower()](path, problems):
+        for number, values in READERS[path.suffix.lower()](
+            path, problems, lambda header: _checked(path, header), float
+        ):
             for name in [name for name in values if name not in kind.columns]:
                 problems.column(number, name, kind.columns)
                 del values[name]
@@ -100,28 +108,34 @@ def read(path: Path, table: str, problems: Problems) -> Iterator[work.Row]:
 # -- formats -----------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, problems: Problems) -> Iterator[Numbered]:
+def opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    """For reading, unpacked where its name ends in `.gz`."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _read_csv(path: Path, problems: Problems, choose: Choose, number_of: Number) -> Iterator[Numbered]:
     csv.field_size_limit(CELL_MAX)
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with io.TextIOWrapper(opened(path), newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
         rows = enumerate(csv.reader(lines, strict=True), 1)
         number = 0
         try:
             number, header = next(rows, (1, []))
-            _check_header(path, header)
+            chosen = choose(header)
+            wanted = [(place, name) for place, name in enumerate(header) if name in chosen]
             for number, cells in rows:
                 if cells and len(cells) != len(header):
                     problems.row(number, "unreadable", f"has {len(cells)} cells, the header has {len(header)}")
                 elif cells and not _is_text("".join(cells)):
                     problems.row(number, "unreadable", "is not UTF-8 text")
                 elif cells:
-                    yield number, {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
+                    yield number, {name: cells[place] for place, name in wanted if cells[place] != ""}
         except csv.Error as error:
             problems.row(number + 1, "unreadable", f"is not CSV: {error}")
 
 
-def _read_jsonl(path: Path, problems: Problems) -> Iterator[Numbered]:
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    with path.open("rb") as lines:
+def _read_jsonl(path: Path, problems: Problems, choose: Choose, number_of: Number) -> Iterator[Numbered]:
+    decoder = msgspec.json.Decoder(dict[str, Any], float_hook=number_of)
+    with opened(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
@@ -132,11 +146,11 @@ def _read_jsonl(path: Path, problems: Problems) -> Iterator[Numbered]:
                 yield number, {name: value for name, value in values.items() if value is not None}
 
 
-def _read_parquet(path: Path, problems: Problems) -> Iterator[Numbered]:
+def _read_parquet(path: Path, problems: Problems, choose: Choose, number_of: Number) -> Iterator[Numbered]:
     path.open("rb").close()  # a missing file is told as for the other formats
-    decoder = msgspec.json.Decoder(dict[str, Any])
+    decoder = msgspec.json.Decoder(dict[str, Any], float_hook=number_of)
     try:
-        for number, text in enumerate(_parquet_rows(path), 1):
+        for number, text in enumerate(_parquet_rows(path, choose), 1):
             try:
                 values = decoder.decode(text)
             except msgspec.MsgspecError:
@@ -147,13 +161,14 @@ def _read_parquet(path: Path, problems: Problems) -> Iterator[Numbered]:
         raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[str]:
+def _parquet_rows(path: Path, choose: Choose) -> Iterator[str]:
     """Each as JSON."""
     file = {"file": build.glob_of(path)}
     with duckdb.connect() as db:
         with contextlib.suppress(duckdb.Error):  # where DuckDB knows no other zones
             db.execute("SET TimeZone = 'UTC'")
-        _check_header(path, [name for name, _ in db.execute(build.step("file_columns"), file).fetchall()])
+        columns = choose([name for name, _ in db.execute(build.step("file_columns"), file).fetchall()])
+        db.execute("SET VARIABLE columns = $columns", {"columns": list(columns)})
         result = db.execute(build.step("read_work_rows"), file)
         while rows := result.fetchmany(BATCH_ROWS):
             yield from (text for (text,) in rows)
@@ -162,13 +177,19 @@ def _parquet_rows(path: Path) -> Iterator[str]:
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    """Raises `UserError` when no row can be told from another."""
+def _checked(path: Path, header: list[str]) -> list[str]:
+    """All columns. Raises `UserError` when no row can be told from another."""
     table = work.TABLES[table_of(path)]
     if missing := [name for name in table.required if name not in header]:
         raise UserError(f"{path} row 1: the column {missing[0]} is missing; {', '.join(table.required)} must be there")
+    check_unique(path, header)
+    return header
+
+
+def check_unique(path: Path, header: list[str]) -> None:
+    """Raises `UserError` when two columns have one name."""
     if twice := [name for name, times in Counter(header).items() if times > 1]:
-        raise UserError(f'{path} row 1: the column "{_short(twice[0])}" is there twice')
+        raise UserError(f'{path} row 1: the column "{short(twice[0])}" is there twice')
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -192,7 +213,7 @@ def _moment(name: str, text: str) -> datetime:
         return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         raise msgspec.ValidationError(
-            f'"{_short(text)}" is no time: write 2026-11-25T10:00:00Z - at `$.{name}`'
+            f'"{short(text)}" is no time: write 2026-11-25T10:00:00Z - at `$.{name}`'
         ) from None
 
 
@@ -203,7 +224,7 @@ def _list(name: str, text: str) -> list[str]:
     try:
         return msgspec.json.decode(text, type=list[str])
     except msgspec.MsgspecError:
-        raise msgspec.ValidationError(f'"{_short(text)}" is no list of texts - at `$.{name}`') from None
+        raise msgspec.ValidationError(f'"{short(text)}" is no list of texts - at `$.{name}`') from None
 
 
 def _told(error: msgspec.ValidationError, values: dict[str, Any], table: work.Table) -> tuple[Reason, str]:
@@ -215,7 +236,7 @@ def _told(error: msgspec.ValidationError, values: dict[str, Any], table: work.Ta
         return "missing key", f"{message.removeprefix('Object missing required field ')} is missing"
     at = f"{name}: " if name else ""
     if message.startswith("Invalid enum value"):
-        return "wrong value", f'{at}"{_short(values[name])}" is none of {", ".join(table.choices(name))}'
+        return "wrong value", f'{at}"{short(values[name])}" is none of {", ".join(table.choices(name))}'
     if " matching regex " in message:
         return "wrong value", f"{at}must be printable text without blanks around it"
     return "wrong type" if ", got " in message else "wrong value", f"{at}{message}"
@@ -229,6 +250,6 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

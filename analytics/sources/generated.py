@@ -39,9 +39,11 @@ def _marked(attributes: str) -> Iterator[tuple[str, bool]]:
 
 def _regex(pattern: str) -> str:
     anchored = "/" in pattern.rstrip("/")
-    parts = (_PART.get(part, re.escape(part)) for part in re.split(r"(\*\*/|/\*\*|\*+|\?)", pattern.strip("/")))
+    parts = (
+        _PART.get(part, re.escape(part)) for part in re.split(r"(/\*\*/|^\*\*/|/\*\*$|\*+|\?)", pattern.strip("/"))
+    )
     inside = "/.*" if pattern.endswith("/") else ""
     return ("" if anchored else "(?:.*/)?") + "".join(parts) + inside
 
 
-_PART = {"**/": "(?:.*/)?", "/**": "/.*", "*": "[^/]*", "**": ".*", "?": "[^/]"}
+_PART = {"/**/": "/(?:.*/)?", "**/": "(?:.*/)?", "/**": "/.*", "*": "[^/]*", "**": ".*", "?": "[^/]"}

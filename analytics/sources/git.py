@@ -180,13 +180,13 @@ class Git:
             if sum(map(len, group)) >= COMMITS_MAX or place == len(mainline) - 1:
                 rows = self._rows(clone, group)
                 done += sum(map(len, group))
-                reverting = {name for names in group for name in names} | set(taken_out)
+                reverting = [name for names in group for name in names] + taken_out
                 yield Batch(rows, sha, {"reverts": reverting}, problems, done, len(graph))
                 group, problems, taken_out = [], [], []
         if taken_out or problems:
             yield Batch({}, head, {"reverts": taken_out}, problems)
 
-    def _rows(self, clone: Clone, groups: Sequence[Sequence[str]]) -> Mapping[str, Sequence[work.Row]]:
+    def _rows(self, clone: Clone, groups: Sequence[Sequence[str]]) -> dict[str, list[work.Row]]:
         """Of commits of the branch, each before those that it merged."""
         first_of = {sha: names[0] for names in groups for sha in names}
         numbers: dict[str, int | None] = {}

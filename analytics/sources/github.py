@@ -14,6 +14,7 @@ from analytics import work
 from analytics.sources.generated import left_out
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, pull_of, reverts_of, subject_of
+from analytics.sources.pages import BROKEN_MAX
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.config import WorkSettings
@@ -27,8 +28,6 @@ FILES_MAX = 3000
 """More of a pull request GitHub does not tell."""
 RAW = "application/vnd.github.raw+json"
 GONE = (404, 410, 451)
-BROKEN_MAX = 2
-"""Pull requests in a row whose details cannot be read. More of them, and it is not they that are broken."""
 SECOND = timedelta(seconds=1)
 LATE = timedelta(days=30)
 """Deployments and runs may end, or be run again, so long after they were made."""

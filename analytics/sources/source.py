@@ -6,7 +6,7 @@ how far each part was read, and tells what happened. A source is a class like `g
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -100,10 +100,10 @@ class Part:
     read: Callable[[Any, datetime | None], Iterator[Batch]]
     """From a cursor (`None` = the beginning), what changed since a time of the source's clock (`None` = all)."""
     tickets: Tickets | None = None
-    goes_on: bool = False
-    """The cursor of the last batch is kept: the next read begins there."""
     renamed: tuple[str, str] | None = None
     """Former and present name of its repository or project: what is stored under the former one is renamed first."""
+    goes_on: bool = False
+    """The cursor of the last batch is kept: the next read begins there."""
 
 
 class Source(Protocol):

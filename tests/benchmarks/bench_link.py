@@ -23,6 +23,7 @@ from gateway.budget_notices import BudgetNotices
 from gateway.budgets import Budgets
 from gateway.call import Ask, Call
 from gateway.config import AlertSettings, Config, LedgerSettings
+from gateway.guards import Guards
 from gateway.late import Late
 from gateway.ledger import Ledger, now_us
 from gateway.limits import Limits
@@ -57,7 +58,12 @@ def house(data: Path) -> Iterator[tuple[Config, LocalOwner]]:
     tables = [BudgetTable(scope=scope, limit_usd=Decimal(900_000)) for scope in scopes]
     budgets.replace(budget_of(f"b{number}", table) for number, table in enumerate(tables))
     admission = Admission(budgets, Quotes(app.load_prices(config)), 0, BudgetNotices(lambda *_, **__: None, str))
-    yield config, LocalOwner(journal, late, admission, Limits({}), Alerts(AlertSettings(), data, telemetry), telemetry)
+    yield (
+        config,
+        LocalOwner(
+            journal, late, admission, Limits({}), Guards({}), Alerts(AlertSettings(), data, telemetry), telemetry
+        ),
+    )
     journal.stop()
     late.stop()
 

@@ -32,14 +32,14 @@ WITH spent AS (
 ),
 outside AS (
   SELECT
-    facts.ticket_id,
-    sum(ticket_cost_usd) FILTER (WHERE parts.started_at < facts.started_at) AS before_start_usd,
-    sum(ticket_cost_usd) FILTER (WHERE parts.started_at > facts.done_at) AS after_done_usd
+    tickets.ticket_id,
+    sum(ticket_cost_usd) FILTER (WHERE parts.started_at < tickets.started_at) AS before_start_usd,
+    sum(ticket_cost_usd) FILTER (WHERE parts.started_at > tickets.done_at) AS after_done_usd
   FROM call_tickets AS parts
     JOIN ticket_names AS names ON names.name = parts.ticket_id
-    JOIN ticket_facts AS facts ON facts.ticket_id = names.ticket_id
-  WHERE parts.started_at < facts.started_at OR parts.started_at > facts.done_at
-  GROUP BY facts.ticket_id
+    JOIN tickets ON tickets.ticket_id = names.ticket_id
+  WHERE parts.started_at < tickets.started_at OR parts.started_at > tickets.done_at
+  GROUP BY tickets.ticket_id
 )
 SELECT
   ticket_id, spent.project, spent.type, title, spent.outcome, teams, first_call_at, last_call_at, tasks, calls,

@@ -7,13 +7,14 @@ WITH judged AS (
     deployment_id, repo, environment, started_at, finished_at,
     lower(coalesce(status, 'success')) AS word,
     coalesce(
-      failed_at, CASE WHEN lower(status) IN ('failure', 'failed', 'error') THEN coalesce(finished_at, started_at) END
+      failures.failed_at, CASE WHEN lower(status) IN ('failure', 'failed', 'error') THEN coalesce(finished_at, started_at) END
     ) AS broken_at,
     finished_at + INTERVAL 1 HOUR * fail_hours AS stays_at,
     as_of
   FROM deployments CROSS JOIN as_of
-    JOIN scorecard_terms ON coalesce(finished_at, failed_at, started_at) >= applies_from
-      AND coalesce(finished_at, failed_at, started_at) < applies_to
+    LEFT JOIN deployment_failures AS failures USING (deployment_id)
+    JOIN scorecard_terms ON coalesce(finished_at, deployments.failed_at, started_at) >= applies_from
+      AND coalesce(finished_at, deployments.failed_at, started_at) < applies_to
   WHERE list_contains(production, lower(split_part(environment, '/', 1)))
 )
 SELECT

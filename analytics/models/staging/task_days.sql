@@ -15,7 +15,10 @@
 -- The calls are read once, and summed before anything is joined to them. Of those for several tickets, only calls that leave
 -- the same remainders are summed together, so that each is split as in call_tickets, to the nano-dollar. A ticket that a
 -- call names by two of its keys counts once for it.
-WITH alike AS (
+WITH names AS MATERIALIZED (
+  SELECT name, ticket_id FROM ticket_names WHERE name <> ticket_id
+),
+alike AS (
   SELECT
     ticket_id, several, ways, task_id, team_id, CAST(started_at AS DATE) AS day,
     CASE WHEN several IS NOT NULL THEN CAST(CAST(list_cost_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) % ways END
@@ -60,7 +63,7 @@ summed AS MATERIALIZED (
   SELECT
     coalesce(names.ticket_id, alike.ticket_id) AS ticket_id, task_id, team_id, day, calls, calls AS whole_calls,
     unpriced_calls, unpriced_calls AS whole_unpriced_calls, list_cost_usd, contracted_cost_usd, first_call_at, last_call_at
-  FROM alike LEFT JOIN ticket_names AS names ON names.name = alike.ticket_id
+  FROM alike LEFT JOIN names ON names.name = alike.ticket_id
   WHERE several IS NULL
   UNION ALL
   SELECT
@@ -73,7 +76,7 @@ summed AS MATERIALIZED (
     sum(contracted_cost_usd) AS contracted_cost_usd,
     any_value(first_call_at) AS first_call_at,
     any_value(last_call_at) AS last_call_at
-  FROM split LEFT JOIN ticket_names AS names USING (name)
+  FROM split LEFT JOIN names USING (name)
   GROUP BY set, coalesce(names.ticket_id, split.name), task_id, team_id, day
 ),
 tickets_called AS (

@@ -1,0 +1,15 @@
+-- What providers invoiced, from their own cost exports. One row per provider, account, day, item and kind of charge.
+-- @statement: Provider, account and day: what is invoiced together; a later import replaces it whole
+-- @provider: Provider, as calls name it
+-- @account: Account that is billed, as the provider names it; "default" where the export does not say
+-- @day: UTC day of the usage; a charge for a longer time is on its first day
+-- @item: What was charged, in the provider's words
+-- @charge: usage; discount (a lower price of usage); credit (also refunds and corrections); tax; fee (commitments, subscriptions); none (the export covers the day, and nothing was charged)
+-- @amount_usd: Amount, USD; credits and discounts are negative
+-- @rows: How many rows of the export it sums
+-- @source: Kind of export: openai_costs, anthropic_cost_report, aws_cur, gcp_billing, plain
+-- @model: Model that the item names; NULL where it names none
+-- @is_known_model: The price book has a model of that name
+-- @is_final: The bill is closed; false while the provider calls it an estimate, NULL where exports do not tell
+-- The first of the files that this pattern finds is an anchor without rows.
+FROM read_parquet('lake:work/**/invoice_lines.parquet', union_by_name = true, hive_partitioning = false)

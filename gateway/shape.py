@@ -1,0 +1,201 @@
+"""The shape of a request, never its text: keyed hashes by which repeated work is found, and how its bytes are divided.
+
+What a hash covers is what a rule of waste needs (docs/metering.md, "The shape of a request").
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway import actions
+from gateway.reading import child, items, names, value_of
+
+Hash = Callable[[Iterable[bytes]], str]
+"""Keyed: the same parts give the same identifier, which tells nothing about them."""
+
+CONVERSED = frozenset({"chat", "generate_content"})
+"""Operations whose requests are a conversation."""
+MESSAGES = ("messages", "input", "contents")
+SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
+TOOLS = ("tools", "toolConfig", "functions")
+NOT_ASKED = names(
+    """
+    model stream stream_options max_tokens max_completion_tokens max_output_tokens max_tokens_to_sample maxOutputTokens
+    maxTokens seed user metadata safety_identifier prompt_cache_key prompt_cache_retention client_metadata labels
+    requestMetadata service_tier serviceTier store keep_alive safeguards session_id user_prompt_id project
+    """
+)
+"""Fields that do not change what is asked: two requests that differ in these alone are the same work."""
+SETTINGS = frozenset({"generationConfig", "generation_config", "inferenceConfig", "options"})
+"""Fields that have such fields within."""
+CACHE_FIELD = re.compile(rb'"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*')
+CACHE_BLOCK = re.compile(rb'\{\s*"cachePoint"\s*:\s*\{[^{}]*\}\s*\}\s*')
+BLOCK_BYTES = 64
+"""Before the name of a cache point, its brace stands within so many bytes."""
+BLANK, BLANKS_MAX = b" \t\r\n", 64
+COMMA = re.compile(rb"\s*,\s*")
+BILLING = re.compile(rb'x-anthropic-billing-header:[^"\\]*')
+"""A line in the system prompt of Claude Code that some versions change with each call."""
+REMINDER = "<system-reminder>"
+MESSAGE_MAX = 2**20
+"""A longer message is not looked into, bytes."""
+LOOKED_BACK = 16
+"""Messages before the last one among which its tool call is looked for."""
+FIRST_MAX = 3
+
+
+class Shape(NamedTuple):
+    """What is recorded of a request's shape. `None` = it has none of that, or it cannot be told."""
+
+    request_hash: str | None = None
+    """Of what is asked: not of limits, names of users, marks of caches; the model is told apart."""
+    prefix_hash: str | None = None
+    """Of what providers cache first: tools, system prompt, and the messages up to the first of a user."""
+    action_hash: str | None = None
+    """Of the last tool call, where the request brings its result: name, arguments and result."""
+    human_turn: bool | None = None
+    """Its last message is a person's, not a tool's."""
+    prefix_part: float = 0.0
+    """The prefix' part of the request's bytes."""
+    tools_part: float = 0.0
+    """That of the tools' descriptions."""
+
+
+def read(body: bytes, operation: str | None, keyed: Hash) -> Shape:
+    """The shape of a request (decoded body). Never raises, whatever it holds."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        if "request" in fields:  # Code Assist
+            fields = msgspec.json.decode(fields["request"], type=dict[str, msgspec.Raw])
+        asked = keyed(_asked(fields))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Shape()
+    if operation not in CONVERSED:
+        return Shape(asked)
+    messages = _messages(fields)
+    tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
+    prefix = [tools, system, *_opening(messages)]
+    last, before = _last_turn(messages)
+    whole = len(body)
+    return Shape(
+        asked,
+        keyed(_unmarked(_unbilled(part)) for part in prefix) if any(prefix) else None,
+        _action(last, before, keyed),
+        _is_human(last),
+        sum(map(len, prefix)) / whole,
+        len(tools) / whole,
+    )
+
+
+def _asked(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
+    """Names and values of the fields that say what is asked, in the order of their names."""
+    found: list[bytes] = []
+    for name in sorted(fields):
+        if name in NOT_ASKED:
+            continue
+        raw = bytes(fields[name])
+        if name in SETTINGS and raw[:1] == b"{":
+            found += [name.encode(), *_asked(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))]
+        else:
+            found += [name.encode(), _unmarked(_unbilled(raw) if name in SYSTEM else raw)]
+    return found
+
+
+def _messages(fields: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
+    """The conversation; a text alone is one message."""
+    raw = _first_of(fields, MESSAGES)
+    if raw[:1] == b"[":
+        return msgspec.json.decode(raw, type=list[msgspec.Raw])
+    return [msgspec.Raw(raw)] if raw[:1] == b'"' else []
+
+
+def _first_of(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> bytes:
+    return next((bytes(fields[name]) for name in names if name in fields), b"")
+
+
+def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
+    """The messages up to the first of a user."""
+    found: list[bytes] = []
+    for raw in messages[:FIRST_MAX]:
+        found.append(bytes(raw))
+        message = value_of(raw, MESSAGE_MAX)
+        if not isinstance(message, dict) or message.get("role", "user") == "user":
+            break
+    return found
+
+
+def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, list[msgspec.Raw]]:
+    """The last message that is not the tool's own instructions, which some put at the end, and those before it."""
+    for at in range(len(messages) - 1, max(-1, len(messages) - 1 - FIRST_MAX), -1):
+        message = value_of(messages[at], MESSAGE_MAX)
+        if child(message).get("role") not in ("system", "developer"):
+            return message, messages[max(0, at - LOOKED_BACK) : at]
+    return None, []
+
+
+def _is_human(last: Any) -> bool | None:
+    if isinstance(last, str):
+        return True
+    if not isinstance(last, dict):
+        return None
+    if last.get("role", "user") != "user" or last.get("type", "message") != "message":
+        return False
+    if actions.last_result(last) is not None:
+        return False
+    content = last.get("content", last.get("parts"))
+    said = [content] if isinstance(content, str) else items(content)
+    return any(not _is_reminder(part) for part in said)
+
+
+def _is_reminder(part: Any) -> bool:
+    """What a tool adds to what a person says."""
+    text = part if isinstance(part, str) else child(part).get("text")
+    return isinstance(text, str) and text.startswith(REMINDER)
+
+
+def _action(last: Any, before: list[msgspec.Raw], keyed: Hash) -> str | None:
+    result = actions.last_result(last)
+    if result is None:
+        return None
+    for raw in reversed(before):
+        if called := actions.call_of(result, value_of(raw, MESSAGE_MAX)):
+            encode = msgspec.json.encode
+            return keyed((called.name.encode(), encode(called.arguments), _unmarked(encode(result.content))))
+    return None
+
+
+def _unbilled(raw: bytes) -> bytes:
+    return BILLING.sub(b"", raw) if b"x-anthropic-billing-header" in raw else raw
+
+
+def _unmarked(raw: bytes) -> bytes:
+    """JSON without the marks of what to cache. In a text these would have backslashes. Searched backwards, which in
+    Python is three times as fast."""
+    cuts: list[tuple[int, int]] = []
+    at = len(raw)
+    while (at := raw.rfind(b'"cache_control"', 0, at)) >= 0:
+        if found := CACHE_FIELD.match(raw, at):
+            cuts.append(_with_comma(raw, at, found.end()))
+    at = len(raw)
+    while (at := raw.rfind(b'"cachePoint"', 0, at)) >= 0:
+        start = raw.rfind(b"{", max(0, at - BLOCK_BYTES), at)
+        if start >= 0 and (found := CACHE_BLOCK.match(raw, start)):
+            cuts.append(_with_comma(raw, start, found.end()))
+    if not cuts:
+        return raw
+    parts, begin = [], 0
+    for start, end in sorted(cuts):
+        parts.append(raw[begin:start])
+        begin = max(begin, end)
+    return b"".join([*parts, raw[begin:]])
+
+
+def _with_comma(raw: bytes, start: int, end: int) -> tuple[int, int]:
+    """A span of an object or a list, with the comma before it; at its beginning, with the one that follows."""
+    before = raw[max(0, start - BLANKS_MAX) : start].rstrip(BLANK)
+    if before.endswith(b","):
+        return max(0, start - BLANKS_MAX) + len(before) - 1, end
+    found = COMMA.match(raw, end)
+    return start, found.end() if found else end
