@@ -55,7 +55,7 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
     with (
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),
-        scoring.noting(data, settings.scorecard if config else None),
+        scoring.noting(data, settings if config else None),
         attributing.looking(data, tickets, commands.journal_settings(settings, data)),
         sync.syncing(data, settings),
         findings.looking(data, settings.waste, lambda: load_prices(settings)),

@@ -6,7 +6,7 @@ changed, only added to. What is measured, and how, is said in models/scorecard.
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import msgspec
 
 from analytics import build, disk, work
 from analytics.beside import beside
-from gateway.config import ScorecardSettings
+from gateway.config import Config, ScorecardSettings, WorkSettings
 
 ROUND_SECONDS = 6 * 3600.0
 FREEZE_DAYS = 7
 """Of a quarter, in which its yardsticks are written down; later would be no yardstick that was known before."""
+PRODUCTION = WorkSettings().environments
 TABLES = ("terms", "yardsticks", "settled")
 
 log = logging.getLogger("outlay.scoring")
@@ -36,16 +37,19 @@ def prepare(data: Path) -> None:
     with _alone(data), duckdb.connect() as db:
         for table in TABLES:
             if not table_file(data, table).exists():
-                _write(db, data, table, [_terms(0, None, ScorecardSettings())] if table == "terms" else [])
+                _write(db, data, table, [_terms(0, None, ScorecardSettings(), PRODUCTION)] if table == "terms" else [])
 
 
-def note_terms(data: Path, settings: ScorecardSettings, now: datetime) -> bool:
-    """Write down settings that are not those of the last version. False when they are. `now`: UTC, without a zone."""
+def note_terms(
+    data: Path, settings: ScorecardSettings, now: datetime, environments: Sequence[str] = PRODUCTION
+) -> bool:
+    """Write down settings that are not those of the last version. False when they are. `now`: UTC, without a zone.
+    `environments` are production."""
     with _alone(data), duckdb.connect() as db:
         # The zeroth stands for no settings at all.
         stored = [row for row in _stored(db, data, "terms") if row["version"]]
-        latest = stored[-1] if stored else _terms(0, None, settings)
-        new = _terms(latest["version"] + 1, now, settings)
+        latest = stored[-1] if stored else _terms(0, None, settings, environments)
+        new = _terms(latest["version"] + 1, now, settings, environments)
         if stored and {**new, "version": latest["version"], "since": latest["since"]} == latest:
             return False
         _write(db, data, "terms", [*stored, new])
@@ -85,8 +89,16 @@ def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
     return len(found)
 
 
-def _terms(version: int, since: datetime | None, settings: ScorecardSettings) -> dict[str, Any]:
-    return {"version": version, "since": since, **msgspec.json.decode(msgspec.json.encode(settings))}
+def _terms(
+    version: int, since: datetime | None, settings: ScorecardSettings, environments: Sequence[str]
+) -> dict[str, Any]:
+    production = sorted(name.strip().lower() for name in environments)
+    return {
+        "version": version,
+        "since": since,
+        "production": production,
+        **msgspec.json.decode(msgspec.json.encode(settings)),
+    }
 
 
 def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:
@@ -105,14 +117,14 @@ def _write(db: duckdb.DuckDBPyConnection, data: Path, table: str, rows: Iterable
 
 
 @contextlib.contextmanager
-def noting(data: Path, settings: ScorecardSettings | None) -> Iterator[None]:
-    """Writes down, beside the keeper's rounds, what is to be held fast. Without settings of its own, the constants stay
+def noting(data: Path, config: Config | None) -> Iterator[None]:
+    """Writes down, beside the keeper's rounds, what is to be held fast. Without settings, the constants stay
     as they are."""
 
     def note() -> None:
         now = datetime.now(UTC).replace(tzinfo=None)
-        if settings is not None:
-            note_terms(data, settings, now)
+        if config is not None:
+            note_terms(data, config.scorecard, now, config.work.environments)
         freeze(data, now)
 
     def failed(line: str) -> None:

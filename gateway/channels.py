@@ -21,7 +21,13 @@ ANSWER_SECONDS = 10.0
 log = logging.getLogger("outlay")
 
 Kind = Literal[
-    "budget_warn", "budget_exceeded", "budget_overshoot", "spend_velocity", "runaway_task", "loop_stopped", "waste_found",
+    "budget_warn",
+    "budget_exceeded",
+    "budget_overshoot",
+    "spend_velocity",
+    "runaway_task",
+    "loop_stopped",
+    "waste_found",
     "test",
 ]
 Field = str | int | float | None

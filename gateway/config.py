@@ -469,9 +469,6 @@ class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """How delivered work is measured. A change is a new version, and holds from the next quarter on."""
 
     period: Annotated[Literal["month", "quarter"], _help("Window that teams are looked at in.")] = "month"
-    production: Annotated[
-        tuple[str, ...], _help("Environments that are production; of production/eu the part before the slash counts.")
-    ] = ("production", "prod", "live")
     epic_types: Annotated[
         tuple[str, ...],
         _help("Types of tickets that are no piece of work: what is below them is not one. Lower-case letters only."),

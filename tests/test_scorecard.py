@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import analytics
 from analytics import build, lake, scoring, simulate, verifying, work
 from analytics.simulate import Plan
 from gateway.cli import outlay
@@ -49,7 +51,10 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, duc
         simulate.no_tags("search")(organisation("N"), rng),
         simulate.idle_agents("search")(organisation("I"), rng),
     ]
-    simulate.store_work(data, plans)
+    simulate.store_work(data, [*plans, Plan("", simulate.BEGINS, {}, SCENARIOS)])
+    with work.alone(data):
+        work.spool(data, "tickets", BELOW)
+        work.store(data, "tickets")
     book = PriceBook.load(DEFAULT_BOOK)
     simulate.store_calls(data, [call for each in plans for call in simulate.calls(each, book)])
     scoring.note_terms(data, ScorecardSettings(units_min=8, windows_min=2), simulate.BEGINS)
@@ -183,7 +188,7 @@ def test_no_small_group_can_be_told(groups: duckdb.DuckDBPyConnection, builders:
 @pytest.fixture(scope="module")
 def groups() -> Iterator[duckdb.DuckDBPyConnection]:
     """The relation over tables that a test fills: one window, July 2026."""
-    terms = scoring._terms(1, None, ScorecardSettings())
+    terms = ScorecardSettings()
     with duckdb.connect() as db:
         db.execute("CREATE TABLE users(user_id VARCHAR, team_id VARCHAR)")
         db.execute("CREATE TABLE teams(team_id VARCHAR, week DATE, builders BIGINT)")
@@ -196,7 +201,7 @@ def groups() -> Iterator[duckdb.DuckDBPyConnection]:
             "CREATE TABLE scorecard_terms AS SELECT 'month' AS period, $min AS builders_min,"
             " []::VARCHAR[] AS merged_repos,"
             " TIMESTAMP '-infinity' AS applies_from, TIMESTAMP 'infinity' AS applies_to",
-            {"min": terms["builders_min"]},
+            {"min": terms.builders_min},
         )
         db.execute(f"CREATE VIEW scorecard_groups AS {build.load()['scorecard_groups'].sql}")
         yield db
@@ -220,8 +225,22 @@ def test_constants_are_versions_that_hold_from_the_next_quarter_on(data: Path) -
     assert rows[1][:3] == (2, 30, True)
 
 
+def test_what_else_is_production_is_known_before_the_quarter(data: Path) -> None:
+    made = simulate.rows(Plan("", simulate.BEGINS, {}, [change("a")]))
+    rows = {name: found for name, found in made}
+    rows["deployments"] = [msgspec.structs.replace(each, environment="Shop front") for each in rows["deployments"]]
+    with work.alone(data):
+        for name, found in rows.items():
+            work.spool(data, name, found)
+            work.store(data, name)
+    for environments, expected in ((("live",), 0), (("live", "shop front"), 1)):
+        scoring.note_terms(data, ScorecardSettings(), at(2026, 2, 1 + len(environments)), environments)
+        with analytics.open(data) as db:
+            assert len(db.execute("FROM production_deployments").fetchall()) == expected
+
+
 def test_yardsticks_and_settled_windows_are_written_down_once(data: Path) -> None:
-    plan = simulate.plan(SEED, "H", tickets=100)
+    plan = simulate.plan(SEED, "H", tickets=60)
     simulate.store_work(data, [plan])
     assert scoring.freeze(data, plan.measured + timedelta(days=20)) == len(work_rows(data, "settled")) > 0
     assert work_rows(data, "yardsticks") == []  # too late in the quarter to be known before
@@ -293,66 +312,62 @@ def test_the_report_says_where_to_read_on_and_has_all_sections(looked: tuple[Pat
 AT = at(2026, 7, 10, 12)
 
 
-def unit(
-    data: Path, changes: list[simulate.Change], *, tasks: list[simulate.Task] = (), **plan: Any
-) -> list[dict[str, Any]]:  # type: ignore[assignment]
-    empty = Plan("", simulate.BEGINS, {task.ticket_id: task for task in tasks}, changes, **plan)
-    simulate.store_work(data, [empty])
-    with duckdb.connect() as db:
-        models = build.load()
-        wanted = {name: models[name] for name in ("arrived_prs", "unit_prs", "work_units")}
-        build.create_views(db, data, wanted | build.needed(db, models, wanted), wanted)
-        result = db.execute("FROM work_units ORDER BY unit_id")
-        names = [column[0] for column in result.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def change(name: str, **fields: Any) -> simulate.Change:
+def change(name: str, scenario: str = "one", **fields: Any) -> simulate.Change:
     given: dict[str, Any] = {
-        "team": "search", "author": "search-1", "repo": "acme/search-0", "tickets": (), "merged_at": AT, "lines": 100,
+        "team": "search", "author": "search-1", "repo": f"acme/{scenario}", "tickets": (), "merged_at": AT, "lines": 100,
         "files": (f"{name}.py",),
     }  # fmt: skip
-    return simulate.Change(name=name, **{**given, **fields})
+    return simulate.Change(name=f"{scenario}/{name}", **{**given, **fields})
 
 
-def test_what_a_unit_counts(data: Path) -> None:
-    [one] = unit(data, [change("a")])
-    assert (one["lines"], one["size"], one["quality"], one["independence"]) == (100, 1.0, 1.0, 1.0)
-    assert (one["normalized_deployments"], one["team_id"], one["state"]) == (1.0, "search", "settled")
+SCENARIOS = [
+    change("a"),
+    change("a", "joined", files=("x.py", "y.py")),
+    change("b", "joined", files=("y.py",), merged_at=AT + timedelta(hours=71)),
+    change("c", "joined", files=("y.py",), merged_at=AT + timedelta(hours=71 + 73)),
+    change("d", "joined", files=("y.py",), author="search-2"),
+    change("e", "joined", tickets=("SEARCH-9001",), author="search-3"),
+    change("f", "joined", tickets=("SEARCH-9001",), author="mobile-1", team="mobile", lines=300),
+    change("a", "tiny", lines=5, is_reviewed=False),
+    change("b", "tiny", lines=6, is_reviewed=False),
+    *(change(f"{n}", "epics", tickets=(f"SEARCH-900{n}",), author=f"search-{n}") for n in (3, 4, 5)),
+]
+BELOW = [
+    work.Ticket(ticket_id="SEARCH-9002", type="Epic"),
+    work.Ticket(ticket_id="SEARCH-9003", type="Story", parent_id="SEARCH-9002"),
+    work.Ticket(ticket_id="SEARCH-9004", type="Story", parent_id="SEARCH-9002"),
+    work.Ticket(ticket_id="SEARCH-9005", type="Sub-task", parent_id="SEARCH-9003"),
+]
 
 
-def test_pull_requests_of_one_ticket_or_of_the_same_files_are_one_unit(data: Path) -> None:
-    units = unit(
-        data,
-        [
-            change("a", files=("x.py", "y.py")),
-            change("b", files=("y.py",), merged_at=AT + timedelta(hours=71)),
-            change("c", files=("y.py",), merged_at=AT + timedelta(hours=71 + 73)),
-            change("d", files=("y.py",), author="search-2"),
-            change("e", tickets=("SEARCH-1",), author="search-3"),
-            change("f", tickets=("SEARCH-1",), author="mobile-1", team="mobile", lines=300),
-        ],
-    )
-    assert sorted(len(each["pr_ids"]) for each in units) == [1, 1, 2, 2]
-    mixed = next(each for each in units if each["tickets"])
+def units(db: duckdb.DuckDBPyConnection, scenario: str) -> list[dict[str, Any]]:
+    result = db.execute("FROM work_units WHERE repos[1].repo = $repo ORDER BY unit_id", {"repo": f"acme/{scenario}"})
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def test_what_a_unit_counts(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    [one] = units(looked[1], "one")
+    assert (one["lines"], one["quality"], one["independence"]) == (100, 1.0, 1.0)
+    assert one["size"] == pytest.approx(log2(1 + 100 / one["median_lines"]))
+    assert (one["normalized_deployments"], one["team_id"], one["state"]) == (one["size"], "search", "settled")
+
+
+def test_pull_requests_of_one_ticket_or_of_the_same_files_are_one_unit(
+    looked: tuple[Path, duckdb.DuckDBPyConnection],
+) -> None:
+    found = units(looked[1], "joined")
+    assert sorted(len(each["pr_ids"]) for each in found) == [1, 1, 2, 2]
+    mixed = next(each for each in found if each["tickets"])
     assert mixed["team_id"] == "mobile"
     assert {team["team_id"]: team["part"] for team in mixed["teams"]} == {"mobile": 0.75, "search": 0.25}
 
 
-def test_tiny_and_unseen_counts_nothing(data: Path) -> None:
-    units = unit(data, [change("a", lines=5, is_reviewed=False), change("b", lines=6, is_reviewed=False)])
-    assert [each["independence"] for each in units] == [0.0, 0.5]
+def test_tiny_and_unseen_counts_nothing(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    assert sorted(each["independence"] for each in units(looked[1], "tiny")) == [0.0, 0.5]
 
 
-def test_parts_of_a_ticket_go_with_it_and_tickets_of_an_epic_do_not(data: Path) -> None:
-    rows = [
-        work.Ticket(ticket_id="SEARCH-1", type="Epic"),
-        work.Ticket(ticket_id="SEARCH-2", type="Story", parent_id="SEARCH-1"),
-        work.Ticket(ticket_id="SEARCH-3", type="Story", parent_id="SEARCH-1"),
-        work.Ticket(ticket_id="SEARCH-4", type="Sub-task", parent_id="SEARCH-2"),
-    ]
-    with work.alone(data):
-        work.spool(data, "tickets", rows)
-        work.store(data, "tickets")
-    made = [change(f"c{n}", tickets=(f"SEARCH-{n}",), author=f"search-{n}") for n in (2, 3, 4)]
-    assert sorted(each["tickets"] for each in unit(data, made)) == [["SEARCH-2"], ["SEARCH-3"]]
+def test_parts_of_a_ticket_go_with_it_and_tickets_of_an_epic_do_not(
+    looked: tuple[Path, duckdb.DuckDBPyConnection],
+) -> None:
+    assert sorted(each["tickets"] for each in units(looked[1], "epics")) == [["SEARCH-9003"], ["SEARCH-9004"]]

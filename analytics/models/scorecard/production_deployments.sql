@@ -15,7 +15,7 @@ WITH judged AS (
     LEFT JOIN deployment_failures AS failures USING (deployment_id)
     JOIN scorecard_terms ON coalesce(finished_at, deployments.failed_at, started_at) >= applies_from
       AND coalesce(finished_at, deployments.failed_at, started_at) < applies_to
-  WHERE list_contains(production, lower(split_part(environment, '/', 1)))
+  WHERE list_contains(production, lower(trim(environment)))
 )
 SELECT
   deployment_id, repo, environment,

@@ -4,7 +4,7 @@
 -- @applies_from: First day that they are for: of the quarter after that, so that they are known before it begins; of the first version since ever
 -- @applies_to: First day that they are not for any more
 -- @period: Window that is looked at: month or quarter
--- @production: Environments that are production
+-- @production: Environments that are production: [work] environments, as they were then
 -- @epic_types: Types of tickets that are no root: what is below them is not one piece of work
 -- @merged_repos: Repositories whose changes arrive when they are merged
 -- @join_hours: Pull requests of one author merged so many hours apart may be one piece of work
