@@ -227,7 +227,7 @@ def test_constants_are_versions_that_hold_from_the_next_quarter_on(data: Path) -
 
 def test_what_else_is_production_is_known_before_the_quarter(data: Path) -> None:
     made = simulate.rows(Plan("", simulate.BEGINS, {}, [change("a")]))
-    rows = {name: found for name, found in made}
+    rows = dict(made)
     rows["deployments"] = [msgspec.structs.replace(each, environment="Shop front") for each in rows["deployments"]]
     with work.alone(data):
         for name, found in rows.items():
@@ -314,7 +314,8 @@ AT = at(2026, 7, 10, 12)
 
 def change(name: str, scenario: str = "one", **fields: Any) -> simulate.Change:
     given: dict[str, Any] = {
-        "team": "search", "author": "search-1", "repo": f"acme/{scenario}", "tickets": (), "merged_at": AT, "lines": 100,
+        "team": "search", "author": "search-1", "repo": f"acme/{scenario}", "tickets": (), "merged_at": AT,
+        "lines": 100,
         "files": (f"{name}.py",),
     }  # fmt: skip
     return simulate.Change(name=f"{scenario}/{name}", **{**given, **fields})
