@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import analytics
-from analytics import budgeting, build, commands, findings, lake, verifying
+from analytics import budgeting, build, commands, findings, lake, scoring, verifying
 from gateway import options
 from gateway.app import load_prices
 from gateway.config import Config, load
@@ -317,18 +317,68 @@ def coverage(
     format_ = "json" if as_json_ else format_
     if section is None and format_ in ("csv", "parquet"):
         raise click.UsageError(f"one table has one section: name it with --section {'|'.join(SECTIONS)}")
-    parameters = _parameters(from_, to, team=team)
     with analytics.open(data) as db, commands.errors_in_one_line():
-        if section is not None:
-            _print_query(db, f"coverage_{section}", parameters, format_, out)
-        elif format_ == "json":
-            queries = {name: (QUERIES / f"coverage_{name}.sql").read_text(encoding="utf-8") for name in SECTIONS}
-            commands.print_json({name: _rows(db.execute(query, parameters)) for name, query in queries.items()})
-        else:
-            for name, title in SECTIONS.items():
-                click.echo(f"{title}:")
-                _print_query(db, f"coverage_{name}", parameters, format_, out)
-                click.echo()
+        _print_sections(db, "coverage", SECTIONS, section, _parameters(from_, to, team=team), format_, out)
+
+
+def _print_sections(
+    db: duckdb.DuckDBPyConnection,
+    name: str,
+    sections: dict[str, str],
+    section: str | None,
+    parameters: dict[str, Any],
+    format_: str,
+    out: Path | None,
+) -> None:
+    """One section of a report, or all: one table, or one object, after the other."""
+    if section is not None:
+        _print_query(db, f"{name}_{section}", parameters, format_, out)
+    elif format_ == "json":
+        queries = {each: (QUERIES / f"{name}_{each}.sql").read_text(encoding="utf-8") for each in sections}
+        commands.print_json({each: _rows(db.execute(query, parameters)) for each, query in queries.items()})
+    else:
+        for each, title in sections.items():
+            click.echo(f"{title}:")
+            _print_query(db, f"{name}_{each}", parameters, format_, out)
+            click.echo()
+
+
+QUADRANTS = {
+    "outcome": "What arrived in production, against the team's own past (normalized deployments)",
+    "cost": "What models cost by normalized deployment",
+    "flow": "How long it took, by type of ticket",
+    "durability": "How long it lasted",
+    "signals": "Signs that something may be gamed: to be looked at, no verdicts",
+}
+"""Of `report scorecard`; each is a query `scorecard_…`."""
+
+
+@report.command()
+@click.option("--section", type=click.Choice(list(QUADRANTS)), help="Only this one.")
+@click.option("--as-of", type=_Moment(), help="What was known then, UTC; a day means its end.  [now]")
+@_report_options
+def scorecard(
+    section: str | None,
+    as_of: datetime | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """Delivered work of teams, each against its own past: docs/metrics.md says what each number can and cannot say."""
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    if section is None and format_ in ("csv", "parquet"):
+        raise click.UsageError(f"one table has one section: name it with --section {'|'.join(QUADRANTS)}")
+    analytics.open(data).close()
+    with lake.scratch(data) as db, commands.errors_in_one_line():
+        if as_of is not None:
+            db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
+        scoring.look(db, data)
+        _print_sections(db, "scorecard", QUADRANTS, section, _parameters(from_, to, team=team), format_, out)
 
 
 @report.command()
@@ -399,7 +449,7 @@ def waste(
     """What could have been saved, each dollar once; as of the last look."""
     _check_out(format_, out)
     format_ = "json" if as_json_ else format_
-    parameters = {**_parameters(from_, to, team=team), "states": list(state or findings.UNDISMISSED)}
+    parameters = _parameters(from_, to, team=team, states=list(state or findings.UNDISMISSED))
     analytics.open(data).close()
     if (as_of := findings.looked_at(data)) is None:  # nobody has looked yet
         look(data, config)

@@ -465,6 +465,36 @@ class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: Annotated[bool, _help("Start it with `outlay serve`.")] = True
 
 
+class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How delivered work is measured. A change is a new version, and holds from the next quarter on."""
+
+    period: Annotated[Literal["month", "quarter"], _help("Window that teams are looked at in.")] = "month"
+    epic_types: Annotated[
+        tuple[str, ...],
+        _help("Types of tickets that are no piece of work: what is below them is not one. Lower-case letters only."),
+    ] = ("epic", "initiative", "theme", "milestone", "project", "feature")
+    merged_repos: Annotated[
+        tuple[str, ...],
+        _help("Repositories that are not deployed, like libraries: a change arrives when it is merged."),
+    ] = ()
+    join_hours: Annotated[
+        int, _help("Pull requests of one author merged so many hours apart may be one piece of work; 0 = never.", ge=0)
+    ] = 72
+    join_overlap: Annotated[float, _help("… if they share this part of their files.", gt=0, le=1)] = 0.5
+    settle_days: Annotated[int, _help("Work counts so long after it arrived; until then it is pending.", ge=0)] = 14
+    fail_hours: Annotated[int, _help("A deployment that failed within so many hours is none.", ge=0)] = 24
+    tiny_lines: Annotated[int, _help("Work of so few lines that nobody else approved counts nothing.", ge=0)] = 5
+    first_median_lines: Annotated[
+        int, _help("Lines of a usual piece of work, until there was a quarter to take the median of.", ge=1)
+    ] = 100
+    units_min: Annotated[int, _help("With fewer pieces of work, numbers say too little to be shown.", ge=1)] = 20
+    windows_min: Annotated[int, _help("With fewer earlier windows, nothing is compared.", ge=1)] = 4
+    windows_back: Annotated[int, _help("So many earlier windows are a team's own past.", ge=1)] = 8
+    builders_min: Annotated[int, _help("Groups of fewer people are shown together with others, or not.", ge=2)] = 5
+    samples: Annotated[int, _help("Of the bootstrap that intervals come from.", ge=50, le=2000)] = 200
+    seed: Annotated[int, _help("… and its seed: the same data give the same interval.")] = 1
+
+
 class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is told to an OpenTelemetry collector."""
 
@@ -508,6 +538,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: dict[str, LimitTable] = {}
     guards: dict[str, GuardTable] = {}
     alerts: AlertSettings = AlertSettings()
+    scorecard: ScorecardSettings = ScorecardSettings()
     waste: WasteSettings = WasteSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
