@@ -43,8 +43,11 @@ LOOKUPS_MAX = 500
 """Single tickets asked for in one sweep; the rest is for the next one."""
 GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
-LOOKED_UP = ("tickets", "pull_requests", "deployments")
-"""Tables that are read, too."""
+LOOKED_UP = (
+    *("tickets", "pull_requests", "deployments", "commits"),
+    *("ticket_versions", "pull_request_versions", "deployment_versions"),
+)
+"""Tables that are read, too, and what they are made of."""
 FOLLOW_SECONDS = 5.0
 """So often is looked for what webhooks told of."""
 DELETED = "deleted"
