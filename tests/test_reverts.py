@@ -222,6 +222,7 @@ case(
     deployed("back", "sha-1", 4),
     deployed("d", "sha-4", 50),
     deployed("too late", "sha-1", 80),
+    *(deployed(f"swing {place}", f"swing-{place % 2}", 200 + place) for place in range(5)),
     deployed("broken", "sha-5", 90, finished_at=None, failed_at=hours(91)),
 )
 
@@ -317,4 +318,10 @@ def test_tickets_share_a_pull_request(db: duckdb.DuckDBPyConnection) -> None:
 
 def test_deployments_that_failed_or_were_rolled_back(db: duckdb.DuckDBPyConnection) -> None:
     rows = db.execute("FROM deployment_failures ORDER BY ALL").fetchall()
-    assert rows == [("b", hours(4), "back"), ("broken", hours(91), None), ("c", hours(4), "back")]
+    assert rows == [
+        ("b", hours(4), "back"),
+        ("broken", hours(91), None),
+        ("c", hours(4), "back"),
+        ("swing 1", hours(202), "swing 2"),
+        ("swing 3", hours(204), "swing 4"),
+    ]
