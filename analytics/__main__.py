@@ -1,5 +1,6 @@
-"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`), looks for late
-evidence (`attributing`) and answers the gateway (`live`)."""
+"""`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`) and yardsticks
+(`scoring`), looks for late evidence (`attributing`) and waste (`findings`), reads trackers (`sync`) and answers the
+gateway (`live`)."""
 
 import contextlib
 import logging
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from analytics import attributing, budgeting, commands, lake, live
-from gateway.app import budget_file
+from analytics import attributing, budgeting, commands, findings, lake, live, scoring, sync
+from gateway.app import budget_file, load_prices
 from gateway.config import Config, load
 from gateway.errors import UserError
 
@@ -25,8 +26,8 @@ log = logging.getLogger("outlay.analytics")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file of the gateway.")
 @click.option("--until-stdin-closes", is_flag=True, help="End with the process that holds the other end of stdin.")
 def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
-    """Seal the journal of a data folder to Parquet, keep its views, note budgets, look for late evidence, answer the
-    gateway, until SIGTERM."""
+    """Seal the journal of a data folder to Parquet, keep its views, note budgets, look for late evidence, read
+    trackers, answer the gateway, until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,7 +45,9 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
     try:
         settings = load(config) if config else Config()
     except UserError as error:  # it was edited since the gateway's start; sealing goes on
-        log.error("budgets are not noted, late evidence is not looked for: %s", str(error).splitlines()[0])
+        log.error(
+            "budgets are not noted, trackers not read, late evidence is not looked for: %s", str(error).splitlines()[0]
+        )
         with live.serving(data):
             yield
         return
@@ -52,7 +55,10 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
     with (
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),
+        scoring.noting(data, settings if config else None),
         attributing.looking(data, tickets, commands.journal_settings(settings, data)),
+        sync.syncing(data, settings),
+        findings.looking(data, settings.waste, lambda: load_prices(settings)),
     ):
         yield
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import msgspec
 from rich.console import Console
 from rich.table import Table
@@ -66,3 +67,13 @@ def print_json(value: Any) -> None:
 def usd(amount: Decimal) -> str:
     """Without the zeroes that say nothing."""
     return f"{amount.normalize():,f}"
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """DuckDB's message, without the picture of the query, as the user's mistake that it is."""
+    try:
+        yield
+    except duckdb.Error as error:
+        message = str(error).partition("\nLINE ")[0]
+        raise UserError(" ".join(line for line in message.splitlines() if line)) from None

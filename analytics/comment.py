@@ -18,7 +18,9 @@ import click
 import httpx
 import msgspec
 
-from analytics.forges import FORGES, Pull, send
+from analytics.forges import FORGES, WAIT_MAX_SECONDS, Pull
+from analytics.sources.http import send
+from analytics.sources.source import Patience
 from gateway.addresses import is_address
 from gateway.errors import UserError
 from gateway.options import json_option
@@ -262,7 +264,7 @@ class Gateway:
             raise UserError(f"what answers at {self._url} is no Outlay gateway of this version") from None
 
     def _get(self, path: str, **options: Any) -> bytes:
-        answer = send(self._http, "the gateway", "GET", path, **options)
+        answer = send(self._http, "the gateway", "GET", path, Patience(WAIT_MAX_SECONDS), **options)
         if answer.status_code == 200:
             return answer.content
         if answer.status_code == 401:

@@ -3,23 +3,20 @@
 What a forge refuses becomes one line that says what it needs. No line quotes an answer, so none can hold a token.
 """
 
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import msgspec
 
+from analytics.sources.http import send
+from analytics.sources.source import Patience
 from gateway.errors import UserError
 
-TRIES = 4
-WAIT_SECONDS = 1.0
-"""Before a second try, when nobody says how long; doubled for each further one."""
 WAIT_MAX_SECONDS = 60.0
-"""Longer than that nobody waits for a comment."""
+"""Longer than that, in all, nobody waits for a comment."""
 PAGES_MAX = 1000
 T = TypeVar("T")
 
@@ -179,7 +176,7 @@ class Pull:
         self, method: str, path: str, comment: int = 0, *, allowed: Collection[int] = (), **options: Any
     ) -> httpx.Response:
         at = path.format(**self._place, id=comment)
-        answer = send(self._http, self._forge.name, method, at, **options)
+        answer = send(self._http, self._forge.name, method, at, Patience(WAIT_MAX_SECONDS), **options)
         if answer.is_success or answer.status_code in allowed:
             return answer
         token, status = self._forge.token_names[0], answer.status_code
@@ -196,47 +193,3 @@ class Pull:
             return msgspec.json.decode(answer.content, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise UserError(f"{self._api} does not answer like {self._forge.name}'s API: check --api") from None
-
-
-def send(http: httpx.Client, whom: str, method: str, path: str, **options: Any) -> httpx.Response:
-    """Send a request, again when the other side is busy, broken or out of reach: the last answer, whatever it is.
-
-    Raises `UserError` when there is none, or when the other side asks for more patience than we have.
-    """
-    wait = WAIT_SECONDS
-    for tried in range(1, TRIES + 1):
-        asked = None
-        try:
-            answer = http.request(method, path, **options)
-        except httpx.RequestError:
-            if tried == TRIES:
-                raise UserError(f"{whom} cannot be reached at {http.base_url.host}") from None
-        else:
-            if tried == TRIES or not _is_passing(answer):
-                return answer
-            asked = _asked_to_wait(answer)
-        if asked is not None and asked > WAIT_MAX_SECONDS:
-            raise UserError(f"{whom} ({http.base_url.host}) asks to wait for {asked:,.0f} s: try again then")
-        time.sleep(wait if asked is None else asked)
-        wait *= 2
-    raise AssertionError("unreachable")
-
-
-def _is_passing(answer: httpx.Response) -> bool:
-    """A failure that may be over in a while. GitHub's limits are 429 or 403."""
-    limited = "retry-after" in answer.headers or answer.headers.get("x-ratelimit-remaining") == "0"
-    return answer.status_code == 429 or answer.status_code >= 500 or (answer.status_code == 403 and limited)
-
-
-def _asked_to_wait(answer: httpx.Response) -> float | None:
-    """Seconds to wait before another try, where the answer says that."""
-    after = answer.headers.get("retry-after", "")
-    reset = answer.headers.get("x-ratelimit-reset", "") if answer.headers.get("x-ratelimit-remaining") == "0" else ""
-    if after.isdecimal():
-        return float(after)
-    if after:
-        try:
-            return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
-        except ValueError:
-            return None
-    return max(0.0, int(reset) - time.time()) if reset.isdecimal() else None

@@ -1,20 +1,23 @@
 """`outlay import work` and `outlay attribute`: what trackers know, and what it says of calls that were made before."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import click
 import duckdb
 
-from analytics import attributing, commands, work
+from analytics import attributing, commands, sync, work
 from analytics.attributing import Line, Span
 from analytics.invoice_cli import import_invoice
-from analytics.sources import files
+from analytics.sources import devlake, files
 from gateway.config import Config, TicketSettings
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
+from gateway.ticket_keys import TicketKeys
 from gateway.tracker import split
 
 RULES = {
@@ -50,13 +53,27 @@ class Imported(NamedTuple):
 
 @import_.command(name="work")
 @click.argument("paths", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["tables", "devlake"]),
+    default="tables",
+    show_default=True,
+    help="devlake: a folder with DevLake's tables, as CSV or Parquet.",
+)
 @click.option("--complete", is_flag=True, help="The tickets are all that there are: others are unknown.")
 @click.option("--skip-bad", is_flag=True, help="Leave out rows that are wrong, and columns that the table has not.")
 @config_option
 @data_option
 @json_option
 def import_work(
-    paths: Sequence[Path], complete: bool, skip_bad: bool, config_path: Path | None, data: Path | None, as_json: bool
+    paths: Sequence[Path],
+    form: str,
+    complete: bool,
+    skip_bad: bool,
+    config_path: Path | None,
+    data: Path | None,
+    as_json: bool,
 ) -> None:
     """Tickets, pull requests, their links and commits, from CSV, JSONL or Parquet.
 
@@ -65,11 +82,29 @@ def import_work(
     attribution of calls is corrected where it is known better now. Without --complete, a ticket that is not in the file
     is unchecked, not unknown, and calls keep the tickets of other projects.
     """
+    config = settings(config_path)
+    folder = commands.data_folder(config, data)
+    with contextlib.ExitStack() as stack:
+        if form == "devlake":
+            paths = _devlake(paths, stack.enter_context(TemporaryDirectory()), sync.ticket_keys(folder, config))
+        _import_files(paths, complete, skip_bad, config, folder, as_json)
+
+
+def _devlake(paths: Sequence[Path], into: str, keys: TicketKeys) -> list[Path]:
+    if len(paths) != 1 or not paths[0].is_dir():
+        raise click.UsageError("--format devlake takes one folder")
+    files_of, left_out = devlake.convert(paths[0], Path(into), keys)
+    for table, number in left_out.items():
+        click.echo(f"{table}: {number:,} rows left out: they do not tell which ticket or repository", err=True)
+    return files_of
+
+
+def _import_files(
+    paths: Sequence[Path], complete: bool, skip_bad: bool, config: Config, folder: Path, as_json: bool
+) -> None:
     tables = [files.table_of(path) for path in paths]
     if twice := next((table for table in tables if tables.count(table) > 1), None):
         raise click.UsageError(f"there are two files for {twice}: import one after the other")
-    config = settings(config_path)
-    folder = commands.data_folder(config, data)
     try:
         with work.alone(folder):
             imported = _import(folder, dict(zip(tables, paths, strict=True)), complete=complete, skip_bad=skip_bad)
@@ -80,9 +115,9 @@ def import_work(
     if not as_json:
         for each in imported:
             click.echo(_told(each))
-    lines = _correct(config, folder, Span())
+    lines = correct(config, folder, Span())
     if not as_json:
-        _print_lines(lines, applied=True)
+        print_lines(lines, applied=True)
         return
     rows = [
         {
@@ -123,11 +158,15 @@ def _noting(rows: Iterable[work.Row], projects: set[str]) -> Iterator[work.Row]:
         yield row
 
 
-def _told(imported: Imported) -> str:
-    counts, problems = imported.counts, imported.problems
+def counted(table: str, counts: work.Counts) -> str:
     rare = ("older", "gone")
     parts = [f"{number:,} {what}" for what, number in counts._asdict().items() if number or what not in rare]
-    line = f"{imported.table}: {', '.join(parts)}"
+    return f"{table}: {', '.join(parts)}"
+
+
+def _told(imported: Imported) -> str:
+    problems = imported.problems
+    line = counted(imported.table, imported.counts)
     left = [f"{number:,} rows ({reason})" for reason, number in problems.rows.most_common()]
     left += [f"the column {name}" for name in problems.columns]
     return f"{line}; left out: {', '.join(left)}" if left else line
@@ -157,14 +196,14 @@ def attribute(
     config = settings(config_path)
     folder = commands.data_folder(config, data)
     span = Span(from_ or Span().first, datetime.combine(to, time.max) if to else Span().last)
-    lines = _correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
+    lines = correct(config, folder, span) if apply_ else attributing.find(folder, span, _ticket_settings(config))
     if as_json:
         commands.print_json({"changes": lines, "applied": apply_})
     else:
-        _print_lines(lines, applied=apply_)
+        print_lines(lines, applied=apply_)
 
 
-def _correct(config: Config, folder: Path, span: Span) -> list[Line]:
+def correct(config: Config, folder: Path, span: Span) -> list[Line]:
     try:
         with commands.tidy_when_terminated():
             settings = commands.journal_settings(config, folder)
@@ -180,7 +219,7 @@ def _ticket_settings(config: Config) -> TicketSettings | None:
     return config.tickets if config.file else None
 
 
-def _print_lines(lines: Sequence[Line], *, applied: bool) -> None:
+def print_lines(lines: Sequence[Line], *, applied: bool) -> None:
     if not lines:
         click.echo("Nothing is known better of any call's ticket.")
         return

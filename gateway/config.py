@@ -23,10 +23,14 @@ from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.guards import GuardTable, guard_of
 from gateway.limits import LimitTable, limit_of
+from gateway.repositories import repo_name
 
 
 def _help(text: str, **limits: Any) -> Meta:
     return Meta(description=text, **limits)
+
+
+StatusCategory = Literal["todo", "in_progress", "done"]
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,6 +186,142 @@ class TicketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
 
 
+class GitHubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues, pull requests and deployments of GitHub's repositories."""
+
+    repos: Annotated[list[str], _help("Repositories to read: acme/shop. None = GitHub is not read.")] = []
+    token: Annotated[
+        str | None,
+        _help("As env:NAME or file:PATH; it may read contents, issues, pull requests, deployments, actions."),
+    ] = None
+    api: Annotated[str, _help("Address of the API; of GitHub Enterprise Server, https://HOST/api/v3.")] = (
+        "https://api.github.com"
+    )
+    types: Annotated[
+        dict[str, str], _help("Labels that say what kind of ticket an issue is, where it has no type.")
+    ] = msgspec.field(default_factory=lambda: {"bug": "bug", "enhancement": "feature"})
+    statuses: Annotated[
+        dict[str, StatusCategory], _help("Labels of open issues that say how far they are: todo or in_progress.")
+    ] = {}
+    workflows: Annotated[
+        list[str], _help("Workflows, by file name, whose runs on the default branch are deployments: deploy.yml.")
+    ] = []
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/github.")
+    ] = None
+
+
+class GitLabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues, merge requests and deployments of GitLab's projects."""
+
+    projects: Annotated[list[str], _help("Projects to read: acme/shop. None = GitLab is not read.")] = []
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; it needs the scope read_api.")] = None
+    api: Annotated[str, _help("Address of the API; of your own GitLab, https://HOST/api/v4.")] = (
+        "https://gitlab.com/api/v4"
+    )
+    types: Annotated[
+        dict[str, str], _help("Labels that say what kind of ticket an issue is; bug stands for type::bug, too.")
+    ] = msgspec.field(default_factory=lambda: {"bug": "bug", "feature": "feature", "maintenance": "task"})
+    statuses: Annotated[
+        dict[str, StatusCategory],
+        _help("Labels of open issues that say how far they are: todo or in_progress. The first of them was the start."),
+    ] = msgspec.field(
+        default_factory=lambda: {"doing": "in_progress", "in progress": "in_progress", "in dev": "in_progress"}
+    )
+    resolutions: Annotated[
+        dict[str, str],
+        _help("Labels of closed issues that say how they ended; [work.resolutions] judges what is said."),
+    ] = msgspec.field(default_factory=lambda: {"wontfix": "won't fix", "duplicate": "duplicate", "invalid": "invalid"})
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/gitlab.")
+    ] = None
+    webhook_signing_token: Annotated[
+        str | None, _help("… or its signing token, in the same way: then the secret alone is not enough.")
+    ] = None
+
+
+class JiraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues of a Jira Cloud site."""
+
+    projects: Annotated[list[str], _help("Keys of projects to read: PAY. None = Jira is not read.")] = []
+    api: Annotated[str, _help("Address of the site: https://acme.atlassian.net.")] = ""
+    user: Annotated[str, _help("E-mail address of the account that the token is of.")] = ""
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; its account may browse the projects.")] = None
+    statuses: Annotated[
+        dict[str, StatusCategory], _help("What statuses mean, by name or number, where the site's category is wrong.")
+    ] = {}
+    points: Annotated[
+        str | None, _help("Field with the estimate, as customfield_10016; by default, the one called story points.")
+    ] = None
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/jira.")
+    ] = None
+
+
+class LinearSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Issues of Linear's teams."""
+
+    teams: Annotated[list[str], _help("Keys of teams to read: ENG. None = Linear is not read.")] = []
+    token: Annotated[str | None, _help("As env:NAME or file:PATH; a key that may read.")] = None
+    api: Annotated[str, _help("Address of the API.")] = "https://api.linear.app"
+    types: Annotated[dict[str, str], _help("Labels that say what kind of ticket an issue is.")] = msgspec.field(
+        default_factory=lambda: {"bug": "bug", "feature": "feature", "improvement": "feature"}
+    )
+    webhook_secret: Annotated[
+        str | None, _help("Of the webhook, as env:NAME or file:PATH. None = there is no /-/webhooks/linear.")
+    ] = None
+
+
+class GitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Clones on this machine, where there is no forge to read, or beside it: what deployments carried."""
+
+    branch: Annotated[
+        str | None, _help("Their default branch; by default the remote's, as the clone knows it, or what it is at.")
+    ] = None
+    deploy_tags: Annotated[
+        str | None, _help('Tags, as "v*", whose commits were deployed to production when they were tagged.')
+    ] = None
+    clones: Annotated[
+        dict[str, str], _help("Folders by repository. Nobody fetches here: a job of yours keeps them current.")
+    ] = {}
+
+
+class WorkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `outlay sync` reads, and how; each tracker has a section of its own."""
+
+    every_minutes: Annotated[
+        float, _help("The control plane reads the trackers below so often; 0 = only `outlay sync` does.", ge=0)
+    ] = 15.0
+    wait_minutes: Annotated[
+        float, _help("Longest wait for a tracker's limits, in all; the next sync goes on from there.", ge=0)
+    ] = 60.0
+    history_days: Annotated[
+        int, _help("How far back a first sync reads pull requests and deployments; it reads all tickets.", ge=1)
+    ] = 365
+    environments: Annotated[
+        list[str], _help("Environments that are production, in any case of letters: their deployments are read.")
+    ] = msgspec.field(default_factory=lambda: ["production", "prod", "live"])
+    exclude: Annotated[
+        list[str],
+        _help(
+            "Generated files, as .gitattributes names files, beside lock files, vendor/, dist/, … and those it marks."
+        ),
+    ] = []
+    bots: Annotated[list[str], _help("Users that are programs, where the tracker does not say so.")] = []
+    resolutions: Annotated[
+        dict[str, bool],
+        _help(
+            "Whether tickets that ended so were delivered, beside Won't Do, Duplicate, not_planned, … which were not: "
+            "words of your own, or in another language."
+        ),
+    ] = {}
+    github: GitHubSettings = GitHubSettings()
+    gitlab: GitLabSettings = GitLabSettings()
+    jira: JiraSettings = JiraSettings()
+    linear: LinearSettings = LinearSettings()
+    git: GitSettings = GitSettings()
+
+
 class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The price book."""
 
@@ -220,10 +360,139 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+CHEAPER_MODELS = {
+    "claude-opus-*": "claude-haiku-4-5",
+    "claude-sonnet-*": "claude-haiku-4-5",
+    "gpt-5*-pro*": "gpt-5-mini",
+    "gpt-5": "gpt-5-mini",
+    "gpt-5.[0-9]": "gpt-5-mini",
+    "gemini-*-pro*": "gemini-2.5-flash",
+}
+
+
+class WasteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Thresholds of the rules of waste. Another threshold is another version of its rule (docs/waste.md)."""
+
+    every_minutes: Annotated[
+        int, _help("How often the control plane looks for waste; 0 = only when a report asks for it.", ge=0)
+    ] = 60
+    notice_usd: Annotated[
+        Decimal, _help("Tell of new findings that claim at least so many US dollars together; 0 = never.")
+    ] = Decimal(10)
+    window_days: Annotated[int, _help("Calls of the last so many days are looked at.", ge=1, le=4000)] = 400
+    fixed_days: Annotated[
+        int, _help("An accepted finding is fixed when no call came for so long, and regressed when one comes.", ge=1)
+    ] = 14
+    w02_attempts: Annotated[int, _help("Retry storm: attempts at one request, at least …", ge=2)] = 4
+    w02_failures: Annotated[int, _help("… of which so many failed …", ge=1)] = 2
+    w02_minutes: Annotated[int, _help("… within so many minutes.", ge=1)] = 10
+    w03_calls: Annotated[int, _help("Agent loop: the same action and result so many times in a row; …", ge=2)] = 5
+    w03_free: Annotated[int, _help("… the first of them are not counted.", ge=1)] = 3
+    w03_polling_seconds: Annotated[
+        int, _help("Calls that are so far apart, on average, may be waiting for something.", ge=1)
+    ] = 60
+    w05_minutes: Annotated[
+        int, _help("Truncated: asked again, with a larger maximum, within so many minutes.", ge=1)
+    ] = 10
+    w06_tokens: Annotated[int, _help("Cache miss: of prefixes of at least so many tokens …", ge=1)] = 1024
+    w06_minutes: Annotated[int, _help("… that were sent so many minutes before.", ge=1)] = 5
+    w06_tokens_of: Annotated[
+        dict[str, int], _help("The smallest prefix that a provider caches, where it is another one.")
+    ] = {}
+    w06_minutes_of: Annotated[dict[str, int], _help("How long a provider keeps a prefix, where it is longer.")] = {}
+    w07_tokens: Annotated[int, _help("Dead cache write: writes of at least so many tokens …", ge=1)] = 1024
+    w07_minutes: Annotated[int, _help("… that are so old, to a prefix that was never read.", ge=1)] = 60
+    w08_tokens: Annotated[int, _help("Context bloat: more input tokens than this, and …", ge=1)] = 100_000
+    w08_times: Annotated[float, _help("… than so many times the 75th percentile of the model and client, …", ge=1)] = (
+        3.0
+    )
+    w08_output: Annotated[float, _help("… and output of less than this part of it.", gt=0, le=1)] = 0.005
+    w08_baseline: Annotated[int, _help("The percentile is of at least so many calls.", ge=1)] = 50
+    w09_calls: Annotated[int, _help("Idle tools: sessions of at least so many calls …", ge=1)] = 5
+    w09_tokens: Annotated[int, _help("… whose tools' descriptions have so many tokens …", ge=1)] = 5000
+    w09_minutes: Annotated[int, _help("… and that have ended: no call for so long.", ge=0)] = 60
+    w10_cheaper: Annotated[
+        dict[str, str],
+        _help("Overpowered model: which cheaper model might do for short questions, by globs of the dear ones."),
+    ] = msgspec.field(default_factory=lambda: dict(CHEAPER_MODELS))
+    w10_input_tokens: Annotated[int, _help("A question is short with so many input tokens …", ge=1)] = 2000
+    w10_output_tokens: Annotated[int, _help("… and so many output tokens, at most.", ge=1)] = 200
+    w11_tokens: Annotated[int, _help("Excess reasoning: at least so many tokens, …", ge=1)] = 4000
+    w11_times: Annotated[float, _help("… more than so many times the median of the model and client, …", ge=1)] = 4.0
+    w11_part: Annotated[float, _help("… and at least this part of the output.", gt=0, le=1)] = 0.95
+    w11_baseline: Annotated[int, _help("The median is of at least so many calls.", ge=1)] = 50
+    w11_purposes: Annotated[tuple[str, ...], _help("Purposes whose problems are hard, and are left out.")] = (
+        "research",
+    )
+    w12_calls: Annotated[int, _help("Clockwork: sessions of at least so many calls …", ge=3)] = 30
+    w12_hours: Annotated[float, _help("… over so many hours …", gt=0)] = 4.0
+    w12_variation: Annotated[
+        float, _help("… whose pauses vary less than this: standard deviation by mean.", gt=0, le=1)
+    ] = 0.15
+    w13_calls: Annotated[
+        int, _help("Runaway: sessions of at least so many calls, with at most one human turn in so many, …", ge=2)
+    ] = 100
+    w13_usd: Annotated[Decimal, _help("… that cost more than so many US dollars …")] = Decimal(5)
+    w13_times: Annotated[float, _help("… and so many times the 95th percentile of sessions of the client.", ge=1)] = 5.0
+    w13_baseline: Annotated[int, _help("The percentile is of at least so many sessions.", ge=1)] = 30
+    w14_hours: Annotated[
+        int, _help("Ghost ticket: the tracker was read, or the ticket cancelled, so long after or before a call.", ge=0)
+    ] = 24
+    w15_days: Annotated[int, _help("Dead work: no call for so long, …", ge=1)] = 30
+    w15_usd: Annotated[Decimal, _help("… and at least so many US dollars spent.")] = Decimal("0.50")
+    w15_types: Annotated[tuple[str, ...], _help("Kinds of tickets that need no pull request, in small letters.")] = (
+        "spike",
+        "research",
+        "support",
+    )
+    w16_days: Annotated[int, _help("Reverted work: pull requests reverted within so many days of the merge.", ge=1)] = (
+        30
+    )
+    w17_hours: Annotated[int, _help("Spend after done: calls so long after the ticket was delivered.", ge=1)] = 72
+    w17_types: Annotated[tuple[str, ...], _help("Kinds of tickets that go on after that, in small letters.")] = (
+        "docs",
+        "documentation",
+        "support",
+    )
+    w18_calls: Annotated[int, _help("Tag stuffing: somebody typed a ticket in so many times …", ge=1)] = 5
+    w18_usd: Annotated[Decimal, _help("… for so many US dollars, …")] = Decimal(1)
+    w18_part: Annotated[float, _help("… this part of it, at least, not on a branch of the ticket.", gt=0, le=1)] = 0.8
+
+
 class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The second process: seals the journal, keeps outlay.duckdb."""
 
     enabled: Annotated[bool, _help("Start it with `outlay serve`.")] = True
+
+
+class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How delivered work is measured. A change is a new version, and holds from the next quarter on."""
+
+    period: Annotated[Literal["month", "quarter"], _help("Window that teams are looked at in.")] = "month"
+    epic_types: Annotated[
+        tuple[str, ...],
+        _help("Types of tickets that are no piece of work: what is below them is not one. Lower-case letters only."),
+    ] = ("epic", "initiative", "theme", "milestone", "project", "feature")
+    merged_repos: Annotated[
+        tuple[str, ...],
+        _help("Repositories that are not deployed, like libraries: a change arrives when it is merged."),
+    ] = ()
+    join_hours: Annotated[
+        int, _help("Pull requests of one author merged so many hours apart may be one piece of work; 0 = never.", ge=0)
+    ] = 72
+    join_overlap: Annotated[float, _help("… if they share this part of their files.", gt=0, le=1)] = 0.5
+    settle_days: Annotated[int, _help("Work counts so long after it arrived; until then it is pending.", ge=0)] = 14
+    fail_hours: Annotated[int, _help("A deployment that failed within so many hours is none.", ge=0)] = 24
+    tiny_lines: Annotated[int, _help("Work of so few lines that nobody else approved counts nothing.", ge=0)] = 5
+    first_median_lines: Annotated[
+        int, _help("Lines of a usual piece of work, until there was a quarter to take the median of.", ge=1)
+    ] = 100
+    units_min: Annotated[int, _help("With fewer pieces of work, numbers say too little to be shown.", ge=1)] = 20
+    windows_min: Annotated[int, _help("With fewer earlier windows, nothing is compared.", ge=1)] = 4
+    windows_back: Annotated[int, _help("So many earlier windows are a team's own past.", ge=1)] = 8
+    builders_min: Annotated[int, _help("Groups of fewer people are shown together with others, or not.", ge=2)] = 5
+    samples: Annotated[int, _help("Of the bootstrap that intervals come from.", ge=50, le=2000)] = 200
+    seed: Annotated[int, _help("… and its seed: the same data give the same interval.")] = 1
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -262,12 +531,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     ledger: LedgerSettings = LedgerSettings()
     tickets: TicketSettings = TicketSettings()
+    work: WorkSettings = WorkSettings()
     prices: PriceSettings = PriceSettings()
     console: ControlPlane = ControlPlane()
     budgets: dict[str, BudgetTable] = {}
     limits: dict[str, LimitTable] = {}
     guards: dict[str, GuardTable] = {}
     alerts: AlertSettings = AlertSettings()
+    scorecard: ScorecardSettings = ScorecardSettings()
+    waste: WasteSettings = WasteSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
@@ -359,6 +631,9 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for folder in config.tickets.worktrees:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
+    yield from _work_contradictions(config.work)
+    yield from _git_contradictions(config.work.git)
+    yield from _webhook_contradictions(config.work)
     for name, table in config.budgets.items():
         try:
             budget_of(name, table)
@@ -385,6 +660,9 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for name in ("velocity_usd", "runaway_usd"):
         if getattr(alerts, name) < 0:
             yield ("alerts", name), f"[alerts] {name} must be 0 or more"
+    for name in ("notice_usd", "w13_usd", "w15_usd", "w18_usd"):
+        if getattr(config.waste, name) < 0:
+            yield ("waste", name), f"[waste] {name} must be 0 or more"
     if alerts.slack is not None and not REFERENCE.fullmatch(alerts.slack):
         yield ("alerts", "slack"), "[alerts] slack must be env:NAME or file:PATH: who has the address can post there"
     if alerts.webhook is not None and not re.fullmatch(r"(env|file):\S+|https?://\S+", alerts.webhook):
@@ -421,6 +699,57 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                     (*at, "fallbacks"),
                     f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
                 )
+
+
+def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for tracker, setting, pattern, example in (
+        ("github", "repos", r"[\w-]+/[\w.-]+", "owner and name, as acme/shop"),
+        ("gitlab", "projects", r"[\w.-]+(/[\w.-]+)+", "group and name, as acme/shop"),
+        ("jira", "projects", r"[A-Z][A-Z0-9_]+", "a project's key, as PAY"),
+        ("linear", "teams", r"[A-Z][A-Z0-9]*", "a team's key, as ENG"),
+    ):
+        settings, at = getattr(work, tracker), ("work", tracker)
+        for name in getattr(settings, setting):
+            if not re.fullmatch(pattern, name, re.ASCII):
+                yield (*at, setting), f"[work.{tracker}] {setting}: {name!r} must be {example}"
+        if settings.token is not None and not REFERENCE.fullmatch(settings.token):
+            yield (
+                (*at, "token"),
+                f"[work.{tracker}] token must be env:NAME or file:PATH: the token itself does not belong here",
+            )
+        if not _is_address(settings.api) and (settings.api or getattr(settings, setting)):
+            yield (*at, "api"), f"[work.{tracker}] api must look like https://host or https://host/prefix"
+    for tracker in ("github", "gitlab"):
+        if "done" in getattr(work, tracker).statuses.values():
+            yield (
+                ("work", tracker, "statuses"),
+                f"[work.{tracker}] statuses: an issue is done when it is closed; write todo or in_progress",
+            )
+    if work.jira.projects and not work.jira.user:
+        yield ("work", "jira", "user"), "[work.jira] user is missing: write the e-mail address of the token's account"
+
+
+def _webhook_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, settings in (
+        ("github", work.github), ("gitlab", work.gitlab), ("jira", work.jira), ("linear", work.linear),
+    ):  # fmt: skip
+        for setting in ("webhook_secret", "webhook_signing_token"):
+            value = getattr(settings, setting, None)
+            if value is not None and not REFERENCE.fullmatch(value):
+                yield (
+                    ("work", name, setting),
+                    f"[work.{name}] {setting} must be env:NAME or file:PATH: the secret itself does not belong here",
+                )
+
+
+def _git_contradictions(git: GitSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    at = ("work", "git")
+    for repo in git.clones:
+        if repo_name(repo) != repo:
+            yield (*at, "clones", repo), f"[work.git.clones] {repo!r} must be a repository's name, as acme/shop"
+    for name, value in (("branch", git.branch), ("deploy_tags", git.deploy_tags)):
+        if value is not None and not re.fullmatch(r"[\w*?][\w./*?+-]*", value):
+            yield (*at, name), f"[work.git] {name}: {value!r} is no name of a branch or of tags"
 
 
 def _is_address(base_url: str) -> bool:

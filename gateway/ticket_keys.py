@@ -23,7 +23,8 @@ PULLS_MAX = 3
 """Pull requests that are followed from one to the next."""
 NUMBER = r"([1-9][0-9]{0,6})"
 KEY = re.compile(rf"([A-Za-z][A-Za-z0-9_]{{0,31}})-{NUMBER}")
-ISSUE = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]{{0,38}}(?:/[A-Za-z0-9._-]{{1,100}}){{1,5}})#{NUMBER}")
+REPO = r"[A-Za-z0-9][A-Za-z0-9-]{0,38}(?:/[A-Za-z0-9._-]{1,100}){1,5}"
+ISSUE = re.compile(rf"({REPO})#{NUMBER}")
 LONE_NUMBER = re.compile(rf"#{NUMBER}")
 URLS = (
     re.compile(r"https?://[^/\s]+(?:/[^\s?#]*)?/browse/(?P<key>[A-Z][A-Z0-9_]*-[0-9]+)(?:[?#]\S*)?"),
@@ -159,11 +160,7 @@ class TicketKeys:
         return Found(candidates=_unique([*tickets, *unsure])) if unsure else Found(tickets)
 
     def _stated(self, part: str, repo: str | None) -> Found:
-        for url in URLS:
-            if at := url.fullmatch(part):
-                parts = at.groupdict()
-                part = parts.get("key") or f"{parts['repo']}#{parts['number']}"
-                break
+        part = of_address(part) or part
         if any(pattern.fullmatch(part) for pattern in self._own):
             return Found((part,)) if _is_plain(part) else Found(ignored="malformed")
         if key := KEY.fullmatch(part):
@@ -238,6 +235,15 @@ class TicketKeys:
                 if project in self._known:
                     yield self._present(f"{project}-{number}")
                     break
+
+
+def of_address(text: str) -> str | None:
+    """The ticket whose page this is: `PAY-7`, `acme/shop#45`. `None` for anything else."""
+    for url in URLS:
+        if at := url.fullmatch(text):
+            parts = at.groupdict()
+            return parts.get("key") or f"{parts['repo']}#{parts['number']}"
+    return None
 
 
 def _unique(tickets: Iterable[str]) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from gateway.admin import Admin
 from gateway.dialects import DIALECTS
 from gateway.endpoints import Endpoint
 from gateway.openapi import plain_path
+from gateway.webhook_routes import Webhooks
 from tests.test_admin_api import declared
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
-Kind = Literal["own", "api", "call", "start", "unbilled", "unknown"]
+Kind = Literal["own", "hook", "api", "call", "start", "unbilled", "unknown"]
 Expected = Literal["yes", "401", "403", "404", "405"]
 RANKS = {None: 0, "viewer": 1, "finops": 2, "admin": 3}
 NEEDS = {"key": 0, "viewer": 1, "finops": 2, "admin": 3}
@@ -74,6 +75,8 @@ def expected(place: Place, method: str, caller: Caller) -> Expected:
     has = method in place.methods or (method == "HEAD" and "GET" in place.methods and place.kind in ("own", "api"))
     if place.kind == "own":
         return "yes" if has else "404"
+    if place.kind == "hook":
+        return "401" if has else "404"  # no key opens it: only a signature
     if place.kind == "api":
         if not place.methods:
             return "404"
@@ -96,6 +99,8 @@ def expected(place: Place, method: str, caller: Caller) -> Expected:
 
 def own_places() -> Iterator[Place]:
     """The gateway's own paths: for each endpoint of the API a place with its one method."""
+    for route in object.__new__(Webhooks).routes():
+        yield Place(route.path, "hook", (route.method,))
     for route in object.__new__(Admin).routes():
         if route.path == "/-/{rest:.*}":
             yield Place("/-/unheard/of", "own", ())

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from analytics import forges, live
 from analytics.comment import MARKER, Part, Place, Spend, amount, code, place_of, render
+from analytics.sources import http
 from gateway import cli
 from gateway.call import Call
 from tests.conftest import Running
@@ -49,7 +50,7 @@ def _no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if VARIABLES.fullmatch(name):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(forges, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(http, "WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture(params=["github", "gitlab"])

@@ -8,7 +8,7 @@ import pytest
 
 from gateway import config
 from gateway.budget_file import BudgetTable
-from gateway.config import AdminKey, Config, Upstream, load
+from gateway.config import AdminKey, Config, Upstream, WorkSettings, load
 from gateway.errors import UserError
 from gateway.guards import GuardTable
 from gateway.limits import LimitTable
@@ -24,15 +24,19 @@ def test_the_shipped_file_holds_the_defaults() -> None:
 def settings() -> list[tuple[str, str, Any]]:
     """(section, setting, help) of every setting there is."""
     found = []
-    tables = {
+    tables: dict[str, Any] = {
         "budgets": BudgetTable, "guards": GuardTable, "limits": LimitTable, "upstreams": Upstream,
         "auth.admin_keys": AdminKey,
     }  # fmt: skip
+    for name, hint in get_type_hints(WorkSettings).items():
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            tables[f"work.{name}"] = hint
     for section, struct in {**get_type_hints(Config), **tables}.items():
         if section == "file":
             continue
         for name, hint in get_type_hints(struct, include_extras=True).items():
-            found.append((section, name, hint.__metadata__[0].description))
+            if hasattr(hint, "__metadata__"):  # else a section of its own
+                found.append((section, name, hint.__metadata__[0].description))
     return found
 
 
@@ -81,6 +85,16 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             "[server]\nhost = '0.0.0.0'\n[tickets]\nworktrees = ['/src']",
             "4: [tickets] worktrees needs [server] host",
         ),
+        ("[work.github]\nrepos = ['shop']", "2: [work.github] repos: 'shop' must be owner and name, as acme/shop"),
+        ("[work.gitlab]\nprojects = ['shop']", "2: [work.gitlab] projects: 'shop' must be group and name"),
+        ("[work.gitlab]\ntoken = 'glpat-x'", "2: [work.gitlab] token must be env:NAME or file:PATH"),
+        ("[work.gitlab]\napi = 'gitlab.com'", "2: [work.gitlab] api must look like https://host"),
+        ("[work.gitlab.statuses]\ndoing = 'done'", "1: [work.gitlab] statuses: an issue is done when it is closed"),
+        ("[work.jira]\nprojects = ['pay']\nuser = 'a'", "2: [work.jira] projects: 'pay' must be a project's key"),
+        ("[work.jira]\nprojects = ['PAY']\nuser = 'a'", "1: [work.jira] api must look like https://host"),
+        ("[work.jira]\nprojects = ['PAY']\napi = 'https://a.example'", "1: [work.jira] user is missing"),
+        ("[work.jira.statuses]\nReview = 'doing'", "1: [work.jira] statuses: Invalid enum value 'doing'"),
+        ("[work.linear]\nteams = ['eng']", "2: [work.linear] teams: 'eng' must be a team's key, as ENG"),
         ("[tickets.teams]\npayments = 'always'", "1: [tickets] teams: Invalid enum value 'always'"),
         (
             "[auth.admin_keys.a]\nkey = 'olk_x'\nrole = 'admin'",

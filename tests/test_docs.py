@@ -5,17 +5,18 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from click.testing import CliRunner
 
-from analytics import build, work
+from analytics import build, sync, sync_cli, waste, work
 from analytics.comment import comment
 from analytics.sources import files
 from analytics.work_cli import RULES
 from gateway import launch
 from gateway.cli import outlay
-from gateway.config import Upstream, load
+from gateway.config import Upstream, WasteSettings, WorkSettings, load
 from gateway.errors import STATUS
 from gateway.keys_cli import keys_
 from gateway.telemetry import Telemetry
@@ -105,6 +106,16 @@ def test_the_upstreams_with_fallbacks_in_the_docs_are_settings(tmp_path: Path) -
     assert named - {"retry"} <= set(Upstream.__struct_fields__)
 
 
+def test_every_source_and_how_it_is_read_is_documented() -> None:
+    page = (ROOT / "docs/sync.md").read_text(encoding="utf-8")
+    assert [name for name in sync.SOURCES if f"| `[work.{name}]` |" not in page] == []
+    sections = get_type_hints(WorkSettings)
+    own = [name for name in WorkSettings.__struct_fields__ if name not in sync.SOURCES]
+    assert [name for name in (*own, *sections["github"].__struct_fields__) if not re.search(rf"\b{name}\b", page)] == []
+    for option in re.findall(r"--[a-z]+", page):
+        assert option in {option for parameter in sync_cli.sync_.params for option in parameter.opts}
+
+
 DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 
 
@@ -129,3 +140,12 @@ def test_every_command_and_option_for_keys_is_documented() -> None:
         assert f"outlay keys {name}" in page
         for option in {option for parameter in command.params for option in parameter.opts if option.startswith("--")}:
             assert option in page or option in ("--config", "--data", "--json")
+
+
+def test_every_rule_of_waste_and_its_thresholds_are_documented() -> None:
+    page = (ROOT / "docs/waste.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (W\d\d) .*?\|(.*)", page, re.MULTILINE))
+    assert sorted(rows) == sorted(waste.RULES)
+    for name in WasteSettings.__struct_fields__:
+        where = page if name.endswith("_baseline") else rows.get(name[:3].upper(), page)
+        assert re.search(rf"\b{name}\b", where), name

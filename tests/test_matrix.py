@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from yarl import URL
 
 from gateway import dialects, endpoints
-from gateway.config import AdminKey, Auth, Upstream
+from gateway.config import AdminKey, Auth, Upstream, WorkSettings
 from gateway.keys import Keys
 from tests import matrix
 from tests.conftest import Running, StartGateway
@@ -37,7 +38,7 @@ class Callers:
         key = self.keys[caller.name]
         fields = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
         path = matrix.asked(place, self.key_id)
-        is_own = place.kind in ("own", "api")
+        is_own = place.kind in ("own", "hook", "api")
         url = URL(self.gateway.url + path if is_own else f"{self.gateway.url}/{place.provider}{path}", encoded=True)
         body = None if method in ("GET", "HEAD", "TRACE") else b"not JSON" if is_own else BODY
         async with self.gateway.session.request(method, url, data=body, headers=fields) as response:
@@ -57,7 +58,10 @@ async def asking(
     auth = Auth(mode=request.param, admin_keys={"the-admin": AdminKey("env:ADMIN_KEY", "admin")})
     providers = {place.provider for place in matrix.provider_places()} | {"elsewhere"}
     upstreams = {each: Upstream(upstream.url, each, "env:PROVIDER_KEY") for each in providers}
-    async with start_gateway(auth=auth, upstreams=upstreams) as gateway:
+    monkeypatch.setenv("WEBHOOK_SECRET", "secret")
+    hooked = {"webhook_secret": "env:WEBHOOK_SECRET"}
+    work = msgspec.convert(dict.fromkeys(("github", "gitlab", "jira", "linear"), hooked), WorkSettings)
+    async with start_gateway(auth=auth, upstreams=upstreams, work=work) as gateway:
         gateway.upstream.answer(whole(ANSWER))
         ring = Keys(gateway.dir)
         keys: dict[str, str | None] = {caller.name: None for caller in CALLERS}

@@ -1,6 +1,6 @@
 -- A work table with the rows that come in, by primary key (the variable key): a row replaces the stored one whole,
 -- unless that is of a later time; one without a time is of no later time than one that has it. Stored rows of a group
--- (the column that the variable part_of names) of which others come in are gone.
+-- (the column that the variable part_of names) of which others come in, or that $emptied names, are gone.
 CREATE OR REPLACE TEMP TABLE merged AS
 WITH stored AS (
   SELECT row(*COLUMNS(getvariable('key'))) AS row_key, fields, to_json(fields) AS texts
@@ -20,6 +20,7 @@ pairs AS (
 judged AS (
   SELECT *, CASE
     WHEN new IS NULL AND old_group IN (SELECT texts ->> getvariable('part_of') FROM incoming) THEN 'gone'
+    WHEN new IS NULL AND list_contains(CAST($emptied AS VARCHAR[]), old_group) THEN 'gone'
     WHEN new IS NULL THEN 'kept'
     WHEN old IS NULL THEN 'new'
     WHEN old_time > coalesce(new_time, TIMESTAMP '-infinity') THEN 'older'

@@ -1,0 +1,27 @@
+-- Deployments that failed, or were rolled back within a day. One row per such deployment.
+-- @deployment_id: Deployment
+-- @failed_at: When it failed or was rolled back, UTC
+-- @rolled_back_by: Deployment that put an earlier commit back; NULL when it failed as such
+-- A deployment of a commit that had been deployed before, to the same environment, takes back those in between.
+WITH succeeded AS (
+  SELECT deployment_id, repo, lower(environment) AS environment, sha, finished_at
+  FROM deployments
+  WHERE finished_at IS NOT NULL AND sha IS NOT NULL
+),
+rolled_back AS (
+  SELECT taken.deployment_id, min(again.finished_at) AS failed_at,
+    arg_min(again.deployment_id, again.finished_at) AS rolled_back_by
+  FROM succeeded AS taken
+    JOIN succeeded AS again ON again.repo = taken.repo AND again.environment IS NOT DISTINCT FROM taken.environment
+      AND again.sha <> taken.sha AND again.finished_at > taken.finished_at
+      AND again.finished_at <= taken.finished_at + INTERVAL 1 DAY
+    JOIN succeeded AS before ON before.repo = taken.repo AND before.environment IS NOT DISTINCT FROM taken.environment
+      AND before.sha = again.sha AND before.finished_at < taken.finished_at
+  GROUP BY taken.deployment_id
+)
+SELECT
+  deployment_id,
+  least(deployments.failed_at, rolled_back.failed_at) AS failed_at,
+  CASE WHEN deployments.failed_at IS NULL THEN rolled_back_by END AS rolled_back_by
+FROM deployments LEFT JOIN rolled_back USING (deployment_id)
+WHERE deployments.failed_at IS NOT NULL OR rolled_back.failed_at IS NOT NULL

@@ -1,0 +1,128 @@
+"""What webhooks told of is read by `sync.follow`: the named tickets alone, other things by their repository."""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import duckdb
+import pytest
+
+from analytics import build, sync, work
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets
+from gateway import webhook_queue
+from gateway.config import Config
+from gateway.webhook_queue import WebhookQueue
+from gateway.webhooks import Hint
+from tests.trackers import BEGIN, pull
+
+SHOP = "acme/shop"
+
+
+class Forge:
+    """A source with the tickets and pull requests of two repositories."""
+
+    name = "github"
+    asked: list[str]
+    fails = False
+    tickets: ClassVar = {f"{SHOP}#{number}": f"title {number}" for number in (1, 2)}
+
+    def __init__(self, given: Given) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def now(self) -> datetime:
+        return BEGIN
+
+    def parts(self) -> Iterator[Part]:
+        for repo in (SHOP, "acme/api"):
+            yield Part(f"{repo} issues", self._read(f"{repo} issues"), Tickets(repo, self._ids, self._ticket))
+            yield Part(f"{repo} pulls", self._read(f"{repo} pulls", work.Row if repo == SHOP else None))
+
+    def _ids(self) -> Iterator[Collection[str]]:
+        yield list(self.tickets)
+
+    def _ticket(self, ticket_id: str) -> work.Ticket | None:
+        self.asked.append(ticket_id)
+        if self.fails:
+            raise SourceError("out of reach")
+        title = self.tickets.get(ticket_id)
+        return work.Ticket(ticket_id=ticket_id, source="github", project=SHOP, title=title) if title else None
+
+    def _read(self, name: str, pulls: object = None) -> Any:
+        def read(cursor: Any, since: datetime | None) -> Iterator[Batch]:
+            self.asked.append(name)
+            yield Batch({"pull_requests": [pull(9)]} if pulls else {})
+
+        return read
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    work.prepare(_made(tmp_path / "data"))
+    Forge.asked, Forge.fails = [], False
+    monkeypatch.setattr(sync, "SOURCES", {"github": (lambda _: True, Forge)})
+    return tmp_path / "data"
+
+
+def _made(folder: Path) -> Path:
+    (folder / "work").mkdir(parents=True)
+    return folder
+
+
+def tell(data: Path, *ids: str, kind: Any = "ticket", source: Any = "github") -> None:
+    queue = WebhookQueue(data)
+    for place, id_ in enumerate(ids):
+        queue.put(Hint(source, f"{source} {kind} {id_} {place}", "event", kind, id_.partition("#")[0], id_))
+
+
+def tickets(data: Path) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as db:
+        build.create_views(db, data, build.load(build.MODELS / "work"))
+        return db.execute("SELECT ticket_id, title, status FROM tickets ORDER BY ALL").fetchall()
+
+
+def test_named_tickets_are_read_once_however_often_they_were_told(data: Path) -> None:
+    tell(data, f"{SHOP}#2", f"{SHOP}#1", f"{SHOP}#2")
+    (outcome,) = sync.follow(data, Config())
+    assert outcome.tables["tickets"].new == 2
+    assert Forge.asked == [f"{SHOP}#2", f"{SHOP}#1"], "nothing else"
+    assert tickets(data) == [(f"{SHOP}#1", "title 1", None), (f"{SHOP}#2", "title 2", None)]
+    assert webhook_queue.waiting(data) == []
+    assert sync.follow(data, Config()) == []
+    tell(data, f"{SHOP}#1")
+    sync.follow(data, Config())
+    assert len(tickets(data)) == 2, "an older delivery that comes late doubles nothing"
+
+
+def test_a_ticket_that_is_gone_is_deleted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(data, f"{SHOP}#1")
+    sync.follow(data, Config())
+    monkeypatch.setattr(Forge, "tickets", {})
+    tell(data, f"{SHOP}#1", f"{SHOP}#5")
+    sync.follow(data, Config())
+    assert tickets(data) == [(f"{SHOP}#1", "title 1", "deleted")]
+
+
+def test_other_things_are_read_of_their_repository(data: Path) -> None:
+    tell(data, SHOP, kind="pull_request")
+    sync.follow(data, Config())
+    assert Forge.asked == [f"{SHOP} pulls"]
+    assert webhook_queue.waiting(data) == []
+
+
+def test_what_could_not_be_read_waits_and_what_is_not_configured_does_not(data: Path) -> None:
+    tell(data, f"{SHOP}#1")
+    tell(data, "PAY-7", source="jira")
+    Forge.fails = True
+    (outcome,) = sync.follow(data, Config())
+    assert "out of reach" in outcome.failures[0]
+    assert [each.hint.source for each in webhook_queue.waiting(data)] == ["github"]
+    Forge.fails = False
+    sync.sync(data, Config(), ["github"])
+    assert webhook_queue.waiting(data) == [], "a sync reads it, too"
