@@ -43,8 +43,11 @@ LOOKUPS_MAX = 500
 """Single tickets asked for in one sweep; the rest is for the next one."""
 GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
-LOOKED_UP = ("tickets", "pull_requests", "deployments")
-"""Tables that are read, too."""
+LOOKED_UP = (
+    *("tickets", "pull_requests", "deployments", "commits"),
+    *("ticket_versions", "pull_request_versions", "deployment_versions"),
+)
+"""Tables that are read, too, and what they are made of."""
 FOLLOW_SECONDS = 5.0
 """So often is looked for what webhooks told of."""
 DELETED = "deleted"
@@ -319,7 +322,11 @@ class _Run:
             for table in work.TABLES:
                 rows, emptied = self._rows.of(table)
                 if rows or emptied:
-                    work.spool(self._data, table, self._with_past(rows) if table == "tickets" else rows)
+                    if table == "tickets":
+                        rows = [*self._with_past(rows)]
+                    elif table == "commits":
+                        rows = self._of_merged(rows)
+                    work.spool(self._data, table, rows)
                     self._outcome.count(table, work.store(self._data, table, emptied))
         self._rows = _Rows()
         _write_state(self._data, self._state)
@@ -334,6 +341,21 @@ class _Run:
                 now.started_at = then.started_at if now.started_at is None else now.started_at
                 now.reopened_count = then.reopened_count if now.reopened_count is None else now.reopened_count
             yield now
+
+    def _of_merged(self, rows: Collection[work.Row]) -> Collection[work.Row]:
+        """A commit that is in several pull requests is of one that was merged, whichever is read last."""
+        commits = [row for row in rows if isinstance(row, work.Commit)]
+        given = {"shas": [each.sha for each in commits], "pr_ids": [each.pr_id for each in commits]}
+        with self._views() as db:
+            merged = db.execute(build.step("merged_pulls_of_commits"), given).fetchall()
+        pulls = {pr_id for _, _, pr_id in merged}
+        merged_with = {(sha, repo): pr_id for sha, repo, pr_id in merged if sha is not None}
+        merged_with |= {(each.sha, each.repo): each.pr_id for each in commits if each.pr_id in pulls}
+        found = {}
+        for each in commits:
+            each.pr_id = merged_with.get((each.sha, each.repo), each.pr_id)
+            found[each.sha, each.repo] = each
+        return found.values()
 
     def _listed(self, tickets: Tickets) -> set[str]:
         with self._views() as db:
@@ -378,7 +400,8 @@ class _Run:
 
 
 class _Rows:
-    """Rows to be stored together, by primary key: of two with the same one, the later one counts."""
+    """Rows to be stored together, by primary key: of two with the same one, the later one counts. Commits stay one for
+    each of their pull requests."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[tuple[Any, ...], work.Row]] = defaultdict(dict)
@@ -389,8 +412,9 @@ class _Rows:
         rows, part_of = list(rows), work.TABLES[table].part_of
         if part_of is not None:
             self._drop(table, {getattr(row, part_of) for row in rows})
+        key = (*work.TABLES[table].key, "pr_id") if table == "commits" else work.TABLES[table].key
         for row in rows:
-            self._rows[table][tuple(getattr(row, name) for name in work.TABLES[table].key)] = row
+            self._rows[table][tuple(getattr(row, name) for name in key)] = row
 
     def empty(self, table: str, groups: Collection[str]) -> None:
         """They have no rows but those that come now."""

@@ -6,6 +6,7 @@ Names begin with the time; what follows is a digest of source and delivery, so t
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +17,10 @@ import msgspec
 from gateway.webhooks import Hint
 
 KEPT_SECONDS = 3 * 86_400.0
+KEPT_MAX = 100_000
 WAITING_MAX = 20_000
 DIGEST_CHARS = 32
+NAME = re.compile(rf"[0-9]{{20}}-[0-9a-f]{{{DIGEST_CHARS}}}\.json")
 
 
 class Waiting(NamedTuple):
@@ -32,6 +35,8 @@ class WebhookQueue:
         self._folder = folder(data)
         self._seen: dict[str, None] = {}
         self._is_loaded = False
+        self._waiting = 0
+        """At most so many: what was read since it was counted is counted, too."""
 
     def knows(self, source: str, delivery: str) -> bool:
         """Whether it came before. Raises `OSError`."""
@@ -41,27 +46,37 @@ class WebhookQueue:
     def put(self, hint: Hint) -> None:
         """On the disk when this returns. Raises `OSError`, also when too many wait."""
         self._load()
-        if sum(1 for _ in self._folder.glob("*.json")) >= WAITING_MAX:
+        if self._waiting >= WAITING_MAX:
+            self._waiting = len(_names(self._folder))
+        if self._waiting >= WAITING_MAX:
             raise OSError("too many deliveries wait")
         digest = _digest(hint.source, hint.delivery)
         path = self._folder / f"{time.time_ns() // 1000:020d}-{digest}.json"
         aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            file.write(msgspec.json.encode(hint))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+        try:
+            with aside.open("wb") as file:
+                file.write(msgspec.json.encode(hint))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        self._waiting += 1
         _sync(self._folder)
         self._seen[digest] = None
-        while len(self._seen) > 10 * WAITING_MAX:
+        while len(self._seen) > KEPT_MAX + WAITING_MAX:
             del self._seen[next(iter(self._seen))]
 
     def _load(self) -> None:
         if not self._is_loaded:
             for each in (self._folder, done(self._folder)):
                 each.mkdir(mode=0o700, exist_ok=True)
-            files = [*self._folder.glob("*.json"), *done(self._folder).glob("*.json")]
-            self._seen = dict.fromkeys(name[-DIGEST_CHARS:] for name in sorted(path.stem for path in files))
+            for left in self._folder.glob("*.tmp"):
+                left.unlink()
+            waits, kept = _names(self._folder), _names(done(self._folder))
+            self._seen = dict.fromkeys(_digest_in(name) for name in sorted([*waits, *kept]))
+            self._waiting = len(waits)
             self._is_loaded = True
 
 
@@ -89,10 +104,22 @@ def finish(data: Path, read: Iterable[Waiting]) -> None:
     kept = done(folder(data))
     for each in read:
         each.path.rename(kept / each.path.name)
-    oldest = (time.time() - KEPT_SECONDS) * 1_000_000
-    for path in kept.glob("*.json"):
-        if int(path.stem.partition("-")[0]) < oldest:
-            path.unlink(missing_ok=True)
+    oldest = f"{int((time.time() - KEPT_SECONDS) * 1_000_000):020d}"
+    names = sorted(_names(kept))
+    surplus = len(names) - KEPT_MAX
+    for place, name in enumerate(names):
+        if place >= surplus and name >= oldest:
+            break
+        (kept / name).unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> list[str]:
+    """Of deliveries; other files are not ours."""
+    return [path.name for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.exists() else []
+
+
+def _digest_in(name: str) -> str:
+    return name.removesuffix(".json")[-DIGEST_CHARS:]
 
 
 def _digest(source: str, delivery: str) -> str:

@@ -2,10 +2,11 @@
 only a signature; where no secret is set there is no such endpoint."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -14,13 +15,16 @@ from aiohttp import web
 from gateway.config import WorkSettings, secret
 from gateway.telemetry import Telemetry
 from gateway.webhook_queue import WebhookQueue
-from gateway.webhooks import Reason, RefusedError, Secrets, Source, checked, hint_of
+from gateway.webhooks import Hint, Reason, RefusedError, Secrets, Source, check_signed, checked, hint_of
 
 BODY_BYTES_MAX = 26_214_400
 """GitHub sends at most 25 MB."""
 BODY_SECONDS = 10.0
-READERS_MAX = 4
-"""Bodies in memory at a time: they are whole before anybody knows who sent them."""
+SMALL_BYTES = 65_536
+"""A connection holds as much anyway, and so little is checked at once. A larger body waits for room, and is checked in
+a thread."""
+ROOM_BYTES = 4 * BODY_BYTES_MAX
+"""For larger bodies at a time: they are whole before anybody knows who sent them."""
 STATUSES: Mapping[Reason, int] = {
     "unsigned": 401, "forged": 401, "stale": 401, "replayed": 200, "unreadable": 400, "too_large": 413, "too_slow": 408,
     "not_stored": 503,
@@ -34,7 +38,7 @@ class Webhooks:
     def __init__(self, data: Path, settings: WorkSettings, telemetry: Telemetry) -> None:
         self._queue, self._telemetry = WebhookQueue(data), telemetry
         self._secrets = secrets_of(settings)
-        self._readers = asyncio.Semaphore(READERS_MAX)
+        self._room = Room(ROOM_BYTES)
         self._writer = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
@@ -55,10 +59,10 @@ class Webhooks:
 
     async def _take(self, source: Source, secrets: Secrets, request: web.Request) -> str:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        async with self._readers:
-            body = await _body(request)
-            delivery = checked(source, secrets, headers, body, time.time())
-            hint = hint_of(source, delivery, headers, body)
+        check_signed(source, secrets, headers)
+        async with _body(request, self._room) as body:
+            judge = functools.partial(_judged, source, secrets, headers, body)
+            delivery, hint = judge() if len(body) <= SMALL_BYTES else await asyncio.to_thread(judge)
         async with self._writer:  # of two at once with one identifier, the second is a repeated one
             try:
                 if await asyncio.to_thread(self._queue.knows, source, delivery):
@@ -89,14 +93,45 @@ def secrets_of(settings: WorkSettings) -> dict[Source, Secrets]:
     return found
 
 
-async def _body(request: web.Request) -> bytes:
-    body = bytearray()
+class Room:
+    """Bytes that may still be held."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._given = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        """Waits for it."""
+        while self._free < size:
+            self._given.clear()
+            await self._given.wait()
+        self._free -= size
+
+    def give(self, size: int) -> None:
+        self._free += size
+        self._given.set()
+
+
+def _judged(source: Source, secrets: Secrets, headers: Mapping[str, str], body: bytes) -> tuple[str, Hint | None]:
+    delivery = checked(source, secrets, headers, body, time.time())
+    return delivery, hint_of(source, delivery, headers, body)
+
+
+@contextlib.asynccontextmanager
+async def _body(request: web.Request, room: Room) -> AsyncIterator[bytes]:
+    body, taken = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.content.iter_any():
-                body += piece
-                if len(body) > BODY_BYTES_MAX:
+                size = len(body) + len(piece)
+                if size > BODY_BYTES_MAX:
                     raise RefusedError("too_large")
+                if size > SMALL_BYTES:
+                    await room.take(size - len(body))
+                    taken += size - len(body)
+                body += piece
+        yield bytes(body)
     except TimeoutError:
         raise RefusedError("too_slow") from None
-    return bytes(body)
+    finally:
+        room.give(taken)

@@ -42,6 +42,13 @@ GITLAB: Mapping[str, Kind] = {
     "deployment": "deployment",
     "pipeline": "deployment",
 }
+SIGNED: Mapping[Source, tuple[str, ...]] = {
+    "github": ("x-hub-signature-256",),
+    "gitlab": ("x-gitlab-token",),
+    "jira": ("x-hub-signature",),
+    "linear": ("linear-signature",),
+}
+SIGNED_TOKEN = ("webhook-id", "webhook-timestamp", "webhook-signature")
 JIRA = frozenset({"jira:issue_created", "jira:issue_updated", "jira:issue_deleted"})
 
 
@@ -54,6 +61,21 @@ class Secrets(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         return bool(self.secret or self.signing_token)
+
+
+class Said(msgspec.Struct, frozen=True, rename="camel"):
+    """All that is read of a body: nothing is made of the rest, which can be megabytes."""
+
+    repository: Any = None
+    project: Any = None
+    issue: Any = None
+    pull_request: Any = msgspec.field(name="pull_request", default=None)
+    object_kind: Any = msgspec.field(name="object_kind", default=None)
+    object_attributes: Any = msgspec.field(name="object_attributes", default=None)
+    webhook_event: Any = None
+    webhook_timestamp: Any = None
+    type: Any = None
+    data: Any = None
 
 
 class RefusedError(Exception):
@@ -77,30 +99,33 @@ class Hint(msgspec.Struct, frozen=True):
     """Of the ticket or pull request: `PAY-7`, `acme/shop#45`, `acme/shop!46`. Empty: look at all that is new there."""
 
 
+def check_signed(source: Source, secrets: Secrets, headers: Mapping[str, str]) -> None:
+    """Whether there is a signature at all, which is known before a body is read. Raises `RefusedError`."""
+    names = SIGNED_TOKEN if source == "gitlab" and secrets.signing_token else SIGNED[source]
+    if not secrets or not all(headers.get(name) for name in names):
+        raise RefusedError("unsigned")
+
+
 def checked(source: Source, secrets: Secrets, headers: Mapping[str, str], body: bytes, now: float) -> str:
     """The identifier of a delivery that is signed as it must be; `headers` by name in lower case. Raises
     `RefusedError`."""
-    if not secrets:
-        raise RefusedError("unsigned")
+    check_signed(source, secrets, headers)
     if source == "github":
-        _check_hex(headers.get("x-hub-signature-256"), "sha256=", secrets.secret, body)
+        _check_hex(headers["x-hub-signature-256"], "sha256=", secrets.secret, body)
         delivery = headers.get("x-github-delivery")
     elif source == "jira":
-        _check_hex(headers.get("x-hub-signature"), "sha256=", secrets.secret, body)
+        _check_hex(headers["x-hub-signature"], "sha256=", secrets.secret, body)
         delivery = headers.get("x-atlassian-webhook-identifier")
     elif source == "linear":
-        _check_hex(headers.get("linear-signature"), "", secrets.secret, body)
-        sent_ms = whole_number(_decoded(body).get("webhookTimestamp"))
+        _check_hex(headers["linear-signature"], "", secrets.secret, body)
+        sent_ms = whole_number(_decoded(body).webhook_timestamp)
         if sent_ms is None or abs(now - sent_ms / 1000) > LINEAR_SECONDS:
             raise RefusedError("stale")
         delivery = headers.get("linear-delivery")
     elif secrets.signing_token:
         delivery = _check_standard(secrets.signing_token, headers, body, now)
     else:
-        given = headers.get("x-gitlab-token")
-        if not given:
-            raise RefusedError("unsigned")
-        if not _same(given, secrets.secret):
+        if not _same(headers["x-gitlab-token"], secrets.secret):
             raise RefusedError("forged")
         delivery = headers.get("idempotency-key") or headers.get("x-gitlab-event-uuid")
     return delivery if delivery and len(delivery) <= ID_MAX else hashlib.sha256(body).hexdigest()
@@ -118,9 +143,7 @@ def hint_of(source: Source, delivery: str, headers: Mapping[str, str], body: byt
 # -- signatures --------------------------------------------------------------------------------------------------------
 
 
-def _check_hex(given: str | None, prefix: str, secret: str, body: bytes) -> None:
-    if not given:
-        raise RefusedError("unsigned")
+def _check_hex(given: str, prefix: str, secret: str, body: bytes) -> None:
     expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     if not secret or not _same(given, prefix + expected):
         raise RefusedError("forged")
@@ -128,9 +151,7 @@ def _check_hex(given: str | None, prefix: str, secret: str, body: bytes) -> None
 
 def _check_standard(token: str, headers: Mapping[str, str], body: bytes, now: float) -> str:
     """Standard Webhooks: any of several signatures, while a secret is changed."""
-    delivery, sent, given = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
-    if not (delivery and sent and given):
-        raise RefusedError("unsigned")
+    delivery, sent, given = (headers[name] for name in SIGNED_TOKEN)
     message = f"{delivery}.{sent}.".encode("utf-8", "surrogateescape") + body
     digest = hmac.new(_key(token), message, hashlib.sha256).digest()
     expected = "v1," + base64.b64encode(digest).decode()
@@ -161,33 +182,33 @@ Read = tuple[str, Kind | None, str, str]
 """Event, kind, project and id."""
 
 
-def _decoded(body: bytes) -> Mapping[str, Any]:
+def _decoded(body: bytes) -> Said:
     try:
-        return msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"), type=dict[str, Any])
+        return msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"), type=Said)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise RefusedError("unreadable") from None
 
 
-def _github(said: Mapping[str, Any], headers: Mapping[str, str]) -> Read:
+def _github(said: Said, headers: Mapping[str, str]) -> Read:
     event = headers.get("x-github-event", "")
-    kind, repo = GITHUB.get(event), text(child(said, "repository").get("full_name")) or ""
-    number = whole_number(child(said, "issue" if kind == "ticket" else "pull_request").get("number"))
+    kind, repo = GITHUB.get(event), text(child(said.repository).get("full_name")) or ""
+    number = whole_number(child(said.issue if kind == "ticket" else said.pull_request).get("number"))
     return event, kind, repo, _numbered(kind, repo, number)
 
 
-def _gitlab(said: Mapping[str, Any], headers: Mapping[str, str]) -> Read:
-    event = text(said.get("object_kind")) or ""
-    kind, repo = GITLAB.get(event), text(child(said, "project").get("path_with_namespace")) or ""
-    return event, kind, repo, _numbered(kind, repo, whole_number(child(said, "object_attributes").get("iid")))
+def _gitlab(said: Said, headers: Mapping[str, str]) -> Read:
+    event = text(said.object_kind) or ""
+    kind, repo = GITLAB.get(event), text(child(said.project).get("path_with_namespace")) or ""
+    return event, kind, repo, _numbered(kind, repo, whole_number(child(said.object_attributes).get("iid")))
 
 
-def _jira(said: Mapping[str, Any], headers: Mapping[str, str]) -> Read:
-    event, key = text(said.get("webhookEvent")) or "", text(child(said, "issue").get("key")) or ""
+def _jira(said: Said, headers: Mapping[str, str]) -> Read:
+    event, key = text(said.webhook_event) or "", text(child(said.issue).get("key")) or ""
     return event, "ticket" if event in JIRA else None, key.rpartition("-")[0], key
 
 
-def _linear(said: Mapping[str, Any], headers: Mapping[str, str]) -> Read:
-    event, key = text(said.get("type")) or "", text(child(said, "data").get("identifier")) or ""
+def _linear(said: Said, headers: Mapping[str, str]) -> Read:
+    event, key = text(said.type) or "", text(child(said.data).get("identifier")) or ""
     return event, "ticket" if event == "Issue" else None, key.rpartition("-")[0], key
 
 

@@ -82,6 +82,26 @@ SUBJECT = case(
     ),
     said("acme/subject", "b" * 40, 'Revert "Pay"', 20),
 )
+SUBJECT_OF_KNOWN = case(
+    "acme/subject-of-known",
+    merged("acme/subject-of-known", 1, 10, title="Payments"),
+    pull(2, repo="acme/subject-of-known", title="Never merged"),
+    merged("acme/subject-of-known", 3, 20, title="Bump"),
+    merged("acme/subject-of-known", 4, 30, title="More payments"),
+    *(
+        work.Commit(
+            sha=letter * 40, repo="acme/subject-of-known", pr_id=f"acme/subject-of-known!{number}",
+            message_subject=subject, committed_at=hours(1),
+        )
+        for letter, number, subject in (("a", 1, "Pay: add (#9)"), ("b", 2, "Pay: try"), ("c", 4, "Bump"))
+    ),
+    merged("acme/subject-of-known", 5, 40),
+    merged("acme/subject-of-known", 6, 50),
+    merged("acme/subject-of-known", 7, 60),
+    said("acme/subject-of-known", 5, 'Revert "Pay: add"'),
+    said("acme/subject-of-known", 6, 'Revert "Pay: try"'),
+    said("acme/subject-of-known", 7, 'Revert "Bump"'),
+)  # fmt: skip
 UNMERGED = case(
     "acme/unmerged",
     merged("acme/unmerged", 1, 10),
@@ -132,27 +152,27 @@ PARTLY = case(
     merged("acme/partly", 1, 10, additions=90, deletions=10),
     merged("acme/partly", 2, 20, additions=10, deletions=20),
     merged("acme/partly", 3, 30, additions=200, deletions=0),
-    said("acme/partly", 2, "Undo\n\nReverts #1"),
+    said("acme/partly", 2, "Undo\n\nReverts acme/partly#1"),
     merged("acme/partly", 4, 10, additions=50, deletions=0),
-    said("acme/partly", 3, "Undo\n\nReverts #4"),
+    said("acme/partly", 3, "Undo\n\nReverts acme/partly#4"),
 )
 ALIKE = case(
     "acme/alike",
     merged("acme/alike", 1, 10, files=["a", "b"], additions=100, deletions=0),
     merged("acme/alike", 2, 20, files=["a", "b"], additions=0, deletions=100),
     merged("acme/alike", 3, 30, files=["a", "b"], additions=95, deletions=0),
-    said("acme/alike", 2, "Undo\n\nReverts #1"),
+    said("acme/alike", 2, "Undo\n\nReverts acme/alike#1"),
     merged("acme/alike", 4, 10, files=["c", "d"], additions=100, deletions=0),
     merged("acme/alike", 5, 20),
     merged("acme/alike", 6, 30, files=["c"], additions=100, deletions=0),
     merged("acme/alike", 7, 30, files=["c", "d"], additions=50, deletions=0),
-    said("acme/alike", 5, "Undo\n\nReverts #4"),
+    said("acme/alike", 5, "Undo\n\nReverts acme/alike#4"),
 )
 STATED = case(
     "acme/stated",
     merged("acme/stated", 1, 10, reverted_at=hours(15), reverted_by="a person"),
     merged("acme/stated", 2, 20),
-    said("acme/stated", 2, "Undo\n\nReverts #1"),
+    said("acme/stated", 2, "Undo\n\nReverts acme/stated#1"),
     merged("acme/stated", 3, 30),
     said("acme/stated", 3, "Reland\n\nRelands #1"),
 )
@@ -202,6 +222,7 @@ case(
     deployed("back", "sha-1", 4),
     deployed("d", "sha-4", 50),
     deployed("too late", "sha-1", 80),
+    *(deployed(f"swing {place}", f"swing-{place % 2}", 200 + place) for place in range(5)),
     deployed("broken", "sha-5", 90, finished_at=None, failed_at=hours(91)),
 )
 
@@ -251,6 +272,7 @@ def reverted(db: duckdb.DuckDBPyConnection, repo: str) -> dict[int, str]:
         (BY_NUMBER, {1: "pr by !2 at 20h"}),
         (BY_TITLE, {2: "title by !4 at 20h"}),
         (SUBJECT, {1: "title by bb at 20h"}),
+        (SUBJECT_OF_KNOWN, {1: "title by !5 at 40h", 3: "title by !7 at 60h"}),
         (UNMERGED, {}),
         (ITSELF, {}),
         (BEST, {1: "sha by !3 at 20h"}),
@@ -296,4 +318,10 @@ def test_tickets_share_a_pull_request(db: duckdb.DuckDBPyConnection) -> None:
 
 def test_deployments_that_failed_or_were_rolled_back(db: duckdb.DuckDBPyConnection) -> None:
     rows = db.execute("FROM deployment_failures ORDER BY ALL").fetchall()
-    assert rows == [("b", hours(4), "back"), ("broken", hours(91), None), ("c", hours(4), "back")]
+    assert rows == [
+        ("b", hours(4), "back"),
+        ("broken", hours(91), None),
+        ("c", hours(4), "back"),
+        ("swing 1", hours(202), "swing 2"),
+        ("swing 3", hours(204), "swing 4"),
+    ]

@@ -151,3 +151,18 @@ def test_which_files_nobody_wrote(path: str, is_it: bool) -> None:
         admin.js notlinguist-generated
     """
     assert left_out(["*.svg", "/schema/**/*.json"], attributes)(path) == is_it
+
+
+@pytest.mark.parametrize(
+    ("states", "finished", "failed"),
+    [("fs", 2, None), ("sf", 1, 2), ("ff", None, 1), ("fsff", 2, 3), ("s-", 1, None), ("", None, None)],
+)
+def test_of_a_deployment_that_is_tried_again_the_newest_status_counts(
+    states: str, finished: int | None, failed: int | None
+) -> None:
+    said = {"f": "failure", "s": "success", "-": "inactive"}
+    statuses = [
+        {"state": said[state], "created_at": f"2026-01-0{day}T00:00:00Z"} for day, state in enumerate(states, start=1)
+    ]
+    made = github.deployment("acme/shop", {"id": 1}, statuses[::-1])
+    assert (made.finished_at and made.finished_at.day, made.failed_at and made.failed_at.day) == (finished, failed)

@@ -1,13 +1,17 @@
 """Local clones as a source of work: repositories made by git itself, read by `outlay sync`'s runner."""
 
 import os
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from analytics import build, sync, work
+from analytics.sources import git as git_source
 from gateway.config import Config, GitHubSettings, GitSettings, WorkSettings
+from tests import checkouts
 from tests.checkouts import git
 
 SHOP = "acme/shop"
@@ -73,6 +77,27 @@ def test_reading_goes_on_at_the_last_commit(data: Path, clone: Path, monkeypatch
     assert read(data, clone).tables["commits"] == work.Counts(new=1, changed=0, same=0, older=0, gone=0)
 
 
+def test_a_wrong_clock_ends_no_history(data: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as wrong:
+        wrong.setitem(checkouts.ALONE, "GIT_COMMITTER_DATE", "2001-01-01T00:00:00Z")
+        commit(clone, "PAY-2 in 2001")
+    commit(clone, "PAY-3")
+    read(data, clone)
+    assert stored(data, "SELECT tickets FROM commits ORDER BY ALL") == [(["PAY-1"],), (["PAY-2"],), (["PAY-3"],)]
+
+
+def test_what_is_older_is_not_read(data: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_source, "OLDER_IN_A_ROW", 2)
+    with monkeypatch.context() as before:
+        before.setitem(checkouts.ALONE, "GIT_COMMITTER_DATE", "2001-01-01T00:00:00Z")
+        git(clone, "checkout", "--quiet", "--orphan", "old")
+        for number in (2, 3, 4):
+            commit(clone, f"PAY-{number}")
+    commit(clone, "PAY-5")
+    read(data, clone)
+    assert stored(data, "SELECT tickets FROM commits") == [(["PAY-5"],)]
+
+
 def test_what_a_forced_push_took_out_takes_nothing_back(data: Path, clone: Path) -> None:
     first = commit(clone, "Pay (#12)")
     commit(clone, f'Revert "Pay (#12)"\n\nThis reverts commit {first}.')
@@ -114,6 +139,31 @@ def test_what_deployments_carried(data: Path, clone: Path) -> None:
     ]
     again = read(data, clone, deploy_tags="v*")
     assert not any(counts.new or counts.changed or counts.gone for counts in again.tables.values())
+
+
+def test_deployments_that_carried_nothing_are_looked_at_for_a_week(
+    data: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("v1", "v2", "v3"):
+        git(clone, "tag", name)
+        commit(clone, f"No pull request before {name}")
+    looked, between = list[str](), git_source.Clone.between
+
+    def look(self: git_source.Clone, after: str | None, last: str) -> Iterator[list[str]]:
+        looked.append(last)
+        return between(self, after, last)
+
+    monkeypatch.setattr(git_source.Clone, "between", look)
+    read(data, clone, deploy_tags="v*")
+    looked.clear()
+    read(data, clone, deploy_tags="v*")
+    fresh = [git(clone, "rev-parse", name) for name in ("v2", "v3")]
+    assert [sha for sha in looked if sha in fresh] == fresh
+    monkeypatch.setattr(git_source, "SETTLED_AFTER", -timedelta(days=7))
+    read(data, clone, deploy_tags="v*")
+    looked.clear()
+    assert read(data, clone, deploy_tags="v*").failures == []
+    assert [sha for sha in looked if sha in fresh] == []
 
 
 def test_a_repository_that_a_forge_is_read_of_has_its_commits_from_there(data: Path, clone: Path) -> None:

@@ -312,6 +312,22 @@ def test_a_pull_request_with_all_that_belongs_to_it(github: FakeGitHub, data: Pa
     ]
 
 
+@pytest.mark.parametrize("merged_first", [True, False])
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_a_commit_of_two_pull_requests_is_of_the_merged_one(
+    github: FakeGitHub, data: Path, merged_first: bool, is_apart: bool
+) -> None:
+    shop = github.add("acme/shop")
+    kinds: list[dict[str, Any]] = [{"merged_at": ago(days=8), "closed_at": ago(days=8), "state": "closed"}, {}]
+    for number, fields in enumerate(kinds if merged_first else kinds[::-1], start=1):
+        shop.pull(number, days=9 - number, **fields)
+        shop.commits[number] = [shop.commit("a" * 40, "Pay", days=9)]
+        if is_apart:
+            synced(data, config(github), full=True)
+    synced(data, config(github), full=True)
+    assert one(data, "commits", sha="a" * 40)["pr_id"] == f"acme/shop!{1 if merged_first else 2}"
+
+
 def test_closing_words_count_on_the_default_branch_alone(github: FakeGitHub, data: Path) -> None:
     shop = github.add("acme/shop")
     shop.pull(2, body="Fixes #1", base={"ref": "release"})

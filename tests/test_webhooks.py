@@ -1,5 +1,6 @@
 """Webhooks: signatures over raw bytes, the queue on disk, and what the control plane does of it."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from gateway import webhook_queue, webhook_routes
 from gateway.config import WorkSettings
@@ -188,6 +190,7 @@ def test_a_delivery_is_known_until_long_after_it_was_read(tmp_path: Path, monkey
     WebhookQueue(tmp_path).put(hint("d-2"))
     assert [each.hint.delivery for each in waiting(tmp_path)] == ["d-1", "d-2"]
     webhook_queue.finish(tmp_path, waiting(tmp_path)[:1])
+    webhook_queue.finish(tmp_path / "elsewhere", [])
     assert [each.hint.delivery for each in waiting(tmp_path)] == ["d-2"]
     again = WebhookQueue(tmp_path)
     assert again.knows("github", "d-1")
@@ -204,8 +207,53 @@ def test_too_many_that_wait_are_not_taken(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(webhook_queue, "WAITING_MAX", 1)
     queue = WebhookQueue(tmp_path)
     queue.put(hint())
-    with pytest.raises(OSError, match="too many"):
-        queue.put(hint("d-2"))
+    for place in (queue, WebhookQueue(tmp_path)):
+        with pytest.raises(OSError, match="too many"):
+            place.put(hint("d-2"))
+    webhook_queue.finish(tmp_path, waiting(tmp_path))
+    queue.put(hint("d-2"))
+
+
+def test_those_that_wait_are_not_counted_for_each_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = WebhookQueue(tmp_path)
+    queue.put(hint())
+    listed: list[object] = []
+    monkeypatch.setattr(Path, "glob", lambda *of: listed.append(of) or [])
+    monkeypatch.setattr(Path, "iterdir", lambda *of: listed.append(of) or [])
+    queue.put(hint("d-2"))
+    assert listed == []
+
+
+def test_what_could_not_be_stored_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    queue = WebhookQueue(tmp_path)
+    assert not queue.knows("github", "d-1")
+    with monkeypatch.context() as full:
+        full.setattr(webhook_queue.os, "fsync", is_full)
+        with pytest.raises(OSError, match="No space"):
+            queue.put(hint())
+    assert [each.name for each in webhook_queue.folder(tmp_path).iterdir()] == ["done"]
+    assert not queue.knows("github", "d-1")
+    (webhook_queue.folder(tmp_path) / "killed.tmp").touch()
+    WebhookQueue(tmp_path).put(hint())
+    assert sorted(each.suffix for each in webhook_queue.folder(tmp_path).iterdir()) == ["", ".json"]
+
+
+def test_so_many_that_were_read_are_kept_and_other_files_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_queue, "KEPT_MAX", 2)
+    queue = WebhookQueue(tmp_path)
+    for number in range(4):
+        queue.put(hint(f"d-{number}"))
+    kept = webhook_queue.done(webhook_queue.folder(tmp_path))
+    (kept / "notes.json").touch()
+    webhook_queue.finish(tmp_path, waiting(tmp_path))
+    assert (kept / "notes.json").exists()
+    again = WebhookQueue(tmp_path)
+    assert [again.knows("github", f"d-{number}") for number in range(4)] == [False, False, True, True]
 
 
 # -- over HTTP ---------------------------------------------------------------------------------------------------------
@@ -259,6 +307,59 @@ async def test_deliveries_over_http(start_gateway: StartGateway, monkeypatch: py
                 for why in ("replayed", "forged", "unsigned", "unreadable", "too_large")
             },
         }
+
+
+async def connect(gateway: Running, headers: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Sends the beginning of a delivery."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(gateway.url).port)
+    writer.write(f"POST /-/webhooks/github HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+FORGED = "X-Hub-Signature-256: sha256=00\r\n"
+
+
+async def test_idle_connections_hold_nothing_up(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_routes, "BODY_SECONDS", 3600.0)
+    async with start_gateway(work=hooked(monkeypatch, "github")) as gateway:
+        idle = [await connect(gateway, f"Content-Length: 100\r\n{FORGED}", b"{") for _ in range(12)]
+        async with asyncio.timeout(60):
+            assert await post(gateway) == (200, {"status": "stored"})
+            reader, writer = await connect(gateway, "Content-Length: 100\r\n", b"")
+            assert b" 401 " in await reader.readline(), "unsigned is told before there is a body"
+        for _, each in (*idle, (reader, writer)):
+            each.close()
+
+
+async def test_large_bodies_wait_for_room(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_routes, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(webhook_routes, "ROOM_BYTES", 30_000)
+    large = json.dumps({**SAID, "padding": "x" * 20_000}).encode()
+    async with start_gateway(work=hooked(monkeypatch, "github")) as gateway:
+        for name in ("d-1", "d-2"):
+            assert await post(gateway, name, large) == (200, {"status": "stored"}), "room is given back"
+        assert await post(gateway, "d-3", large, **{"X-Hub-Signature-256": "no"}) == (401, {"refused": "forged"})
+        assert await post(gateway, "d-4", large) == (200, {"status": "stored"})
+        monkeypatch.setattr(webhook_routes, "BODY_SECONDS", 0.2)
+        assert await post(gateway, "d-5", b" " * 30_000 + large) == (408, {"refused": "too_slow"})
+        monkeypatch.setattr(webhook_routes, "BODY_SECONDS", 60.0)
+        assert await post(gateway, "d-5", large) == (200, {"status": "stored"})
+
+
+async def test_room_is_had_in_turn() -> None:
+    room = webhook_routes.Room(10)
+    await room.take(8)
+    waits = [asyncio.create_task(room.take(6)) for _ in range(2)]
+    await asyncio.sleep(0)
+    room.give(2)
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in waits)
+    room.give(6)
+    done, (waiting_,) = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    room.give(6)
+    await waiting_
 
 
 async def test_without_a_secret_there_is_no_such_endpoint(

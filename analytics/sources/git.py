@@ -43,7 +43,11 @@ IGNORED = {
 COMMITS_MAX = 500
 """Whose messages are read at a time."""
 MESSAGE_MAX = 2**20
+OLDER_IN_A_ROW = 100
+"""Commits of the branch that are older than what is read, before it is believed."""
 SECONDS_MAX = 600.0
+SETTLED_AFTER = timedelta(days=7)
+"""A deployment that carried no pull request may still have carried one that is read later."""
 HEADS = ("refs/remotes/origin/HEAD", "HEAD")
 
 
@@ -84,11 +88,22 @@ class Clone:
         """The newest commit that both have."""
         return next(iter(self._ask("merge-base", "--end-of-options", one, other).split()), None)
 
-    def between(self, after: str | None, last: str, *options: str) -> Iterator[list[str]]:
+    def between(self, after: str | None, last: str) -> Iterator[list[str]]:
         """Commits that `last` has and `after` has not, the oldest first, each with its parents."""
         ends = [last, *([f"^{after}"] if after else [])]
-        for line in self._told("rev-list", "--topo-order", "--reverse", "--parents", *options, *ends).splitlines():
+        for line in self._told("rev-list", "--topo-order", "--reverse", "--parents", *ends).splitlines():
             yield line.split()
+
+    def before(self, since: datetime, last: str) -> str | None:
+        """The newest of the first parents that are older, so many in a row that no clock was wrong."""
+        older: list[str] = []
+        for line in self._told("rev-list", "--first-parent", "--timestamp", last).splitlines():
+            seconds, sha = line.split()
+            at = _moment(seconds)
+            older = [*older, sha] if at and at < since else []
+            if len(older) == OLDER_IN_A_ROW:
+                break
+        return next(iter(older), None)
 
     def commits(self, shas: Iterable[str]) -> Iterator[Commit]:
         shown = ("--format=%H%n%ct%n%ae%n%B", "--encoding=UTF-8", "--no-patch", "--no-show-signature", "--no-color")
@@ -158,7 +173,7 @@ class Git:
         for repo, path in self._settings.clones.items():
             clone = Clone(repo, path, self._settings.branch)
             yield Part(f"{repo} commits", partial(self._commits, clone), goes_on=True)
-            yield Part(f"{repo} deployments", partial(self._deployments, clone))
+            yield Part(f"{repo} deployments", partial(self._deployments, clone), goes_on=True)
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
@@ -170,9 +185,8 @@ class Git:
         if after:
             taken_out = [sha for sha, *_ in clone.between(head, after)]
             after = clone.parted(after, head)
-        since = self.now() - timedelta(days=self._given.settings.history_days)
-        first = [] if after else [f"--since={since:%Y-%m-%dT%H:%M:%SZ}"]
-        graph = {sha: parents for sha, *parents in clone.between(after, head, *first)}
+        after = after or clone.before(self.now() - timedelta(days=self._given.settings.history_days), head)
+        graph = {sha: parents for sha, *parents in clone.between(after, head)}
         done, seen, group = 0, set[str](), list[list[str]]()
         mainline = list(_mainline(graph, head))
         for place, sha in enumerate(mainline):
@@ -217,23 +231,34 @@ class Git:
 
     # -- deployments ---------------------------------------------------------------------------------------------------
 
-    def _deployments(self, clone: Clone, _: Any, __: datetime | None) -> Iterator[Batch]:
-        """Those that tags tell of, and what deployments carried where a forge does not tell that."""
+    def _deployments(self, clone: Clone, cursor: Any, _: datetime | None) -> Iterator[Batch]:
+        """Those that tags tell of, and what deployments carried where a forge does not tell that. The cursor has those
+        that are looked at no more, each with the commit that was deployed before."""
         clone.head()
+        settled: dict[str, str] = cursor or {}
         if pattern := self._settings.deploy_tags:
-            yield Batch({"deployments": [_tagged(clone.repo, *tag) for tag in clone.tags(pattern)]})
-        rows: list[work.Row] = []
-        empty: list[str] = []
+            yield Batch({"deployments": [_tagged(clone.repo, *tag) for tag in clone.tags(pattern)]}, settled)
+        carried: dict[str, list[str]] = {}
         problems: list[str] = []
-        for deployment, sha, before in self._given.ask("deployments_to_fill", {"repo": clone.repo}):
-            if not (clone.commit(before) and clone.commit(sha)):
+        still, oldest = dict[str, str](), self.now() - SETTLED_AFTER
+        for deployment, sha, before, at in self._given.ask("deployments_to_fill", {"repo": clone.repo}):
+            if settled.get(deployment) == before:
+                still[deployment] = before
+            elif not (clone.commit(before) and clone.commit(sha)):
                 problems.append(f"commits of the deployment {deployment} are not there: fetch the clone")
-                continue
-            shas = [carried for carried, *_ in clone.between(before, sha)]
-            pulls = self._given.ask("pulls_of_commits", {"repo": clone.repo, "shas": shas})
-            rows += [work.DeploymentPr(deployment_id=deployment, pr_id=pull) for (pull,) in pulls]
-            empty.append(deployment)
-        yield Batch({"deployment_prs": rows}, emptied={"deployment_prs": empty}, problems=problems)
+            else:
+                carried[deployment] = [each for each, *_ in clone.between(before, sha)]
+                if at < oldest:
+                    still[deployment] = before
+        shas = sorted({sha for each in carried.values() for sha in each})
+        asked = self._given.ask("pulls_of_commits", {"repo": clone.repo, "shas": shas}) if shas else []
+        pulls: dict[str, str] = dict(asked)
+        rows: list[work.Row] = [
+            work.DeploymentPr(deployment_id=deployment, pr_id=pull)
+            for deployment, each in carried.items()
+            for pull in sorted({pulls[sha] for sha in each if sha in pulls})
+        ]
+        yield Batch({"deployment_prs": rows}, still, {"deployment_prs": [*carried]}, problems)
 
 
 def _tagged(repo: str, tag: str, sha: str, at: datetime) -> work.Deployment:

@@ -202,6 +202,8 @@ def deployment(repo: str, item: Any, statuses: Iterable[Any]) -> work.Deployment
     told = sorted(
         (at, str(status.get("state"))) for status in map(child, statuses) if (at := moment(status.get("created_at")))
     )
+    succeeded = [at for at, state in told if state == "success"]
+    failed = [at for at, state in told if state in ("failure", "error")]
     return row(
         work.Deployment,
         deployment_id=f"github:{_id(item)}",
@@ -210,8 +212,8 @@ def deployment(repo: str, item: Any, statuses: Iterable[Any]) -> work.Deployment
         status=told[-1][1] if told else None,
         sha=name(item.get("sha")),
         started_at=moment(item.get("created_at")),
-        finished_at=next((at for at, state in told if state == "success"), None),
-        failed_at=next((at for at, state in told if state in ("failure", "error")), None),
+        finished_at=next(iter(succeeded), None),
+        failed_at=next((at for at in failed if not succeeded or at > succeeded[-1]), None),  # not tried again since
         updated_at=moment(item.get("updated_at")),
         url=text(item.get("url"), TITLE_MAX),
     )

@@ -46,11 +46,13 @@ PREFIX = re.compile(r"(?:\[[^\[\]]{1,60}\]|[A-Z][A-Z0-9_]{0,31}-[0-9]{1,7})(?:[ 
 QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
 LAYERS_MAX = 10
 TAKES_BACK = re.compile(
-    r"^[ \t>*-]{0,10}(?:this[ \t]+)?(?:partial(?:ly)?[ \t]+)?"
+    r"^(?:this[ \t]+)?(?:partial(?:ly)?[ \t]+)?"
     r"(?P<word>revert(?:s|ed|ing)?|reappl(?:y|ies)|re-?lands?)[ \t]+"
     r"(?:(?:commits?|merge requests?|pull requests?|changes?|PRs?|MRs?)[ \t:]+)?(?=\S)",
     re.IGNORECASE | re.MULTILINE,
 )
+WRITTEN = re.compile(rf"This reverts (?:commits?|merge requests?) |Reverts {REPO}#", re.IGNORECASE)
+"""By git, GitHub and GitLab. In other words, only text whose title is that of a revert says what it takes back."""
 TAKEN_BACK = re.compile(rf"(?P<sha>[0-9a-f]{{7,64}})(?![\w/])|(?P<repo>{REPO})?[#!](?P<number>{NUMBER})(?!\w)")
 PULL_ADDRESS = re.compile(
     rf"https?://[^/\s]{{1,255}}/(?P<repo>[\w.-]+(?:/[\w.-]+){{1,5}}?)(?:/-)?/(?:pull|pulls|merge_requests)/(?P<number>{NUMBER})\b"
@@ -211,7 +213,7 @@ def reverts_of(
     subject = subject_of(message)
     found: dict[tuple[RevertKind, str], bool] = {}
     title, is_reland, number = _unwrapped(subject)
-    for kind, reference, lands in _taken_back(message, repo, is_reland):
+    for kind, reference, lands in _taken_back(message, repo, is_titled=title is not None, is_reland=is_reland):
         found.setdefault((kind, reference), lands)
     if title is not None:
         if number:
@@ -252,9 +254,14 @@ def _unwrapped(subject: str) -> tuple[str | None, bool, str | None]:
     return _plain(text)[:255].rstrip(), lands, number
 
 
-def _taken_back(message: str, repo: str, is_reland: bool) -> Iterator[tuple[RevertKind, str, bool]]:
-    """`This reverts commit 1a2b3c4d, 5e6f7a8b`, `Reverts acme/shop#12`, `This reverts merge request !12`."""
+def _taken_back(message: str, repo: str, *, is_titled: bool, is_reland: bool) -> Iterator[tuple[RevertKind, str, bool]]:
+    """`This reverts commit 1a2b3c4d, 5e6f7a8b`, `Reverts acme/shop#12`, `This reverts merge request !12`. Lists,
+    quotes, code and comments tell of what was taken back elsewhere, or would be."""
+    title, end, body = message.lstrip().partition("\n")
+    message = f"{title}{end}{_visible(body)}"
     for start in TAKES_BACK.finditer(message):
+        if not (is_titled or WRITTEN.match(message, start.start())):
+            continue
         lands = is_reland or not start["word"].lower().startswith("revert")
         place = start.end()
         while True:

@@ -2,9 +2,12 @@
 -- @deployment_id: Deployment
 -- @failed_at: When it failed or was rolled back, UTC
 -- @rolled_back_by: Deployment that put an earlier commit back; NULL when it failed as such
--- A deployment of a commit that had been deployed before, to the same environment, takes back those in between.
+-- A deployment of a commit that was first deployed to the same environment before another one takes back those of the other
+-- one; to deploy that again after all takes nothing back.
 WITH succeeded AS (
-  SELECT deployment_id, repo, lower(environment) AS environment, sha, finished_at
+  SELECT
+    deployment_id, repo, lower(environment) AS environment, finished_at,
+    min(finished_at) OVER (PARTITION BY repo, lower(environment), sha) AS first_at
   FROM deployments
   WHERE finished_at IS NOT NULL AND sha IS NOT NULL
 ),
@@ -13,10 +16,8 @@ rolled_back AS (
     arg_min(again.deployment_id, again.finished_at) AS rolled_back_by
   FROM succeeded AS taken
     JOIN succeeded AS again ON again.repo = taken.repo AND again.environment IS NOT DISTINCT FROM taken.environment
-      AND again.sha <> taken.sha AND again.finished_at > taken.finished_at
+      AND again.first_at < taken.first_at AND again.finished_at > taken.finished_at
       AND again.finished_at <= taken.finished_at + INTERVAL 1 DAY
-    JOIN succeeded AS before ON before.repo = taken.repo AND before.environment IS NOT DISTINCT FROM taken.environment
-      AND before.sha = again.sha AND before.finished_at < taken.finished_at
   GROUP BY taken.deployment_id
 )
 SELECT

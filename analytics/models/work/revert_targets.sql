@@ -21,12 +21,14 @@ shas AS (
   SELECT repo, sha, sha, 2 FROM commits ANTI JOIN pr_commits USING (repo, sha)
 ),
 titles AS (
-  SELECT repo, pr_id AS target, merged_at AS at, regexp_replace(title, '([ \t]*\(#[0-9]+\))+$', '') AS title
+  SELECT
+    repo, pr_id AS target, merged_at AS at, regexp_replace(title, '([ \t]*\(#[0-9]+\))+$', '') AS title, true AS is_own
   FROM pull_requests
   WHERE merged_at IS NOT NULL
   UNION ALL
-  SELECT repo, pr_commits.pr_id, committed_at, title
-  FROM pr_commits JOIN commits USING (repo, sha) ANTI JOIN pull_requests ON pull_requests.pr_id = pr_commits.pr_id
+  SELECT
+    pr_commits.repo, pr_commits.pr_id, CASE WHEN prs.pr_id IS NULL THEN committed_at ELSE merged_at END, pr_commits.title, false
+  FROM pr_commits JOIN commits USING (repo, sha) LEFT JOIN pull_requests AS prs ON prs.pr_id = pr_commits.pr_id
 ),
 found AS (
   -- A sha may be shortened; one that then means several commits means none.
@@ -46,7 +48,7 @@ found AS (
     AND left(trim(regexp_replace(titles.title, '[\x00-\x20\x7f]+', ' ', 'g')), 255) = said.reference
   WHERE kind = 'title' AND titles.target <> said.reverted_by AND titles.at <= said.reverted_at
   QUALIFY row_number() OVER (
-    PARTITION BY said.reverted_by, said.reference ORDER BY titles.at DESC, titles.target DESC
+    PARTITION BY said.reverted_by, said.reference ORDER BY is_own DESC, titles.at DESC, titles.target DESC
   ) = 1
 ),
 earlier AS (
