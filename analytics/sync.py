@@ -266,8 +266,8 @@ class _Run:
                 self._read(source, part)
             return
         for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.kind == "ticket" and hint.id):
-            if ticket := part.tickets.ticket(ticket_id):
-                self._rows.add("tickets", [_known_as(ticket, ticket_id)])
+            if found := part.tickets.ticket(ticket_id):
+                self._keep(part, _known_as(found, ticket_id))
             else:
                 self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
         self._store()
@@ -289,23 +289,29 @@ class _Run:
         asked = sorted(lost | strange)
         if len(asked) > LOOKUPS_MAX:
             self._problem(part, f"{len(asked) - LOOKUPS_MAX:,} tickets that moved, or are new, are left for tomorrow")
-        found = {ticket_id: tickets.ticket(ticket_id) for ticket_id in asked[:LOOKUPS_MAX]}
-        deleted = self._stored([ticket_id for ticket_id, ticket in found.items() if ticket is None])
-        self._rows.add("tickets", map(_deleted, deleted))
-        self._rows.add("tickets", [_known_as(ticket, ticket_id) for ticket_id, ticket in found.items() if ticket])
+        gone = []
+        for ticket_id in asked[:LOOKUPS_MAX]:
+            if found := tickets.ticket(ticket_id):
+                self._keep(part, _known_as(found, ticket_id))
+            else:
+                gone.append(ticket_id)
+        self._rows.add("tickets", map(_deleted, self._stored(gone)))
         mark.swept = began
         self._store()
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
     def _take(self, part: Part, batch: Batch) -> None:
+        self._keep(part, batch)
+        self._tell(Progress(self._name, part.name, batch.done, batch.total))
+
+    def _keep(self, part: Part, batch: Batch) -> None:
         for table, groups in batch.emptied.items():
             self._rows.empty(table, groups)
         for table, rows in batch.rows.items():
             self._rows.add(table, rows)
         for problem in batch.problems:
             self._problem(part, problem)
-        self._tell(Progress(self._name, part.name, batch.done, batch.total))
 
     def _store(self) -> None:
         """Rows first, then how far they were read."""
@@ -409,8 +415,12 @@ def _deleted(ticket: work.Ticket) -> work.Ticket:
     return msgspec.structs.replace(ticket, status=DELETED, status_category="done", resolution=DELETED)
 
 
-def _known_as(ticket: work.Ticket, ticket_id: str) -> work.Ticket:
-    return msgspec.structs.replace(ticket, aliases=sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id}))
+def _known_as(found: Batch, ticket_id: str) -> Batch:
+    """The ticket has the id that it was asked for by as an alias."""
+    for ticket in found.rows["tickets"]:
+        if isinstance(ticket, work.Ticket):
+            ticket.aliases = sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id})
+    return found
 
 
 def ticket_keys(data: Path, config: Config) -> TicketKeys:

@@ -47,12 +47,13 @@ class Forge:
     def _ids(self) -> Iterator[Collection[str]]:
         yield list(self.tickets)
 
-    def _ticket(self, ticket_id: str) -> work.Ticket | None:
+    def _ticket(self, ticket_id: str) -> Batch | None:
         self.asked.append(ticket_id)
         if self.fails:
             raise SourceError("out of reach")
         title = self.tickets.get(ticket_id)
-        return work.Ticket(ticket_id=ticket_id, source="github", project=SHOP, title=title) if title else None
+        made = work.Ticket(ticket_id=ticket_id, source="github", project=SHOP, title=title or "")
+        return Batch({"tickets": [made]}) if title else None
 
     def _read(self, name: str, pulls: object = None) -> Any:
         def read(cursor: Any, since: datetime | None) -> Iterator[Batch]:

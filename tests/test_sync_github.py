@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from analytics import build, disk, sync, work
 from analytics.sources import github as github_source
 from analytics.sources import http
+from gateway import webhook_queue
 from gateway.config import Config, GitHubSettings, WorkSettings
 from gateway.tracker import Tracker
+from gateway.webhook_queue import WebhookQueue
+from gateway.webhooks import Hint
 from tests.fakes import github as fake
 from tests.fakes.github import BOT, NOW, TOKEN, Failure, FakeGitHub, ago, fake_github, person
 
@@ -75,6 +78,12 @@ def tables(data: Path) -> dict[str, Rows]:
 def one(data: Path, table: str, **key: Any) -> dict[str, Any]:
     [found] = [row for row in rows(data, table) if all(row[name] == value for name, value in key.items())]
     return found
+
+
+def tell(data: Path, kind: Any, thing: str = "", project: str = "acme/shop") -> None:
+    """As a webhook does."""
+    queue = WebhookQueue(data)
+    queue.put(Hint("github", f"{kind} {thing} {project} {len(webhook_queue.waiting(data))}", "e", kind, project, thing))
 
 
 # -- issues ------------------------------------------------------------------------------------------------------------
@@ -264,6 +273,22 @@ def test_a_renamed_repository_keeps_its_work(github: FakeGitHub, data: Path) -> 
     assert one(data, "pr_tickets", pr_id="acme/store!12")["ticket_id"] == "acme/store#2"
     read(data, github, "acme/store")
     assert tables(data) == after
+
+
+def test_a_ticket_that_a_webhook_told_of_has_its_history(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    read(data, github)
+    shop.issue(7, days=0.1, state="closed", closed_at=ago(hours=3), assignees=[person("cid")])
+    shop.events[7] = [
+        {"event": what, "actor": person("cid"), "created_at": ago(hours=hours)}
+        for what, hours in (("assigned", 5), ("closed", 3))
+    ]
+    tell(data, "ticket", "acme/shop#7")
+    [outcome] = sync.follow(data, config(github))
+    assert (outcome.failures, outcome.problems) == ([], [])
+    found = one(data, "tickets")
+    assert (found["started_at"], found["reopened_count"]) == (NOW - timedelta(hours=5), 0)
+    assert [row["status_category"] for row in rows(data, "ticket_statuses")] == ["todo", "in_progress", "done"]
 
 
 # -- pull requests -----------------------------------------------------------------------------------------------------

@@ -330,17 +330,22 @@ class Repo:
                     batch.problems.append(f"an issue was left out: {error}")
                     continue
                 if made.updated_at is None or made.updated_at != known.get(made.ticket_id):
-                    is_asked = has_history(issue) and (
-                        since or made.updated_at is None or made.updated_at > self._history
-                    )
-                    events = self._all(f"issues/{_number(issue)}/events", batch) if is_asked else []
-                    broken.note(events is None, batch)
-                    changes = changes_of(issue, events) if events else []
-                    made = ticket(self.name, issue, self._settings, changes)
-                    made.updated_at = made.updated_at if events is not None else None
-                    batch.add("tickets", [made])
-                    batch.add("ticket_statuses", rows(made.ticket_id, changes))
+                    is_asked = since or made.updated_at is None or made.updated_at > self._history
+                    is_whole = self._issue(self.name, issue, bool(is_asked), batch)
+                    broken.note(not is_whole, batch)
             yield batch
+
+    def _issue(self, repo: str, issue: Any, is_asked: bool, batch: Batch) -> bool:
+        """Its ticket, with its history where that `is_asked` for. Raises `ValueError`. False when it could not be
+        read."""
+        path = f"repos/{repo}/issues/{_number(issue)}/events"
+        events = self._all(path, batch) if is_asked and has_history(issue) else []
+        changes = changes_of(issue, events) if events else []
+        made = ticket(repo, issue, self._settings, changes)
+        made.updated_at = made.updated_at if events is not None else None
+        batch.add("tickets", [made])
+        batch.add("ticket_statuses", rows(made.ticket_id, changes))
+        return events is not None
 
     def ids(self) -> Iterator[Collection[str]]:
         query = {**PAGE, "state": "all", "sort": "created", "direction": "asc"}
@@ -348,7 +353,7 @@ class Repo:
             numbers = (count(child(issue).get("number")) for issue in self._api.items(answer) if not is_pull(issue))
             yield [f"{self.name}#{number}" for number in numbers if number]
 
-    def ticket(self, ticket_id: str) -> work.Ticket | None:
+    def ticket(self, ticket_id: str) -> Batch | None:
         """Of one that was transferred, GitHub answers what it is now."""
         number = ticket_id.rpartition("#")[2]
         answer = self._api.get(f"repos/{self.name}/issues/{number}", allowed=GONE)
@@ -356,10 +361,14 @@ class Repo:
             return None
         issue = self._api.decode(answer)
         there = ISSUE_ADDRESS.fullmatch(str(child(issue).get("url")))
+        batch = Batch()
         try:
-            return None if is_pull(issue) else ticket(there[1] if there else self.name, issue, self._settings)
+            if is_pull(issue):
+                return None
+            self._issue(there[1] if there else self.name, issue, True, batch)
         except ValueError:
             return None
+        return batch
 
     # -- pull requests -------------------------------------------------------------------------------------------------
 
@@ -396,9 +405,9 @@ class Repo:
         by. False when some of it could not be read."""
         number = _number(pull)
         told = self._one(f"pulls/{number}", batch)
-        files = self._all(f"pulls/{number}/files", batch)
-        commits = self._all(f"pulls/{number}/commits", batch)
-        reviews = self._all(f"pulls/{number}/reviews", batch)
+        files = self._all(f"repos/{self.name}/pulls/{number}/files", batch)
+        commits = self._all(f"repos/{self.name}/pulls/{number}/commits", batch)
+        reviews = self._all(f"repos/{self.name}/pulls/{number}/reviews", batch)
         is_whole = None not in (told, files, commits, reviews)
         pull = child(pull) if told is None else child(told)
         if len(files or ()) >= FILES_MAX:
@@ -446,7 +455,7 @@ class Repo:
             item = listed[place]
             try:
                 if place not in statuses:
-                    statuses[place] = self._all(f"deployments/{_id(item)}/statuses", batch)
+                    statuses[place] = self._all(f"repos/{self.name}/deployments/{_id(item)}/statuses", batch)
                 told = statuses[place]
                 made = deployment(self.name, item, told or ())
             except ValueError as error:
@@ -552,11 +561,7 @@ class Repo:
     def _all(self, path: str, batch: Batch) -> list[Any] | None:
         """All pages of a list; `None` when it cannot be read, which is told."""
         try:
-            return [
-                item
-                for answer, _ in self._api.pages(f"repos/{self.name}/{path}", PAGE)
-                for item in self._api.items(answer)
-            ]
+            return [item for answer, _ in self._api.pages(path, PAGE) for item in self._api.items(answer)]
         except SourceError:
             raise
         except UserError as error:

@@ -317,12 +317,10 @@ class GitLab:
         for found, following, total in self._pages(f"{project.address}/issues", cursor or _asked(ISSUES_PAGE, since)):
             for item in changed(self._given, "tickets", found, since, _mark):
                 with pages.item(f"issue {child(item).get('iid')}"):
-                    one, changes = self._issue(item, project.former)
-                    pages.add("tickets", [one])
-                    pages.add("ticket_statuses", rows(one.ticket_id, changes))
+                    self._issue(item, project.former, pages)
             yield pages.end(following, len(found), total)
 
-    def _issue(self, item: Any, former_path: str) -> tuple[work.Ticket, list[Change]]:
+    def _issue(self, item: Any, former_path: str, pages: Pages) -> None:
         """With its history; instead of an issue that was moved, what it was moved to, where that can be read."""
         path, _, number = reference(item).rpartition("#")
         former = [f"{former_path}#{number}"]
@@ -333,7 +331,9 @@ class GitLab:
         states = self._list(f"{address}/resource_state_events") or []
         labels = self._list(f"{address}/resource_label_events") or [] if settings.statuses else []
         changes = history(item, states, labels, settings.statuses)
-        return ticket(item, changes, settings.types, settings.statuses, settings.resolutions, former), changes
+        one = ticket(item, changes, settings.types, settings.statuses, settings.resolutions, former)
+        pages.add("tickets", [one])
+        pages.add("ticket_statuses", rows(one.ticket_id, changes))
 
     def _moved_to(self, item: Any, path: str) -> str | None:
         notes = self._list(f"{_address(item, 'issues')}/notes") or []
@@ -349,14 +349,16 @@ class GitLab:
             here = [item for item in map(child, found) if not item.get("moved_to_id")]
             yield [key for item in here if (key := text(child(item, "references").get("full")))]
 
-    def _ticket(self, key: str) -> work.Ticket | None:
+    def _ticket(self, key: str) -> Batch | None:
         path, _, number = key.rpartition("#")
         if (item := self._one(path, number)) is None:
             return None
+        pages = Pages()
         try:
-            return self._issue(item, path)[0]
+            self._issue(item, path, pages)
         except ValueError as error:
             raise UserError(f"GitLab's issue {key} is not what it should be: {error}") from None
+        return pages.end(None, 1)
 
     # -- merge requests -----------------------------------------------------------------------------------------------
 

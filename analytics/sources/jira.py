@@ -202,19 +202,19 @@ class Jira:
         for found, following in self._search(project, condition, self._fields, PAGE, cursor):
             for item in changed(self._given, "tickets", found, since, _mark):
                 with pages.item(f"issue {child(item).get('key')}"):
-                    one, changes = self._issue(item)
-                    pages.add("tickets", [one])
-                    pages.add("ticket_statuses", rows(one.ticket_id, changes))
+                    self._issue(item, pages)
                 _, doubt = category(item, self._statuses)
                 if doubt is not None and doubt not in self._told:
                     self._told.add(doubt)
                     pages.problem(doubt)
             yield pages.end(following, len(found))
 
-    def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
+    def _issue(self, item: Any, pages: Pages) -> None:
         changelog = list(self._changelog(item))
         changes = history(item, changelog, self._statuses)
-        return ticket(item, changes, former_keys(changelog), self._points, self._site), changes
+        one = ticket(item, changes, former_keys(changelog), self._points, self._site)
+        pages.add("tickets", [one])
+        pages.add("ticket_statuses", rows(one.ticket_id, changes))
 
     def _changelog(self, item: Any) -> Iterator[Any]:
         if not (number := text(child(item).get("id"))):
@@ -232,15 +232,17 @@ class Jira:
         for found, _ in self._search(project, "", ["key"], IDS_PAGE, None):
             yield [key for item in found if (key := text(child(item).get("key")))]
 
-    def _ticket(self, key: str) -> work.Ticket | None:
+    def _ticket(self, key: str) -> Batch | None:
         """Also by a key that it had in another project."""
         answer = self._ask("GET", f"issue/{quote(key)}", {"fields": ",".join(self._fields)}, (404,))
         if not answer.is_success:
             return None
+        pages = Pages()
         try:
-            return self._issue(self._api.decode(answer))[0]
+            self._issue(self._api.decode(answer), pages)
         except ValueError as error:
             raise UserError(f"Jira's issue {key} is not what it should be: {error}") from None
+        return pages.end(None, 1)
 
     # -- the site -----------------------------------------------------------------------------------------------------
 

@@ -164,15 +164,15 @@ class Linear:
             for item in found:
                 with pages.item(f"issue {child(item).get('identifier')}"):
                     if child(item).get("trashed") is not True:
-                        one, changes = self._issue(item)
-                        pages.add("tickets", [one])
-                        pages.add("ticket_statuses", rows(one.ticket_id, changes))
-                        pages.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
+                        self._issue(item, pages)
             yield pages.end(following, len(found))
 
-    def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
+    def _issue(self, item: Any, pages: Pages) -> None:
         changes = history(item, self._history(item))
-        return ticket(item, changes, self._settings.types), changes
+        one = ticket(item, changes, self._settings.types)
+        pages.add("tickets", [one])
+        pages.add("ticket_statuses", rows(one.ticket_id, changes))
+        pages.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
 
     def _history(self, item: Any) -> Iterator[Any]:
         page = child(item, "history")
@@ -187,15 +187,17 @@ class Linear:
             there = [item for item in map(child, found) if item.get("trashed") is not True]
             yield [key for item in there if (key := text(item.get("identifier")))]
 
-    def _ticket(self, key: str) -> work.Ticket | None:
+    def _ticket(self, key: str) -> Batch | None:
         """Also by an identifier that it had before."""
         item = child(self._ask(ONE, {"id": key}), "issue")
         if not item or item.get("trashed") is True:
             return None
+        pages = Pages()
         try:
-            return self._issue(item)[0]
+            self._issue(item, pages)
         except ValueError as error:
             raise UserError(f"Linear's issue {key} is not what it should be: {error}") from None
+        return pages.end(None, 1)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

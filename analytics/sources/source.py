@@ -87,8 +87,9 @@ class Tickets:
     """As in `tickets.project`."""
     ids: Callable[[], Iterator[Collection[str]]]
     """Of all tickets there are, page by page."""
-    ticket: Callable[[str], work.Ticket | None]
-    """One ticket by an id that it has, or had: then it has that as an alias. `None` when there is none (any more)."""
+    ticket: Callable[[str], Batch | None]
+    """One ticket by an id that it has, or had, with all that is read of it, such as its statuses. `None` when there is
+    none (any more)."""
 
 
 @dataclass(frozen=True)
