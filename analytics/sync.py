@@ -39,6 +39,8 @@ OVERLAP = timedelta(hours=24)
 SWEEP_EVERY = timedelta(days=1)
 ROWS_MAX, SECONDS_MAX = 5000, 20.0
 """Rows are stored when so many are there, or so long after the last time."""
+MISSED_MAX = timedelta(days=3)
+"""So long what could not be read is asked for again and again."""
 LOOKUPS_MAX = 500
 """Single tickets asked for in one sweep; the rest is for the next one."""
 GONE_MIN, GONE_SHARE = 10, 0.5
@@ -75,6 +77,10 @@ class Mark(msgspec.Struct):
     """When the read began that is not at its end, …"""
     cursor: Any = None
     """… and where it goes on."""
+    missed: datetime | None = None
+    """Last change of the oldest item that this read had to leave out: the watermark stays before it, …"""
+    waits: datetime | None = None
+    """… since this time, and not for ever."""
     swept: datetime | None = None
     """When ids were last compared."""
 
@@ -219,12 +225,13 @@ class _Run:
         if self._full:
             mark.since = mark.began = mark.swept = None
         if mark.began is None:
-            mark.began = source.now()
+            mark.began, mark.missed = source.now(), None
             mark.cursor = mark.cursor if part.goes_on and not self._full else None
         came, resumed = False, mark.cursor is not None
         try:
             for batch in part.read(mark.cursor, mark.since and mark.since - OVERLAP):
                 came, mark.cursor = True, batch.cursor
+                mark.missed = min(filter(None, (mark.missed, batch.missed)), default=None)
                 self._take(part, batch)
                 if self._rows.is_due:
                     self._store()
@@ -239,7 +246,9 @@ class _Run:
             with work.alone(self._data):
                 work.mark_synced(self._data, [part.tickets.project], began)
                 self._outcome.is_news = True
-        mark.since, mark.began = began, None
+        mark.waits = (mark.waits or began) if mark.missed else None
+        is_kept = mark.missed and mark.waits and began - mark.waits <= MISSED_MAX
+        mark.since, mark.began = min(began, mark.missed) if mark.missed and is_kept else began, None
         mark.cursor = mark.cursor if part.goes_on else None
         _write_state(self._data, self._state)
 

@@ -518,3 +518,15 @@ def test_a_clock_that_goes_wrong_loses_nothing(fake: FakeGitLab) -> None:
     fake.issues.append(issue(2, updated_at=(datetime.now(UTC) - timedelta(days=3)).isoformat()))
     run(fake)
     assert table("SELECT count(*) FROM tickets") == [(2,)]
+
+
+def test_what_could_not_be_read_once_is_read_the_next_time(fake: FakeGitLab) -> None:
+    whole(fake)
+    for path in ("merge_requests/2/commits", "issues/3/resource_state_events"):
+        fake.failures.extend([(path, Answer(502, {}))] * http.TRIES)
+    outcome = run(fake)
+    assert (len(outcome.problems), outcome.failures) == (2, [])
+    outcome = run(fake)
+    assert (outcome.problems, outcome.failures) == ([], [])
+    assert len(table("SELECT pr_id FROM pull_requests")) == 4
+    assert len(table("SELECT ticket_id FROM tickets")) == 7

@@ -356,6 +356,20 @@ def test_a_pull_request_whose_files_cannot_be_read_does_not_stop_the_others(gith
     found = {row["number"]: (row["additions"], row["updated_at"] is None) for row in rows(data, "pull_requests")}
     assert found == {1: (1, False), 2: (None, True), 3: (3, False)}
     assert len(rows(data, "pr_tickets")) == 3
+    synced(data, config(github))
+    github.broken.clear()
+    read(data, github)
+    assert one(data, "pull_requests", number=2)["additions"] == 2, "the watermark stayed before it"
+
+
+def test_what_cannot_be_read_for_long_is_given_up(
+    github: FakeGitHub, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github.add("acme/shop").issue(1, days=9, state="closed", closed_at=ago(days=9))
+    github.broken.append(Failure("issues/1/events", 500))
+    assert [len(synced(data, config(github)).problems) for _ in range(3)] == [1, 1, 1]
+    monkeypatch.setattr(sync, "MISSED_MAX", timedelta(seconds=-1))
+    assert [len(synced(data, config(github)).problems) for _ in range(2)] == [1, 0]
 
 
 def test_when_all_are_broken_it_is_tried_again(github: FakeGitHub, data: Path) -> None:

@@ -332,7 +332,7 @@ class Repo:
                 if made.updated_at is None or made.updated_at != known.get(made.ticket_id):
                     is_asked = since or made.updated_at is None or made.updated_at > self._history
                     is_whole = self._issue(self.name, issue, bool(is_asked), batch)
-                    broken.note(not is_whole, batch)
+                    broken.note(not is_whole, batch, made.updated_at)
             yield batch
 
     def _issue(self, repo: str, issue: Any, is_asked: bool, batch: Batch) -> bool:
@@ -395,7 +395,7 @@ class Repo:
                     except ValueError as error:
                         batch.problems.append(f"a pull request was left out: {error}")
                         is_whole = True
-                    broken.note(not is_whole, batch)
+                    broken.note(not is_whole, batch, at)
                     if is_whole and at is not None:
                         place = batch.cursor = _written(at)
                     yield batch
@@ -474,7 +474,7 @@ class Repo:
                 continue
             batch = Batch({}, count(item.get("id")) or cursor, {}, [], place + 1, len(listed))
             made = read(place, batch)
-            broken.note(made is not None and made.updated_at is None and at is not None, batch)
+            broken.note(made is not None and made.updated_at is None and at is not None, batch, at)
             if made is not None:
                 earlier = (read(each, batch) for each in reversed(range(place)) if _is_same_place(listed[each], item))
                 base = next((each for each in earlier if each and each.finished_at), None)
@@ -584,8 +584,10 @@ class Streak:
     def __init__(self) -> None:
         self._length = 0
 
-    def note(self, is_broken: bool, batch: Batch) -> None:
+    def note(self, is_broken: bool, batch: Batch, changed_at: datetime | None) -> None:
         """Raises `UserError` when there are too many in a row."""
+        if is_broken:
+            batch.miss(changed_at)
         self._length = self._length + 1 if is_broken else 0
         if self._length > BROKEN_MAX:
             raise UserError(batch.problems[-1])

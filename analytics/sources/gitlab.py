@@ -316,7 +316,7 @@ class GitLab:
         pages = Pages()
         for found, following, total in self._pages(f"{project.address}/issues", cursor or _asked(ISSUES_PAGE, since)):
             for item in changed(self._given, "tickets", found, since, _mark):
-                with pages.item(f"issue {child(item).get('iid')}"):
+                with pages.item(f"issue {child(item).get('iid')}", child(item).get("updated_at")):
                     self._issue(item, project.former, pages)
             yield pages.end(following, len(found), total)
 
@@ -367,7 +367,7 @@ class GitLab:
         pages, query = Pages(), cursor or _asked(MERGE_REQUESTS_PAGE, self._from(since))
         for found, following, total in self._pages(f"{project.address}/merge_requests", query):
             for item in changed(self._given, "pull_requests", found, since, _mark):
-                with pages.item(f"merge request {child(item).get('iid')}"):
+                with pages.item(f"merge request {child(item).get('iid')}", child(item).get("updated_at")):
                     self._merge_request(item, project.branch, is_left_out, pages)
             yield pages.end(following, len(found), total)
 
@@ -414,7 +414,7 @@ class GitLab:
         pages = Pages()
         for found, following, total in self._pages(f"{project.address}/deployments", cursor or query):
             for item in changed(self._given, "deployments", found, since, _deployment_mark):
-                with pages.item(f"deployment {child(item).get('id')}"):
+                with pages.item(f"deployment {child(item).get('id')}", child(item).get("updated_at")):
                     one = deployment(item, project.path)
                     if (one.environment or "").casefold() in production:
                         pages.add("deployment_prs", self._deployed(project, item, one), [one.deployment_id])

@@ -201,7 +201,7 @@ class Jira:
         pages, condition = Pages(), f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
         for found, following in self._search(project, condition, self._fields, PAGE, cursor):
             for item in changed(self._given, "tickets", found, since, _mark):
-                with pages.item(f"issue {child(item).get('key')}"):
+                with pages.item(f"issue {child(item).get('key')}", child(item, "fields").get("updated")):
                     self._issue(item, pages)
                 _, doubt = category(item, self._statuses)
                 if doubt is not None and doubt not in self._told:

@@ -162,7 +162,7 @@ class Linear:
         pages, condition = Pages(), {"updatedAt": {"gt": f"{since.isoformat()}Z"}} if since else {}
         for found, following in self._pages(ISSUES, team, condition, PAGE, cursor):
             for item in found:
-                with pages.item(f"issue {child(item).get('identifier')}"):
+                with pages.item(f"issue {child(item).get('identifier')}", child(item).get("updatedAt")):
                     if child(item).get("trashed") is not True:
                         self._issue(item, pages)
             yield pages.end(following, len(found))

@@ -74,9 +74,14 @@ class Batch:
     """Items read so far, since the cursor that was given, …"""
     total: int | None = None
     """… of so many, where that is known."""
+    missed: datetime | None = None
+    """Last change of the oldest item that could not be read now, and may be another time."""
 
     def add(self, table: str, rows: Iterable[work.Row]) -> None:
         self.rows.setdefault(table, []).extend(rows)
+
+    def miss(self, at: datetime | None) -> None:
+        self.missed = min(filter(None, (self.missed, at)), default=None)
 
 
 @dataclass(frozen=True)
