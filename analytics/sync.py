@@ -33,6 +33,7 @@ from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
 from gateway.tracker import Tracker
+from gateway.webhook_queue import Waiting
 from gateway.webhooks import Hint
 
 OVERLAP = timedelta(hours=24)
@@ -47,8 +48,8 @@ GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
 LOOKED_UP = ("tickets", "pull_requests", "deployments")
 """Tables that are read, too."""
-FOLLOW_SECONDS = 5.0
-"""So often is looked for what webhooks told of."""
+FOLLOW_SECONDS, PROJECT_SECONDS = 5.0, 60.0
+"""So often is looked for what webhooks told of, and so often, at most, one project is asked for it."""
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
@@ -113,7 +114,27 @@ class Outcome:
     def count(self, table: str, counts: work.Counts) -> None:
         before = self.tables.get(table, work.Counts(0, 0, 0, 0, 0))
         self.tables[table] = work.Counts(*map(sum, zip(before, counts, strict=True)))
-        self.is_news = True
+        self.is_news = self.is_news or bool(counts.new or counts.changed or counts.gone)
+
+
+class Turns:
+    """When webhooks may be followed again: a project is read once in a while, however much they tell of it."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def due(self, told_of: Iterable[Waiting]) -> list[Waiting]:
+        now = time.monotonic()
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        return [each for each in told_of if _whose(each.hint) not in self._until]
+
+    def rest(self, told_of: Iterable[Waiting]) -> None:
+        until = time.monotonic() + PROJECT_SECONDS
+        self._until.update((_whose(each.hint), until) for each in told_of)
+
+
+def _whose(hint: Hint) -> str:
+    return f"{hint.source} {hint.project.lower()}"
 
 
 def configured(settings: WorkSettings) -> list[str]:
@@ -143,10 +164,13 @@ def sync(
         return outcomes
 
 
-def follow(data: Path, config: Config, *, pause: Callable[[float], object] = time.sleep) -> list[Outcome]:
+def follow(
+    data: Path, config: Config, turns: Turns | None = None, *, pause: Callable[[float], object] = time.sleep
+) -> list[Outcome]:
     """Read what webhooks told of, and nothing else: tickets by their ids; of other things, what is new in their
-    repository. What could not be read waits. Raises as `sync` does."""
-    told_of = webhook_queue.waiting(data)
+    repository. What could not be read waits, and whose turn it is not. Raises as `sync` does."""
+    turns = turns or Turns()
+    told_of = turns.due(webhook_queue.waiting(data))
     if not told_of:
         return []
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
@@ -157,6 +181,7 @@ def follow(data: Path, config: Config, *, pause: Callable[[float], object] = tim
             if of_source := [each for each in told_of if each.hint.source == name]:
                 run = _Run(data, config, name, False, lambda _: None, pause)
                 outcomes.append(run.run([each.hint for each in of_source]))
+        turns.rest(told_of)
         failed = {each.source for each in outcomes if each.failures}
         webhook_queue.finish(data, [each for each in told_of if each.hint.source not in failed])
         return outcomes
@@ -198,7 +223,7 @@ class _Run:
         given = Given(settings, ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
-                for part in source.parts():
+                for part in source.parts(None if hints is None else {hint.project.lower() for hint in hints}):
                     self._tell(Progress(self._name, part.name))
                     try:
                         self._rename(part)
@@ -269,12 +294,12 @@ class _Run:
     def _follow(self, source: Source, part: Part, hints: Sequence[Hint]) -> None:
         """Reads what hints are about, in whatever order and however often they came."""
         project = part.name.partition(" ")[0] if part.tickets is None else part.tickets.project
-        of_part = [hint for hint in hints if hint.project.lower() == project.lower()]
+        of_part = [hint for hint in hints if hint.project.lower() == project.lower() and hint.kind in part.told_by]
         if part.tickets is None:
-            if any(hint.kind != "ticket" for hint in of_part):
+            if of_part:
                 self._read(source, part)
             return
-        for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.kind == "ticket" and hint.id):
+        for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.id):
             if found := part.tickets.ticket(ticket_id):
                 self._keep(part, _known_as(found, ticket_id))
             else:
@@ -474,6 +499,7 @@ class Rounds:
     def __init__(self, data: Path, config: Config, stop: threading.Event) -> None:
         self._data, self._config, self._stop = data, config, stop
         self._said: set[str] = set()
+        self._turns = Turns()
 
     def sync(self) -> None:
         """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
@@ -485,7 +511,7 @@ class Rounds:
     def follow(self) -> None:
         """Raises as `sync` does."""
         with contextlib.suppress(BusyError, StoppedError):
-            self._say(follow(self._data, self._config, pause=self._pause))
+            self._say(follow(self._data, self._config, self._turns, pause=self._pause))
 
     def _say(self, outcomes: Iterable[Outcome]) -> None:
         lines = [line for each in outcomes for line in (*each.failures, *each.problems)]

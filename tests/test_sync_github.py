@@ -291,6 +291,24 @@ def test_a_ticket_that_a_webhook_told_of_has_its_history(github: FakeGitHub, dat
     assert [row["status_category"] for row in rows(data, "ticket_statuses")] == ["todo", "in_progress", "done"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "paths"),
+    [
+        ("ticket", ["/issues/1", "/issues/1/events"]),
+        ("commits", ["/pulls"]),
+        ("pull_request", ["/pulls"]),
+        ("deployment", ["/deployments"]),
+    ],
+)
+def test_a_webhook_asks_for_what_it_told_of_alone(github: FakeGitHub, data: Path, kind: str, paths: list[str]) -> None:
+    for name in ("acme/shop", "acme/api", "acme/web"):
+        github.add(name).issue(1, state="closed", closed_at=ago(days=10))
+    tell(data, kind, "acme/api#1" if kind == "ticket" else "", "Acme/API")
+    [outcome] = sync.follow(data, config(github, "acme/shop", "acme/api", "acme/web"))
+    assert outcome.failures == []
+    assert [path.partition("?")[0] for path in github.requests] == [f"/repos/acme/api{path}" for path in ["", *paths]]
+
+
 # -- pull requests -----------------------------------------------------------------------------------------------------
 
 

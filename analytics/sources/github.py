@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, get_args
 from urllib.parse import quote
 
 from analytics import work
@@ -15,12 +15,13 @@ from analytics.sources.generated import left_out
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, pull_of, reverts_of, subject_of
 from analytics.sources.pages import BROKEN_MAX
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.config import WorkSettings
 from gateway.errors import UserError
 from gateway.reading import child, count, items, text
 from gateway.ticket_keys import TicketKeys
+from gateway.webhooks import Kind
 
 TITLE_MAX, BODY_MAX = 1024, 2**18
 PAGE = {"per_page": "100"}
@@ -267,14 +268,14 @@ class GitHub:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for asked in self._given.settings.github.repos:
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for asked in among(self._given.settings.github.repos, projects):
             try:
                 about = child(self._api.decode(self._api.get(f"repos/{asked}")))
             except SourceError:
                 raise
             except UserError as error:
-                yield Part(asked, _raising(error))
+                yield Part(asked, _raising(error), told_by=get_args(Kind))
             else:
                 yield from Repo(self._api, self._given, asked, about).parts()
 
@@ -304,11 +305,11 @@ class Repo:
         renamed = (self._asked, self.name) if is_renamed else None
         if self._about.get("has_issues") is not False:
             tickets = Tickets(self.name, self.ids, self.ticket)
-            yield Part(f"{self.name} issues", self.issues, tickets, renamed)
-        yield Part(f"{self.name} pull requests", self.pulls, renamed=renamed)
-        yield Part(f"{self.name} deployments", self.deployments, renamed=renamed)
+            yield Part(f"{self.name} issues", self.issues, tickets, renamed, ("ticket",))
+        yield Part(f"{self.name} pull requests", self.pulls, None, renamed, ("pull_request", "commits"))
+        yield Part(f"{self.name} deployments", self.deployments, None, renamed, ("deployment",))
         for workflow in self._settings.github.workflows:
-            yield Part(f"{self.name} runs of {workflow}", self._runs_of(workflow), renamed=renamed)
+            yield Part(f"{self.name} runs of {workflow}", self._runs_of(workflow), None, renamed, ("deployment",))
 
     # -- issues --------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 from urllib.parse import quote
 
 from analytics import work
@@ -16,11 +16,12 @@ from analytics.sources.generated import left_out
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, reverts_of, subject_of
 from analytics.sources.pages import Pages, changed
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
 from gateway.ticket_keys import TicketKeys
+from gateway.webhooks import Kind
 
 TITLE_MAX = 1024
 MACHINE = re.compile(r"(?:project|group)_\d+_bot\w*", re.ASCII)
@@ -281,23 +282,24 @@ class GitLab:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for path in self._settings.projects:
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for path in among(self._settings.projects, projects):
             try:
                 project = self._project(path)
             except SourceError:
                 raise
             except UserError as error:
-                yield Part(path, _refused(error))
+                yield Part(path, _refused(error), told_by=get_args(Kind))
                 continue
             yield from self._parts(project)
 
     def _parts(self, project: _Project) -> Iterator[Part]:
         tickets = Tickets(project.path, partial(self._ids, project), self._ticket)
         renamed = (project.former, project.path) if project.former != project.path else None
-        yield Part(f"{project.path} issues", partial(self._issues, project), tickets, renamed)
-        yield Part(f"{project.path} merge requests", partial(self._merge_requests, project), renamed=renamed)
-        yield Part(f"{project.path} deployments", partial(self._deployments, project), renamed=renamed)
+        yield Part(f"{project.path} issues", partial(self._issues, project), tickets, renamed, ("ticket",))
+        told_by = ("pull_request", "commits")
+        yield Part(f"{project.path} merge requests", partial(self._merge_requests, project), None, renamed, told_by)
+        yield Part(f"{project.path} deployments", partial(self._deployments, project), None, renamed, ("deployment",))
 
     def _from(self, since: datetime | None) -> datetime:
         return since or self.now() - timedelta(days=self._given.settings.history_days)

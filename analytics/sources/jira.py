@@ -16,7 +16,7 @@ import httpx
 from analytics import work
 from analytics.sources.http import Api, token_of
 from analytics.sources.pages import Pages, changed
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
@@ -191,10 +191,10 @@ class Jira:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for project in self._settings.projects:
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for project in among(self._settings.projects, projects):
             tickets = Tickets(project, partial(self._ids, project), self._ticket)
-            yield Part(f"{project} issues", partial(self._issues, project), tickets)
+            yield Part(f"{project} issues", partial(self._issues, project), tickets, told_by=("ticket",))
 
     def _issues(self, project: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         """What changed: by the minute, in the time zone of the token's user, which the day's overlap makes up for."""

@@ -3,7 +3,7 @@
 First what its payloads say, as rows: pure. Then how they are read: `Linear`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
@@ -14,7 +14,7 @@ from analytics import work
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import PULL_ADDRESS
 from analytics.sources.pages import Pages
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
@@ -152,11 +152,10 @@ class Linear:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for team in self._settings.teams:
-            yield Part(
-                f"{team} issues", partial(self._issues, team), Tickets(team, partial(self._ids, team), self._ticket)
-            )
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for team in among(self._settings.teams, projects):
+            tickets = Tickets(team, partial(self._ids, team), self._ticket)
+            yield Part(f"{team} issues", partial(self._issues, team), tickets, told_by=("ticket",))
 
     def _issues(self, team: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         pages, condition = Pages(), {"updatedAt": {"gt": f"{since.isoformat()}Z"}} if since else {}

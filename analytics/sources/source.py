@@ -108,6 +108,8 @@ class Part:
     tickets: Tickets | None = None
     renamed: tuple[str, str] | None = None
     """Former and present name of its repository or project: what is stored under the former one is renamed first."""
+    told_by: Collection[str] = ()
+    """Kinds of webhooks after which it is read; of tickets, those that they name."""
     goes_on: bool = False
     """The cursor of the last batch is kept: the next read begins there."""
 
@@ -119,8 +121,9 @@ class Source(Protocol):
     name: str
     """As in `[work.NAME]` and `tickets.source`."""
 
-    def parts(self) -> Iterator[Part]:
-        """One after the other: each is read before the next one is asked for. One that cannot be read raises when it
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        """Of all that is configured, or of these `projects`, in lower case: then nothing is asked of any other one.
+        One after the other: each is read before the next one is asked for. One that cannot be read raises when it
         is read, not here."""
 
     def now(self) -> datetime:
@@ -128,6 +131,11 @@ class Source(Protocol):
 
 
 # -- from what a tracker says to rows ----------------------------------------------------------------------------------
+
+
+def among(names: Iterable[str], projects: Collection[str] | None) -> list[str]:
+    """Configured names, as `Source.parts` reads them."""
+    return [each for each in names if projects is None or each.lower() in projects]
 
 
 def row(kind: type[R], **fields: Any) -> R:
