@@ -1,5 +1,6 @@
 """What webhooks told of is read by `sync.follow`: the named tickets alone, other things by their repository."""
 
+import threading
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ import duckdb
 import pytest
 
 from analytics import build, sync, work
+from analytics.beside import beside
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among
 from gateway import webhook_queue
 from gateway.config import Config
@@ -152,3 +154,17 @@ def test_the_gateway_is_told_what_is_new_alone(data: Path) -> None:
         (outcome,) = sync.follow(data, Config())
         told.append(outcome.is_news)
     assert told == [True, False]
+
+
+def test_work_beside_goes_on_whatever_goes_wrong() -> None:
+    told, stop, tries = list[str](), threading.Event(), iter([KeyError("a secret"), OSError("full"), None])
+
+    def does() -> None:
+        if (error := next(tries)) is None:
+            stop.set()
+        else:
+            raise error
+
+    with beside("test", does, 0.0, told.append, stop=stop, at_once=True):
+        assert stop.wait(60)
+    assert told == ["KeyError", "full"]
