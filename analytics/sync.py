@@ -48,8 +48,9 @@ GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
 LOOKED_UP = ("tickets", "pull_requests", "deployments")
 """Tables that are read, too."""
-FOLLOW_SECONDS, PROJECT_SECONDS = 5.0, 60.0
-"""So often is looked for what webhooks told of, and so often, at most, one project is asked for it."""
+FOLLOW_SECONDS, PROJECT_SECONDS, UNREAD_SECONDS = 5.0, 60.0, 300.0
+"""So often is looked for what webhooks told of; so often, at most, one project is asked for it, and so long rests what
+could not be read."""
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
@@ -108,6 +109,8 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     """Why parts were not read to their end."""
 
+    unread: set[Hint] = field(default_factory=set)
+    """What webhooks told of and could not be read."""
     is_news: bool = False
     """The tracker's extract has to be written anew."""
 
@@ -118,7 +121,8 @@ class Outcome:
 
 
 class Turns:
-    """When webhooks may be followed again: a project is read once in a while, however much they tell of it."""
+    """When webhooks may be followed again: a project is read once in a while, however much they tell of it, and what
+    could not be read later than the others."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
@@ -126,11 +130,12 @@ class Turns:
     def due(self, told_of: Iterable[Waiting]) -> list[Waiting]:
         now = time.monotonic()
         self._until = {name: until for name, until in self._until.items() if until > now}
-        return [each for each in told_of if _whose(each.hint) not in self._until]
+        return [each for each in told_of if self._until.keys().isdisjoint((_whose(each.hint), each.path.name))]
 
-    def rest(self, told_of: Iterable[Waiting]) -> None:
-        until = time.monotonic() + PROJECT_SECONDS
-        self._until.update((_whose(each.hint), until) for each in told_of)
+    def rest(self, told_of: Iterable[Waiting], unread: Collection[Waiting]) -> None:
+        now = time.monotonic()
+        self._until.update((_whose(each.hint), now + PROJECT_SECONDS) for each in told_of)
+        self._until.update((each.path.name, now + UNREAD_SECONDS) for each in unread)
 
 
 def _whose(hint: Hint) -> str:
@@ -181,9 +186,10 @@ def follow(
             if of_source := [each for each in told_of if each.hint.source == name]:
                 run = _Run(data, config, name, False, lambda _: None, pause)
                 outcomes.append(run.run([each.hint for each in of_source]))
-        turns.rest(told_of)
-        failed = {each.source for each in outcomes if each.failures}
-        webhook_queue.finish(data, [each for each in told_of if each.hint.source not in failed])
+        hints = {hint for outcome in outcomes for hint in outcome.unread}
+        unread = {each for each in told_of if each.hint in hints}
+        turns.rest(told_of, unread)
+        webhook_queue.finish(data, [each for each in told_of if each not in unread])
         return outcomes
 
 
@@ -214,6 +220,7 @@ class _Run:
         self._marks = self._state.setdefault(name, {})
         self._rows = _Rows()
         self._outcome = Outcome(name)
+        self._followed: set[Hint] = set()
         self._progress = Progress(name, "")
 
     def run(self, hints: Sequence[Hint] | None = None) -> Outcome:
@@ -238,6 +245,7 @@ class _Run:
                         self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
         except UserError as error:
             self._outcome.failures.append(str(error))
+            self._outcome.unread |= set(hints or ()) - self._followed
         finally:
             if self._outcome.is_news:
                 with work.alone(self._data):
@@ -296,15 +304,38 @@ class _Run:
         project = part.name.partition(" ")[0] if part.tickets is None else part.tickets.project
         of_part = [hint for hint in hints if hint.project.lower() == project.lower() and hint.kind in part.told_by]
         if part.tickets is None:
-            if of_part:
-                self._read(source, part)
+            try:
+                if of_part:
+                    self._read(source, part)
+            except UserError:
+                self._outcome.unread |= set(of_part)
+                raise
             return
-        for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.id):
-            if found := part.tickets.ticket(ticket_id):
-                self._keep(part, _known_as(found, ticket_id))
-            else:
-                self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
-        self._store()
+        try:
+            by_id: dict[str, set[Hint]] = {}
+            for hint in of_part:
+                by_id.setdefault(hint.id, set()).add(hint)
+            for ticket_id, of_ticket in by_id.items():
+                if ticket_id and not self._look_up(part, part.tickets, ticket_id):
+                    self._outcome.unread |= of_ticket
+                self._followed |= of_ticket
+        finally:
+            self._store()
+
+    def _look_up(self, part: Part, tickets: Tickets, ticket_id: str) -> bool:
+        """Read one ticket, or note that it is no more. False when it could not be read."""
+        try:
+            found = tickets.ticket(ticket_id)
+        except SourceError:
+            raise
+        except UserError as error:
+            self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
+            return False
+        if found:
+            self._keep(part, _known_as(found, ticket_id))
+        else:
+            self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
+        return True
 
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""

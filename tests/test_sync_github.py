@@ -309,6 +309,42 @@ def test_a_webhook_asks_for_what_it_told_of_alone(github: FakeGitHub, data: Path
     assert [path.partition("?")[0] for path in github.requests] == [f"/repos/acme/api{path}" for path in ["", *paths]]
 
 
+def test_one_ticket_that_cannot_be_read_blocks_no_other_and_waits(github: FakeGitHub, data: Path) -> None:
+    shop, turns = github.add("acme/shop"), sync.Turns()
+    for number in (1, 2, 3):
+        shop.issue(number)
+        tell(data, "ticket", f"acme/shop#{number}")
+    github.broken.append(Failure("/issues/1$", 403))
+    [outcome] = sync.follow(data, config(github), turns)
+    assert len(outcome.failures) == 1
+    assert [row["ticket_id"] for row in rows(data, "tickets")] == ["acme/shop#2", "acme/shop#3"]
+    assert [each.hint.id for each in webhook_queue.waiting(data)] == ["acme/shop#1"]
+    assert sync.follow(data, config(github), turns) == []
+    github.broken.clear()
+    sync.follow(data, config(github))
+    assert webhook_queue.waiting(data) == []
+
+
+def test_when_the_source_fails_what_was_read_is_not_read_again(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    for number in (1, 2, 3):
+        shop.issue(number)
+        tell(data, "ticket", f"acme/shop#{number}")
+    github.broken.append(Failure("/issues/2$", 401))
+    sync.follow(data, config(github))
+    assert [row["ticket_id"] for row in rows(data, "tickets")] == ["acme/shop#1"]
+    assert [each.hint.id for each in webhook_queue.waiting(data)] == ["acme/shop#2", "acme/shop#3"]
+
+
+@pytest.mark.parametrize("kind", ["ticket", "commits", "deployment"])
+def test_what_is_told_of_a_repository_that_cannot_be_read_waits(github: FakeGitHub, data: Path, kind: str) -> None:
+    github.add("acme/shop").issue(1)
+    github.broken.append(Failure("/repos/acme/shop$", 502))
+    tell(data, kind, "acme/shop#1" if kind == "ticket" else "")
+    sync.follow(data, config(github))
+    assert len(webhook_queue.waiting(data)) == 1
+
+
 # -- pull requests -----------------------------------------------------------------------------------------------------
 
 
