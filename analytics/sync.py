@@ -329,7 +329,7 @@ class _Run:
         except SourceError:
             raise
         except UserError as error:
-            self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
+            self._problem(part, str(error))
             return False
         if found:
             self._keep(part, _known_as(found, ticket_id))
@@ -354,13 +354,8 @@ class _Run:
         asked = sorted(lost | strange)
         if len(asked) > LOOKUPS_MAX:
             self._problem(part, f"{len(asked) - LOOKUPS_MAX:,} tickets that moved, or are new, are left for tomorrow")
-        gone = []
         for ticket_id in asked[:LOOKUPS_MAX]:
-            if found := tickets.ticket(ticket_id):
-                self._keep(part, _known_as(found, ticket_id))
-            else:
-                gone.append(ticket_id)
-        self._rows.add("tickets", map(_deleted, self._stored(gone)))
+            self._look_up(part, tickets, ticket_id)
         mark.swept = began
         self._store()
 

@@ -316,7 +316,7 @@ def test_one_ticket_that_cannot_be_read_blocks_no_other_and_waits(github: FakeGi
         tell(data, "ticket", f"acme/shop#{number}")
     github.broken.append(Failure("/issues/1$", 403))
     [outcome] = sync.follow(data, config(github), turns)
-    assert len(outcome.failures) == 1
+    assert (len(outcome.problems), outcome.failures) == (1, [])
     assert [row["ticket_id"] for row in rows(data, "tickets")] == ["acme/shop#2", "acme/shop#3"]
     assert [each.hint.id for each in webhook_queue.waiting(data)] == ["acme/shop#1"]
     assert sync.follow(data, config(github), turns) == []

@@ -34,6 +34,7 @@ ISSUES_PAGE, MERGE_REQUESTS_PAGE = "100", "20"
 STATES = ("opened", "closed")
 HIDDEN = (403, 404)
 """What this edition of GitLab does not have, or this token may not read."""
+GONE = (404,)
 
 
 # -- what issues say ---------------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ class GitLab:
         path, _, number = reference(item).rpartition("#")
         former = [f"{former_path}#{number}"]
         if child(item).get("moved_to_id") and (target := self._moved_to(item, path)):
-            there, former = self._one(*target.rsplit("#", 1)), [*former, reference(item)]
+            there, former = self._one(*target.rsplit("#", 1), HIDDEN), [*former, reference(item)]
             item = there or item
         address, settings = _address(item, "issues"), self._settings
         states = self._list(f"{address}/resource_state_events") or []
@@ -341,9 +342,9 @@ class GitLab:
         notes = self._list(f"{_address(item, 'issues')}/notes") or []
         return next((key for note in reversed(notes) if (key := moved_to(note, path))), None)
 
-    def _one(self, path: str, number: str) -> Any:
+    def _one(self, path: str, number: str, allowed: Collection[int]) -> Any:
         """An issue, or `None`."""
-        answer = self._api.get(f"projects/{quote(path, safe='')}/issues/{number}", allowed=HIDDEN)
+        answer = self._api.get(f"projects/{quote(path, safe='')}/issues/{number}", allowed=allowed)
         return self._api.decode(answer) if answer.is_success else None
 
     def _ids(self, project: _Project) -> Iterator[list[str]]:
@@ -353,7 +354,7 @@ class GitLab:
 
     def _ticket(self, key: str) -> Batch | None:
         path, _, number = key.rpartition("#")
-        if (item := self._one(path, number)) is None:
+        if (item := self._one(path, number, GONE)) is None:
             return None
         pages = Pages()
         try:
