@@ -290,14 +290,20 @@ class _Run:
         if part.renamed is None:
             return
         old, new = part.renamed
-        if renamed := [name for name in self._marks if name.partition(" ")[0] == old]:
+        read = {name: name.partition(" ")[0] for name in self._marks}
+        spelled = {was for was in read.values() if was.lower() == old.lower() and was != new}
+        for was in spelled:
             with work.alone(self._data):
-                work.rename(self._data, old, new)
-            for name in renamed:
-                self._marks[new + name.removeprefix(old)] = self._marks.pop(name)
+                work.rename(self._data, was, new)
             self._outcome.is_news = True
+        for name, was in read.items():
+            if was in spelled:
+                self._marks[new + name.removeprefix(was)] = self._marks.pop(name)
+        if spelled:
             _write_state(self._data, self._state)
-        self._outcome.problems.append(f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]")
+        line = f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]"
+        if old.lower() != new.lower() and line not in self._outcome.problems:
+            self._outcome.problems.append(line)
 
     def _follow(self, source: Source, part: Part, hints: Sequence[Hint]) -> None:
         """Reads what hints are about, in whatever order and however often they came."""

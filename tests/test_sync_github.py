@@ -263,7 +263,7 @@ def test_a_renamed_repository_keeps_its_work(github: FakeGitHub, data: Path) -> 
     shop.name, github.renamed["acme/shop"] = "acme/store", shop.id
     outcome = synced(data, config(github))
     said = "github: acme/shop is called acme/store now: write that in [work.github]"
-    assert (outcome.failures, set(outcome.problems)) == ([], {said})
+    assert (outcome.failures, outcome.problems) == ([], [said])
     after = tables(data)
     assert {table: len(listed) for table, listed in after.items()} == {
         table: len(listed) for table, listed in before.items()
@@ -273,6 +273,18 @@ def test_a_renamed_repository_keeps_its_work(github: FakeGitHub, data: Path) -> 
     assert one(data, "pr_tickets", pr_id="acme/store!12")["ticket_id"] == "acme/store#2"
     read(data, github, "acme/store")
     assert tables(data) == after
+
+
+def test_the_case_of_a_repository_makes_no_other_one(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    shop.issue(1)
+    read(data, github, "Acme/Shop")
+    for name in ("acme/Shop", "acme/store"):
+        shop.name, github.renamed["Acme/Shop"] = name, shop.id
+        outcome = synced(data, config(github, "Acme/Shop"))
+        assert (outcome.failures, len(outcome.problems)) == ([], name == "acme/store")
+        assert [row["ticket_id"] for row in rows(data, "tickets")] == [f"{name}#1"]
+    assert one(data, "tickets")["aliases"] == ["acme/Shop#1", "acme/shop#1"]
 
 
 def test_a_ticket_that_a_webhook_told_of_has_its_history(github: FakeGitHub, data: Path) -> None:

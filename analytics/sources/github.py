@@ -301,8 +301,7 @@ class Repo:
         """A first sync reads no further back."""
 
     def parts(self) -> Iterator[Part]:
-        is_renamed = self.name.lower() != self._asked.lower()
-        renamed = (self._asked, self.name) if is_renamed else None
+        renamed = (self._asked, self.name) if self.name != self._asked else None
         if self._about.get("has_issues") is not False:
             tickets = Tickets(self.name, self.ids, self.ticket)
             yield Part(f"{self.name} issues", self.issues, tickets, renamed, ("ticket",))

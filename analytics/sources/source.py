@@ -107,7 +107,8 @@ class Part:
     """From a cursor (`None` = the beginning), what changed since a time of the source's clock (`None` = all)."""
     tickets: Tickets | None = None
     renamed: tuple[str, str] | None = None
-    """Former and present name of its repository or project: what is stored under the former one is renamed first."""
+    """Former and present name of its repository or project, in any case: what is stored under the former one is renamed
+    first."""
     told_by: Collection[str] = ()
     """Kinds of webhooks after which it is read; of tickets, those that they name."""
     goes_on: bool = False
