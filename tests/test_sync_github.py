@@ -490,6 +490,22 @@ def test_a_deployment_that_ends_later(github: FakeGitHub, data: Path) -> None:
     assert one(data, "deployments", deployment_id="github:2")["finished_at"] == NOW - timedelta(hours=1)
 
 
+def test_a_deployment_long_after_the_one_before(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    shop.deploy(1, "success", days=60)
+    shop.deploy(8, "failure", days=59)
+    shop.run(1, days=60)
+    shop.run(8, "failure", days=59)
+    read(data, github, workflows=["deploy.yml"])
+    shop.deploy(9, "success", days=0.1)
+    shop.run(9, days=0.2)
+    shop.compared[f"{1:040x}...{9:040x}"] = [shop.commit("aa", "Pay (#12)")]
+    read(data, github, workflows=["deploy.yml"])
+    assert {(row["deployment_id"], row["pr_id"]) for row in rows(data, "deployment_prs")} == {
+        ("github:9", "acme/shop!12"), ("github:run:9", "acme/shop!12"),
+    }  # fmt: skip
+
+
 def test_runs_are_asked_for_in_windows_that_github_shows(github: FakeGitHub, data: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(fake, "RUNS_MAX", 4)
     monkeypatch.setattr(github_source, "RUNS_MAX", 4)

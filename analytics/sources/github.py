@@ -477,8 +477,8 @@ class Repo:
             broken.note(made is not None and made.updated_at is None and at is not None, batch, at)
             if made is not None:
                 earlier = (read(each, batch) for each in reversed(range(place)) if _is_same_place(listed[each], item))
-                base = next((each for each in earlier if each and each.finished_at), None)
-                self._add_deployment(made, base.sha if base else None, batch)
+                base = next((each.sha for each in earlier if each and each.finished_at), None)
+                self._add_deployment(made, base or self._deployed_before(made, "github:[0-9]+"), batch)
             yield batch
 
     def _deployments_since(self, until: datetime) -> Iterator[Mapping[str, Any]]:
@@ -523,7 +523,7 @@ class Repo:
             for each in sorted(made, key=lambda each: (each.started_at or first, each.deployment_id)):
                 done += 1
                 if each.updated_at is None or each.updated_at != known.get(each.deployment_id):
-                    self._add_deployment(each, base, batch)
+                    self._add_deployment(each, base or self._deployed_before(each, "github:run:[0-9]+"), batch)
                 base = each.sha if each.finished_at else base
             first = last
             yield replace(batch, cursor={"from": _written(first), "base": base}, done=done)
@@ -537,6 +537,11 @@ class Repo:
                 return None
             found += items(listed.get("workflow_runs"))
         return found
+
+    def _deployed_before(self, made: work.Deployment, named: str) -> str | None:
+        """What was deployed successfully before, as far as it is stored: it may be older than what is listed."""
+        asked = {"repo": self.name, "environment": made.environment, "before": made.started_at, "named": named}
+        return next((sha for (sha,) in self._given.ask("deployed_before", asked)), None) if made.finished_at else None
 
     def _add_deployment(self, made: work.Deployment, base: str | None, batch: Batch) -> None:
         """A successful one carries the pull requests whose commits came since the successful one before it."""
