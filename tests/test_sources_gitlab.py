@@ -537,7 +537,7 @@ def test_what_could_not_be_read_once_is_read_the_next_time(fake: FakeGitLab) -> 
 def test_an_issue_that_may_not_be_read_is_not_gone(fake: FakeGitLab, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.issues = [issue(1), issue(2)]
     run(fake)
-    monkeypatch.setattr(sync, "SWEEP_EVERY", timedelta())
+    monkeypatch.setattr(sync, "SWEEP_EVERY", timedelta(days=-1))
     hidden, fake.issues = fake.issues, []
     fake.failures.append(("issues/1$", Answer(403, {})))
     outcome = run(fake)

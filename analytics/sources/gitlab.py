@@ -328,7 +328,7 @@ class GitLab:
         path, _, number = reference(item).rpartition("#")
         former = [f"{former_path}#{number}"]
         if child(item).get("moved_to_id") and (target := self._moved_to(item, path)):
-            there, former = self._one(*target.rsplit("#", 1), HIDDEN), [*former, reference(item)]
+            there, former = self._one(target, HIDDEN), [*former, reference(item)]
             item = there or item
         address, settings = _address(item, "issues"), self._settings
         states = self._list(f"{address}/resource_state_events") or []
@@ -342,8 +342,9 @@ class GitLab:
         notes = self._list(f"{_address(item, 'issues')}/notes") or []
         return next((key for note in reversed(notes) if (key := moved_to(note, path))), None)
 
-    def _one(self, path: str, number: str, allowed: Collection[int]) -> Any:
+    def _one(self, key: str, allowed: Collection[int]) -> Any:
         """An issue, or `None`."""
+        path, _, number = key.rpartition("#")
         answer = self._api.get(f"projects/{quote(path, safe='')}/issues/{number}", allowed=allowed)
         return self._api.decode(answer) if answer.is_success else None
 
@@ -353,12 +354,11 @@ class GitLab:
             yield [key for item in here if (key := text(child(item, "references").get("full")))]
 
     def _ticket(self, key: str) -> Batch | None:
-        path, _, number = key.rpartition("#")
-        if (item := self._one(path, number, GONE)) is None:
+        if (item := self._one(key, GONE)) is None:
             return None
         pages = Pages()
         try:
-            self._issue(item, path, pages)
+            self._issue(item, key.rpartition("#")[0], pages)
         except ValueError as error:
             raise UserError(f"GitLab's issue {key} is not what it should be: {error}") from None
         return pages.end(None, 1)
