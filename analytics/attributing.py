@@ -158,7 +158,7 @@ def _find(
     is_stopped: Callable[[], bool],
 ) -> list[Line]:
     """Makes the table `changes`."""
-    for name, value in {**span._asdict(), "as_of": as_of, "projects": tickets.projects if tickets else []}.items():
+    for name, value in {**span._asdict(), "before": as_of, "projects": tickets.projects if tickets else []}.items():
         db.execute(f"SET VARIABLE {name} = $value", {"value": value})
 
     def run(*steps: str) -> None:

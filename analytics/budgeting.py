@@ -275,11 +275,12 @@ def sums(db: duckdb.DuckDBPyConnection, data: Path, question: Question) -> list[
 def _as_asked() -> dict[str, build.Model]:
     """What `budget_charges` reads, for a question."""
     models = build.load()
-    asked = {name: models[name] for name in ("lake_state", "lake_marks", "journal_entries", "budget_charges")}
-    for name, step in {"restated_calls": "restated_calls_as_of", "calls": "calls_asked"}.items():
-        asked[f"all_{name}"] = dataclasses.replace(models[name], name=f"all_{name}")
-        asked[name] = _instead(name, step)
-    return {**asked, "budget_terms": _instead("budget_terms", "terms_asked")}
+    asked = {
+        name: models[name]
+        for name in ("lake_state", "lake_marks", "journal_entries", "restated_calls", "budget_charges")
+    }
+    asked["all_calls"] = dataclasses.replace(models["calls"], name="all_calls")
+    return {**asked, "calls": _instead("calls", "calls_asked"), "budget_terms": _instead("budget_terms", "terms_asked")}
 
 
 def _instead(name: str, step: str) -> build.Model:

@@ -8,7 +8,7 @@ column without a line of its own has the meaning, and so the description, of the
 import glob
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from hashlib import sha256
@@ -19,6 +19,8 @@ import duckdb
 
 FOLDER = Path(__file__).parent
 MODELS = FOLDER / "models"
+ON_DEMAND = MODELS / "waste"
+"""Worked out by the keeper, and no views: they read the calls too often. What they find is in models/findings/."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Model:
 
 
 def load(folder: Path = MODELS) -> dict[str, Model]:
-    """All models below a folder, by name."""
-    return {path.stem: read_model(path) for path in sorted(folder.rglob("*.sql"))}
+    """All models below a folder, by name; without those on demand, unless it is their folder."""
+    paths = [path for path in sorted(folder.rglob("*.sql")) if folder == ON_DEMAND or ON_DEMAND not in path.parents]
+    return {path.stem: read_model(path) for path in paths}
 
 
 def read_model(path: Path) -> Model:
@@ -82,6 +85,17 @@ def in_order(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model]) -> list
     return [(models[name], reads[name]) for name in TopologicalSorter(reads).static_order()]
 
 
+def needed(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model], wanted: Mapping[str, Model]) -> dict[str, Model]:
+    """Those of `models` that the wanted ones read, directly or not."""
+    found: dict[str, Model] = {}
+    waiting = list(wanted.values())
+    while waiting:
+        names = references(db, waiting.pop().sql) & models.keys() - found.keys()
+        found |= {name: models[name] for name in names}
+        waiting += [models[name] for name in names]
+    return found
+
+
 def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
@@ -109,13 +123,18 @@ def digest(data: Path, models: Mapping[str, Model]) -> str:
 
 
 def create_views(
-    db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model] | None = None
+    db: duckdb.DuckDBPyConnection,
+    data: Path,
+    models: Mapping[str, Model] | None = None,
+    tables: Collection[str] = (),
 ) -> list[tuple[Model, list[str]]]:
-    """Create all views in the current catalog of `db`. Returns their models, as `in_order` gives them."""
+    """Create all views in the current catalog of `db`. Models named in `tables` are worked out now, once. Returns the
+    models, as `in_order` gives them."""
     ordered = in_order(db, load() if models is None else models)
     db.execute("BEGIN")
     for model, _ in ordered:
-        db.execute(f"CREATE OR REPLACE VIEW {model.name} AS {located(model.sql, data)}")
+        kind = "TABLE" if model.name in tables else "VIEW"
+        db.execute(f"CREATE OR REPLACE {kind} {model.name} AS {located(model.sql, data)}")
     db.execute("COMMIT")
     return ordered
 

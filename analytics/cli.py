@@ -5,10 +5,10 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 import duckdb
@@ -17,13 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 import analytics
-from analytics import budgeting, build, commands, lake, verifying
+from analytics import budgeting, build, commands, findings, lake, scoring, verifying
 from gateway import options
+from gateway.app import load_prices
+from gateway.config import Config, load
 from gateway.errors import UserError
+from gateway.findings import State
 
 QUERIES = build.FOLDER / "queries"
 HISTORY = Path("~/.outlay_history")
 HISTORY_LINES = 1000
+ROWS_SHOWN = 30
+"""Of tickets and tasks, in a table."""
+SUMMED = {"list_cost_usd", "lost_cost_usd", "claimed_usd"}
+"""Columns that a table has the total of."""
 
 Show = Callable[[duckdb.DuckDBPyConnection], None]
 """Prints the result of the query that was executed last."""
@@ -183,6 +190,83 @@ def spend(
         _print_query(db, f"spend_by_{by}", parameters, "json" if as_json_ else format_, out)
 
 
+class _Moment(click.ParamType[datetime]):
+    """A moment, UTC; a day alone is its end."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        with contextlib.suppress(ValueError, OverflowError):
+            return datetime.combine(date.fromisoformat(value), time()) + timedelta(days=1)
+        with contextlib.suppress(ValueError, OverflowError):
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        raise click.BadParameter(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00")
+
+
+def _work_options(command: Callable[..., None]) -> Callable[..., None]:
+    command = _report_options(command)
+    for option in reversed(
+        (
+            click.option("--by", type=click.Choice(["project", "type", "outcome", "team", "month"]), help="In groups."),
+            click.option(
+                "--sort",
+                type=click.Choice(["cost", "lost", "calls"]),
+                default="cost",
+                show_default=True,
+                help="Most first.",
+            ),
+            click.option(
+                "--limit", type=click.IntRange(min=1), help="Show so many rows.  [default: 30 in a table, else all]"
+            ),
+            click.option("--as-of", type=_Moment(), help="What was known then, UTC; a day means its end.  [now]"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _report_work(
+    name: str,
+    by: str | None,
+    sort: str,
+    limit: int | None,
+    as_of: datetime | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    if limit is None and format_ == "table" and by is None:
+        limit = ROWS_SHOWN
+    parameters = _parameters(from_, to, team=team, sort=sort, limit=limit)
+    with analytics.open(data) as db, commands.errors_in_one_line():
+        if as_of is not None:
+            db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
+        if by is not None:
+            db.execute("SET VARIABLE dimension = $by", {"by": by})
+        _print_query(db, f"{name}_by" if by else name, parameters, format_, out)
+
+
+@report.command()
+@_work_options
+def tickets(**options_: Any) -> None:
+    """What tickets cost, and what became of them. lost_cost_usd is what was spent on those that delivered nothing."""
+    _report_work("tickets", **options_)
+
+
+@report.command()
+@_work_options
+def tasks(**options_: Any) -> None:
+    """What tasks cost, and what became of the tickets that they were for."""
+    _report_work("tasks", **options_)
+
+
 @report.command()
 @click.option("--by", type=click.Choice(["provider", "day", "model"]), default="provider", show_default=True)
 @click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="First day, UTC.")
@@ -210,6 +294,7 @@ SECTIONS = {
     "ignored": "Evidence that was none, and why",
     "untagged": "For no ticket and no declared purpose",
     "late": "What late evidence moved",
+    "waste": "What clients do not tell, so that rules of waste stay silent",
 }
 """Of `report coverage`; each is a query `coverage_…`."""
 
@@ -232,18 +317,68 @@ def coverage(
     format_ = "json" if as_json_ else format_
     if section is None and format_ in ("csv", "parquet"):
         raise click.UsageError(f"one table has one section: name it with --section {'|'.join(SECTIONS)}")
-    parameters = _parameters(from_, to, team=team)
     with analytics.open(data) as db, commands.errors_in_one_line():
-        if section is not None:
-            _print_query(db, f"coverage_{section}", parameters, format_, out)
-        elif format_ == "json":
-            queries = {name: (QUERIES / f"coverage_{name}.sql").read_text(encoding="utf-8") for name in SECTIONS}
-            commands.print_json({name: _rows(db.execute(query, parameters)) for name, query in queries.items()})
-        else:
-            for name, title in SECTIONS.items():
-                click.echo(f"{title}:")
-                _print_query(db, f"coverage_{name}", parameters, format_, out)
-                click.echo()
+        _print_sections(db, "coverage", SECTIONS, section, _parameters(from_, to, team=team), format_, out)
+
+
+def _print_sections(
+    db: duckdb.DuckDBPyConnection,
+    name: str,
+    sections: dict[str, str],
+    section: str | None,
+    parameters: dict[str, Any],
+    format_: str,
+    out: Path | None,
+) -> None:
+    """One section of a report, or all: one table, or one object, after the other."""
+    if section is not None:
+        _print_query(db, f"{name}_{section}", parameters, format_, out)
+    elif format_ == "json":
+        queries = {each: (QUERIES / f"{name}_{each}.sql").read_text(encoding="utf-8") for each in sections}
+        commands.print_json({each: _rows(db.execute(query, parameters)) for each, query in queries.items()})
+    else:
+        for each, title in sections.items():
+            click.echo(f"{title}:")
+            _print_query(db, f"{name}_{each}", parameters, format_, out)
+            click.echo()
+
+
+QUADRANTS = {
+    "outcome": "What arrived in production, against the team's own past (normalized deployments)",
+    "cost": "What models cost by normalized deployment",
+    "flow": "How long it took, by type of ticket",
+    "durability": "How long it lasted",
+    "signals": "Signs that something may be gamed: to be looked at, no verdicts",
+}
+"""Of `report scorecard`; each is a query `scorecard_…`."""
+
+
+@report.command()
+@click.option("--section", type=click.Choice(list(QUADRANTS)), help="Only this one.")
+@click.option("--as-of", type=_Moment(), help="What was known then, UTC; a day means its end.  [now]")
+@_report_options
+def scorecard(
+    section: str | None,
+    as_of: datetime | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """Delivered work of teams, each against its own past: docs/metrics.md says what each number can and cannot say."""
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    if section is None and format_ in ("csv", "parquet"):
+        raise click.UsageError(f"one table has one section: name it with --section {'|'.join(QUADRANTS)}")
+    analytics.open(data).close()
+    with lake.scratch(data) as db, commands.errors_in_one_line():
+        if as_of is not None:
+            db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
+        scoring.look(db, data)
+        _print_sections(db, "scorecard", QUADRANTS, section, _parameters(from_, to, team=team), format_, out)
 
 
 @report.command()
@@ -278,6 +413,53 @@ def budgets(
     with lake.scratch(data) as db, commands.errors_in_one_line():
         budgeting.replay(db, data, first, last)
         _print_query(db, "budgets_shadow", {"from": first, "to": last}, format_, out)
+
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file with the thresholds, prices."
+)
+
+
+def look(data: Path, config: Path | None, as_of: datetime | None = None) -> None:
+    """Look for waste now, or as of a moment (UTC)."""
+    analytics.open(data).close()
+    settings = load(config) if config else Config()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    with commands.errors_in_one_line():
+        findings.look(data, settings.waste, load_prices(settings), as_of or now)
+
+
+@report.command()
+@click.option("--by", type=click.Choice(["rule", "team", "ticket", "model"]), default="rule", show_default=True)
+@click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
+@config_option
+@_report_options
+def waste(
+    by: str,
+    state: tuple[State, ...],
+    config: Path | None,
+    from_: datetime | None,
+    to: datetime | None,
+    team: str | None,
+    data: Path,
+    format_: str,
+    out: Path | None,
+    as_json_: bool,
+) -> None:
+    """What could have been saved, each dollar once; as of the last look."""
+    _check_out(format_, out)
+    format_ = "json" if as_json_ else format_
+    parameters = _parameters(from_, to, team=team, states=list(state or findings.UNDISMISSED))
+    analytics.open(data).close()
+    if (as_of := findings.looked_at(data)) is None:  # nobody has looked yet
+        look(data, config)
+        as_of = findings.looked_at(data)
+    with analytics.open(data) as db, commands.errors_in_one_line():
+        _print_query(db, f"waste_by_{by}", parameters, format_, out)
+    if format_ == "table":
+        click.echo(
+            f"As of {as_of:%Y-%m-%d %H:%M} UTC: `outlay findings look` looks again, `outlay findings list` shows each."
+        )
 
 
 # -- verify --------------------------------------------------------------------------------------------------------
@@ -320,10 +502,10 @@ def _names(result: duckdb.DuckDBPyConnection) -> list[str]:
 def _table(result: duckdb.DuckDBPyConnection) -> None:
     names, rows = _names(result), result.fetchall()
     numbers = [any(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(names))]
-    table = Table(box=None, header_style="bold", show_footer="list_cost_usd" in names, footer_style="bold")
+    table = Table(box=None, header_style="bold", show_footer=bool(SUMMED & {*names}), footer_style="bold")
     for i, name in enumerate(names):
         amounts = [row[i] for row in rows if isinstance(row[i], Decimal)]
-        total = sum(amounts, Decimal(0)) if name == "list_cost_usd" else None
+        total = sum(amounts, Decimal(0)) if name in SUMMED else None
         justify: Literal["left", "right"] = "right" if numbers[i] else "left"
         table.add_column(Text(options.shown(name)), Text(_text(total)), justify=justify, overflow="fold")
     for row in rows:

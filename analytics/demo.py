@@ -1,7 +1,8 @@
 """`outlay demo`: a made-up organisation, on this machine alone, without a key or a network.
 
 Simulated providers and people's tools on real sockets, and between them the real gateway with its control plane, as
-`outlay serve` starts them. Nothing is computed beforehand: what the ledger holds went over the sockets.
+`outlay serve` starts them: what they record went over the sockets. Before that, two quarters of history are written
+into the ledger, whose story is told (`story`).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -26,12 +28,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from analytics import lake, story
 from analytics.disk import MARKER as MARKER
+from analytics.simulated import tracker
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, SimulatedProviders
 from gateway import folders
 from gateway.errors import UserError
 from gateway.keys import Keys
+from gateway.prices import DEFAULT_BOOK, PriceBook
 
 MARKER_TEXT = "All data in this folder was made up by `outlay demo`, which replaces the folder when it is run again.\n"
 OTEL_PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
@@ -67,12 +72,20 @@ BRISK = Pace(latency_seconds=0.02, tokens_per_second=20_000, pause_seconds=0.0, 
     show_default=True,
     help="Folder for the made-up data. Replaced if an earlier demo made it; never otherwise.",
 )
+@click.option(
+    "--history/--no-history",
+    default=True,
+    show_default=True,
+    help="Two quarters of made-up work before, and their story.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the gateway listens.  [default: any free port]")
-def demo(calls: int | None, seed: int, data: Path, port: int | None) -> None:
+def demo(calls: int | None, seed: int, data: Path, history: bool, port: int | None) -> None:
     """Watch Outlay meter a made-up organisation. Needs no keys and no network."""
     listen = _port(port)  # before the folder is replaced: a mistake must not cost the last demo's data
     with fresh_folder(data) as lock:
-        asyncio.run(_run(data, lock, calls, seed, listen))
+        lake.publish(data)
+        tracker.write(data, datetime.now(UTC).replace(tzinfo=None))
+        asyncio.run(_run(data, lock, calls, seed, listen, history=history))
 
 
 @contextlib.contextmanager
@@ -121,7 +134,7 @@ def _port(wanted: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: int) -> None:
+async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: int, *, history: bool) -> None:
     console = Console()
     pace = LIFELIKE if calls is None else BRISK
     stop = asyncio.Event()
@@ -142,11 +155,22 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
         people = Organisation(
             url, make_keys(data), seed=seed, calls=calls, at_once=pace.at_once, pause_seconds=pace.pause_seconds
         )
+        now, book = datetime.now(UTC).replace(tzinfo=None), PriceBook.load(DEFAULT_BOOK)
+        # Before the gateway, which takes the journal for an earlier one's.
+        plan = await asyncio.to_thread(story.make, data, seed, now, book) if history else None
         gateway = await stack.enter_async_context(_gateway(config, data, lock, url))
         console.print(f"Simulated providers, people and their tools; the gateway listens on {url}")
         console.print(f"All data is made up and stays in {data}. Ask it things, in another terminal:", highlight=False)
-        for question in ("outlay report spend --by team", "outlay report spend --by ticket", "outlay sql"):
+        for question in (
+            "outlay report spend --by team",
+            "outlay report tickets --sort lost",
+            "outlay report scorecard",
+            "outlay sql",
+        ):
             console.print(f"  {question} --data {data}", highlight=False, soft_wrap=True)
+        if plan is not None:
+            console.print()
+            await asyncio.to_thread(story.tell, console, data, plan, now, book)
         books = await _watch(console, url, people, gateway, data, stop)
     _print_summary(console, books, people, sum(total["calls"] for total in providers.totals.values()), data)
 

@@ -5,7 +5,7 @@ here: docs/focus.md. A month's rows are the same whenever they are exported: wha
 """
 
 import calendar
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def focus(
 
 def _period(first: datetime | None, last: datetime | None) -> tuple[date, date]:
     """Raises `UsageError`."""
-    begin = first.date() if first else (datetime.now().astimezone().date().replace(day=1) - timedelta(1)).replace(day=1)
+    begin = first.date() if first else (datetime.now(UTC).date().replace(day=1) - timedelta(1)).replace(day=1)
     end = last.date() if last else begin.replace(day=calendar.monthrange(begin.year, begin.month)[1])
     if begin > end:
         raise click.UsageError("--from is after --to")

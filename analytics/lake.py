@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from analytics import budgeting, build, disk, journal, work
+from analytics import budgeting, build, disk, journal, scoring, waste, work
 from gateway import folders, ledger
 from gateway.errors import UserError
 
@@ -209,6 +209,8 @@ def _prepare(data: Path) -> None:
                 _write_anchor(data, kind, aside)
     work.prepare(data)
     budgeting.prepare(data)
+    scoring.prepare(data)
+    waste.prepare(data)
 
 
 def _write_anchor(data: Path, kind: str, file: Path) -> None:

@@ -26,8 +26,10 @@ import msgspec
 from aiohttp import web
 
 import analytics
-from analytics import budgeting, build, lake
+from analytics import budgeting, build, findings, lake
 from gateway.control import ASKING_MAX, ID, SOCKET, Kind, socket_path
+from gateway.errors import UserError
+from gateway.findings import State
 
 FRESH_SECONDS = 3.0
 GATHER_SECONDS = 0.01
@@ -257,7 +259,39 @@ async def _serve(data: Path) -> None:
             return web.json_response({"error": "this cannot be told now"}, status=503)
         return web.Response(body=answer, content_type="application/json")
 
+    one_at_a_time = asyncio.Lock()
+
+    async def tell_findings(request: web.Request) -> web.Response:
+        finding_id, given = request.match_info.get("finding_id"), request.query
+        state, rule, team, ticket = (given.get(name) for name in ("state", "rule", "team", "ticket"))
+
+        def answer() -> web.Response:
+            if finding_id is None:
+                states = findings.UNDISMISSED if state is None else (cast(State, state),)
+                return _json({"findings": findings.listed(data, states, rule, team, ticket)})
+            found = findings.one(data, finding_id, team, names="names" in given)
+            return _json(found) if found else web.Response(status=404)
+
+        return await _in_words(one_at_a_time, answer)
+
+    async def review(request: web.Request) -> web.Response:
+        finding_id, team = request.match_info["finding_id"], request.query.get("team")
+        said = msgspec.json.decode(await request.read())
+
+        def answer() -> web.Response:
+            if findings.one(data, finding_id, team) is None:
+                return web.Response(status=404)
+            try:
+                findings.review(data, finding_id, said["by"], said["state"], said["reason"], said["note"], team)
+            except UserError as error:
+                return web.Response(status=422, text=str(error))
+            return _json(findings.one(data, finding_id, team, names="names" in request.query))
+
+        return await _in_words(one_at_a_time, answer)
+
     app = web.Application(client_max_size=QUESTION_BYTES_MAX)
+    app.add_routes([web.get("/findings", tell_findings), web.get("/findings/{finding_id}", tell_findings)])
+    app.add_routes([web.post("/findings/{finding_id}", review)])
     app.add_routes([web.get(f"/{{kind:{'|'.join(get_args(Kind))}}}/{{name:[\\s\\S]+}}", tell)])
     app.add_routes([web.post("/budgets", sums)])
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
@@ -268,6 +302,20 @@ async def _serve(data: Path) -> None:
     finally:
         await runner.cleanup()
         (data / SOCKET).unlink(missing_ok=True)
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=as_json(value), content_type="application/json")
+
+
+async def _in_words(lock: asyncio.Lock, answer: Callable[[], web.Response]) -> web.Response:
+    """An answer, in a thread, one at a time; 503 when there is none, whose cause is logged."""
+    async with lock:
+        try:
+            return await asyncio.to_thread(answer)
+        except (OSError, duckdb.Error, UserError) as error:
+            log.error("findings cannot be told: %s", str(error).partition("\n")[0])
+            return web.Response(status=503)
 
 
 async def _listener(data: Path) -> socket.socket:

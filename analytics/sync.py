@@ -161,7 +161,7 @@ def sync(
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
-        _store_resolutions(data, config.work)
+        _store_settings(data, config.work)
         told_of = webhook_queue.waiting(data)
         outcomes = [_Run(data, config, name, full, told, pause).run() for name in names]
         read = {each.source for each in outcomes if not each.failures}
@@ -193,13 +193,19 @@ def follow(
         return outcomes
 
 
-def _store_resolutions(data: Path, settings: WorkSettings) -> None:
-    rows = [
-        work.Resolution(resolution=word.lower(), is_delivering=is_it) for word, is_it in settings.resolutions.items()
-    ]
+def _store_settings(data: Path, settings: WorkSettings) -> None:
+    """What models have to know of them."""
+    rows: dict[str, list[work.Row]] = {
+        "resolutions": [
+            work.Resolution(resolution=word.lower(), is_delivering=is_it)
+            for word, is_it in settings.resolutions.items()
+        ],
+        "environments": [work.Environment(environment=name) for name in settings.environments],
+    }
     with work.alone(data):
-        work.spool(data, "resolutions", rows)
-        work.store(data, "resolutions")
+        for table, each in rows.items():
+            work.spool(data, table, each)
+            work.store(data, table)
 
 
 class _Run:

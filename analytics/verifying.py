@@ -1,7 +1,6 @@
 """Checks the ledger: every journal record, every sealed file, the views' sums. Only reads, also while all runs."""
 
 import contextlib
-import dataclasses
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -142,14 +141,9 @@ def _check_sealed(state: list[lake.Row], read: dict[str, journal.Contents], find
 
 def _check_views(data: Path, sums: journal.Sums, findings: Findings) -> None:
     """The views' totals against the files' and the journal's, and all checks that must give no row."""
-    models = build.load()
-    for name in ("booked_calls", "restated_calls", "calls"):
-        as_of = build.read_model(build.FOLDER / "steps" / f"{name}_as_of.sql")
-        models[f"all_{name}"] = dataclasses.replace(models[name], name=f"all_{name}")
-        models[name] = dataclasses.replace(as_of, name=name)
     with lake.scratch(data) as db:
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": findings.as_of})
-        build.create_views(db, data, models)
+        build.create_views(db, data)
         found = journal.Sums(*(db.execute(build.step("entries_sums")).fetchone() or (0, 0, 0, 0)))
         if found != sums:
             findings.wrong.append(

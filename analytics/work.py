@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -165,6 +165,12 @@ class Resolution(Row):
     is_delivering: bool
 
 
+class Environment(Row):
+    """Not from a file: one that the settings say is production."""
+
+    environment: Name
+
+
 class Team(Row):
     team_id: Name
     week: date
@@ -216,6 +222,8 @@ class Table:
     key: tuple[str, ...]
     part_of: str | None = None
     """Rows with one value of this column are replaced together: what links a pull request has no more."""
+    versions: str | None = None
+    """File with all versions of the rows, where they are kept."""
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -245,22 +253,32 @@ def _sql_type(kind: Any) -> str:
 
 
 TABLES: Mapping[str, Table] = {
-    "tickets": Table(Ticket, ("ticket_id",)),
-    "pull_requests": Table(PullRequest, ("pr_id",)),
-    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id"),
+    "tickets": Table(Ticket, ("ticket_id",), versions="ticket_versions"),
+    "pull_requests": Table(PullRequest, ("pr_id",), versions="pull_request_versions"),
+    "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id", versions="pr_ticket_versions"),
     "ticket_prs": Table(TicketPr, ("ticket_id", "pr_id"), part_of="ticket_id"),
     "commits": Table(Commit, ("sha", "repo")),
     "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
-    "deployments": Table(Deployment, ("deployment_id",)),
-    "deployment_prs": Table(DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id"),
-    "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting"),
+    "deployments": Table(Deployment, ("deployment_id",), versions="deployment_versions"),
+    "deployment_prs": Table(
+        DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id", versions="deployment_pr_versions"
+    ),
+    "reverts": Table(Revert, ("reverting", "kind", "reference"), part_of="reverting", versions="revert_versions"),
     "resolutions": Table(Resolution, ("resolution",)),
+    "environments": Table(Environment, ("environment",)),
     "teams": Table(Team, ("team_id", "week")),
     "users": Table(User, ("user_id",)),
     "identities": Table(Identity, ("source", "source_user")),
     "projects": Table(Project, ("project",)),
     "invoice_lines": Table(InvoiceLine, ("statement", "item", "charge"), part_of="statement"),
 }
+
+
+def _columns() -> dict[str, dict[str, str]]:
+    """Of each file, by its name."""
+    versions = {"seen_at": "TIMESTAMP", "is_gone": "BOOLEAN"}
+    kept = {table.versions: {**table.columns, **versions} for table in TABLES.values() if table.versions}
+    return {**{name: table.columns for name, table in TABLES.items()}, **kept}
 
 
 class Counts(NamedTuple):
@@ -313,12 +331,12 @@ def prepare(data: Path) -> None:
             path.mkdir(exist_ok=True)
             disk.give(path)
     with duckdb.connect() as db:
-        for name, table in TABLES.items():
+        for name, columns in _columns().items():
             path = anchor_file(data, name)
             there = {"file": build.glob_of(path)}
-            if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != table.columns:
+            if not path.exists() or dict(db.execute(build.step("file_columns"), there).fetchall()) != columns:
                 with disk.put(path) as aside:
-                    parameters = {"incoming": os.devnull, "columns": table.columns, "file": str(aside)}
+                    parameters = {"incoming": os.devnull, "columns": columns, "file": str(aside)}
                     db.execute(build.step("write_work_rows"), parameters)
 
 
@@ -332,22 +350,35 @@ def spool(data: Path, table: str, rows: Iterable[Row]) -> None:
         lines.writelines(encoder.encode(row) + b"\n" for row in rows)
 
 
-def store(data: Path, table: str, emptied: Collection[str] = ()) -> Counts:
+def store(data: Path, table: str, emptied: Collection[str] = (), seen_at: datetime | None = None) -> Counts:
     """Bring a table up to date with the rows that were put aside. Its file stays as it is when they say nothing new.
-    Groups that are `emptied` have no other rows now."""
-    path, spooled = table_file(data, table), _spool_file(data, table)
-    stored = [anchor_file(data, table), *([path] if path.exists() else [])]
+    Groups that are `emptied` have no other rows now. `seen_at`: when the rows were read, UTC; by default now."""
+    path, spooled, versions = table_file(data, table), _spool_file(data, table), TABLES[table].versions
     with duckdb.connect() as db:
         db.execute("SET VARIABLE key = $key", {"key": TABLES[table].key})
         db.execute("SET VARIABLE part_of = $part_of", {"part_of": TABLES[table].part_of})
-        parameters = {"stored": [*map(build.glob_of, stored)], "incoming": build.glob_of(spooled)}
+        parameters = {"stored": _files(data, table), "incoming": build.glob_of(spooled)}
         db.execute(build.step("merge_work"), {**parameters, "columns": TABLES[table].columns, "emptied": [*emptied]})
         counts = Counts(*(db.execute(build.step("count_merged")).fetchone() or (0, 0, 0, 0, 0)))
-        if counts.new or counts.changed or counts.gone:
+        is_changed = bool(counts.new or counts.changed or counts.gone)
+        if versions and (is_changed or (path.exists() and not table_file(data, versions).exists())):
+            # First: if the rest is cut off, the next time finds what is new in both.
+            kept = {"stored": _files(data, versions)}
+            at = seen_at or datetime.now(UTC).replace(tzinfo=None)
+            db.execute(build.step("merge_versions"), {**kept, "seen_at": at})
+            with disk.put(table_file(data, versions)) as aside:
+                db.execute(build.step("write_versions"), {**kept, "file": str(aside)})
+        if is_changed:
             with disk.put(path) as aside:
                 db.execute(build.step("write_work"), {"file": str(aside)})
     spooled.unlink()
     return counts
+
+
+def _files(data: Path, name: str) -> list[str]:
+    """What is stored. The first file has all columns."""
+    path = table_file(data, name)
+    return [*map(build.glob_of, [anchor_file(data, name), *([path] if path.exists() else [])])]
 
 
 def rename(data: Path, old: str, new: str) -> None:

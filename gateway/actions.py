@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from gateway.reading import child, items, names, text
 
-MARK = re.compile(rb'"(?:name"\s*:|(?:local_shell|computer)_call")')
+MARK = re.compile(rb'"(?:name"\s*:\s*"|(?:local_shell|computer|apply_patch|shell)_call")')
 """A piece of JSON in which this is not found has no tool call."""
 ITEMS = names(
-    "tool_use server_tool_use mcp_tool_use function_call custom_tool_call local_shell_call computer_call mcp_call"
+    "tool_use server_tool_use mcp_tool_use function_call custom_tool_call local_shell_call shell_call computer_call "
+    "apply_patch_call mcp_call"
 )
 """Types of the parts of an answer that are tool calls."""
 NESTED = (("function", "arguments"), ("functionCall", "args"), ("toolUse", "input"), ("function_call", "arguments"))
@@ -24,22 +25,25 @@ RESULT_ITEMS = {
     "custom_tool_call_output": ("call_id", "output"),
     "local_shell_call_output": ("call_id", "output"),
     "computer_call_output": ("call_id", "output"),
+    "shell_call_output": ("call_id", "output"),
+    "apply_patch_call_output": ("call_id", "output"),
 }
 """Types of the parts of a request that are results, and their fields for the call and for what came of it."""
 CLOSED = frozenset(
     {"tools", "tool_choice", "usage", "input", "arguments", "args", "parameters", "metadata", "logprobs"}
 )
 """What stands in these is no part of the conversation."""
-DEPTH_MAX = 8
+DEPTH_MAX = 12
 
 EDITORS = names(
     """
-    apply_diff apply_patch create_file edit edit_file insert_edit_into_file multi_edit multiedit notebookedit patch
-    replace replace_in_file search_replace str_replace_based_edit_tool str_replace_editor write write_file write_to_file
+    apply_diff apply_patch apply_patch_call create_file edit edit_file insert_edit_into_file multi_edit multiedit
+    notebookedit patch replace replace_in_file search_replace str_replace_based_edit_tool str_replace_editor write
+    write_file write_to_file
     """
 )
 """Tools of Claude Code, Codex, Gemini CLI, opencode and other agents that edit files; in lower case."""
-SHELLS = frozenset({"bash", "container.exec", "exec_command", "local_shell", "local_shell_call", "shell"})
+SHELLS = names("bash container.exec exec_command local_shell local_shell_call shell shell_call")
 """Tools that edit files when they apply a patch; what else they do to files is not looked into."""
 KNOWS_EDITORS = frozenset({"claude-code", "codex", "gemini-cli", "opencode"})
 """Clients whose other tools edit nothing."""
@@ -65,9 +69,9 @@ class Result(NamedTuple):
 
 def calls_in(value: Any, depth: int = DEPTH_MAX) -> Iterator[Called]:
     """The tool calls in decoded JSON: an answer, an event of one, a message."""
-    if isinstance(value, list):
+    if isinstance(value, list) and depth:
         for each in value if value and isinstance(value[0], dict) else ():
-            yield from calls_in(each, depth)
+            yield from calls_in(each, depth - 1)
     elif isinstance(value, dict) and depth:
         if (called := _call(value)) is not None:
             yield called
@@ -86,6 +90,8 @@ def _call(part: Mapping[str, Any]) -> Called | None:
         inner = part.get(field)
         if isinstance(inner, dict) and (name := text(inner.get("name"))):
             found = text(inner.get("id")) or text(inner.get("toolUseId")) or text(part.get("id"))
+            if found is None and isinstance(index := part.get("index"), int):
+                found = f"#{index}"  # the name of one call may come with each piece of it
             return Called(found, name, inner.get(of_arguments))
     return None
 

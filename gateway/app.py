@@ -35,6 +35,7 @@ from gateway.claims import Claims
 from gateway.config import Config
 from gateway.control import Control
 from gateway.errors import UserError
+from gateway.findings import FindingNotices, FindingsApi
 from gateway.guards import Guards
 from gateway.http1_client import Http1
 from gateway.http_api import HttpApi
@@ -184,12 +185,13 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
     of_budgets = BudgetsApi(budget_file(config), admission.budgets)
     parts = (
         Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets), PricesApi(book, config.prices.policy),
-        of_budgets,
+        of_budgets, FindingsApi(control),
     )  # fmt: skip
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
     alerts.start()
+    told = FindingNotices(ledger.dir, alerts.notice)
     keepers = [
-        asyncio.create_task(kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances)
+        asyncio.create_task(kept(each), name=type(each).__name__.lower()) for each in (ledger, tracker, balances, told)
     ]
     try:
         webhooks = Webhooks(ledger.dir, config.work, telemetry)

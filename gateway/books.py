@@ -369,6 +369,7 @@ def _set_shape(open_call: OpenCall, answer: Answer) -> None:
         call.prefix_tokens = round(call.input_tokens * shape.prefix_part)
         call.tool_schema_tokens = round(call.input_tokens * shape.tools_part)
     is_read = open_call.dialect is not None and open_call.is_answered and open_call.meter.failed is None
+    is_read = is_read and not answer.pending  # else it comes with a later answer
     if is_read and call.operation in WRITTEN_BY_A_MODEL and (call.status or 0) < 400:
         call.tool_calls, call.edits = actions.counted(answer.tools, call.client)
 

@@ -21,7 +21,14 @@ ANSWER_SECONDS = 10.0
 log = logging.getLogger("outlay")
 
 Kind = Literal[
-    "budget_warn", "budget_exceeded", "budget_overshoot", "spend_velocity", "runaway_task", "loop_stopped", "test"
+    "budget_warn",
+    "budget_exceeded",
+    "budget_overshoot",
+    "spend_velocity",
+    "runaway_task",
+    "loop_stopped",
+    "waste_found",
+    "test",
 ]
 Field = str | int | float | None
 

@@ -360,10 +360,139 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+CHEAPER_MODELS = {
+    "claude-opus-*": "claude-haiku-4-5",
+    "claude-sonnet-*": "claude-haiku-4-5",
+    "gpt-5*-pro*": "gpt-5-mini",
+    "gpt-5": "gpt-5-mini",
+    "gpt-5.[0-9]": "gpt-5-mini",
+    "gemini-*-pro*": "gemini-2.5-flash",
+}
+
+
+class WasteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Thresholds of the rules of waste. Another threshold is another version of its rule (docs/waste.md)."""
+
+    every_minutes: Annotated[
+        int, _help("How often the control plane looks for waste; 0 = only when a report asks for it.", ge=0)
+    ] = 60
+    notice_usd: Annotated[
+        Decimal, _help("Tell of new findings that claim at least so many US dollars together; 0 = never.")
+    ] = Decimal(10)
+    window_days: Annotated[int, _help("Calls of the last so many days are looked at.", ge=1, le=4000)] = 400
+    fixed_days: Annotated[
+        int, _help("An accepted finding is fixed when no call came for so long, and regressed when one comes.", ge=1)
+    ] = 14
+    w02_attempts: Annotated[int, _help("Retry storm: attempts at one request, at least …", ge=2)] = 4
+    w02_failures: Annotated[int, _help("… of which so many failed …", ge=1)] = 2
+    w02_minutes: Annotated[int, _help("… within so many minutes.", ge=1)] = 10
+    w03_calls: Annotated[int, _help("Agent loop: the same action and result so many times in a row; …", ge=2)] = 5
+    w03_free: Annotated[int, _help("… the first of them are not counted.", ge=1)] = 3
+    w03_polling_seconds: Annotated[
+        int, _help("Calls that are so far apart, on average, may be waiting for something.", ge=1)
+    ] = 60
+    w05_minutes: Annotated[
+        int, _help("Truncated: asked again, with a larger maximum, within so many minutes.", ge=1)
+    ] = 10
+    w06_tokens: Annotated[int, _help("Cache miss: of prefixes of at least so many tokens …", ge=1)] = 1024
+    w06_minutes: Annotated[int, _help("… that were sent so many minutes before.", ge=1)] = 5
+    w06_tokens_of: Annotated[
+        dict[str, int], _help("The smallest prefix that a provider caches, where it is another one.")
+    ] = {}
+    w06_minutes_of: Annotated[dict[str, int], _help("How long a provider keeps a prefix, where it is longer.")] = {}
+    w07_tokens: Annotated[int, _help("Dead cache write: writes of at least so many tokens …", ge=1)] = 1024
+    w07_minutes: Annotated[int, _help("… that are so old, to a prefix that was never read.", ge=1)] = 60
+    w08_tokens: Annotated[int, _help("Context bloat: more input tokens than this, and …", ge=1)] = 100_000
+    w08_times: Annotated[float, _help("… than so many times the 75th percentile of the model and client, …", ge=1)] = (
+        3.0
+    )
+    w08_output: Annotated[float, _help("… and output of less than this part of it.", gt=0, le=1)] = 0.005
+    w08_baseline: Annotated[int, _help("The percentile is of at least so many calls.", ge=1)] = 50
+    w09_calls: Annotated[int, _help("Idle tools: sessions of at least so many calls …", ge=1)] = 5
+    w09_tokens: Annotated[int, _help("… whose tools' descriptions have so many tokens …", ge=1)] = 5000
+    w09_minutes: Annotated[int, _help("… and that have ended: no call for so long.", ge=0)] = 60
+    w10_cheaper: Annotated[
+        dict[str, str],
+        _help("Overpowered model: which cheaper model might do for short questions, by globs of the dear ones."),
+    ] = msgspec.field(default_factory=lambda: dict(CHEAPER_MODELS))
+    w10_input_tokens: Annotated[int, _help("A question is short with so many input tokens …", ge=1)] = 2000
+    w10_output_tokens: Annotated[int, _help("… and so many output tokens, at most.", ge=1)] = 200
+    w11_tokens: Annotated[int, _help("Excess reasoning: at least so many tokens, …", ge=1)] = 4000
+    w11_times: Annotated[float, _help("… more than so many times the median of the model and client, …", ge=1)] = 4.0
+    w11_part: Annotated[float, _help("… and at least this part of the output.", gt=0, le=1)] = 0.95
+    w11_baseline: Annotated[int, _help("The median is of at least so many calls.", ge=1)] = 50
+    w11_purposes: Annotated[tuple[str, ...], _help("Purposes whose problems are hard, and are left out.")] = (
+        "research",
+    )
+    w12_calls: Annotated[int, _help("Clockwork: sessions of at least so many calls …", ge=3)] = 30
+    w12_hours: Annotated[float, _help("… over so many hours …", gt=0)] = 4.0
+    w12_variation: Annotated[
+        float, _help("… whose pauses vary less than this: standard deviation by mean.", gt=0, le=1)
+    ] = 0.15
+    w13_calls: Annotated[
+        int, _help("Runaway: sessions of at least so many calls, with at most one human turn in so many, …", ge=2)
+    ] = 100
+    w13_usd: Annotated[Decimal, _help("… that cost more than so many US dollars …")] = Decimal(5)
+    w13_times: Annotated[float, _help("… and so many times the 95th percentile of sessions of the client.", ge=1)] = 5.0
+    w13_baseline: Annotated[int, _help("The percentile is of at least so many sessions.", ge=1)] = 30
+    w14_hours: Annotated[
+        int, _help("Ghost ticket: the tracker was read, or the ticket cancelled, so long after or before a call.", ge=0)
+    ] = 24
+    w15_days: Annotated[int, _help("Dead work: no call for so long, …", ge=1)] = 30
+    w15_usd: Annotated[Decimal, _help("… and at least so many US dollars spent.")] = Decimal("0.50")
+    w15_types: Annotated[tuple[str, ...], _help("Kinds of tickets that need no pull request, in small letters.")] = (
+        "spike",
+        "research",
+        "support",
+    )
+    w16_days: Annotated[int, _help("Reverted work: pull requests reverted within so many days of the merge.", ge=1)] = (
+        30
+    )
+    w17_hours: Annotated[int, _help("Spend after done: calls so long after the ticket was delivered.", ge=1)] = 72
+    w17_types: Annotated[tuple[str, ...], _help("Kinds of tickets that go on after that, in small letters.")] = (
+        "docs",
+        "documentation",
+        "support",
+    )
+    w18_calls: Annotated[int, _help("Tag stuffing: somebody typed a ticket in so many times …", ge=1)] = 5
+    w18_usd: Annotated[Decimal, _help("… for so many US dollars, …")] = Decimal(1)
+    w18_part: Annotated[float, _help("… this part of it, at least, not on a branch of the ticket.", gt=0, le=1)] = 0.8
+
+
 class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The second process: seals the journal, keeps outlay.duckdb."""
 
     enabled: Annotated[bool, _help("Start it with `outlay serve`.")] = True
+
+
+class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How delivered work is measured. A change is a new version, and holds from the next quarter on."""
+
+    period: Annotated[Literal["month", "quarter"], _help("Window that teams are looked at in.")] = "month"
+    epic_types: Annotated[
+        tuple[str, ...],
+        _help("Types of tickets that are no piece of work: what is below them is not one. Lower-case letters only."),
+    ] = ("epic", "initiative", "theme", "milestone", "project", "feature")
+    merged_repos: Annotated[
+        tuple[str, ...],
+        _help("Repositories that are not deployed, like libraries: a change arrives when it is merged."),
+    ] = ()
+    join_hours: Annotated[
+        int, _help("Pull requests of one author merged so many hours apart may be one piece of work; 0 = never.", ge=0)
+    ] = 72
+    join_overlap: Annotated[float, _help("… if they share this part of their files.", gt=0, le=1)] = 0.5
+    settle_days: Annotated[int, _help("Work counts so long after it arrived; until then it is pending.", ge=0)] = 14
+    fail_hours: Annotated[int, _help("A deployment that failed within so many hours is none.", ge=0)] = 24
+    tiny_lines: Annotated[int, _help("Work of so few lines that nobody else approved counts nothing.", ge=0)] = 5
+    first_median_lines: Annotated[
+        int, _help("Lines of a usual piece of work, until there was a quarter to take the median of.", ge=1)
+    ] = 100
+    units_min: Annotated[int, _help("With fewer pieces of work, numbers say too little to be shown.", ge=1)] = 20
+    windows_min: Annotated[int, _help("With fewer earlier windows, nothing is compared.", ge=1)] = 4
+    windows_back: Annotated[int, _help("So many earlier windows are a team's own past.", ge=1)] = 8
+    builders_min: Annotated[int, _help("Groups of fewer people are shown together with others, or not.", ge=2)] = 5
+    samples: Annotated[int, _help("Of the bootstrap that intervals come from.", ge=50, le=2000)] = 200
+    seed: Annotated[int, _help("… and its seed: the same data give the same interval.")] = 1
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -409,6 +538,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: dict[str, LimitTable] = {}
     guards: dict[str, GuardTable] = {}
     alerts: AlertSettings = AlertSettings()
+    scorecard: ScorecardSettings = ScorecardSettings()
+    waste: WasteSettings = WasteSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=lambda: dict(DEFAULT_UPSTREAMS))
     file: str | None = None
@@ -529,6 +660,9 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for name in ("velocity_usd", "runaway_usd"):
         if getattr(alerts, name) < 0:
             yield ("alerts", name), f"[alerts] {name} must be 0 or more"
+    for name in ("notice_usd", "w13_usd", "w15_usd", "w18_usd"):
+        if getattr(config.waste, name) < 0:
+            yield ("waste", name), f"[waste] {name} must be 0 or more"
     if alerts.slack is not None and not REFERENCE.fullmatch(alerts.slack):
         yield ("alerts", "slack"), "[alerts] slack must be env:NAME or file:PATH: who has the address can post there"
     if alerts.webhook is not None and not re.fullmatch(r"(env|file):\S+|https?://\S+", alerts.webhook):

@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 SOCKET = "control.sock"
 ANSWER_SECONDS = 5.0
@@ -19,6 +20,10 @@ ASKING_MAX = 500
 ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,512}")
 """What may be asked for."""
 Kind = Literal["keys", "tasks", "tickets"]
+_NOT_RUNNING = (
+    "Outlay: the control plane, which knows the spend, is not running. `outlay serve` starts it ([console] enabled) "
+    "and starts it again when it ends."
+)
 
 
 class AwayError(Exception):
@@ -57,6 +62,20 @@ class Control:
             pass
         raise AwayError("Outlay: the control plane does not say what budgets have spent.")
 
+    async def findings(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """What is known of findings of waste, or the review of one: status and JSON. Raises `AwayError`."""
+        limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        url = URL(f"/findings{path}", encoded=True)
+        try:
+            async with self._session.request(method, url, data=io.BytesIO(body), timeout=limit) as response:
+                if response.status < 500:
+                    return response.status, await response.read()
+        except TimeoutError:
+            raise AwayError(f"Outlay: the control plane took longer than {ANSWER_SECONDS:g} s. Ask again.") from None
+        except (aiohttp.ClientError, OSError):
+            raise AwayError(_NOT_RUNNING) from None
+        raise AwayError("Outlay: the control plane cannot answer at the moment; its log says why.")
+
     async def ask(self, kind: Kind, name: str, seconds: float | None = None) -> bytes:
         """What a key, task or ticket has cost, as JSON. Raises `AwayError`."""
         seconds = seconds or ANSWER_SECONDS
@@ -68,8 +87,5 @@ class Control:
         except TimeoutError:
             raise AwayError(f"Outlay: the control plane took longer than {seconds:g} s. Ask again.") from None
         except (aiohttp.ClientError, OSError):
-            raise AwayError(
-                "Outlay: the control plane, which knows the spend, is not running. `outlay serve` starts it "
-                "([console] enabled) and starts it again when it ends."
-            ) from None
+            raise AwayError(_NOT_RUNNING) from None
         raise AwayError("Outlay: the control plane cannot answer at the moment; its log says why.")

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -81,8 +82,10 @@ class Exporter:
         self._generations = generations(settings.genai)
         self._addresses = {name: upstream.base_url for name, upstream in config.upstreams.items()}
         self._telemetry = telemetry
-        self._queue: queue.Queue[Call | None] = queue.Queue(QUEUED_MAX)
+        self._queue: queue.Queue[Call] = queue.Queue(QUEUED_MAX)
+        self._ends = threading.Event()
         self._ended = _Ended()
+        self._sending = 0
         self._spans = OTLPSpanExporter(f"{address}/v1/traces", headers=headers, timeout=SEND_SECONDS)
         self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._tracers.add_span_processor(self._ended)
@@ -110,42 +113,47 @@ class Exporter:
             self._telemetry.dropped.inc()
 
     def stop(self) -> None:
-        """Send what is there, for a bounded time."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
+        """Send what is there, for a bounded time; what is left then is dropped, and counted."""
+        self._ends.set()
         self._thread.join(STOP_SECONDS)
         self._meters.shutdown(timeout_millis=STOP_SECONDS * 1000)
+        if left := self._queue.qsize() + self._sending:
+            self._telemetry.dropped.inc(left)
+            log.warning("the OpenTelemetry collector was not told of the last %d calls", left)
 
     # -- in the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            call = self._queue.get()
+        while not (self._ends.is_set() and self._queue.empty()):
             try:
-                while call is not None:
-                    self._see(call)
-                    if len(self._ended.spans) >= BATCH_MAX:
-                        self._send()
-                    call = self._queue.get(timeout=BATCH_SECONDS)
-                self._send()
-                return
+                self._see(self._queue.get(timeout=0 if self._ends.is_set() else BATCH_SECONDS))
+                is_due = len(self._ended.spans) >= BATCH_MAX
             except queue.Empty:
+                is_due = True
+            if is_due:
                 self._send()
+        self._send()
 
     def _see(self, call: Call) -> None:
         address = self._addresses.get(call.upstream or "", "")
         try:
             self._trace(call, address)
             for instrument, value, attributes in otel.measures(
-                call, address, self._generations, estimates=self._estimates
+                self._bounded(call), address, self._generations, estimates=self._estimates
             ):
                 instrument_of = self._instruments[instrument]
                 (instrument_of.add if instrument in otel.COUNTERS else instrument_of.record)(value, attributes)
         except Exception as error:  # noqa: BLE001 - one odd call must not end the thread
             log.error("a call could not be traced: %s", type(error).__name__)
             self._telemetry.dropped.inc()
+
+    def _bounded(self, call: Call) -> Call:
+        """Names of models may come from clients; each that is measured is kept for good."""
+        asked, answered = call.request_model, call.response_model
+        return msgspec.structs.replace(
+            call, request_model=asked and self._telemetry.bounded(asked),
+            response_model=answered and self._telemetry.bounded(answered),
+        )  # fmt: skip
 
     def _trace(self, call: Call, address: str) -> None:
         begin_ns = call.started_us * 1000
@@ -164,9 +172,10 @@ class Exporter:
 
     def _send(self) -> None:
         batch: Sequence[ReadableSpan] = self._ended.spans
-        self._ended.spans = []
+        self._ended.spans, self._sending = [], len(batch)
         if batch and self._spans.export(batch) is not SpanExportResult.SUCCESS:
             self._telemetry.dropped.inc(len(batch))
+        self._sending = 0
 
 
 def _context(traceparent: str | None) -> Context:

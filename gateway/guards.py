@@ -33,7 +33,10 @@ DECLARED = frozenset({"ci", "eval", "batch"})
 """Purposes that may ask the same again and again."""
 NO_AGENTS = frozenset({"side", "compaction"})
 """What these do is no step of the work."""
+SESSION_US = 6 * 3600 * 1_000_000
+"""A session without a call for so long is forgotten."""
 SESSIONS_MAX = 20_000
+ATTEMPTS_MAX = 100
 KINDS_MAX = 32
 """Of requests, and of conversations side by side, in one session."""
 SHADOWED_MAX = 10_000
@@ -101,9 +104,15 @@ class _Attempts:
         self.failed: list[int] = []
         self.ended_us = 0
 
+    def add(self, moments: list[int], now_us: int) -> None:
+        self.forget(now_us)
+        moments.append(now_us)
+        del moments[:-ATTEMPTS_MAX]
+
     def forget(self, now_us: int) -> None:
-        self.times = [at for at in self.times if now_us - at <= WINDOW_US]
-        self.failed = [at for at in self.failed if now_us - at <= WINDOW_US]
+        for moments in (self.times, self.failed):
+            while moments and now_us - moments[0] > WINDOW_US:
+                del moments[0]
 
 
 class _Run:
@@ -135,13 +144,14 @@ class _Run:
 class _Session:
     """What is remembered of a session."""
 
-    __slots__ = ("attempts", "calls", "runs", "spent")
+    __slots__ = ("attempts", "calls", "last_us", "runs", "spent")
 
     def __init__(self) -> None:
         self.attempts: OrderedDict[str, _Attempts] = OrderedDict()
         self.runs: OrderedDict[tuple[str | None, ...], tuple[_Run, _Run]] = OrderedDict()
         """By conversation: of actions, and of requests."""
         self.calls = 0
+        self.last_us = 0
         self.spent = 0
         """Nano-USD; both since a person last said something."""
 
@@ -171,31 +181,35 @@ class Guards:
         """By call_id."""
 
     def admit(self, call: Call, now_us: int) -> Shadowed | None:
-        """Look at a call that is about to be made, and remember it. What a guard in shadow would have refused is
-        returned. Raises the refusals `rate_limited` and `loop_stopped`, and remembers nothing then."""
-        if not self._guards or call.request_hash is None or (session := self._session(call)) is None:
-            return None
-        if call.human_turn:
-            session.calls = session.spent = 0
+        """May a call be made? What a guard in shadow would have refused is returned. Remembers nothing: once the call
+        is made, it has `begun`. Raises the refusals `rate_limited` and `loop_stopped`."""
         shadowed = None
-        for guard in self._guards_of(call) if call.attempt == 1 else ():
+        guards = self._guards_of(call)
+        if call.attempt > 1 or not guards or (session := self._session(call)) is None:
+            return None
+        for guard in guards:
             refusal = _storm(guard, call, session, now_us) or _loop(guard, call, session, now_us)
             refusal = refusal or _runaway(guard, call, session)
             if refusal is not None and guard.table.mode == "enforce":
                 raise refusal
             if refusal is not None:
                 shadowed = Shadowed(refusal.code, refusal.rule)
-        self._remember(call, session, now_us)
+        return shadowed
+
+    def begun(self, call: Call, shadowed: Shadowed | None, now_us: int) -> None:
+        """Remember a call that is made. `shadowed`: what `admit` said of it."""
+        if not self._guards_of(call) or call.request_hash is None or (session := self._session(call)) is None:
+            return
         if shadowed is not None:
             self._shadowed[call.call_id] = shadowed
             if len(self._shadowed) > SHADOWED_MAX:
                 self._shadowed.popitem(last=False)
-        return shadowed
-
-    def _remember(self, call: Call, session: _Session, now_us: int) -> None:
-        assert call.request_hash is not None
+        if call.human_turn:
+            session.calls = session.spent = 0
+        session.last_us = now_us
+        self._forget(now_us)
         attempts = session.attempts_at(call.request_hash)
-        attempts.times.append(now_us)
+        attempts.add(attempts.times, now_us)
         attempts.ended_us = max(attempts.ended_us, now_us)
         if call.attempt == 1:
             session.calls += 1
@@ -205,27 +219,37 @@ class Guards:
     def finished(self, call: Call, now_us: int) -> None:
         """Take what became of a call, before it is recorded. One that would have been refused says so: it has that
         refusal, and `budget_action` shadow_blocked."""
-        if not self._guards or call.result == "refused" or call.operation == "batch":
+        if call.result == "refused" or call.operation == "batch" or not self._guards_of(call):
             return
         if (shadowed := self._shadowed.pop(call.call_id, None)) is not None and call.refusal is None:
             call.refusal = shadowed.code
             if call.budget_action in (None, "none"):
                 call.budget_action = "shadow_blocked"
-        if call.request_hash is None or (session := self._session(call)) is None:
+        if (session := self._session(call)) is None or call.request_hash is None:
             return
         session.spent += cost_of(call) or 0
         attempts = session.attempts_at(call.request_hash)
         attempts.ended_us = max(attempts.ended_us, now_us)
         if (call.status or 0) >= 400 or call.result in ("upstream_error", "upstream_cut"):
-            attempts.failed.append(now_us)
+            attempts.add(attempts.failed, now_us)
             for run, what in zip(session.runs_of(call), (call.action_hash, call.request_hash), strict=True):
                 run.take_back(what)
 
     def __bool__(self) -> bool:
         return bool(self._guards)
 
+    def _forget(self, now_us: int) -> None:
+        """Look at the two sessions that were not seen for longest, so that no call pays for all of them."""
+        for _ in range(min(2, len(self._sessions))):
+            key, session = next(iter(self._sessions.items()))
+            if now_us - session.last_us <= SESSION_US:
+                return
+            del self._sessions[key]
+
     def _guards_of(self, call: Call) -> list[Guard]:
         """Those that cover the call; what is enforced comes first."""
+        if not self._guards:
+            return []
         parts = [(part.kind, part.value) for part in of(call)]
         found = [
             guard
@@ -235,6 +259,8 @@ class Guards:
         return sorted(found, key=lambda guard: guard.table.mode != "enforce")
 
     def _session(self, call: Call) -> _Session | None:
+        if call.request_hash is None:
+            return None
         name = call.session_id or (call.task_id if call.task_source != "none" else None)
         if name is None:
             return None
@@ -305,7 +331,7 @@ def _loop(guard: Guard, call: Call, session: _Session, now_us: int) -> GuardedEr
 
 
 def _runaway(guard: Guard, call: Call, session: _Session) -> GuardedError | None:
-    if not guard.runaway_nano or call.human_turn is None or session.spent <= guard.runaway_nano:
+    if not guard.runaway_nano or call.human_turn is not False or session.spent <= guard.runaway_nano:
         return None
     if session.calls < guard.table.runaway_calls:
         return None

@@ -104,13 +104,14 @@ def span_name(call: Call) -> str:
 def start_attributes(call: Call, base_url: str) -> dict[str, Value]:
     """What samplers see. `base_url`: the upstream's."""
     parts = urlsplit(base_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     return _given(
         {
             "gen_ai.operation.name": call.operation,
             "gen_ai.provider.name": call.provider,
             "gen_ai.request.model": call.request_model,
             "server.address": parts.hostname,
-            "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+            "server.port": port if parts.hostname else None,  # else it was refused before anything was known
         }
     )
 
@@ -130,7 +131,8 @@ def attributes(call: Call, generations: tuple[Generation, ...], *, estimates: bo
         "gen_ai.response.model": call.response_model,
         "gen_ai.response.id": call.upstream_id,
         "gen_ai.response.finish_reasons": _finish(call),
-        "gen_ai.conversation.id": call.session_id,
+        # Sessions over a WebSocket have one that the gateway has made: a made one is none (spec).
+        "gen_ai.conversation.id": call.session_id if call.operation != "realtime" else None,
         "gen_ai.request.max_tokens": call.max_output_tokens,
         "gen_ai.request.stream": call.stream or None,
         "error.type": error_of(call),

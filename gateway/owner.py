@@ -13,7 +13,7 @@ from typing import Protocol
 from gateway.admission import Admission, Grant, View, Wanted
 from gateway.alerts import Alerts
 from gateway.call import Call
-from gateway.guards import GuardedError, Guards
+from gateway.guards import GuardedError, Guards, Shadowed
 from gateway.late import DIGEST_BYTES, Late
 from gateway.ledger import Ledger
 from gateway.limits import LimitedError, Limits
@@ -113,16 +113,19 @@ class LocalOwner:
         return grant
 
     def _record(self, call: Call, wanted: Wanted) -> None:
+        shadowed = None
         try:
             if not wanted.in_session:
                 self._admit_to_limits(call)
-                self._admit_to_guards(call)
+                shadowed = self._admit_to_guards(call)
             self._ledger.open(call)
         except BaseException:
             self._admission.void(call)
             if call.attempt == 1 and not wanted.in_session:
                 self._limits.take_back(call)
             raise
+        if not wanted.in_session:
+            self._guards.begun(call, shadowed, _clock_us())
 
     async def grow(self, call: Call, cost: int) -> int | None:
         return self.grow_now(call.call_id, cost)
@@ -235,7 +238,7 @@ class LocalOwner:
             self._telemetry.limited.labels(limited.kind, limited.what).inc()
             raise
 
-    def _admit_to_guards(self, call: Call) -> None:
+    def _admit_to_guards(self, call: Call) -> Shadowed | None:
         """Raises the refusals of guards."""
         try:
             shadowed = self._guards.admit(call, _clock_us())
@@ -244,6 +247,7 @@ class LocalOwner:
             raise
         if shadowed is not None:
             self._telemetry.guarded.labels(shadowed.rule, "shadow").inc()
+        return shadowed
 
 
 def split(joined: bytes) -> list[bytes]:

@@ -23,12 +23,15 @@ TOOLS = ("tools", "toolConfig", "functions")
 NOT_ASKED = names(
     """
     model stream stream_options max_tokens max_completion_tokens max_output_tokens max_tokens_to_sample maxOutputTokens
-    maxTokens seed user metadata safety_identifier prompt_cache_key prompt_cache_retention client_metadata labels
-    requestMetadata service_tier serviceTier store keep_alive safeguards session_id user_prompt_id project
+    maxTokens maxTokenCount max_gen_len max_new_tokens n_predict num_predict seed random_seed user metadata
+    safety_identifier prompt_cache_key prompt_cache_retention cache_control client_metadata labels requestMetadata
+    service_tier serviceTier store keep_alive safeguards session_id user_prompt_id project
     """
 )
 """Fields that do not change what is asked: two requests that differ in these alone are the same work."""
-SETTINGS = frozenset({"generationConfig", "generation_config", "inferenceConfig", "options"})
+SETTINGS = names(
+    "generationConfig generation_config inferenceConfig textGenerationConfig completion_args options parameters"
+)
 """Fields that have such fields within."""
 CACHE_FIELD = re.compile(rb'"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*')
 CACHE_BLOCK = re.compile(rb'\{\s*"cachePoint"\s*:\s*\{[^{}]*\}\s*\}\s*')
@@ -66,12 +69,16 @@ class Shape(NamedTuple):
 def read(body: bytes, operation: str | None, keyed: Hash) -> Shape:
     """The shape of a request (decoded body). Never raises, whatever it holds."""
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        if "request" in fields:  # Code Assist
-            fields = msgspec.json.decode(fields["request"], type=dict[str, msgspec.Raw])
-        asked = keyed(_asked(fields))
+        return _read(body, operation, keyed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Shape()
+
+
+def _read(body: bytes, operation: str | None, keyed: Hash) -> Shape:
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    if "request" in fields and not any(name in fields for name in MESSAGES):  # Code Assist
+        fields = msgspec.json.decode(fields["request"], type=dict[str, msgspec.Raw])
+    asked = keyed(_asked(fields))
     if operation not in CONVERSED:
         return Shape(asked)
     messages = _messages(fields)
@@ -143,10 +150,20 @@ def _is_human(last: Any) -> bool | None:
     if last.get("role", "user") != "user" or last.get("type", "message") != "message":
         return False
     if actions.last_result(last) is not None:
-        return False
+        return _is_answered(last)
     content = last.get("content", last.get("parts"))
     said = [content] if isinstance(content, str) else items(content)
     return any(not _is_reminder(part) for part in said)
+
+
+def _is_answered(last: Any) -> bool:
+    """Behind the results of tools a person says something: where turns alternate, both stand in one message."""
+    for part in reversed(items(child(last).get("content")) or items(child(last).get("parts"))):
+        if actions.last_result(part) is not None:
+            return False
+        if not _is_reminder(part):
+            return True
+    return False
 
 
 def _is_reminder(part: Any) -> bool:
@@ -157,7 +174,7 @@ def _is_reminder(part: Any) -> bool:
 
 def _action(last: Any, before: list[msgspec.Raw], keyed: Hash) -> str | None:
     result = actions.last_result(last)
-    if result is None:
+    if result is None or _is_answered(last):
         return None
     for raw in reversed(before):
         if called := actions.call_of(result, value_of(raw, MESSAGE_MAX)):

@@ -141,7 +141,7 @@ class Telemetry:
     def finished(self, call: Call) -> None:
         """Count one closed call."""
         self._child(self.calls, call.provider, call.dialect, call.result, call.usage_source, call.price_status).inc()
-        team, model = call.team_id, self._bounded(call.response_model or call.request_model or "")
+        team, model = call.team_id, self.bounded(call.response_model or call.request_model or "")
         if call.list_cost_nano is None:
             self._child(self.unpriced, call.provider, model).inc()
         elif call.list_cost_nano:
@@ -158,7 +158,7 @@ class Telemetry:
             child = self._children[key] = counter.labels(*(label or "" for label in labels))
         return child
 
-    def _bounded(self, model: str) -> str:
+    def bounded(self, model: str) -> str:
         """Names of models may come from clients: after so many, the rest is `other`."""
         if len(self._models) < MODELS_MAX:
             self._models.add(model)

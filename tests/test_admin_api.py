@@ -24,6 +24,7 @@ from gateway.budgets_api import BudgetsApi
 from gateway.call import Call, Principal
 from gateway.config import AdminKey, Auth
 from gateway.endpoints import Asked
+from gateway.findings import FindingsApi
 from gateway.http_api import BODY_BYTES_MAX, HttpApi
 from gateway.keys import Keys
 from tests.conftest import Running, StartGateway
@@ -37,7 +38,7 @@ ANSWER = {"id": "x", "model": "gpt-5.4-mini", "choices": [], "usage": {"prompt_t
 
 def declared() -> list[endpoints.Endpoint]:
     """Every endpoint that there is."""
-    parts = (Api, KeysApi, PricesApi, BudgetsApi)
+    parts = (Api, KeysApi, PricesApi, BudgetsApi, FindingsApi)
     found = [each for part in parts for each in part.endpoints(object.__new__(part))]
     return list(HttpApi(found, lambda request: pytest.fail("nobody asks")).endpoints)
 

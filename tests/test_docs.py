@@ -10,13 +10,13 @@ from typing import get_type_hints
 import pytest
 from click.testing import CliRunner
 
-from analytics import build, sync, sync_cli, work
+from analytics import build, sync, sync_cli, waste, work
 from analytics.comment import comment
 from analytics.sources import files
 from analytics.work_cli import RULES
 from gateway import launch
 from gateway.cli import outlay
-from gateway.config import Upstream, WorkSettings, load
+from gateway.config import Upstream, WasteSettings, WorkSettings, load
 from gateway.errors import STATUS
 from gateway.keys_cli import keys_
 from gateway.telemetry import Telemetry
@@ -140,3 +140,12 @@ def test_every_command_and_option_for_keys_is_documented() -> None:
         assert f"outlay keys {name}" in page
         for option in {option for parameter in command.params for option in parameter.opts if option.startswith("--")}:
             assert option in page or option in ("--config", "--data", "--json")
+
+
+def test_every_rule_of_waste_and_its_thresholds_are_documented() -> None:
+    page = (ROOT / "docs/waste.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (W\d\d) .*?\|(.*)", page, re.MULTILINE))
+    assert sorted(rows) == sorted(waste.RULES)
+    for name in WasteSettings.__struct_fields__:
+        where = page if name.endswith("_baseline") else rows.get(name[:3].upper(), page)
+        assert re.search(rf"\b{name}\b", where), name

@@ -98,7 +98,7 @@ def test_a_call_for_several_tickets_is_divided(made: Callable[..., Path]) -> Non
     assert sum(row["ListCost"] for row in rows) * NANO == 1677
 
 
-def test_a_call_without_a_price_is_there_and_not_free(made: Callable[..., Path], data: Path, capsys: Any) -> None:
+def test_a_call_without_a_price_is_there_and_not_free(made: Callable[..., Path]) -> None:
     unpriced = priced(
         list_cost_nano=None, contracted_cost_nano=None, price_status="unpriced", price_id=None, input_cost_nano=None,
         output_cost_nano=None, cache_read_cost_nano=None, cache_write_cost_nano=None,
@@ -137,6 +137,22 @@ def test_a_correction_of_the_same_month_is_on_its_bill(made: Callable[..., Path]
     rows = exported(data)
     assert {row["ChargeClass"] for row in rows} == {None}
     assert sum(row["ListCost"] for row in rows) * NANO == 2677
+
+
+def test_what_is_booked_later_is_on_a_later_bill(made: Callable[..., Path], data: Path) -> None:
+    made(priced())
+    november = exported(data)
+    segment(data, [priced(datetime(2026, 11, 30, 23, 59, tzinfo=UTC))], datetime(2026, 12, 1, 0, 30, tzinfo=UTC))
+    lake.publish(data)
+    assert exported(data) == november
+    assert sum(row["BilledCost"] for row in exported(data, period=NEXT)) * NANO == 1500
+
+
+def test_a_large_row_of_two_rates(made: Callable[..., Path], data: Path) -> None:
+    large = priced(cache_write_input_tokens=90_000_007, input_tokens=90_005_107, cache_write_cost_nano=123_456_789_013)
+    nano = 999 + 201 + 123_456_789_013 + 400
+    made(msgspec.structs.replace(large, list_cost_nano=nano, contracted_cost_nano=nano))
+    assert sum(row["ListCost"] for row in exported(data)) * NANO == nano
 
 
 AMOUNT = st.integers(0, 10**9)
@@ -230,7 +246,7 @@ def test_the_command(made: Callable[..., Path], tmp_path: Path, capsys: Any, ver
     assert run("--data", data, "--from", "2026-11-01", "--out", out, "--version", version) == 0
     said = capsys.readouterr().out
     assert f"0.000003000 USD, 2026-11-01 to 2026-11-30, FOCUS {version}" in said
-    assert "calls have no price: they are in it with a cost of 0, and were not free" in said
+    assert "1 calls have no price: they are in it with a cost of 0, and were not free" in said
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["BillingPeriodStart"] for row in rows} == {"2026-11-01T00:00:00Z"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import NANO, Call
-from gateway.guards import KINDS_MAX, SESSIONS_MAX, GuardedError, Guards, GuardTable
+from gateway.guards import ATTEMPTS_MAX, KINDS_MAX, SESSION_US, SESSIONS_MAX, GuardedError, Guards, GuardTable
 from tests.conftest import Running, StartGateway
 from tests.fakes.upstream import whole
 from tests.test_proxy import ANSWER
@@ -43,6 +43,7 @@ class Told:
             shadowed = self.guards.admit(call, self.now)
         except GuardedError as refusal:
             return refusal.rule
+        self.guards.begun(call, shadowed, self.now)
         call.status, call.result = status, "completed" if status < 400 else "upstream_error"
         call.list_cost_nano = call.contracted_cost_nano = round(usd * NANO)
         self.guards.finished(call, self.now)
@@ -181,7 +182,7 @@ def test_a_call_that_would_have_been_refused_says_so() -> None:
     for _ in range(5):
         told.ask(action_hash="a")
     call = told.call(action_hash="a")
-    told.guards.admit(call, told.now)
+    told.guards.begun(call, told.guards.admit(call, told.now), told.now)
     call.result = "completed"
     told.guards.finished(call, told.now)
     assert (call.refusal, call.budget_action) == ("loop_stopped", "shadow_blocked")
@@ -199,6 +200,7 @@ def test_without_guards_nothing_is_remembered() -> None:
     guards = Guards({})
     call = Told().call()
     assert guards.admit(call, 0) is None
+    guards.begun(call, None, 0)
     guards.finished(call, 0)
     assert not guards
 
@@ -212,6 +214,36 @@ def test_memory_is_bounded() -> None:
         told.ask(0, 500, request_hash=f"q{number}", prefix_hash=f"p{number}")
     [session] = [each for (_, name), each in told.guards._sessions.items() if name == "s"]
     assert (len(session.attempts), len(session.runs)) == (KINDS_MAX, KINDS_MAX)
+
+
+def test_one_session_for_ever_is_bounded_too() -> None:
+    told = Told(GuardTable(scope="org", mode="enforce", retry_attempts=0, loop_calls=0, runaway_usd=Decimal(1)))
+    for _ in range(3 * ATTEMPTS_MAX):
+        told.ask(0, 500, request_hash="q", human_turn=True)
+    [session] = told.guards._sessions.values()
+    assert len(session.attempts["q"].times) == ATTEMPTS_MAX
+    told.ask(SESSION_US / SECOND + 1, session_id="another")
+    assert [name for _, name in told.guards._sessions] == ["another"]
+
+
+def test_what_no_guard_covers_is_not_remembered() -> None:
+    told = Told(GuardTable(scope="team:a", mode="enforce"))
+    told.ask(team_id="b")
+    assert not told.guards._sessions
+
+
+def test_a_call_that_was_never_made_is_not_remembered() -> None:
+    told = Told()
+    for _ in range(20):
+        told.guards.admit(told.call(action_hash="a"), told.now)
+    assert [told.ask(action_hash="a") for _ in range(5)] == [None] * 5
+
+
+def test_a_person_lets_a_loop_go_on() -> None:
+    told = Told()
+    assert [told.ask(action_hash="a") for _ in range(6)][-1] == "agent_loop"
+    assert told.ask(human_turn=True) is None
+    assert told.ask(action_hash="a") is None
 
 
 STEPS = st.lists(

@@ -110,7 +110,7 @@ async def test_where_no_gateway_is_it_is_silent(hook: Hook, repository: Path) ->
     assert (now["OUTLAY_BRANCH"], now["OPENAI_BASE_URL"]) == ("PAY-126", f"{NOWHERE}/v1")
 
 
-@pytest.mark.parametrize("answer", [[5.0], [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", *[b" ", 0.3] * 30]])
+@pytest.mark.parametrize("answer", [[60.0], [b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", *[b" ", 0.3] * 200]])
 async def test_a_gateway_that_hangs_is_not_waited_for(
     hook: Hook, repository: Path, upstream: FakeUpstream, answer: list[bytes | float]
 ) -> None:
@@ -118,7 +118,7 @@ async def test_a_gateway_that_hangs_is_not_waited_for(
     hook("install")
     began = time.monotonic()
     assert await checkout(repository, "-b", "PAY-127", url=upstream.url) == (0, "")
-    assert time.monotonic() - began < hook_cli.HOOK_SECONDS + 2
+    assert time.monotonic() - began < hook_cli.HOOK_SECONDS + 20
 
 
 async def test_a_hook_whose_outlay_is_gone_fails_no_checkout(hook: Hook, repository: Path) -> None:

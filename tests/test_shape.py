@@ -39,7 +39,7 @@ ASKED = chat(says("system", "You are terse."), says("user", "Add 1 and 2"), temp
 SAME: dict[str, Any] = {
     "model": "another", "max_tokens": 7, "max_completion_tokens": 8, "stream": True, "seed": 3, "user": "u",
     "stream_options": {"include_usage": True}, "metadata": {"a": 1}, "prompt_cache_key": "k", "safety_identifier": "s",
-    "service_tier": "flex", "store": True,
+    "service_tier": "flex", "store": True, "cache_control": {"type": "ephemeral"}, "random_seed": 5, "max_gen_len": 3,
 }  # fmt: skip
 
 
@@ -159,6 +159,8 @@ RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "ok"}
         (chat(says("user", [{"type": "image_url", "image_url": {"url": "x"}}])), True),
         (chat(says("user", [RESULT])), False),
         (chat(says("user", [RESULT, {"type": "text", "text": "<system-reminder>now"}])), False),
+        (chat(says("user", [RESULT, {"type": "text", "text": "Stop. Look at the Makefile"}])), True),
+        (chat(says("user", [{"type": "text", "text": "results:"}, RESULT])), False),
         (chat(says("user", [{"type": "text", "text": "<system-reminder>now"}])), False),
         (chat(says("user", [{"type": "text", "text": "<system-reminder>now"}, {"type": "text", "text": "go"}])), True),
         (chat(says("user", "go"), says("system", "rules")), True),
@@ -236,6 +238,27 @@ def test_an_action_is_name_arguments_and_result(turn: Any) -> None:
     assert known == action("read", {"path": "a"}, "text", call_id="t2")
     assert len({known, action("open", {"path": "a"}, "text"), action("read", {"path": "b"}, "text"),
                 action("read", {"path": "a"}, "other")}) == 4  # fmt: skip
+
+
+def test_a_person_behind_a_result_begins_anew() -> None:
+    body = messages_turn("read", {}, "x")
+    body["messages"][-1]["content"].append({"type": "text", "text": "now write"})
+    assert (shape_of(body).human_turn, shape_of(body).action_hash) == (True, None)
+
+
+def test_a_field_of_that_name_hides_nothing() -> None:
+    hashes = {shape_of({**chat(says("user", text)), "request": {}}).request_hash for text in "ab"}
+    assert len(hashes) == 2
+    assert None not in hashes
+
+
+@pytest.mark.parametrize(
+    ("field", "within"),
+    [("options", "num_predict"), ("textGenerationConfig", "maxTokenCount"), ("completion_args", "max_tokens")],
+)
+def test_limits_of_other_dialects(field: str, within: str) -> None:
+    assert shape_of({**ASKED, field: {within: 5, "a": 1}}).request_hash == shape_of(
+        {**ASKED, field: {within: 6, "a": 1}}).request_hash  # fmt: skip
 
 
 def test_a_result_without_its_call_is_no_action() -> None:
@@ -362,6 +385,17 @@ def test_tool_calls_of_a_whole_answer() -> None:
     assert actions.counted(metered("anthropic_messages", json.dumps(body).encode(), JSON).tools, None) == (1, 1)
     plain = {"model": "m", "choices": [{"message": {"content": "hi"}}]}
     assert actions.counted(metered("openai_chat", json.dumps(plain).encode(), JSON).tools, None) == (0, 0)
+
+
+def test_a_name_that_comes_with_each_piece_is_one_call() -> None:
+    stream = events(*(tool_delta(0, "edit", "x", None) for _ in range(5)), tool_delta(1, "edit", "", None))
+    assert actions.counted(metered("openai_chat", stream, STREAM).tools, None) == (2, 2)
+
+
+def test_tools_of_the_responses_api_that_have_no_name() -> None:
+    items = [{"type": "apply_patch_call", "call_id": "a"}, {"type": "shell_call", "call_id": "b", "action": {}}]
+    body = {"model": "m", "output": items, "usage": {"input_tokens": 1, "output_tokens": 1}}
+    assert actions.counted(metered("openai_responses", json.dumps(body).encode(), JSON).tools, "codex") == (2, 1)
 
 
 @pytest.mark.parametrize(

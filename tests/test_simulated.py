@@ -29,6 +29,7 @@ from analytics.simulated import anthropic_messages, gemini_generate, openai_chat
 from analytics.simulated.people import PEOPLE, Organisation
 from analytics.simulated.providers import PROVIDERS, Served, SimulatedProviders
 from analytics.simulated.turns import Billed, Prompt, PromptCache, Segment, Tool, Turn, answer, pieces, prose
+from analytics.story import GAMING_TEAM
 from gateway.config import Upstream, load
 from gateway.errors import UserError
 from gateway.keys import Keys
@@ -584,16 +585,18 @@ COMPARED = (
 
 def test_the_demo_runs_from_start_to_end_and_may_be_run_again(tmp_path: Path) -> None:
     data = tmp_path / "demo-data"
-    for calls in ("30", "5"):
-        ran = CliRunner().invoke(demo, ["--calls", calls, "--data", str(data)], catch_exceptions=False)
+    for calls, history in (("30", "--history"), ("5", "--no-history")):
+        ran = CliRunner().invoke(demo, ["--calls", calls, "--data", str(data), history], catch_exceptions=False)
         assert ran.exit_code == 0
         assert f"The providers served {calls} calls, the gateway recorded {calls}." in ran.output
+        assert (f"What put {GAMING_TEAM} at the top of the board" in ran.output) == (history == "--history")
+        assert ("W12" in ran.output and "spend_without_outcome" in ran.output) == (history == "--history")
     assert load(data / "outlay.toml").ledger.synthetic
     assert (data / MARKER).is_file()
 
 
 async def test_the_demo_stops_when_it_is_told_to(tmp_path: Path) -> None:
-    command = f"from analytics.demo import demo; demo(['--data', {str(tmp_path / 'data')!r}])"
+    command = f"from analytics.demo import demo; demo(['--no-history', '--data', {str(tmp_path / 'data')!r}])"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     assert b"listens on" in await process.stdout.readline()

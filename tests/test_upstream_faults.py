@@ -526,18 +526,22 @@ async def test_an_upstream_that_takes_the_body_slowly(start: StartGateway) -> No
 
 
 @pytest.mark.parametrize("script", [[LONG], [SSE_HEAD[:30], LONG], chunked(EVENTS[0], LONG)])
-async def test_a_client_that_leaves_a_stream_ends_it_upstream(gateway: Running, script: list[Step]) -> None:
+async def test_a_client_that_leaves_a_stream_ends_it_upstream(
+    gateway: Shared, start: StartGateway, script: list[Step]
+) -> None:
     gateway.upstream.answer(script)
-    leaving = asyncio.create_task(ask(gateway, STREAMED))
-    async with asyncio.timeout(10):
-        while not gateway.upstream.requests or not gateway.records():
-            await asyncio.sleep(0.01)
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-        await gateway.upstream.disconnected.wait()
-    [row] = await recorded(gateway)
-    assert row["result"] == "client_cancelled"
-    await serves_on(gateway)
+    async with start(gateway.upstream.url, idle_seconds=LONG) as patient:
+        patient.upstream = gateway.upstream
+        leaving = asyncio.create_task(ask(patient, STREAMED))
+        async with asyncio.timeout(10):
+            while not patient.upstream.requests or not patient.records():
+                await asyncio.sleep(0.01)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await patient.upstream.disconnected.wait()
+        [row] = await recorded(patient)
+        assert row["result"] == "client_cancelled"
+        await serves_on(patient)
 
 
 async def test_a_client_that_reads_slowly_slows_the_upstream(start: StartGateway) -> None:

@@ -102,7 +102,6 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "DOUBLE": st.floats(-1e9, 1e9, allow_nan=False),
     "BOOLEAN": st.booleans(),
     "TIMESTAMP": MOMENTS,
-    "DATE": MOMENTS.map(datetime.date),
 }
 
 

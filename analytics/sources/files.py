@@ -21,7 +21,7 @@ import msgspec
 from analytics import build, work
 from gateway.errors import UserError
 
-TABLES = tuple(name for name in work.TABLES if name not in ("projects", "ticket_prs", "invoice_lines"))
+TABLES = tuple(name for name in work.TABLES if name not in ("environments", "projects", "invoice_lines", "ticket_prs"))
 SHOWN = 10
 CELL_MAX = 2**26
 """Longest cell of a CSV file, characters."""

@@ -23,4 +23,4 @@ FROM (
   FROM restated
   QUALIFY row_number() OVER (PARTITION BY call_id ORDER BY corrected_at DESC, segment DESC) = 1
 )
-WHERE recorded_at < getvariable('as_of') AND result IS DISTINCT FROM 'refused'
+WHERE recorded_at < getvariable('before') AND result IS DISTINCT FROM 'refused'

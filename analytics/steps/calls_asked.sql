@@ -1,3 +1,3 @@
--- All calls booked before the variable as_of, on the day since or later.
+-- All calls booked on the day that the variable since names, or later.
 FROM all_calls
-WHERE recorded_at < getvariable('as_of') AND day >= getvariable('since')
+WHERE day >= getvariable('since')

@@ -1,6 +1,7 @@
 -- Calls as they stood at the end of each billing month that changed them. One row per call and such month.
 -- @billing_month: First day of the month in which this version was current at its end
 -- @until_month: First day of the month whose end has another version; NULL while this one stands
+-- What is known only later (results of a batch, a call after midnight) is on the bill of the month in which it is booked.
 -- A correction of the month of the call itself is part of that month's bill; a later one corrects a bill that is closed.
 WITH restated AS MATERIALIZED (
   FROM restated_calls
@@ -11,7 +12,8 @@ versions AS (
     corrected_at
   FROM restated
   UNION ALL BY NAME
-  SELECT *, CAST(date_trunc('month', started_at) AS DATE) AS billing_month, NULL AS corrected_at
+  SELECT *, CAST(greatest(date_trunc('month', recorded_at), date_trunc('month', started_at)) AS DATE) AS billing_month,
+    NULL AS corrected_at
   FROM booked_calls SEMI JOIN restated USING (call_id)
 ),
 monthly AS (
@@ -23,5 +25,6 @@ monthly AS (
 SELECT * EXCLUDE (corrected_at), lead(billing_month) OVER (PARTITION BY call_id ORDER BY billing_month) AS until_month
 FROM monthly
 UNION ALL BY NAME
-SELECT *, CAST(date_trunc('month', started_at) AS DATE) AS billing_month, CAST(NULL AS DATE) AS until_month
+SELECT *, CAST(greatest(date_trunc('month', recorded_at), date_trunc('month', started_at)) AS DATE) AS billing_month,
+  CAST(NULL AS DATE) AS until_month
 FROM booked_calls ANTI JOIN restated USING (call_id)

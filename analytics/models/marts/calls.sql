@@ -6,6 +6,7 @@
 -- correction counts. All parts of the query see one and the same set of corrections: it is read once (MATERIALIZED).
 -- Only in days with a corrected call is call_id read, to leave that call out. Calls that are kept on a later day than
 -- they were recorded on (late_calls) could be any day's.
+-- With the variable as_of, those recorded before it, as they were corrected before it.
 -- One join above the union, and `day` first in it, so that a bare count(*) reads hardly any column.
 SELECT * EXCLUDE (day, place, closed_through, pending, sealed), day
 FROM (
@@ -42,3 +43,4 @@ WHERE CASE place
   WHEN 'journal' THEN segment NOT IN sealed
   ELSE true
 END
+  AND (getvariable('as_of') IS NULL OR recorded_at < getvariable('as_of'))

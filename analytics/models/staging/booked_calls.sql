@@ -3,6 +3,7 @@
 -- Each call counts in exactly one of three places: the file of its day, the file of its segment, the journal. Which
 -- one is decided by the state, read once, when the query runs; analytics/lake.py says why that is exact. A pattern that
 -- ends in ** passes over links, which is how a file that counts no more is taken away from under running queries.
+-- With the variable as_of, those recorded before it.
 -- One join above the union, and `day` first in it, so that a bare count(*) reads hardly any column.
 SELECT * EXCLUDE (day, place, filename, closed_through, pending, sealed), day
 FROM (
@@ -19,3 +20,4 @@ WHERE CASE place
   WHEN 'part' THEN day > closed_through AND segment NOT IN pending
   ELSE segment NOT IN sealed
 END
+  AND (getvariable('as_of') IS NULL OR recorded_at < getvariable('as_of'))

@@ -1,6 +1,6 @@
 -- Calls as corrections restate them, whole. One row per correction.
 -- @day: UTC day in whose folder the correction is kept, normally that of corrected_at
--- As in booked_calls, each correction counts in exactly one of three places.
+-- With the variable as_of, those made before it. As in booked_calls, each correction counts in exactly one of three places.
 SELECT * EXCLUDE (day, place, filename, closed_through, pending, sealed), day
 FROM (
   SELECT day, CASE WHEN suffix(filename, '/day.parquet') THEN 'day' ELSE 'part' END AS place, * EXCLUDE (day)
@@ -16,3 +16,4 @@ WHERE CASE place
   WHEN 'part' THEN day > closed_through AND segment NOT IN pending
   ELSE segment NOT IN sealed
 END
+  AND (getvariable('as_of') IS NULL OR corrected_at < getvariable('as_of'))

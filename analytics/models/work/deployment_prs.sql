@@ -1,4 +1,12 @@
 -- Pull requests that deployments carried. One row per deployment and pull request.
--- @deployment_id: Deployment
--- @pr_id: Pull request that it carried, and no successful deployment of the same repository and environment before it
+-- With the variable as_of, those that were known then.
 FROM read_parquet('lake:work/**/deployment_prs.parquet', union_by_name = true, hive_partitioning = false)
+WHERE getvariable('as_of') IS NULL
+UNION ALL BY NAME
+SELECT * EXCLUDE (seen_at, is_gone)
+FROM (
+  FROM deployment_pr_versions
+  WHERE seen_at < getvariable('as_of')
+  QUALIFY row_number() OVER (PARTITION BY deployment_id, pr_id ORDER BY seen_at DESC) = 1
+)
+WHERE getvariable('as_of') IS NOT NULL AND NOT is_gone

@@ -1,12 +1,12 @@
 -- Deployments. One row per deployment.
--- @deployment_id: Its identifier, with the forge's repository
--- @repo: Repository that was deployed
--- @environment: Where to: production, staging, …
--- @status: What became of it, in the forge's word
--- @sha: Commit that was deployed
--- @started_at: When it began, UTC
--- @finished_at: When it had succeeded, UTC; NULL when it has not
--- @failed_at: When it failed or was rolled back, UTC; NULL when it was not
--- @updated_at: When the forge last changed it, UTC: of two versions, the later one counts
--- @url: Its page
+-- With the variable as_of, those that were known then.
 FROM read_parquet('lake:work/**/deployments.parquet', union_by_name = true, hive_partitioning = false)
+WHERE getvariable('as_of') IS NULL
+UNION ALL BY NAME
+SELECT * EXCLUDE (seen_at, is_gone)
+FROM (
+  FROM deployment_versions
+  WHERE seen_at < getvariable('as_of')
+  QUALIFY row_number() OVER (PARTITION BY deployment_id ORDER BY seen_at DESC) = 1
+)
+WHERE getvariable('as_of') IS NOT NULL AND NOT is_gone

@@ -1,22 +1,12 @@
 -- Pull requests and merge requests. One row per pull request.
--- @pr_id: Repository and number: acme/shop!46
--- @repo: Repository that it is to be merged into
--- @number: Its number there
--- @author: Who opened it, as the forge calls them
--- @author_is_bot: Whether a program opened it
--- @title: Title
--- @head_branch: Branch with its commits
--- @base_branch: Branch that it is to be merged into
--- @created_at: When it was opened, UTC
--- @merged_at: When it was merged, UTC; NULL when it was not
--- @closed_at: When it was closed, merged or not, UTC
--- @additions: Lines added, without generated, lock and vendored files
--- @deletions: Lines removed, without generated, lock and vendored files
--- @files: Files that it changes
--- @approvals_by_others: People other than its author who approved it
--- @merge_commit: Commit that it was merged with
--- @reverted_at: When it was reverted, UTC
--- @reverted_by: What reverted it
--- @updated_at: When the forge last changed it, UTC: of two versions, the later one counts
--- @url: Its page
+-- With the variable as_of, those that were known then.
 FROM read_parquet('lake:work/**/pull_requests.parquet', union_by_name = true, hive_partitioning = false)
+WHERE getvariable('as_of') IS NULL
+UNION ALL BY NAME
+SELECT * EXCLUDE (seen_at, is_gone)
+FROM (
+  FROM pull_request_versions
+  WHERE seen_at < getvariable('as_of')
+  QUALIFY row_number() OVER (PARTITION BY pr_id ORDER BY seen_at DESC) = 1
+)
+WHERE getvariable('as_of') IS NOT NULL AND NOT is_gone

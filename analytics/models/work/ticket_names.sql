@@ -5,12 +5,15 @@
 -- @done_at: When the ticket was done, UTC
 -- A ticket that was moved may still be stored under the key it had before: of what is said about a name, the latest
 -- counts. It is followed from key to key, as tickets may move more than once.
-WITH RECURSIVE said AS (
+WITH RECURSIVE known AS MATERIALIZED (
+  SELECT ticket_id, aliases, updated_at, status_category, done_at FROM tickets
+),
+said AS MATERIALIZED (
   SELECT name, ticket_id
   FROM (
-    SELECT ticket_id AS name, ticket_id, updated_at FROM tickets
+    SELECT ticket_id AS name, ticket_id, updated_at FROM known
     UNION ALL
-    SELECT unnest(aliases) AS name, ticket_id, updated_at FROM tickets
+    SELECT unnest(aliases) AS name, ticket_id, updated_at FROM known
   )
   QUALIFY row_number() OVER (
     PARTITION BY name ORDER BY updated_at DESC NULLS LAST, name = ticket_id, ticket_id
@@ -23,6 +26,6 @@ moves AS (
   FROM moves JOIN said ON said.name = moves.ticket_id
   WHERE said.ticket_id <> moves.ticket_id AND moves.steps < 10
 )
-SELECT moves.name, tickets.ticket_id, tickets.status_category, tickets.done_at
-FROM moves JOIN tickets USING (ticket_id)
+SELECT moves.name, known.ticket_id, known.status_category, known.done_at
+FROM moves JOIN known USING (ticket_id)
 QUALIFY row_number() OVER (PARTITION BY moves.name ORDER BY moves.steps DESC) = 1

@@ -1,24 +1,13 @@
 -- Tickets, as the trackers had them when they were last read. One row per ticket.
--- @ticket_id: Ticket, as calls name it: PAY-123, acme/shop#45
--- @source: Tracker that it is from: github, gitlab, jira, linear, …
--- @project: Project of the tracker that it belongs to
--- @type: Kind of ticket: bug, story, task, …
--- @title: Title
--- @status: Status, in the tracker's word
--- @status_category: What the status means: todo, in_progress, done
--- @resolution: How it ended, in the tracker's word
--- @estimate: Estimate, in the tracker's unit
--- @parent_id: Ticket that it is a part of
--- @labels: Labels
--- @created_at: When it was made, UTC
--- @started_at: When work on it began, UTC
--- @done_at: When it was done, UTC
--- @reopened_count: How often it was opened again
--- @creator: Who made it, as the tracker calls them
--- @assignee: Who it is assigned to, as the tracker calls them
--- @closer: Who closed it, as the tracker calls them
--- @updated_at: When the tracker last changed it, UTC: of two versions, the later one counts
--- @url: Its page
--- @aliases: Keys that it had before
 -- The first of the files that this pattern finds is an anchor without rows.
+-- With the variable as_of, those that were known then.
 FROM read_parquet('lake:work/**/tickets.parquet', union_by_name = true, hive_partitioning = false)
+WHERE getvariable('as_of') IS NULL
+UNION ALL BY NAME
+SELECT * EXCLUDE (seen_at, is_gone)
+FROM (
+  FROM ticket_versions
+  WHERE seen_at < getvariable('as_of')
+  QUALIFY row_number() OVER (PARTITION BY ticket_id ORDER BY seen_at DESC) = 1
+)
+WHERE getvariable('as_of') IS NOT NULL AND NOT is_gone

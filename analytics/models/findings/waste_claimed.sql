@@ -1,0 +1,15 @@
+-- Each dollar of waste that was found once: a call is claimed by one rule, for at most what was paid, as of a stated moment. One row per call.
+-- @call_id: The call
+-- @rule: Rule that claims it: the first in the order of waste_rules with something to recover
+-- @finding_id: Finding that claims it; of several of one rule, about several tickets, the first
+-- @claimed_usd: What is recoverable of it, at most what was paid, USD
+-- @cost_usd: What was paid for it, USD
+-- @started_at: When it started, UTC
+-- @on_day: UTC day on which it started
+-- @team_id: Team whose key made the call
+-- @model: Model that answered, else the one asked for
+-- @parts: Findings and tickets, each with its part of claimed_usd: the tickets that the rule is about, else all of the call's in equal shares, else none
+-- @also_in: Other rules that found it
+-- @as_of: Moment of judgement, UTC
+-- The keeper writes what waste_claims says.
+FROM read_parquet('lake:findings/claims.parquet', hive_partitioning = false)

@@ -1,0 +1,110 @@
+-- Normalized deployments: units of work that arrived in production, by size, survival and independence. One row per shown group and window.
+-- @team_id: Team, or (other): teams with too few builders, put together
+-- @window_start: First day of the window, UTC
+-- @window_end: First day after it, UTC
+-- @as_of: As of when all is looked at, UTC
+-- @state: settled; settling: over, but not all of its units are settled; open: not over yet
+-- @builders: Builders, on average over the window
+-- @builder_weeks: Weeks that they had in the window, up to now
+-- @units: Settled units of work, each where most of it was written
+-- @pending_units: Units that do not count yet
+-- @unreviewed_units: Settled units with a pull request that nobody else approved
+-- @reopened_units: Settled units that were opened again, or needed a hotfix
+-- @failed_units: Settled units of which a deployment failed
+-- @unsized_prs: Pull requests of unknown size; they count nothing
+-- @median_lines: Median size of the settled units
+-- @survival_14: Part of the lines of settled units that was not taken back until they were settled
+-- @survival_30: Part of the lines that was not taken back within 30 days, of units that are so old
+-- @nd: Normalized deployments of settled units
+-- @nd_low: … and their 90 % interval: from here, had other units come from the same work (bootstrap over units)
+-- @nd_high: … to here
+-- @nd_per_builder_week: nd by builder-week; NULL unless the window is settled
+-- @is_frozen: Whether all its yardsticks were written down before it was measured
+WITH shown AS MATERIALIZED (
+  FROM scorecard_groups WHERE shown_as IS NOT NULL
+),
+groups AS (
+  SELECT
+    shown_as, window_start, any_value(window_end) AS window_end, sum(builders) AS builders,
+    sum(builder_weeks) AS builder_weeks
+  FROM shown
+  GROUP BY shown_as, window_start
+),
+units AS (
+  SELECT * EXCLUDE (teams, team_id, normalized_deployments), unnest(teams, recursive := true), normalized_deployments AS whole,
+    team_id AS main_team
+  FROM work_units
+),
+parts AS MATERIALIZED (
+  SELECT units.*, whole * part AS normalized_deployments, team_id = main_team AS is_main, shown_as, window_start
+  FROM units
+    JOIN scorecard_terms AS terms ON unit_at >= applies_from AND unit_at < applies_to
+    JOIN shown USING (team_id)
+  WHERE window_start = date_trunc(terms.period, unit_at)
+),
+sums AS (
+  SELECT
+    shown_as, window_start,
+    count(*) FILTER (WHERE state = 'settled' AND is_main) AS units,
+    count(*) FILTER (WHERE state = 'pending' AND is_main) AS pending_units,
+    count(*) FILTER (WHERE state = 'settled' AND is_main AND NOT is_reviewed) AS unreviewed_units,
+    count(*) FILTER (WHERE state = 'settled' AND is_main AND (was_reopened OR needed_hotfix)) AS reopened_units,
+    count(*) FILTER (WHERE state = 'settled' AND is_main AND has_failed) AS failed_units,
+    CAST(coalesce(sum(unsized_prs) FILTER (WHERE is_main), 0) AS BIGINT) AS unsized_prs,
+    median(lines) FILTER (WHERE state = 'settled' AND is_main) AS median_lines,
+    sum(survival * lines * part) FILTER (WHERE state = 'settled')
+      / nullif(sum(lines * part) FILTER (WHERE state = 'settled'), 0) AS survival_14,
+    sum(survival_30 * lines * part) / nullif(sum(lines * part) FILTER (WHERE survival_30 IS NOT NULL), 0) AS survival_30,
+    coalesce(sum(normalized_deployments ORDER BY unit_id) FILTER (WHERE state = 'settled'), 0) AS nd,
+    bool_and(is_frozen) AS is_frozen
+  FROM parts
+  GROUP BY shown_as, window_start
+),
+-- Each sample takes each unit as often as a Poisson draw with mean 1 says: the bootstrap, without drawing in turn. The
+-- draws come from the unit's name, the seed and the number of the sample, so that the same data give the same interval.
+seeded AS (
+  SELECT
+    shown_as, window_start, normalized_deployments, samples,
+    md5_number_lower(concat(seed, '/', unit_id)) % 2147483647 AS a, md5_number_upper(concat(seed, '/', unit_id)) % 2147483647 AS b
+  FROM parts CROSS JOIN as_of JOIN scorecard_terms ON as_of >= applies_from AND as_of < applies_to
+  WHERE state = 'settled'
+),
+draws AS (
+  SELECT
+    shown_as, window_start, normalized_deployments, sample,
+    CAST((CAST(a AS BIGINT) + sample * CAST(b AS BIGINT)) % 2147483647 AS DOUBLE) / 2147483647 AS u
+  FROM (SELECT *, unnest(range(1, samples + 1)) AS sample FROM seeded)
+),
+totals AS (
+  SELECT
+    shown_as, window_start, sample,
+    sum(normalized_deployments * CASE
+      WHEN u < 0.36787944 THEN 0 WHEN u < 0.73575888 THEN 1 WHEN u < 0.91969860 THEN 2 WHEN u < 0.98101184 THEN 3
+      WHEN u < 0.99634015 THEN 4 WHEN u < 0.99940582 THEN 5 WHEN u < 0.99991676 THEN 6 ELSE 7
+    END) AS nd
+  FROM draws
+  GROUP BY shown_as, window_start, sample
+),
+intervals AS (
+  SELECT
+    shown_as, window_start, round(quantile_cont(nd, 0.05), 6) AS nd_low, round(quantile_cont(nd, 0.95), 6) AS nd_high
+  FROM totals
+  GROUP BY shown_as, window_start
+)
+SELECT
+  shown_as AS team_id, window_start, window_end, as_of,
+  CASE WHEN window_end > as_of THEN 'open' WHEN window_end + INTERVAL 1 DAY * settle_days > as_of THEN 'settling'
+    ELSE 'settled' END AS state,
+  builders, builder_weeks,
+  coalesce(units, 0) AS units, coalesce(pending_units, 0) AS pending_units,
+  coalesce(unreviewed_units, 0) AS unreviewed_units, coalesce(reopened_units, 0) AS reopened_units,
+  coalesce(failed_units, 0) AS failed_units, coalesce(unsized_prs, 0) AS unsized_prs,
+  sums.median_lines, survival_14, survival_30,
+  round(coalesce(nd, 0), 6) AS nd, coalesce(nd_low, 0) AS nd_low, coalesce(nd_high, 0) AS nd_high,
+  CASE WHEN window_end + INTERVAL 1 DAY * settle_days <= as_of THEN coalesce(nd, 0) / nullif(builder_weeks, 0) END
+    AS nd_per_builder_week,
+  coalesce(is_frozen, true) AS is_frozen
+FROM groups CROSS JOIN as_of
+  JOIN scorecard_terms ON window_start >= applies_from AND window_start < applies_to
+  LEFT JOIN sums USING (shown_as, window_start)
+  LEFT JOIN intervals USING (shown_as, window_start)

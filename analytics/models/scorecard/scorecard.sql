@@ -1,0 +1,88 @@
+-- The balanced scorecard: what arrived, what models cost, how long it lasted, each beside what it could be gamed with. One row per shown group and window, and one per window for keys of no team.
+-- @team_id: Team, or (other): teams with too few builders, put together; NULL for keys of no team
+-- @window_start: First day of the window, UTC
+-- @window_end: First day after it, UTC
+-- @as_of: As of when all is looked at, UTC
+-- @reading: Against the team's own past: above it, below it, as usual; not settled; not enough data
+-- @ndi: nd_per_builder_week by the median of the team's own earlier windows
+-- @ndi_low: … and its 90 % interval: from here
+-- @ndi_high: … to here
+-- @first_nd: Normalized deployments, as they were known when the window had settled; NULL until the keeper saw that
+-- @restated_nd: What has become known since then: nd less first_nd
+-- @failed_share: Part of the units of which a deployment failed
+-- @rework_share: Part of the units that were opened again, or needed a hotfix
+-- @unreviewed_share: Part of the units with a pull request that nobody else approved
+-- @pending_share: Part of the units that do not count yet
+-- @cts_ai_low_usd: Cost to serve: what models cost by normalized deployment, USD, of spend that is known to be for tickets
+-- @cts_ai_high_usd: … with what is unattributed and disputed: the truth lies between the two. NULL unless settled, with enough data
+-- @cts_ai_from_usd: cts_ai_low_usd at the upper end of the interval of nd
+-- @cts_ai_to_usd: cts_ai_high_usd at its lower end
+-- @coverage: Part of the spend that is for a ticket or a declared purpose, and not disputed
+-- @overhead_share: Part of the spend that is declared overhead
+-- A team's arrow is against its own past alone: this is no table of who is best.
+WITH spend AS (
+  SELECT
+    shown_as AS team_id, window_start, sum(calls) AS calls, sum(unpriced_calls) AS unpriced_calls,
+    sum(spend_usd) AS spend_usd, sum(direct_usd) AS direct_usd, sum(inherited_usd) AS inherited_usd,
+    sum(split_usd) AS split_usd, sum(overhead_usd) AS overhead_usd, sum(unattributed_usd) AS unattributed_usd,
+    sum(disputed_usd) AS disputed_usd, sum(waste_usd) AS waste_usd
+  FROM team_spend JOIN (FROM scorecard_groups WHERE shown_as IS NOT NULL) USING (team_id, window_start)
+  GROUP BY shown_as, window_start
+  UNION ALL BY NAME
+  FROM team_spend WHERE team_id IS NULL
+),
+compared AS (
+  SELECT
+    delivered.*, units_min, windows_min,
+    list(nd_per_builder_week) FILTER (WHERE state = 'settled' AND units >= units_min) OVER earlier AS past,
+    windows_back
+  FROM normalized_deployments AS delivered
+    JOIN scorecard_terms ON window_start >= applies_from AND window_start < applies_to
+  WINDOW earlier AS (PARTITION BY team_id ORDER BY window_start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+),
+judged AS (
+  SELECT
+    * EXCLUDE (past, windows_back, units_min, windows_min),
+    state = 'settled' AND units >= units_min AS is_enough,
+    CASE WHEN state = 'settled' AND units >= units_min AND team_id <> '(other)' AND len(past) >= windows_min
+      THEN list_median(past[greatest(1, len(past) - windows_back + 1):]) END AS usual
+  FROM compared
+)
+SELECT
+  coalesce(judged.team_id, spend.team_id) AS team_id,
+  coalesce(judged.window_start, spend.window_start) AS window_start,
+  window_end, as_of.as_of, state,
+  CASE
+    WHEN state <> 'settled' THEN 'not settled'
+    WHEN usual IS NULL THEN 'not enough data'
+    WHEN nd_low / builder_weeks > usual THEN 'above its own past'
+    WHEN nd_high / builder_weeks < usual THEN 'below its own past'
+    ELSE 'as usual'
+  END AS reading,
+  builders, builder_weeks, units, pending_units, nd, nd_low, nd_high,
+  CASE WHEN is_enough THEN nd_per_builder_week END AS nd_per_builder_week,
+  nd_per_builder_week / nullif(usual, 0) AS ndi,
+  nd_low / nullif(builder_weeks * usual, 0) AS ndi_low,
+  nd_high / nullif(builder_weeks * usual, 0) AS ndi_high,
+  first_nd,
+  nd - first_nd AS restated_nd,
+  failed_units / nullif(units, 0) AS failed_share,
+  reopened_units / nullif(units, 0) AS rework_share,
+  unreviewed_units / nullif(units, 0) AS unreviewed_share,
+  pending_units / nullif(units + pending_units, 0) AS pending_share,
+  survival_14, survival_30, median_lines, unsized_prs, is_frozen,
+  coalesce(calls, 0) AS calls, coalesce(unpriced_calls, 0) AS unpriced_calls, coalesce(spend_usd, 0) AS spend_usd,
+  coalesce(direct_usd, 0) AS direct_usd, coalesce(inherited_usd, 0) AS inherited_usd, coalesce(split_usd, 0) AS split_usd,
+  coalesce(overhead_usd, 0) AS overhead_usd, coalesce(unattributed_usd, 0) AS unattributed_usd,
+  coalesce(disputed_usd, 0) AS disputed_usd, coalesce(waste_usd, 0) AS waste_usd,
+  CASE WHEN is_enough THEN round((direct_usd + inherited_usd + split_usd) / nullif(nd, 0), 4) END AS cts_ai_low_usd,
+  CASE WHEN is_enough THEN round((spend_usd - overhead_usd) / nullif(nd, 0), 4) END AS cts_ai_high_usd,
+  CASE WHEN is_enough THEN round((direct_usd + inherited_usd + split_usd) / nullif(nd_high, 0), 4) END AS cts_ai_from_usd,
+  CASE WHEN is_enough THEN round((spend_usd - overhead_usd) / nullif(nd_low, 0), 4) END AS cts_ai_to_usd,
+  1 - CAST(unattributed_usd + disputed_usd AS DOUBLE) / nullif(CAST(spend_usd AS DOUBLE), 0) AS coverage,
+  CAST(overhead_usd AS DOUBLE) / nullif(CAST(spend_usd AS DOUBLE), 0) AS overhead_share
+FROM judged
+  FULL JOIN spend ON spend.team_id = judged.team_id AND spend.window_start = judged.window_start
+  CROSS JOIN as_of
+  LEFT JOIN (SELECT team_id, window_start, nd AS first_nd FROM settled_windows) AS settled
+    ON settled.team_id = judged.team_id AND settled.window_start = judged.window_start

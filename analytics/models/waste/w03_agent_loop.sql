@@ -1,0 +1,50 @@
+-- W03: an agent did the same thing again and again, with the same result. One row per run.
+-- @kind: polling when the calls are a minute or more apart: it may be waiting, and nothing is counted
+-- @group_key: Stream and the run's first call
+-- @ticket_id: Always NULL
+-- @calls: The calls of the run after the free ones, with their cost
+-- @numbers: Hash of the action, length of the run, calls before the counted ones, mean gap
+-- @sentence: The same in words
+-- Other arguments, or another result, have another action_hash: that is progress, and ends the run. Subagents of a
+-- session that work at the same time are told apart by their prefix.
+WITH repeated AS (
+  SELECT DISTINCT session
+  FROM (
+    SELECT session
+    FROM waste_calls, waste_terms
+    WHERE action_hash IS NOT NULL AND session IS NOT NULL
+    GROUP BY session, action_hash
+    HAVING count(*) >= any_value(settings.w03_calls)
+  )
+),
+stream AS (
+  SELECT
+    call_id, started_at, cost_nano, action_hash, session, agent, prefix_hash,
+    row_number() OVER (PARTITION BY session, agent, prefix_hash ORDER BY started_at, call_id)
+      - row_number() OVER (PARTITION BY session, agent, prefix_hash, action_hash ORDER BY started_at, call_id) AS island
+  FROM waste_calls SEMI JOIN repeated USING (session)
+  WHERE is_counted AND is_work
+),
+runs AS (
+  SELECT
+    session, action_hash,
+    count(*) AS length,
+    list({call_id: call_id, nano: cost_nano} ORDER BY started_at, call_id) AS all_calls,
+    (epoch(max(started_at)) - epoch(min(started_at))) / nullif(count(*) - 1, 0) AS mean_gap_s
+  FROM stream, waste_terms
+  WHERE action_hash IS NOT NULL
+  GROUP BY session, agent, prefix_hash, action_hash, island
+  HAVING count(*) >= any_value(settings.w03_calls)
+)
+SELECT
+  CASE WHEN mean_gap_s >= settings.w03_polling_seconds THEN 'polling' END AS kind,
+  concat_ws('|', session, action_hash, all_calls[1].call_id) AS group_key,
+  NULL AS ticket_id,
+  all_calls[settings.w03_free + 1:] AS calls,
+  to_json({
+    action_hash: action_hash, length: length, free_call_ids: [c.call_id FOR c IN all_calls[:settings.w03_free]],
+    mean_gap_s: round(mean_gap_s, 3)
+  }) AS numbers,
+  format('The same action had the same result {} times in a row, about every {} s.', length, round(mean_gap_s, 1))
+    AS sentence
+FROM runs, waste_terms

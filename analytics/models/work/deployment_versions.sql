@@ -1,0 +1,14 @@
+-- All versions of deployments that were seen, those that are gone included. One row per version.
+-- @deployment_id: Its identifier, with the forge's repository
+-- @repo: Repository that was deployed
+-- @environment: Where to: production, staging, …
+-- @status: What became of it, in the forge's word
+-- @sha: Commit that was deployed
+-- @started_at: When it began, UTC
+-- @finished_at: When it had succeeded, UTC; NULL when it has not
+-- @failed_at: When it failed or was rolled back, UTC; NULL when it was not
+-- @updated_at: When the forge last changed it, UTC: of two versions, the later one counts
+-- @url: Its page
+-- @seen_at: When this version was first seen, UTC: it was the present one from then until the next one of the same key
+-- @is_gone: Whether it was found then to be gone; the other columns are those of the version before
+FROM read_parquet('lake:work/**/deployment_versions.parquet', union_by_name = true, hive_partitioning = false)

@@ -1,0 +1,24 @@
+-- All versions of pull requests that were seen, those that are gone included. One row per version.
+-- @pr_id: Repository and number: acme/shop!46
+-- @repo: Repository that it is to be merged into
+-- @number: Its number there
+-- @author: Who opened it, as the forge calls them
+-- @author_is_bot: Whether a program opened it
+-- @title: Title
+-- @head_branch: Branch with its commits
+-- @base_branch: Branch that it is to be merged into
+-- @created_at: When it was opened, UTC
+-- @merged_at: When it was merged, UTC; NULL when it was not
+-- @closed_at: When it was closed, merged or not, UTC
+-- @additions: Lines added, without generated, lock and vendored files
+-- @deletions: Lines removed, without generated, lock and vendored files
+-- @files: Files that it changes
+-- @approvals_by_others: People other than its author who approved it
+-- @merge_commit: Commit that it was merged with
+-- @reverted_at: When it was reverted, UTC
+-- @reverted_by: What reverted it
+-- @updated_at: When the forge last changed it, UTC: of two versions, the later one counts
+-- @url: Its page
+-- @seen_at: When this version was first seen, UTC: it was the present one from then until the next one of the same key
+-- @is_gone: Whether it was found then to be gone; the other columns are those of the version before
+FROM read_parquet('lake:work/**/pull_request_versions.parquet', union_by_name = true, hive_partitioning = false)

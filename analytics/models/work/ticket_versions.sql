@@ -1,0 +1,25 @@
+-- All versions of tickets that were seen, those that are gone included. One row per version.
+-- @ticket_id: Ticket, as calls name it: PAY-123, acme/shop#45
+-- @source: Tracker that it is from: github, gitlab, jira, linear, …
+-- @project: Project of the tracker that it belongs to
+-- @type: Kind of ticket: bug, story, task, …
+-- @title: Title
+-- @status: Status, in the tracker's word
+-- @status_category: What the status means: todo, in_progress, done
+-- @resolution: How it ended, in the tracker's word
+-- @estimate: Estimate, in the tracker's unit
+-- @parent_id: Ticket that it is a part of
+-- @labels: Labels
+-- @created_at: When it was made, UTC
+-- @started_at: When work on it began, UTC
+-- @done_at: When it was done, UTC
+-- @reopened_count: How often it was opened again
+-- @creator: Who made it, as the tracker calls them
+-- @assignee: Who it is assigned to, as the tracker calls them
+-- @closer: Who closed it, as the tracker calls them
+-- @updated_at: When the tracker last changed it, UTC: of two versions, the later one counts
+-- @url: Its page
+-- @aliases: Keys that it had before
+-- @seen_at: When this version was first seen, UTC: it was the present one from then until the next one of the same key
+-- @is_gone: Whether it was found then to be gone; the other columns are those of the version before
+FROM read_parquet('lake:work/**/ticket_versions.parquet', union_by_name = true, hive_partitioning = false)

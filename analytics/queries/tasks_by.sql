@@ -1,0 +1,25 @@
+-- Tasks and what they cost in a span of days, by what the variable dimension names. A task for several tickets may be in several rows.
+SELECT
+  COLUMNS([getvariable('dimension')]), tasks, list_cost_usd,
+  CAST(list_cost_usd / nullif(tasks, 0) AS DECIMAL(18,6)) AS per_task_usd,
+  lost_cost_usd, contracted_cost_usd,
+  round(100 * list_cost_usd / nullif(sum(list_cost_usd) OVER (), 0), 1) AS percent,
+  calls, unpriced_calls
+FROM (
+  SELECT
+    COLUMNS([getvariable('dimension')]),
+    count(DISTINCT task_id) AS tasks,
+    sum(list_cost_usd) AS list_cost_usd,
+    coalesce(sum(list_cost_usd) FILTER (WHERE outcome IN ('abandoned', 'stale', 'reverted', 'unknown_ticket')), 0)
+      AS lost_cost_usd,
+    sum(contracted_cost_usd) AS contracted_cost_usd,
+    CAST(sum(whole_calls) AS BIGINT) AS calls,
+    CAST(sum(whole_unpriced_calls) AS BIGINT) AS unpriced_calls
+  FROM (SELECT *, team_id AS team, strftime(day, '%Y-%m') AS month FROM task_days)
+  WHERE task_id IS NOT NULL AND day >= CAST($from AS DATE) AND day < CAST($to AS DATE)
+    AND ($team IS NULL OR team_id = $team)
+  GROUP BY ALL
+)
+ORDER BY
+  CASE $sort WHEN 'lost' THEN lost_cost_usd WHEN 'calls' THEN calls ELSE list_cost_usd END DESC, list_cost_usd DESC, 1
+LIMIT $limit

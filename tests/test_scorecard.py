@@ -1,0 +1,374 @@
+"""The scorecard: constants and yardsticks hold, small groups cannot be told, money adds up, nobody is named."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import analytics
+from analytics import build, lake, scoring, simulate, verifying, work
+from analytics.simulate import Plan
+from gateway.cli import outlay
+from gateway.config import ScorecardSettings
+from gateway.prices import DEFAULT_BOOK, PriceBook
+
+SEED = 11
+
+
+def at(*parts: int) -> datetime:
+    """A moment as work tables have it: UTC, without a zone."""
+    return datetime(*parts, tzinfo=UTC).replace(tzinfo=None)  # type: ignore[misc,arg-type]
+
+
+MEASURES = ("normalized_deployments", "scorecard", "scorecard_flow", "gaming_signals", "scorecard_groups", "team_spend")
+
+
+def organisation(prefix: str) -> Plan:
+    return simulate.plan(SEED, prefix, tickets=150)
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, duckdb.DuckDBPyConnection]]:
+    """Organisations with the same work: honest H, ten times the tokens T, a team that parks its tags P, or gives none
+    N, and one with idle agents I."""
+    data = tmp_path_factory.mktemp("scored")
+    lake.publish(data)
+    rng = random.Random(1)
+    plans = [
+        organisation("H"),
+        simulate.more_tokens(organisation("T"), rng),
+        simulate.other_teams_tags("search")(organisation("P"), rng),
+        simulate.no_tags("search")(organisation("N"), rng),
+        simulate.idle_agents("search")(organisation("I"), rng),
+    ]
+    simulate.store_work(data, [*plans, Plan("", simulate.BEGINS, {}, SCENARIOS)])
+    with work.alone(data):
+        work.spool(data, "tickets", BELOW)
+        work.store(data, "tickets")
+    book = PriceBook.load(DEFAULT_BOOK)
+    simulate.store_calls(data, [call for each in plans for call in simulate.calls(each, book)])
+    scoring.note_terms(data, ScorecardSettings(units_min=8, windows_min=2), simulate.BEGINS)
+    with duckdb.connect() as db:
+        scoring.look(db, data)
+        yield data, db
+
+
+def cards(db: duckdb.DuckDBPyConnection, prefix: str) -> dict[tuple[str, datetime], dict[str, Any]]:
+    """Rows of the scorecard of an organisation, by team without the prefix, and window."""
+    result = db.execute("FROM scorecard WHERE starts_with(team_id, $prefix)", {"prefix": prefix})
+    names = [column[0] for column in result.description or ()]
+    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    return {(row["team_id"].removeprefix(prefix), row["window_start"]): row for row in rows}
+
+
+# -- money -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_simulated_ledger_is_sound_and_all_spend_is_of_some_team(
+    looked: tuple[Path, duckdb.DuckDBPyConnection],
+) -> None:
+    data, db = looked
+    assert verifying.verify(data).wrong == []
+    [(by_team, total)] = db.execute(
+        "SELECT (SELECT sum(spend_usd) FROM scorecard), (SELECT sum(contracted_cost_usd) FROM calls)"
+    ).fetchall()
+    assert by_team == total > 100
+
+
+def test_spend_that_is_lost_or_doubled_is_noticed(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    _, db = looked
+    check = (build.FOLDER / "checks" / "scorecard_spend.sql").read_text(encoding="utf-8")
+    assert db.execute(check).fetchall() == []
+    for wrong in (
+        "* FROM memory.main.team_spend LIMIT 3",
+        "* REPLACE (split_usd + 1 AS split_usd) FROM memory.main.team_spend",
+    ):
+        with db.cursor() as other:
+            other.execute(f"CREATE OR REPLACE TEMP TABLE team_spend AS SELECT {wrong}")
+            assert len(other.execute(check).fetchall()) == 1
+            other.execute("DROP TABLE temp.team_spend")
+
+
+def test_ten_times_the_tokens_make_nothing_better(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    _, db = looked
+    honest, padded = cards(db, "H"), cards(db, "T")
+    assert honest.keys() == padded.keys()
+    assert sum(row["cts_ai_low_usd"] is not None for row in honest.values()) >= 5
+    for key, row in honest.items():
+        for name in ("nd", "nd_per_builder_week", "ndi", "survival_14", "units"):
+            assert padded[key][name] == row[name]
+        assert padded[key]["spend_usd"] >= row["spend_usd"]
+        for name in ("cts_ai_low_usd", "cts_ai_high_usd", "cts_ai_from_usd", "cts_ai_to_usd"):
+            assert row[name] is None or padded[key][name] > row[name]
+
+
+@pytest.mark.parametrize("prefix", ["P", "N"])
+def test_tags_that_are_parked_or_not_given_save_nothing(
+    looked: tuple[Path, duckdb.DuckDBPyConnection], prefix: str
+) -> None:
+    _, db = looked
+    honest, gamed = cards(db, "H"), cards(db, prefix)
+    assert {key: row["spend_usd"] for key, row in gamed.items()} == {
+        key: row["spend_usd"] for key, row in honest.items()
+    }
+    of_team = [key for key, row in honest.items() if key[0] == "search" and row["cts_ai_high_usd"]]
+    assert of_team
+    for key in of_team:
+        assert gamed[key]["cts_ai_high_usd"] >= honest[key]["cts_ai_high_usd"]
+        if prefix == "N":
+            assert gamed[key]["cts_ai_low_usd"] < honest[key]["cts_ai_low_usd"]
+            assert gamed[key]["coverage"] < honest[key]["coverage"]
+
+
+def test_idle_agents_show_as_clockwork_and_spend_without_outcome(
+    looked: tuple[Path, duckdb.DuckDBPyConnection],
+) -> None:
+    _, db = looked
+    found = db.execute("SELECT DISTINCT signal FROM gaming_signals WHERE team_id = 'Isearch'").fetchall()
+    assert {("clockwork",), ("spend_without_outcome",)} <= set(found)
+    assert db.execute("FROM gaming_signals WHERE starts_with(team_id, 'H')").fetchall() == []
+
+
+# -- people ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_outcomes_or_waste_is_by_person(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    _, db = looked
+    for name in (*MEASURES, "work_units", "unit_prs"):
+        columns = {row[0] for row in db.execute(f"DESCRIBE {name}").fetchall()}
+        assert columns & {"user_id", "author", "assignee", "creator", "closer", "key_id", "session_id"} == set()
+    for path in (build.FOLDER / "queries").glob("scorecard_*.sql"):
+        sql = path.read_text(encoding="utf-8")
+        assert "user_id" not in sql
+        assert "ORDER BY team_id" in sql  # by name, never by a measure
+
+
+def test_no_measure_of_work_reads_tokens_or_calls() -> None:
+    models = build.load()
+    with duckdb.connect() as db:
+        wanted = {"work_units": models["work_units"]}
+        read = build.needed(db, models, wanted)
+    assert read.keys() & {"calls", "journal_entries", "booked_calls", "team_spend"} == set()
+
+
+GROUPS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(builders=GROUPS)
+def test_no_small_group_can_be_told(groups: duckdb.DuckDBPyConnection, builders: list[int]) -> None:
+    groups.execute("DELETE FROM users")
+    users = [(f"u{team}.{number}", f"t{team}") for team, count in enumerate(builders) for number in range(count)]
+    if users:
+        groups.executemany("INSERT INTO users VALUES (?, ?)", users)
+    groups.execute("DELETE FROM teams")
+    groups.executemany(
+        "INSERT INTO teams VALUES (?, DATE '2026-06-29', ?)", [(f"t{t}", n) for t, n in enumerate(builders)]
+    )
+    rows = groups.execute("SELECT team_id, builders, shown_as FROM scorecard_groups").fetchall()
+    assert len(rows) == len(builders)
+    hidden = [count for team, count, shown in rows if shown != team]
+    assert all(count >= 5 for team, count, shown in rows if shown == team)
+    assert len(hidden) != 1 or len(builders) == 1
+    together = [count for _, count, shown in rows if shown == "(other)"]
+    assert not together or (len(together) >= 2 and sum(together) >= 5 and together == hidden)
+    assert bool(hidden) == any(count < 5 for count in builders)
+
+
+@pytest.fixture(scope="module")
+def groups() -> Iterator[duckdb.DuckDBPyConnection]:
+    """The relation over tables that a test fills: one window, July 2026."""
+    terms = ScorecardSettings()
+    with duckdb.connect() as db:
+        db.execute("CREATE TABLE users(user_id VARCHAR, team_id VARCHAR)")
+        db.execute("CREATE TABLE teams(team_id VARCHAR, week DATE, builders BIGINT)")
+        db.execute("CREATE TABLE pull_requests(repo VARCHAR, merged_at TIMESTAMP)")
+        db.execute("CREATE TABLE production_deployments(ended_at TIMESTAMP)")
+        db.execute("INSERT INTO production_deployments VALUES (TIMESTAMP '2026-07-05')")
+        db.execute("CREATE TABLE team_spend(team_id VARCHAR, window_start TIMESTAMP)")
+        db.execute("CREATE TABLE as_of AS SELECT TIMESTAMP '2026-10-01' AS as_of")
+        db.execute(
+            "CREATE TABLE scorecard_terms AS SELECT 'month' AS period, $min AS builders_min,"
+            " []::VARCHAR[] AS merged_repos,"
+            " TIMESTAMP '-infinity' AS applies_from, TIMESTAMP 'infinity' AS applies_to",
+            {"min": terms.builders_min},
+        )
+        db.execute(f"CREATE VIEW scorecard_groups AS {build.load()['scorecard_groups'].sql}")
+        yield db
+
+
+# -- what holds --------------------------------------------------------------------------------------------------------
+
+
+def test_constants_are_versions_that_hold_from_the_next_quarter_on(data: Path) -> None:
+    first, second = ScorecardSettings(settle_days=7), ScorecardSettings(settle_days=30)
+    assert scoring.note_terms(data, first, at(2026, 5, 3))
+    assert not scoring.note_terms(data, first, at(2026, 6, 1))
+    assert scoring.note_terms(data, second, at(2026, 8, 1))
+    with duckdb.connect() as db:
+        sql = build.located(build.load()["scorecard_terms"].sql, data)
+        rows = db.execute(
+            f"SELECT version, settle_days, isfinite(applies_from), applies_to FROM ({sql}) ORDER BY 1"
+        ).fetchall()
+    assert rows[0][:3] == (1, 7, False)
+    assert rows[0][3] == at(2026, 10, 1)
+    assert rows[1][:3] == (2, 30, True)
+
+
+def test_what_else_is_production_is_known_before_the_quarter(data: Path) -> None:
+    made = simulate.rows(Plan("", simulate.BEGINS, {}, [change("a")]))
+    rows = dict(made)
+    rows["deployments"] = [msgspec.structs.replace(each, environment="Shop front") for each in rows["deployments"]]
+    with work.alone(data):
+        for name, found in rows.items():
+            work.spool(data, name, found)
+            work.store(data, name)
+    for environments, expected in ((("live",), 0), (("live", "shop front"), 1)):
+        scoring.note_terms(data, ScorecardSettings(), at(2026, 2, 1 + len(environments)), environments)
+        with analytics.open(data) as db:
+            assert len(db.execute("FROM production_deployments").fetchall()) == expected
+
+
+def test_yardsticks_and_settled_windows_are_written_down_once(data: Path) -> None:
+    plan = simulate.plan(SEED, "H", tickets=60)
+    simulate.store_work(data, [plan])
+    assert scoring.freeze(data, plan.measured + timedelta(days=20)) == len(work_rows(data, "settled")) > 0
+    assert work_rows(data, "yardsticks") == []  # too late in the quarter to be known before
+    assert scoring.freeze(data, plan.measured) == len(work_rows(data, "yardsticks")) == 11
+    before = nd(data)
+    big = [replace(change, lines=change.lines * 50, name=f"late/{change.name}") for change in plan.changes[:60]]
+    simulate.store_work(data, [replace(plan, changes=[*plan.changes, *big])])
+    assert scoring.freeze(data, plan.measured) == 0
+    after = nd(data)
+    # What came late changes its own quarter, openly, and no yardstick of the next one.
+    assert after[1] == before[1]
+    assert after[0] > before[0]
+
+
+def work_rows(data: Path, table: str) -> list[Any]:
+    with duckdb.connect() as db:
+        return db.read_parquet(str(scoring.table_file(data, table))).fetchall()
+
+
+def nd(data: Path) -> tuple[float, float]:
+    """Of the first and of the second quarter."""
+    with duckdb.connect() as db:
+        scoring.look(db, data)
+        rows = db.execute(
+            "SELECT window_start, nd, first_nd, restated_nd FROM scorecard WHERE state IS NOT NULL"
+        ).fetchall()
+    assert all(restated == pytest.approx(now - first) for _, now, first, restated in rows if first is not None)
+    halves = [sum(row[1] for row in rows if (row[0] >= at(2026, 7, 1)) == late) for late in (False, True)]
+    return halves[0], halves[1]
+
+
+def test_intervals_hold_the_number_and_are_the_same_each_time(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    _, db = looked
+    rows = db.execute("SELECT nd_low, nd, nd_high, units FROM normalized_deployments WHERE units >= 5").fetchall()
+    assert len(rows) > 50
+    assert all(low < nd < high for low, nd, high, _ in rows)
+    sql = build.load()["normalized_deployments"].sql
+    again = db.execute(f"SELECT nd_low, nd, nd_high, units FROM ({sql}) WHERE units >= 5").fetchall()
+    assert sorted(again) == sorted(rows)
+
+
+def test_few_units_or_windows_are_not_enough_data(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    _, db = looked
+    rows = list(cards(db, "H").values())
+    few = [row for row in rows if row["units"] < 8]
+    assert 0 < len(few) < len(rows)
+    assert all(row["reading"] in ("not enough data", "not settled") and row["cts_ai_low_usd"] is None for row in few)
+    compared = [row for row in rows if row["ndi"] is not None]
+    assert compared
+    assert all(row["reading"] in ("as usual", "above its own past", "below its own past") for row in compared)
+    # The first two windows of a team have no past to be compared with.
+    first = min(row["window_start"] for row in rows)
+    assert all(row["window_start"] > first + timedelta(days=58) for row in compared)
+
+
+def test_the_report_says_where_to_read_on_and_has_all_sections(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    data, _ = looked
+    arguments = ["report", "scorecard", "--data", str(data), "--team", "Hsearch", "--json"]
+    result = CliRunner().invoke(outlay, arguments)
+    assert result.exit_code == 0, result.output
+    report = msgspec.json.decode(result.output)
+    assert report.keys() == {"outcome", "cost", "flow", "durability", "signals"}
+    assert {row["team_id"] for row in report["outcome"]} == {"Hsearch"}
+    assert CliRunner().invoke(outlay, [*arguments[:4], "--format", "csv"]).exit_code == 2
+
+
+# -- single units ------------------------------------------------------------------------------------------------------
+
+AT = at(2026, 7, 10, 12)
+
+
+def change(name: str, scenario: str = "one", **fields: Any) -> simulate.Change:
+    given: dict[str, Any] = {
+        "team": "search", "author": "search-1", "repo": f"acme/{scenario}", "tickets": (), "merged_at": AT,
+        "lines": 100,
+        "files": (f"{name}.py",),
+    }  # fmt: skip
+    return simulate.Change(name=f"{scenario}/{name}", **{**given, **fields})
+
+
+SCENARIOS = [
+    change("a"),
+    change("a", "joined", files=("x.py", "y.py")),
+    change("b", "joined", files=("y.py",), merged_at=AT + timedelta(hours=71)),
+    change("c", "joined", files=("y.py",), merged_at=AT + timedelta(hours=71 + 73)),
+    change("d", "joined", files=("y.py",), author="search-2"),
+    change("e", "joined", tickets=("SEARCH-9001",), author="search-3"),
+    change("f", "joined", tickets=("SEARCH-9001",), author="mobile-1", team="mobile", lines=300),
+    change("a", "tiny", lines=5, is_reviewed=False),
+    change("b", "tiny", lines=6, is_reviewed=False),
+    *(change(f"{n}", "epics", tickets=(f"SEARCH-900{n}",), author=f"search-{n}") for n in (3, 4, 5)),
+]
+BELOW = [
+    work.Ticket(ticket_id="SEARCH-9002", type="Epic"),
+    work.Ticket(ticket_id="SEARCH-9003", type="Story", parent_id="SEARCH-9002"),
+    work.Ticket(ticket_id="SEARCH-9004", type="Story", parent_id="SEARCH-9002"),
+    work.Ticket(ticket_id="SEARCH-9005", type="Sub-task", parent_id="SEARCH-9003"),
+]
+
+
+def units(db: duckdb.DuckDBPyConnection, scenario: str) -> list[dict[str, Any]]:
+    result = db.execute("FROM work_units WHERE repos[1].repo = $repo ORDER BY unit_id", {"repo": f"acme/{scenario}"})
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def test_what_a_unit_counts(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    [one] = units(looked[1], "one")
+    assert (one["lines"], one["quality"], one["independence"]) == (100, 1.0, 1.0)
+    assert one["size"] == pytest.approx(log2(1 + 100 / one["median_lines"]))
+    assert (one["normalized_deployments"], one["team_id"], one["state"]) == (one["size"], "search", "settled")
+
+
+def test_pull_requests_of_one_ticket_or_of_the_same_files_are_one_unit(
+    looked: tuple[Path, duckdb.DuckDBPyConnection],
+) -> None:
+    found = units(looked[1], "joined")
+    assert sorted(len(each["pr_ids"]) for each in found) == [1, 1, 2, 2]
+    mixed = next(each for each in found if each["tickets"])
+    assert mixed["team_id"] == "mobile"
+    assert {team["team_id"]: team["part"] for team in mixed["teams"]} == {"mobile": 0.75, "search": 0.25}
+
+
+def test_tiny_and_unseen_counts_nothing(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
+    assert sorted(each["independence"] for each in units(looked[1], "tiny")) == [0.0, 0.5]
+
+
+def test_parts_of_a_ticket_go_with_it_and_tickets_of_an_epic_do_not(
+    looked: tuple[Path, duckdb.DuckDBPyConnection],
+) -> None:
+    assert sorted(each["tickets"] for each in units(looked[1], "epics")) == [["SEARCH-9003"], ["SEARCH-9004"]]
