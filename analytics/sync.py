@@ -431,8 +431,9 @@ class _Run:
     @contextlib.contextmanager
     def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect() as db:
-            models = (build.read_model(build.MODELS / "work" / f"{table}.sql") for table in LOOKED_UP)
-            build.define_views(db, self._data, {model.name: model for model in models})
+            models = build.load(build.MODELS / "work")
+            wanted = {table: models[table] for table in LOOKED_UP}
+            build.define_views(db, self._data, wanted | build.needed(db, models, wanted))
             yield db
 
     # -- what is told --------------------------------------------------------------------------------------------------
