@@ -29,6 +29,7 @@ def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
     """Seal the journal of a data folder to Parquet, keep its views, note budgets, look for late evidence, read
     trackers, answer the gateway, until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each request to a tracker
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

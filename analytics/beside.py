@@ -30,8 +30,9 @@ def beside(
             try:
                 does()
                 failure = ""
-            except (OSError, duckdb.Error, UserError) as error:
-                line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next time may go well
+                is_told = isinstance(error, (OSError, duckdb.Error, UserError)) and str(error)
+                line = str(error).splitlines()[0] if is_told else type(error).__name__
                 if line != failure:
                     failed(line)
                 failure = line

@@ -129,12 +129,22 @@ def create_views(
     tables: Collection[str] = (),
 ) -> list[tuple[Model, list[str]]]:
     """Create all views in the current catalog of `db`. Models named in `tables` are worked out now, once. Returns the
-    models, as `in_order` gives them."""
+    models, as `in_order` gives them.
+
+    To create a view, DuckDB goes through all that it reads, down to the files: among many views, again and again. So
+    each is created over empty tables: those are made first, and from the last on replaced by the views themselves.
+    """
     ordered = in_order(db, load() if models is None else models)
     db.execute("BEGIN")
     for model, _ in ordered:
-        kind = "TABLE" if model.name in tables else "VIEW"
-        db.execute(f"CREATE OR REPLACE {kind} {model.name} AS {located(model.sql, data)}")
+        db.execute(f"CREATE TABLE {model.name} AS FROM ({located(model.sql, data)}\n) WITH NO DATA")
+    for model, _ in reversed(ordered):
+        if model.name not in tables:
+            db.execute(f"DROP TABLE {model.name}")
+            db.execute(f"CREATE VIEW {model.name} AS {located(model.sql, data)}")
+    for model, _ in ordered:
+        if model.name in tables:
+            db.execute(f"CREATE OR REPLACE TABLE {model.name} AS {located(model.sql, data)}")
     db.execute("COMMIT")
     return ordered
 

@@ -33,23 +33,24 @@ from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
 from gateway.tracker import Tracker
+from gateway.webhook_queue import Waiting
 from gateway.webhooks import Hint
 
 OVERLAP = timedelta(hours=24)
 SWEEP_EVERY = timedelta(days=1)
 ROWS_MAX, SECONDS_MAX = 5000, 20.0
 """Rows are stored when so many are there, or so long after the last time."""
+MISSED_MAX = timedelta(days=3)
+"""So long what could not be read is asked for again and again."""
 LOOKUPS_MAX = 500
 """Single tickets asked for in one sweep; the rest is for the next one."""
 GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
-LOOKED_UP = (
-    *("tickets", "pull_requests", "deployments", "commits"),
-    *("ticket_versions", "pull_request_versions", "deployment_versions"),
-)
-"""Tables that are read, too, and what they are made of."""
-FOLLOW_SECONDS = 5.0
-"""So often is looked for what webhooks told of."""
+LOOKED_UP = ("tickets", "pull_requests", "deployments", "commits")
+"""Tables that are read, too."""
+FOLLOW_SECONDS, PROJECT_SECONDS, UNREAD_SECONDS = 5.0, 60.0, 300.0
+"""So often is looked for what webhooks told of; so often, at most, one project is asked for it, and so long rests what
+could not be read."""
 DELETED = "deleted"
 """Status and resolution of a ticket that its tracker has no more."""
 
@@ -78,6 +79,10 @@ class Mark(msgspec.Struct):
     """When the read began that is not at its end, …"""
     cursor: Any = None
     """… and where it goes on."""
+    missed: datetime | None = None
+    """Last change of the oldest item that this read had to leave out: the watermark stays before it, …"""
+    waits: datetime | None = None
+    """… since this time, and not for ever."""
     swept: datetime | None = None
     """When ids were last compared."""
 
@@ -104,13 +109,37 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     """Why parts were not read to their end."""
 
+    unread: set[Hint] = field(default_factory=set)
+    """What webhooks told of and could not be read."""
     is_news: bool = False
     """The tracker's extract has to be written anew."""
 
     def count(self, table: str, counts: work.Counts) -> None:
         before = self.tables.get(table, work.Counts(0, 0, 0, 0, 0))
         self.tables[table] = work.Counts(*map(sum, zip(before, counts, strict=True)))
-        self.is_news = True
+        self.is_news = self.is_news or bool(counts.new or counts.changed or counts.gone)
+
+
+class Turns:
+    """When webhooks may be followed again: a project is read once in a while, however much they tell of it, and what
+    could not be read later than the others."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def due(self, told_of: Iterable[Waiting]) -> list[Waiting]:
+        now = time.monotonic()
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        return [each for each in told_of if self._until.keys().isdisjoint((_whose(each.hint), each.path.name))]
+
+    def rest(self, told_of: Iterable[Waiting], unread: Collection[Waiting]) -> None:
+        now = time.monotonic()
+        self._until.update((_whose(each.hint), now + PROJECT_SECONDS) for each in told_of)
+        self._until.update((each.path.name, now + UNREAD_SECONDS) for each in unread)
+
+
+def _whose(hint: Hint) -> str:
+    return f"{hint.source} {hint.project.lower()}"
 
 
 def configured(settings: WorkSettings) -> list[str]:
@@ -140,10 +169,13 @@ def sync(
         return outcomes
 
 
-def follow(data: Path, config: Config, *, pause: Callable[[float], object] = time.sleep) -> list[Outcome]:
+def follow(
+    data: Path, config: Config, turns: Turns | None = None, *, pause: Callable[[float], object] = time.sleep
+) -> list[Outcome]:
     """Read what webhooks told of, and nothing else: tickets by their ids; of other things, what is new in their
-    repository. What could not be read waits. Raises as `sync` does."""
-    told_of = webhook_queue.waiting(data)
+    repository. What could not be read waits, and whose turn it is not. Raises as `sync` does."""
+    turns = turns or Turns()
+    told_of = turns.due(webhook_queue.waiting(data))
     if not told_of:
         return []
     with disk.alone(work.folder(data) / "sync.lock") as is_alone:
@@ -154,8 +186,10 @@ def follow(data: Path, config: Config, *, pause: Callable[[float], object] = tim
             if of_source := [each for each in told_of if each.hint.source == name]:
                 run = _Run(data, config, name, False, lambda _: None, pause)
                 outcomes.append(run.run([each.hint for each in of_source]))
-        failed = {each.source for each in outcomes if each.failures}
-        webhook_queue.finish(data, [each for each in told_of if each.hint.source not in failed])
+        hints = {hint for outcome in outcomes for hint in outcome.unread}
+        unread = {each for each in told_of if each.hint in hints}
+        turns.rest(told_of, unread)
+        webhook_queue.finish(data, [each for each in told_of if each not in unread])
         return outcomes
 
 
@@ -192,6 +226,7 @@ class _Run:
         self._marks = self._state.setdefault(name, {})
         self._rows = _Rows()
         self._outcome = Outcome(name)
+        self._followed: set[Hint] = set()
         self._progress = Progress(name, "")
 
     def run(self, hints: Sequence[Hint] | None = None) -> Outcome:
@@ -201,7 +236,7 @@ class _Run:
         given = Given(settings, ticket_keys(self._data, self._config), patience, self._known, self._ask)
         try:
             with SOURCES[self._name][1](given) as source:
-                for part in source.parts():
+                for part in source.parts(None if hints is None else {hint.project.lower() for hint in hints}):
                     self._tell(Progress(self._name, part.name))
                     try:
                         self._rename(part)
@@ -216,6 +251,7 @@ class _Run:
                         self._outcome.failures.append(f"{self._name}: {part.name}: {error}")
         except UserError as error:
             self._outcome.failures.append(str(error))
+            self._outcome.unread |= set(hints or ()) - self._followed
         finally:
             if self._outcome.is_news:
                 with work.alone(self._data):
@@ -228,12 +264,13 @@ class _Run:
         if self._full:
             mark.since = mark.began = mark.swept = None
         if mark.began is None:
-            mark.began = source.now()
+            mark.began, mark.missed = source.now(), None
             mark.cursor = mark.cursor if part.goes_on and not self._full else None
         came, resumed = False, mark.cursor is not None
         try:
             for batch in part.read(mark.cursor, mark.since and mark.since - OVERLAP):
                 came, mark.cursor = True, batch.cursor
+                mark.missed = min(filter(None, (mark.missed, batch.missed)), default=None)
                 self._take(part, batch)
                 if self._rows.is_due:
                     self._store()
@@ -248,7 +285,9 @@ class _Run:
             with work.alone(self._data):
                 work.mark_synced(self._data, [part.tickets.project], began)
                 self._outcome.is_news = True
-        mark.since, mark.began = began, None
+        mark.waits = (mark.waits or began) if mark.missed else None
+        is_kept = mark.missed and mark.waits and began - mark.waits <= MISSED_MAX
+        mark.since, mark.began = min(began, mark.missed) if mark.missed and is_kept else began, None
         mark.cursor = mark.cursor if part.goes_on else None
         _write_state(self._data, self._state)
 
@@ -257,29 +296,58 @@ class _Run:
         if part.renamed is None:
             return
         old, new = part.renamed
-        if renamed := [name for name in self._marks if name.partition(" ")[0] == old]:
+        read = {name: name.partition(" ")[0] for name in self._marks}
+        spelled = {was for was in read.values() if was.lower() == old.lower() and was != new}
+        for was in spelled:
             with work.alone(self._data):
-                work.rename(self._data, old, new)
-            for name in renamed:
-                self._marks[new + name.removeprefix(old)] = self._marks.pop(name)
+                work.rename(self._data, was, new)
             self._outcome.is_news = True
+        for name, was in read.items():
+            if was in spelled:
+                self._marks[new + name.removeprefix(was)] = self._marks.pop(name)
+        if spelled:
             _write_state(self._data, self._state)
-        self._outcome.problems.append(f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]")
+        line = f"{self._name}: {old} is called {new} now: write that in [work.{self._name}]"
+        if old.lower() != new.lower() and line not in self._outcome.problems:
+            self._outcome.problems.append(line)
 
     def _follow(self, source: Source, part: Part, hints: Sequence[Hint]) -> None:
         """Reads what hints are about, in whatever order and however often they came."""
         project = part.name.partition(" ")[0] if part.tickets is None else part.tickets.project
-        of_part = [hint for hint in hints if hint.project.lower() == project.lower()]
+        of_part = [hint for hint in hints if hint.project.lower() == project.lower() and hint.kind in part.told_by]
         if part.tickets is None:
-            if any(hint.kind != "ticket" for hint in of_part):
-                self._read(source, part)
+            try:
+                if of_part:
+                    self._read(source, part)
+            except UserError:
+                self._outcome.unread |= set(of_part)
+                raise
             return
-        for ticket_id in dict.fromkeys(hint.id for hint in of_part if hint.kind == "ticket" and hint.id):
-            if ticket := part.tickets.ticket(ticket_id):
-                self._rows.add("tickets", [_known_as(ticket, ticket_id)])
-            else:
-                self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
-        self._store()
+        try:
+            by_id: dict[str, set[Hint]] = {}
+            for hint in of_part:
+                by_id.setdefault(hint.id, set()).add(hint)
+            for ticket_id, of_ticket in by_id.items():
+                if ticket_id and not self._look_up(part, part.tickets, ticket_id):
+                    self._outcome.unread |= of_ticket
+                self._followed |= of_ticket
+        finally:
+            self._store()
+
+    def _look_up(self, part: Part, tickets: Tickets, ticket_id: str) -> bool:
+        """Read one ticket, or note that it is no more. False when it could not be read."""
+        try:
+            found = tickets.ticket(ticket_id)
+        except SourceError:
+            raise
+        except UserError as error:
+            self._problem(part, str(error))
+            return False
+        if found:
+            self._keep(part, _known_as(found, ticket_id))
+        else:
+            self._rows.add("tickets", map(_deleted, self._stored([ticket_id])))
+        return True
 
     def _sweep(self, source: Source, part: Part) -> None:
         """Compare ids once a day: of a ticket that was deleted or moved elsewhere, no tracker tells reliably."""
@@ -298,23 +366,24 @@ class _Run:
         asked = sorted(lost | strange)
         if len(asked) > LOOKUPS_MAX:
             self._problem(part, f"{len(asked) - LOOKUPS_MAX:,} tickets that moved, or are new, are left for tomorrow")
-        found = {ticket_id: tickets.ticket(ticket_id) for ticket_id in asked[:LOOKUPS_MAX]}
-        deleted = self._stored([ticket_id for ticket_id, ticket in found.items() if ticket is None])
-        self._rows.add("tickets", map(_deleted, deleted))
-        self._rows.add("tickets", [_known_as(ticket, ticket_id) for ticket_id, ticket in found.items() if ticket])
+        for ticket_id in asked[:LOOKUPS_MAX]:
+            self._look_up(part, tickets, ticket_id)
         mark.swept = began
         self._store()
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
     def _take(self, part: Part, batch: Batch) -> None:
+        self._keep(part, batch)
+        self._tell(Progress(self._name, part.name, batch.done, batch.total))
+
+    def _keep(self, part: Part, batch: Batch) -> None:
         for table, groups in batch.emptied.items():
             self._rows.empty(table, groups)
         for table, rows in batch.rows.items():
             self._rows.add(table, rows)
         for problem in batch.problems:
             self._problem(part, problem)
-        self._tell(Progress(self._name, part.name, batch.done, batch.total))
 
     def _store(self) -> None:
         """Rows first, then how far they were read."""
@@ -381,8 +450,9 @@ class _Run:
     @contextlib.contextmanager
     def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect() as db:
-            models = (build.read_model(build.MODELS / "work" / f"{table}.sql") for table in LOOKED_UP)
-            build.define_views(db, self._data, {model.name: model for model in models})
+            models = build.load(build.MODELS / "work")
+            wanted = {table: models[table] for table in LOOKED_UP}
+            build.define_views(db, self._data, wanted | build.needed(db, models, wanted))
             yield db
 
     # -- what is told --------------------------------------------------------------------------------------------------
@@ -439,8 +509,12 @@ def _deleted(ticket: work.Ticket) -> work.Ticket:
     return msgspec.structs.replace(ticket, status=DELETED, status_category="done", resolution=DELETED)
 
 
-def _known_as(ticket: work.Ticket, ticket_id: str) -> work.Ticket:
-    return msgspec.structs.replace(ticket, aliases=sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id}))
+def _known_as(found: Batch, ticket_id: str) -> Batch:
+    """The ticket has the id that it was asked for by as an alias."""
+    for ticket in found.rows["tickets"]:
+        if isinstance(ticket, work.Ticket):
+            ticket.aliases = sorted({*ticket.aliases, ticket_id} - {ticket.ticket_id})
+    return found
 
 
 def ticket_keys(data: Path, config: Config) -> TicketKeys:
@@ -485,6 +559,7 @@ class Rounds:
     def __init__(self, data: Path, config: Config, stop: threading.Event) -> None:
         self._data, self._config, self._stop = data, config, stop
         self._said: set[str] = set()
+        self._turns = Turns()
 
     def sync(self) -> None:
         """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
@@ -496,7 +571,7 @@ class Rounds:
     def follow(self) -> None:
         """Raises as `sync` does."""
         with contextlib.suppress(BusyError, StoppedError):
-            self._say(follow(self._data, self._config, pause=self._pause))
+            self._say(follow(self._data, self._config, self._turns, pause=self._pause))
 
     def _say(self, outcomes: Iterable[Outcome]) -> None:
         lines = [line for each in outcomes for line in (*each.failures, *each.problems)]

@@ -384,7 +384,8 @@ def _files(data: Path, name: str) -> list[str]:
 def rename(data: Path, old: str, new: str) -> None:
     """A repository or project has another name. So have its tickets, which keep the former one as an alias, and all
     that belongs to it."""
-    name = re.compile(rf'"{re.escape(old)}([#!][0-9]+)?"')
+    was, now = (msgspec.json.encode(name)[1:-1].decode() for name in (old, new))
+    name = re.compile(rf'"{re.escape(was)}([#!][0-9]+)?"')
     for table, kind in TABLES.items():
         if not (path := table_file(data, table)).exists():
             continue
@@ -397,7 +398,9 @@ def rename(data: Path, old: str, new: str) -> None:
             texts = db.execute(build.step("read_work_rows"), file).fetchall()
             rows: dict[tuple[Any, ...], Row] = {}
             for (text,) in texts:
-                row, before = (_stored(kind, each) for each in (name.sub(rf'"{new}\1"', text), text))
+                row, before = (
+                    _stored(kind, each) for each in (name.sub(lambda at: f'"{now}{at[1] or ""}"', text), text)
+                )
                 if isinstance(row, Ticket) and isinstance(before, Ticket) and row != before:
                     row = msgspec.structs.replace(
                         row, aliases=sorted({*row.aliases, before.ticket_id} - {row.ticket_id})

@@ -1,5 +1,6 @@
 """What webhooks told of is read by `sync.follow`: the named tickets alone, other things by their repository."""
 
+import threading
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,8 @@ import duckdb
 import pytest
 
 from analytics import build, sync, work
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets
+from analytics.beside import beside
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among
 from gateway import webhook_queue
 from gateway.config import Config
 from gateway.webhook_queue import WebhookQueue
@@ -39,20 +41,23 @@ class Forge:
     def now(self) -> datetime:
         return BEGIN
 
-    def parts(self) -> Iterator[Part]:
-        for repo in (SHOP, "acme/api"):
-            yield Part(f"{repo} issues", self._read(f"{repo} issues"), Tickets(repo, self._ids, self._ticket))
-            yield Part(f"{repo} pulls", self._read(f"{repo} pulls", work.Row if repo == SHOP else None))
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for repo in among((SHOP, "acme/api"), projects):
+            tickets = Tickets(repo, self._ids, self._ticket)
+            yield Part(f"{repo} issues", self._read(f"{repo} issues"), tickets, told_by=("ticket",))
+            read = self._read(f"{repo} pulls", work.Row if repo == SHOP else None)
+            yield Part(f"{repo} pulls", read, told_by=("pull_request",))
 
     def _ids(self) -> Iterator[Collection[str]]:
         yield list(self.tickets)
 
-    def _ticket(self, ticket_id: str) -> work.Ticket | None:
+    def _ticket(self, ticket_id: str) -> Batch | None:
         self.asked.append(ticket_id)
         if self.fails:
             raise SourceError("out of reach")
         title = self.tickets.get(ticket_id)
-        return work.Ticket(ticket_id=ticket_id, source="github", project=SHOP, title=title) if title else None
+        made = work.Ticket(ticket_id=ticket_id, source="github", project=SHOP, title=title or "")
+        return Batch({"tickets": [made]}) if title else None
 
     def _read(self, name: str, pulls: object = None) -> Any:
         def read(cursor: Any, since: datetime | None) -> Iterator[Batch]:
@@ -126,3 +131,40 @@ def test_what_could_not_be_read_waits_and_what_is_not_configured_does_not(data: 
     Forge.fails = False
     sync.sync(data, Config(), ["github"])
     assert webhook_queue.waiting(data) == [], "a sync reads it, too"
+
+
+def test_a_project_is_read_once_in_a_while(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "PROJECT_SECONDS", 1e6)
+    turns = sync.Turns()
+    tell(data, f"{SHOP}#1")
+    assert len(sync.follow(data, Config(), turns)) == 1
+    tell(data, f"{SHOP}#2")
+    tell(data, "acme/api", kind="pull_request")
+    sync.follow(data, Config(), turns)
+    assert Forge.asked == [f"{SHOP}#1", "acme/api pulls"]
+    assert [each.hint.id for each in webhook_queue.waiting(data)] == [f"{SHOP}#2"]
+    sync.follow(data, Config(), sync.Turns())
+    assert webhook_queue.waiting(data) == []
+
+
+def test_the_gateway_is_told_what_is_new_alone(data: Path) -> None:
+    told = []
+    for _ in range(2):
+        tell(data, f"{SHOP}#1")
+        (outcome,) = sync.follow(data, Config())
+        told.append(outcome.is_news)
+    assert told == [True, False]
+
+
+def test_work_beside_goes_on_whatever_goes_wrong() -> None:
+    told, stop, tries = list[str](), threading.Event(), iter([KeyError("a secret"), OSError("full"), None])
+
+    def does() -> None:
+        if (error := next(tries)) is None:
+            stop.set()
+        else:
+            raise error
+
+    with beside("test", does, 0.0, told.append, stop=stop, at_once=True):
+        assert stop.wait(60)
+    assert told == ["KeyError", "full"]

@@ -166,3 +166,28 @@ def test_of_a_deployment_that_is_tried_again_the_newest_status_counts(
     ]
     made = github.deployment("acme/shop", {"id": 1}, statuses[::-1])
     assert (made.finished_at and made.finished_at.day, made.failed_at and made.failed_at.day) == (finished, failed)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "is_it"),
+    [
+        ("*a" * 12 + "*b", "a" * 250 + "c", False),
+        ("**/a/" * 30 + "b", "a/" * 120 + "c", False),
+        ("**/" + "*a*/" * 40 + "b", "aa/" * 80 + "c", False),
+        ("*ab*b", "xabab", True),
+        ("**/a/b", "a/a/b", True),
+        ("a/**/b/**/c", "a/b/x/b/y/c", True),
+        ("a", "a/b/a", True),
+        ("?", "/", False),
+    ],
+)
+def test_a_pattern_full_of_stars_is_matched_without_going_back(pattern: str, path: str, is_it: bool) -> None:
+    """With backtracking the first ones would not end."""
+    assert left_out([], f"{pattern} linguist-generated")(path) == is_it
+
+
+def test_no_repository_has_more_patterns_than_are_looked_at() -> None:
+    long, many = f"{'a' * 256} linguist-generated", "\n".join(f"f{n} linguist-generated" for n in range(501))
+    assert not left_out([], long)("a" * 256)
+    assert [left_out([], many)(path) for path in ("f499", "f500")] == [True, False]
+    assert not left_out([], " " * 2**17 + "\nf0 linguist-generated")("f0")

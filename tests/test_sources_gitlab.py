@@ -14,6 +14,8 @@ from analytics import sync, work
 from analytics.sources import gitlab, http
 from analytics.sources.statuses import Change
 from gateway.config import Config, GitLabSettings, WorkSettings
+from gateway.webhook_queue import WebhookQueue
+from gateway.webhooks import Hint
 from tests.fakes.trackers import TOKEN, Answer, Asked, FakeGitLab, Read, read, serving, table
 
 WORK_DATA = os.environ.get("OUTLAY_WORK_DATA")
@@ -518,3 +520,33 @@ def test_a_clock_that_goes_wrong_loses_nothing(fake: FakeGitLab) -> None:
     fake.issues.append(issue(2, updated_at=(datetime.now(UTC) - timedelta(days=3)).isoformat()))
     run(fake)
     assert table("SELECT count(*) FROM tickets") == [(2,)]
+
+
+def test_what_could_not_be_read_once_is_read_the_next_time(fake: FakeGitLab) -> None:
+    whole(fake)
+    for path in ("merge_requests/2/commits", "issues/3/resource_state_events"):
+        fake.failures.extend([(path, Answer(502, {}))] * http.TRIES)
+    outcome = run(fake)
+    assert (len(outcome.problems), outcome.failures) == (2, [])
+    outcome = run(fake)
+    assert (outcome.problems, outcome.failures) == ([], [])
+    assert len(table("SELECT pr_id FROM pull_requests")) == 4
+    assert len(table("SELECT ticket_id FROM tickets")) == 7
+
+
+def test_an_issue_that_may_not_be_read_is_not_gone(fake: FakeGitLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.issues = [issue(1), issue(2)]
+    run(fake)
+    monkeypatch.setattr(sync, "SWEEP_EVERY", timedelta(days=-1))
+    hidden, fake.issues = fake.issues, []
+    fake.failures.append(("issues/1$", Answer(403, {})))
+    outcome = run(fake)
+    assert (len(outcome.problems), outcome.failures) == (1, [])
+    assert table("SELECT ticket_id, status FROM tickets ORDER BY ALL") == [
+        ("acme/shop#1", "opened"), ("acme/shop#2", "deleted"),
+    ]  # fmt: skip
+    fake.issues = hidden
+    fake.failures.append(("issues/1$", Answer(403, {})))
+    WebhookQueue(Path("data")).put(Hint("gitlab", "a", "issue", "ticket", "acme/shop", "acme/shop#1"))
+    sync.follow(Path("data"), Config(work=settings(fake)))
+    assert table("SELECT status FROM tickets WHERE ticket_id = 'acme/shop#1'") == [("opened",)]

@@ -10,6 +10,8 @@ import pytest
 from analytics import sync, work
 from analytics.sources import http, linear
 from gateway.config import Config, LinearSettings, WorkSettings
+from gateway.webhook_queue import WebhookQueue
+from gateway.webhooks import Hint
 from tests.fakes.trackers import LINEAR_TOKEN, Answer, Asked, FakeLinear, Read, read, serving, table
 
 TYPES = ("triage", "backlog", "unstarted", "started", "completed", "canceled", "duplicate", "dreaming")
@@ -276,3 +278,14 @@ def test_moved_deleted_and_linked_issues(fake: FakeLinear) -> None:
     assert table("SELECT ticket_id FROM tickets WHERE resolution = 'deleted' ORDER BY ALL") == [("ENG-2",), ("ENG-3",)]
     assert ("ENG-4",) not in table("SELECT ticket_id FROM pr_tickets")
     assert ("ENG-5",) in table("SELECT ticket_id FROM pr_tickets")
+
+
+def test_a_ticket_that_a_webhook_told_of_has_its_history_and_pull_requests(fake: FakeLinear) -> None:
+    run(fake)
+    fake.issues = [issue(1, history=[move(5, "backlog", "started")])]
+    fake.issues[0]["attachments"] = {"nodes": [{"url": "https://github.com/acme/shop/pull/3"}]}
+    WebhookQueue(Path("data")).put(Hint("linear", "a", "Issue", "ticket", "ENG", "ENG-1"))
+    (outcome,) = sync.follow(Path("data"), Config(work=settings(fake)))
+    assert (outcome.failures, outcome.problems) == ([], [])
+    assert table("SELECT pr_id FROM ticket_prs") == [("acme/shop!3",)]
+    assert len(table("SELECT * FROM ticket_statuses")) == 2

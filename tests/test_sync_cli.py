@@ -161,6 +161,18 @@ def test_the_keeper_reads_beside_its_rounds(
     assert "does not show repos/acme/shop/deployments" in said[0]
 
 
+def test_the_keeper_logs_no_request(github: FakeGitHub, config: Path, tmp_path: Path) -> None:
+    work.prepare(tmp_path / "data")
+    command = [sys.executable, "-m", "analytics", "--data", str(tmp_path / "data"), "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as keeper:
+        try:
+            _wait_for(lambda: github.asked("/deployments"))
+        finally:
+            keeper.terminate()
+        _, errors = keeper.communicate(timeout=60)
+    assert (keeper.returncode, errors) == (0, b"")
+
+
 def test_the_keeper_ends_while_a_limit_is_waited_for(github: FakeGitHub, config: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     work.prepare(data)

@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from analytics import build, disk, sync, work
 from analytics.sources import github as github_source
 from analytics.sources import http
+from gateway import webhook_queue
 from gateway.config import Config, GitHubSettings, WorkSettings
 from gateway.tracker import Tracker
+from gateway.webhook_queue import WebhookQueue
+from gateway.webhooks import Hint
 from tests.fakes import github as fake
 from tests.fakes.github import BOT, NOW, TOKEN, Failure, FakeGitHub, ago, fake_github, person
 
@@ -75,6 +78,12 @@ def tables(data: Path) -> dict[str, Rows]:
 def one(data: Path, table: str, **key: Any) -> dict[str, Any]:
     [found] = [row for row in rows(data, table) if all(row[name] == value for name, value in key.items())]
     return found
+
+
+def tell(data: Path, kind: Any, thing: str = "", project: str = "acme/shop") -> None:
+    """As a webhook does."""
+    queue = WebhookQueue(data)
+    queue.put(Hint("github", f"{kind} {thing} {project} {len(webhook_queue.waiting(data))}", "e", kind, project, thing))
 
 
 # -- issues ------------------------------------------------------------------------------------------------------------
@@ -254,7 +263,7 @@ def test_a_renamed_repository_keeps_its_work(github: FakeGitHub, data: Path) -> 
     shop.name, github.renamed["acme/shop"] = "acme/store", shop.id
     outcome = synced(data, config(github))
     said = "github: acme/shop is called acme/store now: write that in [work.github]"
-    assert (outcome.failures, set(outcome.problems)) == ([], {said})
+    assert (outcome.failures, outcome.problems) == ([], [said])
     after = tables(data)
     assert {table: len(listed) for table, listed in after.items()} == {
         table: len(listed) for table, listed in before.items()
@@ -264,6 +273,88 @@ def test_a_renamed_repository_keeps_its_work(github: FakeGitHub, data: Path) -> 
     assert one(data, "pr_tickets", pr_id="acme/store!12")["ticket_id"] == "acme/store#2"
     read(data, github, "acme/store")
     assert tables(data) == after
+
+
+def test_the_case_of_a_repository_makes_no_other_one(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    shop.issue(1)
+    read(data, github, "Acme/Shop")
+    for name in ("acme/Shop", "acme/store"):
+        shop.name, github.renamed["Acme/Shop"] = name, shop.id
+        outcome = synced(data, config(github, "Acme/Shop"))
+        assert (outcome.failures, len(outcome.problems)) == ([], name == "acme/store")
+        assert [row["ticket_id"] for row in rows(data, "tickets")] == [f"{name}#1"]
+    assert one(data, "tickets")["aliases"] == ["acme/Shop#1", "acme/shop#1"]
+
+
+def test_a_ticket_that_a_webhook_told_of_has_its_history(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    read(data, github)
+    shop.issue(7, days=0.1, state="closed", closed_at=ago(hours=3), assignees=[person("cid")])
+    shop.events[7] = [
+        {"event": what, "actor": person("cid"), "created_at": ago(hours=hours)}
+        for what, hours in (("assigned", 5), ("closed", 3))
+    ]
+    tell(data, "ticket", "acme/shop#7")
+    [outcome] = sync.follow(data, config(github))
+    assert (outcome.failures, outcome.problems) == ([], [])
+    found = one(data, "tickets")
+    assert (found["started_at"], found["reopened_count"]) == (NOW - timedelta(hours=5), 0)
+    assert [row["status_category"] for row in rows(data, "ticket_statuses")] == ["todo", "in_progress", "done"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "paths"),
+    [
+        ("ticket", ["/issues/1", "/issues/1/events"]),
+        ("commits", ["/pulls"]),
+        ("pull_request", ["/pulls"]),
+        ("deployment", ["/deployments"]),
+    ],
+)
+def test_a_webhook_asks_for_what_it_told_of_alone(github: FakeGitHub, data: Path, kind: str, paths: list[str]) -> None:
+    for name in ("acme/shop", "acme/api", "acme/web"):
+        github.add(name).issue(1, state="closed", closed_at=ago(days=10))
+    tell(data, kind, "acme/api#1" if kind == "ticket" else "", "Acme/API")
+    [outcome] = sync.follow(data, config(github, "acme/shop", "acme/api", "acme/web"))
+    assert outcome.failures == []
+    assert [path.partition("?")[0] for path in github.requests] == [f"/repos/acme/api{path}" for path in ["", *paths]]
+
+
+def test_one_ticket_that_cannot_be_read_blocks_no_other_and_waits(github: FakeGitHub, data: Path) -> None:
+    shop, turns = github.add("acme/shop"), sync.Turns()
+    for number in (1, 2, 3):
+        shop.issue(number)
+        tell(data, "ticket", f"acme/shop#{number}")
+    github.broken.append(Failure("/issues/1$", 403))
+    [outcome] = sync.follow(data, config(github), turns)
+    assert (len(outcome.problems), outcome.failures) == (1, [])
+    assert [row["ticket_id"] for row in rows(data, "tickets")] == ["acme/shop#2", "acme/shop#3"]
+    assert [each.hint.id for each in webhook_queue.waiting(data)] == ["acme/shop#1"]
+    assert sync.follow(data, config(github), turns) == []
+    github.broken.clear()
+    sync.follow(data, config(github))
+    assert webhook_queue.waiting(data) == []
+
+
+def test_when_the_source_fails_what_was_read_is_not_read_again(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    for number in (1, 2, 3):
+        shop.issue(number)
+        tell(data, "ticket", f"acme/shop#{number}")
+    github.broken.append(Failure("/issues/2$", 401))
+    sync.follow(data, config(github))
+    assert [row["ticket_id"] for row in rows(data, "tickets")] == ["acme/shop#1"]
+    assert [each.hint.id for each in webhook_queue.waiting(data)] == ["acme/shop#2", "acme/shop#3"]
+
+
+@pytest.mark.parametrize("kind", ["ticket", "commits", "deployment"])
+def test_what_is_told_of_a_repository_that_cannot_be_read_waits(github: FakeGitHub, data: Path, kind: str) -> None:
+    github.add("acme/shop").issue(1)
+    github.broken.append(Failure("/repos/acme/shop$", 502))
+    tell(data, kind, "acme/shop#1" if kind == "ticket" else "")
+    sync.follow(data, config(github))
+    assert len(webhook_queue.waiting(data)) == 1
 
 
 # -- pull requests -----------------------------------------------------------------------------------------------------
@@ -347,6 +438,20 @@ def test_a_pull_request_whose_files_cannot_be_read_does_not_stop_the_others(gith
     found = {row["number"]: (row["additions"], row["updated_at"] is None) for row in rows(data, "pull_requests")}
     assert found == {1: (1, False), 2: (None, True), 3: (3, False)}
     assert len(rows(data, "pr_tickets")) == 3
+    synced(data, config(github))
+    github.broken.clear()
+    read(data, github)
+    assert one(data, "pull_requests", number=2)["additions"] == 2, "the watermark stayed before it"
+
+
+def test_what_cannot_be_read_for_long_is_given_up(
+    github: FakeGitHub, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github.add("acme/shop").issue(1, days=9, state="closed", closed_at=ago(days=9))
+    github.broken.append(Failure("issues/1/events", 500))
+    assert [len(synced(data, config(github)).problems) for _ in range(3)] == [1, 1, 1]
+    monkeypatch.setattr(sync, "MISSED_MAX", timedelta(seconds=-1))
+    assert [len(synced(data, config(github)).problems) for _ in range(2)] == [1, 0]
 
 
 def test_when_all_are_broken_it_is_tried_again(github: FakeGitHub, data: Path) -> None:
@@ -399,6 +504,22 @@ def test_a_deployment_that_ends_later(github: FakeGitHub, data: Path) -> None:
     shop.deployments[1]["updated_at"] = ago(hours=1)
     read(data, github)
     assert one(data, "deployments", deployment_id="github:2")["finished_at"] == NOW - timedelta(hours=1)
+
+
+def test_a_deployment_long_after_the_one_before(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    shop.deploy(1, "success", days=60)
+    shop.deploy(8, "failure", days=59)
+    shop.run(1, days=60)
+    shop.run(8, "failure", days=59)
+    read(data, github, workflows=["deploy.yml"])
+    shop.deploy(9, "success", days=0.1)
+    shop.run(9, days=0.2)
+    shop.compared[f"{1:040x}...{9:040x}"] = [shop.commit("aa", "Pay (#12)")]
+    read(data, github, workflows=["deploy.yml"])
+    assert {(row["deployment_id"], row["pr_id"]) for row in rows(data, "deployment_prs")} == {
+        ("github:9", "acme/shop!12"), ("github:run:9", "acme/shop!12"),
+    }  # fmt: skip
 
 
 def test_runs_are_asked_for_in_windows_that_github_shows(github: FakeGitHub, data: Path, monkeypatch: Any) -> None:

@@ -440,6 +440,17 @@ def test_a_table_of_an_earlier_version_has_empty_columns(data: Path, db: duckdb.
     assert len(rows_of("tickets", data)) == 2
 
 
+def test_a_project_may_get_any_name(data: Path) -> None:
+    know(data, work.Ticket(ticket_id="acme/shop#1", project="acme/shop"), prs=[pull(2)])
+    name = 'acme/"\\1\\g<9>'
+    work.rename(data, "acme/shop", name)
+    assert [(row["ticket_id"], row["project"], row["aliases"]) for row in rows_of("tickets", data)] == [
+        (f"{name}#1", name, ["acme/shop#1"])
+    ]
+    work.rename(data, name, "acme/store")
+    assert [row["pr_id"] for row in rows_of("pull_requests", data)] == ["acme/store!2"]
+
+
 def _import_on(data: str, project: str) -> None:
     number = 0
     while True:

@@ -7,7 +7,7 @@ push), it goes on where both have parted, and what was taken out of the branch t
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from analytics import work
 from analytics.sources import links
-from analytics.sources.source import Batch, Given, Part
+from analytics.sources.source import Batch, Given, Part, among
 from gateway.errors import UserError
 
 ALONE = {
@@ -169,9 +169,9 @@ class Git:
     def now(self) -> datetime:
         return datetime.now(UTC).replace(tzinfo=None)
 
-    def parts(self) -> Iterator[Part]:
-        for repo, path in self._settings.clones.items():
-            clone = Clone(repo, path, self._settings.branch)
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for repo in among(self._settings.clones, projects):
+            clone = Clone(repo, self._settings.clones[repo], self._settings.branch)
             yield Part(f"{repo} commits", partial(self._commits, clone), goes_on=True)
             yield Part(f"{repo} deployments", partial(self._deployments, clone), goes_on=True)
 

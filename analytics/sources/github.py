@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, get_args
 from urllib.parse import quote
 
 from analytics import work
@@ -15,12 +15,13 @@ from analytics.sources.generated import left_out
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, pull_of, reverts_of, subject_of
 from analytics.sources.pages import BROKEN_MAX
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.config import WorkSettings
 from gateway.errors import UserError
 from gateway.reading import child, count, items, text
 from gateway.ticket_keys import TicketKeys
+from gateway.webhooks import Kind
 
 TITLE_MAX, BODY_MAX = 1024, 2**18
 PAGE = {"per_page": "100"}
@@ -269,14 +270,14 @@ class GitHub:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for asked in self._given.settings.github.repos:
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for asked in among(self._given.settings.github.repos, projects):
             try:
                 about = child(self._api.decode(self._api.get(f"repos/{asked}")))
             except SourceError:
                 raise
             except UserError as error:
-                yield Part(asked, _raising(error))
+                yield Part(asked, _raising(error), told_by=get_args(Kind))
             else:
                 yield from Repo(self._api, self._given, asked, about).parts()
 
@@ -302,15 +303,14 @@ class Repo:
         """A first sync reads no further back."""
 
     def parts(self) -> Iterator[Part]:
-        is_renamed = self.name.lower() != self._asked.lower()
-        renamed = (self._asked, self.name) if is_renamed else None
+        renamed = (self._asked, self.name) if self.name != self._asked else None
         if self._about.get("has_issues") is not False:
             tickets = Tickets(self.name, self.ids, self.ticket)
-            yield Part(f"{self.name} issues", self.issues, tickets, renamed)
-        yield Part(f"{self.name} pull requests", self.pulls, renamed=renamed)
-        yield Part(f"{self.name} deployments", self.deployments, renamed=renamed)
+            yield Part(f"{self.name} issues", self.issues, tickets, renamed, ("ticket",))
+        yield Part(f"{self.name} pull requests", self.pulls, None, renamed, ("pull_request", "commits"))
+        yield Part(f"{self.name} deployments", self.deployments, None, renamed, ("deployment",))
         for workflow in self._settings.github.workflows:
-            yield Part(f"{self.name} runs of {workflow}", self._runs_of(workflow), renamed=renamed)
+            yield Part(f"{self.name} runs of {workflow}", self._runs_of(workflow), None, renamed, ("deployment",))
 
     # -- issues --------------------------------------------------------------------------------------------------------
 
@@ -332,17 +332,22 @@ class Repo:
                     batch.problems.append(f"an issue was left out: {error}")
                     continue
                 if made.updated_at is None or made.updated_at != known.get(made.ticket_id):
-                    is_asked = has_history(issue) and (
-                        since or made.updated_at is None or made.updated_at > self._history
-                    )
-                    events = self._all(f"issues/{_number(issue)}/events", batch) if is_asked else []
-                    broken.note(events is None, batch)
-                    changes = changes_of(issue, events) if events else []
-                    made = ticket(self.name, issue, self._settings, changes)
-                    made.updated_at = made.updated_at if events is not None else None
-                    batch.add("tickets", [made])
-                    batch.add("ticket_statuses", rows(made.ticket_id, changes))
+                    is_asked = since or made.updated_at is None or made.updated_at > self._history
+                    is_whole = self._issue(self.name, issue, bool(is_asked), batch)
+                    broken.note(not is_whole, batch, made.updated_at)
             yield batch
+
+    def _issue(self, repo: str, issue: Any, is_asked: bool, batch: Batch) -> bool:
+        """Its ticket, with its history where that `is_asked` for. Raises `ValueError`. False when it could not be
+        read."""
+        path = f"repos/{repo}/issues/{_number(issue)}/events"
+        events = self._all(path, batch) if is_asked and has_history(issue) else []
+        changes = changes_of(issue, events) if events else []
+        made = ticket(repo, issue, self._settings, changes)
+        made.updated_at = made.updated_at if events is not None else None
+        batch.add("tickets", [made])
+        batch.add("ticket_statuses", rows(made.ticket_id, changes))
+        return events is not None
 
     def ids(self) -> Iterator[Collection[str]]:
         query = {**PAGE, "state": "all", "sort": "created", "direction": "asc"}
@@ -350,7 +355,7 @@ class Repo:
             numbers = (count(child(issue).get("number")) for issue in self._api.items(answer) if not is_pull(issue))
             yield [f"{self.name}#{number}" for number in numbers if number]
 
-    def ticket(self, ticket_id: str) -> work.Ticket | None:
+    def ticket(self, ticket_id: str) -> Batch | None:
         """Of one that was transferred, GitHub answers what it is now."""
         number = ticket_id.rpartition("#")[2]
         answer = self._api.get(f"repos/{self.name}/issues/{number}", allowed=GONE)
@@ -358,10 +363,14 @@ class Repo:
             return None
         issue = self._api.decode(answer)
         there = ISSUE_ADDRESS.fullmatch(str(child(issue).get("url")))
+        batch = Batch()
         try:
-            return None if is_pull(issue) else ticket(there[1] if there else self.name, issue, self._settings)
+            if is_pull(issue):
+                return None
+            self._issue(there[1] if there else self.name, issue, True, batch)
         except ValueError:
             return None
+        return batch
 
     # -- pull requests -------------------------------------------------------------------------------------------------
 
@@ -388,7 +397,7 @@ class Repo:
                     except ValueError as error:
                         batch.problems.append(f"a pull request was left out: {error}")
                         is_whole = True
-                    broken.note(not is_whole, batch)
+                    broken.note(not is_whole, batch, at)
                     if is_whole and at is not None:
                         place = batch.cursor = _written(at)
                     yield batch
@@ -398,9 +407,9 @@ class Repo:
         by. False when some of it could not be read."""
         number = _number(pull)
         told = self._one(f"pulls/{number}", batch)
-        files = self._all(f"pulls/{number}/files", batch)
-        commits = self._all(f"pulls/{number}/commits", batch)
-        reviews = self._all(f"pulls/{number}/reviews", batch)
+        files = self._all(f"repos/{self.name}/pulls/{number}/files", batch)
+        commits = self._all(f"repos/{self.name}/pulls/{number}/commits", batch)
+        reviews = self._all(f"repos/{self.name}/pulls/{number}/reviews", batch)
         is_whole = None not in (told, files, commits, reviews)
         pull = child(pull) if told is None else child(told)
         if len(files or ()) >= FILES_MAX:
@@ -448,7 +457,7 @@ class Repo:
             item = listed[place]
             try:
                 if place not in statuses:
-                    statuses[place] = self._all(f"deployments/{_id(item)}/statuses", batch)
+                    statuses[place] = self._all(f"repos/{self.name}/deployments/{_id(item)}/statuses", batch)
                 told = statuses[place]
                 made = deployment(self.name, item, told or ())
             except ValueError as error:
@@ -467,11 +476,11 @@ class Repo:
                 continue
             batch = Batch({}, count(item.get("id")) or cursor, {}, [], place + 1, len(listed))
             made = read(place, batch)
-            broken.note(made is not None and made.updated_at is None and at is not None, batch)
+            broken.note(made is not None and made.updated_at is None and at is not None, batch, at)
             if made is not None:
                 earlier = (read(each, batch) for each in reversed(range(place)) if _is_same_place(listed[each], item))
-                base = next((each for each in earlier if each and each.finished_at), None)
-                self._add_deployment(made, base.sha if base else None, batch)
+                base = next((each.sha for each in earlier if each and each.finished_at), None)
+                self._add_deployment(made, base or self._deployed_before(made, "github:[0-9]+"), batch)
             yield batch
 
     def _deployments_since(self, until: datetime) -> Iterator[Mapping[str, Any]]:
@@ -516,7 +525,7 @@ class Repo:
             for each in sorted(made, key=lambda each: (each.started_at or first, each.deployment_id)):
                 done += 1
                 if each.updated_at is None or each.updated_at != known.get(each.deployment_id):
-                    self._add_deployment(each, base, batch)
+                    self._add_deployment(each, base or self._deployed_before(each, "github:run:[0-9]+"), batch)
                 base = each.sha if each.finished_at else base
             first = last
             yield replace(batch, cursor={"from": _written(first), "base": base}, done=done)
@@ -530,6 +539,11 @@ class Repo:
                 return None
             found += items(listed.get("workflow_runs"))
         return found
+
+    def _deployed_before(self, made: work.Deployment, named: str) -> str | None:
+        """What was deployed successfully before, as far as it is stored: it may be older than what is listed."""
+        asked = {"repo": self.name, "environment": made.environment, "before": made.started_at, "named": named}
+        return next((sha for (sha,) in self._given.ask("deployed_before", asked)), None) if made.finished_at else None
 
     def _add_deployment(self, made: work.Deployment, base: str | None, batch: Batch) -> None:
         """A successful one carries the pull requests whose commits came since the successful one before it."""
@@ -554,11 +568,7 @@ class Repo:
     def _all(self, path: str, batch: Batch) -> list[Any] | None:
         """All pages of a list; `None` when it cannot be read, which is told."""
         try:
-            return [
-                item
-                for answer, _ in self._api.pages(f"repos/{self.name}/{path}", PAGE)
-                for item in self._api.items(answer)
-            ]
+            return [item for answer, _ in self._api.pages(path, PAGE) for item in self._api.items(answer)]
         except SourceError:
             raise
         except UserError as error:
@@ -581,8 +591,10 @@ class Streak:
     def __init__(self) -> None:
         self._length = 0
 
-    def note(self, is_broken: bool, batch: Batch) -> None:
+    def note(self, is_broken: bool, batch: Batch, changed_at: datetime | None) -> None:
         """Raises `UserError` when there are too many in a row."""
+        if is_broken:
+            batch.miss(changed_at)
         self._length = self._length + 1 if is_broken else 0
         if self._length > BROKEN_MAX:
             raise UserError(batch.problems[-1])

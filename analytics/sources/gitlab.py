@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 from urllib.parse import quote
 
 from analytics import work
@@ -16,11 +16,12 @@ from analytics.sources.generated import left_out
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import links_of, reverts_of, subject_of
 from analytics.sources.pages import Pages, changed
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
 from gateway.ticket_keys import TicketKeys
+from gateway.webhooks import Kind
 
 TITLE_MAX = 1024
 MACHINE = re.compile(r"(?:project|group)_\d+_bot\w*", re.ASCII)
@@ -33,6 +34,7 @@ ISSUES_PAGE, MERGE_REQUESTS_PAGE = "100", "20"
 STATES = ("opened", "closed")
 HIDDEN = (403, 404)
 """What this edition of GitLab does not have, or this token may not read."""
+GONE = (404,)
 
 
 # -- what issues say ---------------------------------------------------------------------------------------------------
@@ -281,23 +283,24 @@ class GitLab:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for path in self._settings.projects:
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for path in among(self._settings.projects, projects):
             try:
                 project = self._project(path)
             except SourceError:
                 raise
             except UserError as error:
-                yield Part(path, _refused(error))
+                yield Part(path, _refused(error), told_by=get_args(Kind))
                 continue
             yield from self._parts(project)
 
     def _parts(self, project: _Project) -> Iterator[Part]:
         tickets = Tickets(project.path, partial(self._ids, project), self._ticket)
         renamed = (project.former, project.path) if project.former != project.path else None
-        yield Part(f"{project.path} issues", partial(self._issues, project), tickets, renamed)
-        yield Part(f"{project.path} merge requests", partial(self._merge_requests, project), renamed=renamed)
-        yield Part(f"{project.path} deployments", partial(self._deployments, project), renamed=renamed)
+        yield Part(f"{project.path} issues", partial(self._issues, project), tickets, renamed, ("ticket",))
+        told_by = ("pull_request", "commits")
+        yield Part(f"{project.path} merge requests", partial(self._merge_requests, project), None, renamed, told_by)
+        yield Part(f"{project.path} deployments", partial(self._deployments, project), None, renamed, ("deployment",))
 
     def _from(self, since: datetime | None) -> datetime:
         return since or self.now() - timedelta(days=self._given.settings.history_days)
@@ -316,32 +319,33 @@ class GitLab:
         pages = Pages()
         for found, following, total in self._pages(f"{project.address}/issues", cursor or _asked(ISSUES_PAGE, since)):
             for item in changed(self._given, "tickets", found, since, _mark):
-                with pages.item(f"issue {child(item).get('iid')}"):
-                    one, changes = self._issue(item, project.former)
-                    pages.add("tickets", [one])
-                    pages.add("ticket_statuses", rows(one.ticket_id, changes))
+                with pages.item(f"issue {child(item).get('iid')}", child(item).get("updated_at")):
+                    self._issue(item, project.former, pages)
             yield pages.end(following, len(found), total)
 
-    def _issue(self, item: Any, former_path: str) -> tuple[work.Ticket, list[Change]]:
+    def _issue(self, item: Any, former_path: str, pages: Pages) -> None:
         """With its history; instead of an issue that was moved, what it was moved to, where that can be read."""
         path, _, number = reference(item).rpartition("#")
         former = [f"{former_path}#{number}"]
         if child(item).get("moved_to_id") and (target := self._moved_to(item, path)):
-            there, former = self._one(*target.rsplit("#", 1)), [*former, reference(item)]
+            there, former = self._one(target, HIDDEN), [*former, reference(item)]
             item = there or item
         address, settings = _address(item, "issues"), self._settings
         states = self._list(f"{address}/resource_state_events") or []
         labels = self._list(f"{address}/resource_label_events") or [] if settings.statuses else []
         changes = history(item, states, labels, settings.statuses)
-        return ticket(item, changes, settings.types, settings.statuses, settings.resolutions, former), changes
+        one = ticket(item, changes, settings.types, settings.statuses, settings.resolutions, former)
+        pages.add("tickets", [one])
+        pages.add("ticket_statuses", rows(one.ticket_id, changes))
 
     def _moved_to(self, item: Any, path: str) -> str | None:
         notes = self._list(f"{_address(item, 'issues')}/notes") or []
         return next((key for note in reversed(notes) if (key := moved_to(note, path))), None)
 
-    def _one(self, path: str, number: str) -> Any:
+    def _one(self, key: str, allowed: Collection[int]) -> Any:
         """An issue, or `None`."""
-        answer = self._api.get(f"projects/{quote(path, safe='')}/issues/{number}", allowed=HIDDEN)
+        path, _, number = key.rpartition("#")
+        answer = self._api.get(f"projects/{quote(path, safe='')}/issues/{number}", allowed=allowed)
         return self._api.decode(answer) if answer.is_success else None
 
     def _ids(self, project: _Project) -> Iterator[list[str]]:
@@ -349,14 +353,15 @@ class GitLab:
             here = [item for item in map(child, found) if not item.get("moved_to_id")]
             yield [key for item in here if (key := text(child(item, "references").get("full")))]
 
-    def _ticket(self, key: str) -> work.Ticket | None:
-        path, _, number = key.rpartition("#")
-        if (item := self._one(path, number)) is None:
+    def _ticket(self, key: str) -> Batch | None:
+        if (item := self._one(key, GONE)) is None:
             return None
+        pages = Pages()
         try:
-            return self._issue(item, path)[0]
+            self._issue(item, key.rpartition("#")[0], pages)
         except ValueError as error:
             raise UserError(f"GitLab's issue {key} is not what it should be: {error}") from None
+        return pages.end(None, 1)
 
     # -- merge requests -----------------------------------------------------------------------------------------------
 
@@ -365,7 +370,7 @@ class GitLab:
         pages, query = Pages(), cursor or _asked(MERGE_REQUESTS_PAGE, self._from(since))
         for found, following, total in self._pages(f"{project.address}/merge_requests", query):
             for item in changed(self._given, "pull_requests", found, since, _mark):
-                with pages.item(f"merge request {child(item).get('iid')}"):
+                with pages.item(f"merge request {child(item).get('iid')}", child(item).get("updated_at")):
                     self._merge_request(item, project.branch, is_left_out, pages)
             yield pages.end(following, len(found), total)
 
@@ -412,7 +417,7 @@ class GitLab:
         pages = Pages()
         for found, following, total in self._pages(f"{project.address}/deployments", cursor or query):
             for item in changed(self._given, "deployments", found, since, _deployment_mark):
-                with pages.item(f"deployment {child(item).get('id')}"):
+                with pages.item(f"deployment {child(item).get('id')}", child(item).get("updated_at")):
                     one = deployment(item, project.path)
                     if (one.environment or "").casefold() in production:
                         pages.add("deployment_prs", self._deployed(project, item, one), [one.deployment_id])

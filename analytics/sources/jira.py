@@ -16,7 +16,7 @@ import httpx
 from analytics import work
 from analytics.sources.http import Api, token_of
 from analytics.sources.pages import Pages, changed
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
@@ -191,30 +191,30 @@ class Jira:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for project in self._settings.projects:
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for project in among(self._settings.projects, projects):
             tickets = Tickets(project, partial(self._ids, project), self._ticket)
-            yield Part(f"{project} issues", partial(self._issues, project), tickets)
+            yield Part(f"{project} issues", partial(self._issues, project), tickets, told_by=("ticket",))
 
     def _issues(self, project: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         """What changed: by the minute, in the time zone of the token's user, which the day's overlap makes up for."""
         pages, condition = Pages(), f' AND updated >= "{since:%Y-%m-%d %H:%M}"' if since else ""
         for found, following in self._search(project, condition, self._fields, PAGE, cursor):
             for item in changed(self._given, "tickets", found, since, _mark):
-                with pages.item(f"issue {child(item).get('key')}"):
-                    one, changes = self._issue(item)
-                    pages.add("tickets", [one])
-                    pages.add("ticket_statuses", rows(one.ticket_id, changes))
+                with pages.item(f"issue {child(item).get('key')}", child(item, "fields").get("updated")):
+                    self._issue(item, pages)
                 _, doubt = category(item, self._statuses)
                 if doubt is not None and doubt not in self._told:
                     self._told.add(doubt)
                     pages.problem(doubt)
             yield pages.end(following, len(found))
 
-    def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
+    def _issue(self, item: Any, pages: Pages) -> None:
         changelog = list(self._changelog(item))
         changes = history(item, changelog, self._statuses)
-        return ticket(item, changes, former_keys(changelog), self._points, self._site), changes
+        one = ticket(item, changes, former_keys(changelog), self._points, self._site)
+        pages.add("tickets", [one])
+        pages.add("ticket_statuses", rows(one.ticket_id, changes))
 
     def _changelog(self, item: Any) -> Iterator[Any]:
         if not (number := text(child(item).get("id"))):
@@ -232,15 +232,17 @@ class Jira:
         for found, _ in self._search(project, "", ["key"], IDS_PAGE, None):
             yield [key for item in found if (key := text(child(item).get("key")))]
 
-    def _ticket(self, key: str) -> work.Ticket | None:
+    def _ticket(self, key: str) -> Batch | None:
         """Also by a key that it had in another project."""
         answer = self._ask("GET", f"issue/{quote(key)}", {"fields": ",".join(self._fields)}, (404,))
         if not answer.is_success:
             return None
+        pages = Pages()
         try:
-            return self._issue(self._api.decode(answer))[0]
+            self._issue(self._api.decode(answer), pages)
         except ValueError as error:
             raise UserError(f"Jira's issue {key} is not what it should be: {error}") from None
+        return pages.end(None, 1)
 
     # -- the site -----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 First what its payloads say, as rows: pure. Then how they are read: `Linear`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
@@ -14,7 +14,7 @@ from analytics import work
 from analytics.sources.http import Api, token_of
 from analytics.sources.links import PULL_ADDRESS
 from analytics.sources.pages import Pages
-from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, labelled, moment, name, row
+from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, labelled, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
 from gateway.errors import UserError
 from gateway.reading import amount, child, items, text, whole_number
@@ -152,27 +152,26 @@ class Linear:
     def now(self) -> datetime:
         return self._api.now()
 
-    def parts(self) -> Iterator[Part]:
-        for team in self._settings.teams:
-            yield Part(
-                f"{team} issues", partial(self._issues, team), Tickets(team, partial(self._ids, team), self._ticket)
-            )
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        for team in among(self._settings.teams, projects):
+            tickets = Tickets(team, partial(self._ids, team), self._ticket)
+            yield Part(f"{team} issues", partial(self._issues, team), tickets, told_by=("ticket",))
 
     def _issues(self, team: str, cursor: Any, since: datetime | None) -> Iterator[Batch]:
         pages, condition = Pages(), {"updatedAt": {"gt": f"{since.isoformat()}Z"}} if since else {}
         for found, following in self._pages(ISSUES, team, condition, PAGE, cursor):
             for item in found:
-                with pages.item(f"issue {child(item).get('identifier')}"):
+                with pages.item(f"issue {child(item).get('identifier')}", child(item).get("updatedAt")):
                     if child(item).get("trashed") is not True:
-                        one, changes = self._issue(item)
-                        pages.add("tickets", [one])
-                        pages.add("ticket_statuses", rows(one.ticket_id, changes))
-                        pages.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
+                        self._issue(item, pages)
             yield pages.end(following, len(found))
 
-    def _issue(self, item: Any) -> tuple[work.Ticket, list[Change]]:
+    def _issue(self, item: Any, pages: Pages) -> None:
         changes = history(item, self._history(item))
-        return ticket(item, changes, self._settings.types), changes
+        one = ticket(item, changes, self._settings.types)
+        pages.add("tickets", [one])
+        pages.add("ticket_statuses", rows(one.ticket_id, changes))
+        pages.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
 
     def _history(self, item: Any) -> Iterator[Any]:
         page = child(item, "history")
@@ -187,15 +186,17 @@ class Linear:
             there = [item for item in map(child, found) if item.get("trashed") is not True]
             yield [key for item in there if (key := text(item.get("identifier")))]
 
-    def _ticket(self, key: str) -> work.Ticket | None:
+    def _ticket(self, key: str) -> Batch | None:
         """Also by an identifier that it had before."""
         item = child(self._ask(ONE, {"id": key}), "issue")
         if not item or item.get("trashed") is True:
             return None
+        pages = Pages()
         try:
-            return self._issue(item)[0]
+            self._issue(item, pages)
         except ValueError as error:
             raise UserError(f"Linear's issue {key} is not what it should be: {error}") from None
+        return pages.end(None, 1)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ class Pages:
         self._broken = 0
 
     @contextlib.contextmanager
-    def item(self, what: str) -> Iterator[None]:
+    def item(self, what: str, changed_at: Any) -> Iterator[None]:
         """One item: what is wrong with it leaves it out, and the others go on. Its rows are added at the end."""
         try:
             yield
@@ -34,6 +34,7 @@ class Pages:
             self._broken += 1
             if self._broken > BROKEN_MAX:
                 raise
+            self._batch.miss(moment(changed_at))
             self.problem(f"{what} is left out: {error}")
 
     def add(self, table: str, rows: Iterable[work.Row], of: Collection[str] = ()) -> None:

@@ -74,9 +74,14 @@ class Batch:
     """Items read so far, since the cursor that was given, …"""
     total: int | None = None
     """… of so many, where that is known."""
+    missed: datetime | None = None
+    """Last change of the oldest item that could not be read now, and may be another time."""
 
     def add(self, table: str, rows: Iterable[work.Row]) -> None:
         self.rows.setdefault(table, []).extend(rows)
+
+    def miss(self, at: datetime | None) -> None:
+        self.missed = min(filter(None, (self.missed, at)), default=None)
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,9 @@ class Tickets:
     """As in `tickets.project`."""
     ids: Callable[[], Iterator[Collection[str]]]
     """Of all tickets there are, page by page."""
-    ticket: Callable[[str], work.Ticket | None]
-    """One ticket by an id that it has, or had: then it has that as an alias. `None` when there is none (any more)."""
+    ticket: Callable[[str], Batch | None]
+    """One ticket by an id that it has, or had, with all that is read of it, such as its statuses. `None` when there is
+    none (any more)."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,10 @@ class Part:
     """From a cursor (`None` = the beginning), what changed since a time of the source's clock (`None` = all)."""
     tickets: Tickets | None = None
     renamed: tuple[str, str] | None = None
-    """Former and present name of its repository or project: what is stored under the former one is renamed first."""
+    """Former and present name of its repository or project, in any case: what is stored under the former one is renamed
+    first."""
+    told_by: Collection[str] = ()
+    """Kinds of webhooks after which it is read; of tickets, those that they name."""
     goes_on: bool = False
     """The cursor of the last batch is kept: the next read begins there."""
 
@@ -113,8 +122,9 @@ class Source(Protocol):
     name: str
     """As in `[work.NAME]` and `tickets.source`."""
 
-    def parts(self) -> Iterator[Part]:
-        """One after the other: each is read before the next one is asked for. One that cannot be read raises when it
+    def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
+        """Of all that is configured, or of these `projects`, in lower case: then nothing is asked of any other one.
+        One after the other: each is read before the next one is asked for. One that cannot be read raises when it
         is read, not here."""
 
     def now(self) -> datetime:
@@ -122,6 +132,11 @@ class Source(Protocol):
 
 
 # -- from what a tracker says to rows ----------------------------------------------------------------------------------
+
+
+def among(names: Iterable[str], projects: Collection[str] | None) -> list[str]:
+    """Configured names, as `Source.parts` reads them."""
+    return [each for each in names if projects is None or each.lower() in projects]
 
 
 def row(kind: type[R], **fields: Any) -> R:
