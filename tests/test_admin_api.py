@@ -114,6 +114,7 @@ def test_the_docs_name_every_endpoint_and_its_role() -> None:
 def path_of(endpoint: endpoints.Endpoint, key_id: str) -> str:
     path = endpoint.path.removeprefix("/-/api/v1/").replace("{key_id}", key_id).replace("{name}", "b")
     path += "?model=gpt-4.1" if path == "prices" else ""
+    path = re.sub(r"\{finding_id[^}]*\}", "0123456789abcdef", path)
     return re.sub(r"\{id[^}]*\}", "PAY-1", path)
 
 
