@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import duckdb
 
 from analytics import attributing, budgeting, commands, findings, lake, live, scoring, sync
 from gateway.app import budget_file, load_prices
@@ -53,6 +54,9 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
             yield
         return
     tickets = settings.tickets if config else None
+    if not lake.is_published(data):
+        with contextlib.suppress(OSError, duckdb.Error):  # else the keeper says so, and each that finds nothing to read
+            lake.publish(data)
     with (
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),

@@ -304,15 +304,15 @@ def test_every_relation_and_column_of_the_rules_is_described(tmp_path: Path) -> 
     rules = build.load(build.ON_DEMAND)
     with duckdb.connect() as db:
         db.execute("SET VARIABLE judged_at = $as_of", {"as_of": AS_OF})
-        build.create_views(db, tmp_path, {**build.needed(db, build.load(), rules), **rules}, rules)
+        build.describe_views(db, build.create_views(db, tmp_path, {**build.needed(db, build.load(), rules), **rules}))
         columns = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
         found = db.execute(columns).fetchall()
-        tables = dict(db.execute("SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal").fetchall())
+        views = dict(db.execute("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").fetchall())
         for name, kept in (("waste_found", "found"), ("waste_claims", "claims")):
             db.execute(build.step(f"empty_{kept}"))
             assert db.table(name).columns == db.table("found").columns
             assert db.table(name).types == db.table("found").types
-    assert [name for name in rules if "One row per" not in (tables[name] or "")] == []
+    assert [name for name in rules if "One row per" not in (views[name] or "")] == []
     assert [(table, column) for table, column, text in found if table in rules and not text] == []
     assert {rule[:3].upper() for rule in rules if re.match(r"w\d\d_", rule)} == set(RULES)
 

@@ -133,7 +133,8 @@ def table(query: str) -> list[Any]:
     """What is stored of work in the folder `data`, after a sync."""
     named = {"ticket_prs", "tickets", *re.findall(r"\w+", query)}
     with duckdb.connect() as db:
-        build.create_views(db, Path("data"), {name: model for name, model in MODELS.items() if name in named})
+        wanted = {name: model for name, model in MODELS.items() if name in named}
+        build.create_views(db, Path("data"), wanted | build.needed(db, MODELS, wanted))
         return db.execute(query).fetchall()
 
 
