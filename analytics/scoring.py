@@ -6,7 +6,7 @@ changed, only added to. What is measured, and how, is said in models/scorecard.
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,13 @@ def freeze(data: Path, now: datetime) -> int:
         return new + _add(data, "settled", "note_settled", {"at": now})
 
 
-def look(db: duckdb.DuckDBPyConnection, data: Path) -> None:
+def look(db: duckdb.DuckDBPyConnection, data: Path, also: Collection[str] = ()) -> None:
     """Make the scorecard's relations as tables of `db`, a `lake.scratch`: worked out once for many questions. The
-    variable `as_of` of `db` counts, as everywhere."""
+    variable `as_of` of `db` counts, as everywhere. `also`: other relations that are asked."""
     models = build.load()
     own = build.load(build.MODELS / "scorecard")
-    build.create_views(db, data, own | build.needed(db, models, own), own)
+    wanted = own | {name: models[name] for name in also}
+    build.create_views(db, data, wanted | build.needed(db, models, wanted), own)
 
 
 def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:

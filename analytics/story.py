@@ -34,10 +34,7 @@ def tell(console: Console, data: Path, plan: simulate.Plan, now: datetime, book:
     with lake.scratch(data) as db:
         waste.look(db, data, Config().waste, book, now)
     with lake.scratch(data) as db:
-        scoring.look(db, data)
-        views = build.load()
-        wanted = {name: views[name] for name in ("waste_findings", "calls")}
-        build.create_views(db, data, wanted | build.needed(db, views, wanted))
+        scoring.look(db, data, ("waste_findings", "calls"))
         board = _table(console, db, "story_board", "A board of tokens, as it hung in the hall:", quarter)
         first = board[0][0]
         _table(

@@ -102,6 +102,7 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "DOUBLE": st.floats(-1e9, 1e9, allow_nan=False),
     "BOOLEAN": st.booleans(),
     "TIMESTAMP": MOMENTS,
+    "DATE": st.dates(at(1970).date(), at(2100).date()),
 }
 
 
