@@ -162,7 +162,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, du
         yield data, connection
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(CALLS)
 def test_every_nano_dollar_is_in_exactly_one_place(
     lasting: tuple[Path, duckdb.DuckDBPyConnection],

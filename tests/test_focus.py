@@ -182,7 +182,7 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 @given(st.lists(calls(), min_size=1, max_size=8))
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_sum_to_the_ledger(tmp_path_factory: pytest.TempPathFactory, made_calls: list[Call]) -> None:
     data = tmp_path_factory.mktemp("focus") / "data"
     segment(data, made_calls)

@@ -102,7 +102,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, du
         yield data, connection
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(CALLS)
 def test_late_evidence_changes_no_cost_and_every_nano_dollar_stays_in_one_place(
     lasting: tuple[Path, duckdb.DuckDBPyConnection], given_: list[dict[str, Any]]
