@@ -285,7 +285,8 @@ def invoices(
     _check_out(format_, out)
     parameters = _parameters(from_, to)
     with analytics.open(data) as db, commands.errors_in_one_line():
-        _print_query(db, f"invoices_by_{by}", parameters, "json" if as_json_ else format_, out)
+        db.execute("SET VARIABLE dimensions = $by", {"by": [*dict.fromkeys(("provider", by))]})
+        _print_query(db, "invoices", parameters, "json" if as_json_ else format_, out)
 
 
 SECTIONS = {
@@ -429,8 +430,11 @@ def look(data: Path, config: Path | None, as_of: datetime | None = None) -> None
         findings.look(data, settings.waste, load_prices(settings), as_of or now)
 
 
+WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
+
+
 @report.command()
-@click.option("--by", type=click.Choice(["rule", "team", "ticket", "model"]), default="rule", show_default=True)
+@click.option("--by", type=click.Choice(["rule", *WASTE_GROUPS]), default="rule", show_default=True)
 @click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
 @config_option
 @_report_options
@@ -455,7 +459,9 @@ def waste(
         look(data, config)
         as_of = findings.looked_at(data)
     with analytics.open(data) as db, commands.errors_in_one_line():
-        _print_query(db, f"waste_by_{by}", parameters, format_, out)
+        if by != "rule":
+            db.execute("SET VARIABLE dimension = $by", {"by": WASTE_GROUPS[by]})
+        _print_query(db, "waste_by_rule" if by == "rule" else "waste_by_group", parameters, format_, out)
     if format_ == "table":
         click.echo(
             f"As of {as_of:%Y-%m-%d %H:%M} UTC: `outlay findings look` looks again, `outlay findings list` shows each."

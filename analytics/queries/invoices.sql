@@ -1,7 +1,7 @@
--- Invoices beside what was metered on the days that they cover, and why they differ, by day.
+-- Invoices beside what was metered on the days that they cover, and why they differ, by what the variable
+-- dimensions names: the provider, and day or model if it is asked for.
 SELECT
-  provider,
-  day,
+  COLUMNS(getvariable('dimensions')),
   sum(invoiced_usd) AS invoiced_usd,
   sum(usage_usd) AS usage_usd,
   sum(metered_usd) FILTER (WHERE is_invoiced) AS metered_usd,
@@ -25,4 +25,7 @@ SELECT
 FROM invoice_reconciliation
 WHERE day >= CAST($from AS DATE) AND day < CAST($to AS DATE)
 GROUP BY ALL
-ORDER BY day, provider
+ORDER BY
+  CASE WHEN list_contains(getvariable('dimensions'), 'day') THEN min(day) END,
+  CASE WHEN NOT list_contains(getvariable('dimensions'), 'day') THEN sum(invoiced_usd) END DESC NULLS LAST,
+  COLUMNS(getvariable('dimensions'))
