@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Self, get_args
+from typing import Any, get_args
 from urllib.parse import quote
 
 from analytics import work
 from analytics.sources.generated import left_out
-from analytics.sources.http import Api, token_of
+from analytics.sources.http import Api, OverHttp, token_of
 from analytics.sources.links import links_of, pull_of, reverts_of, subject_of
 from analytics.sources.pages import BROKEN_MAX
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
@@ -249,7 +249,7 @@ def _id(item: Mapping[str, Any]) -> int:
 # -- how they are read -------------------------------------------------------------------------------------------------
 
 
-class GitHub:
+class GitHub(OverHttp):
     name = "github"
 
     def __init__(self, given: Given) -> None:
@@ -260,15 +260,6 @@ class GitHub:
             headers["Authorization"] = f"Bearer {token}"
         self._given = given
         self._api = Api("GitHub", settings.api, headers, where, given.patience)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._api.__exit__(*exc)
-
-    def now(self) -> datetime:
-        return self._api.now()
 
     def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
         for asked in among(self._given.settings.github.repos, projects):

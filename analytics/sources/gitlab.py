@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, get_args
 from urllib.parse import quote
 
 from analytics import work
 from analytics.sources.generated import left_out
-from analytics.sources.http import Api, token_of
+from analytics.sources.http import Api, OverHttp, token_of
 from analytics.sources.links import links_of, reverts_of, subject_of
 from analytics.sources.pages import Pages, changed
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, labelled, moment, name, row
@@ -263,7 +263,7 @@ class _Project:
         return f"projects/{self.number}"
 
 
-class GitLab:
+class GitLab(OverHttp):
     name = "gitlab"
 
     def __init__(self, given: Given) -> None:
@@ -272,16 +272,6 @@ class GitLab:
         token = token_of(self._settings.token, setting)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._api = Api("GitLab", self._settings.api, headers, setting, given.patience)
-
-    def __enter__(self) -> Self:
-        self._api.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._api.__exit__(*exc)
-
-    def now(self) -> datetime:
-        return self._api.now()
 
     def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
         for path in among(self._settings.projects, projects):

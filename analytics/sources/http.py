@@ -182,3 +182,19 @@ def _date(answer: httpx.Response) -> datetime | None:
         return found if found.tzinfo else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+class OverHttp:
+    """A source that is asked over one `Api`: what all of them have in common."""
+
+    _api: Api
+
+    def __enter__(self) -> Self:
+        self._api.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._api.__exit__(*exc)
+
+    def now(self) -> datetime:
+        return self._api.now()

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from analytics import work
-from analytics.sources.http import Api, token_of
+from analytics.sources.http import Api, OverHttp, token_of
 from analytics.sources.pages import Pages, changed
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
 from analytics.sources.statuses import Category, Change, course, rows
@@ -168,7 +168,7 @@ def points_fields(listed: Any) -> list[str]:
 # -- how they are read -------------------------------------------------------------------------------------------------
 
 
-class Jira:
+class Jira(OverHttp):
     name = "jira"
 
     def __init__(self, given: Given) -> None:
@@ -180,16 +180,6 @@ class Jira:
         account = b64encode(f"{self._settings.user}:{token}".encode()).decode()
         headers = {"Authorization": f"Basic {account}"} if token else {}
         self._api = Api("Jira", self._site, headers, SETTING, given.patience)
-
-    def __enter__(self) -> Self:
-        self._api.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._api.__exit__(*exc)
-
-    def now(self) -> datetime:
-        return self._api.now()
 
     def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
         for project in among(self._settings.projects, projects):

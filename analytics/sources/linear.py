@@ -6,12 +6,12 @@ First what its payloads say, as rows: pure. Then how they are read: `Linear`.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from analytics import work
-from analytics.sources.http import Api, token_of
+from analytics.sources.http import Api, OverHttp, token_of
 from analytics.sources.links import PULL_ADDRESS
 from analytics.sources.pages import Pages
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, labelled, moment, name, row
@@ -132,7 +132,7 @@ def pull_requests(item: Any, ticket_id: str) -> list[work.TicketPr]:
 # -- how they are read -------------------------------------------------------------------------------------------------
 
 
-class Linear:
+class Linear(OverHttp):
     name = "linear"
 
     def __init__(self, given: Given) -> None:
@@ -141,16 +141,6 @@ class Linear:
         # A key of a person is sent as it is, that of an application is not.
         headers = {"Authorization": token if token.startswith("lin_api_") else f"Bearer {token}"} if token else {}
         self._api = Api("Linear", self._settings.api, headers, SETTING, given.patience)
-
-    def __enter__(self) -> Self:
-        self._api.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._api.__exit__(*exc)
-
-    def now(self) -> datetime:
-        return self._api.now()
 
     def parts(self, projects: Collection[str] | None = None) -> Iterator[Part]:
         for team in among(self._settings.teams, projects):
