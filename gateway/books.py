@@ -41,9 +41,6 @@ LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
 MODELS_MAX = 1000
 
 
-NO_SHAPE = Shape()
-
-
 class OpenCall:
     """A call between its two records: all that is needed to close it, however it ends."""
 
@@ -53,9 +50,9 @@ class OpenCall:
         dialect: Dialect | None,
         ask: Ask,
         request: bytes,
-        region: str | None = None,
-        admitted: Admitted | None = None,
-        shape: Shape = NO_SHAPE,
+        region: str | None,
+        admitted: Admitted | None,
+        shape: Shape,
     ) -> None:
         self.call = call
         self.dialect = dialect

@@ -202,7 +202,7 @@ def test_without_guards_nothing_is_remembered() -> None:
     assert guards.admit(call, 0) is None
     guards.begun(call, None, 0)
     guards.finished(call, 0)
-    assert not guards
+    assert not guards._sessions
 
 
 def test_memory_is_bounded() -> None:
