@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,11 @@ class Model:
 
 def load(folder: Path = MODELS) -> dict[str, Model]:
     """All models below a folder, by name; without those on demand, unless it is their folder."""
+    return dict(_load(folder))
+
+
+@cache
+def _load(folder: Path) -> dict[str, Model]:
     paths = [path for path in sorted(folder.rglob("*.sql")) if folder == ON_DEMAND or ON_DEMAND not in path.parents]
     return {path.stem: read_model(path) for path in paths}
 
@@ -111,9 +117,9 @@ def located(sql: str, data: Path) -> str:
     return sql.replace("'lake:", f"'{base}/")
 
 
-def define_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model]) -> None:
-    """Create views to be used at once, without comments."""
-    for model, _ in in_order(db, models):
+def define_views(db: duckdb.DuckDBPyConnection, data: Path, sql: str) -> None:
+    """Create the views that a query reads, to be used at once, without comments."""
+    for model, _ in in_order(db, needed(db, load(), {"": Model("", "", {}, sql)})):
         db.execute(f"CREATE TEMP VIEW {model.name} AS {located(model.sql, data)}")
 
 
