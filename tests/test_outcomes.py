@@ -282,6 +282,22 @@ def test_what_was_known_at_any_time_can_be_told_again(data: Path) -> None:
     assert versions == [(days(2), "in_progress"), (days(4), "done")]
 
 
+def test_a_table_whose_rows_come_and_go_is_told_as_it_was(data: Path) -> None:
+    """Of statuses, too, it counts when they were seen, not which time they bear."""
+    kept = {
+        "ticket_statuses": work.TicketStatus(ticket_id="PAY-1", changed_at=days(1), status="Done"),
+        "ticket_prs": work.TicketPr(ticket_id="PAY-1", pr_id="acme/shop!1"),
+        "commits": work.Commit(sha="a" * 40, repo="acme/shop", committed_at=days(1)),
+    }
+    for table, row in kept.items():
+        put(data, table, days(3), row)
+        if group := work.TABLES[table].part_of:
+            put(data, table, days(5), emptied=(getattr(row, group),))
+        told = [rows(data, f"SELECT count(*) FROM {table}", at) for at in (days(2), days(4), days(6), None)]
+        left = 0 if group else 1
+        assert told == [[(0,)], [(1,)], [(left,)], [(left,)]]
+
+
 def test_calls_are_those_that_were_recorded_by_then(data: Path) -> None:
     segment(data, [call(tickets=("PAY-1",))])
     segment(data, [call(NOON + timedelta(days=2), tickets=("PAY-1",))], at=NOON + timedelta(days=2))
