@@ -57,8 +57,8 @@ log = logging.getLogger("outlay")
 
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
-SHAPED_AT_ONCE = 64 * 1024
-"""A longer body is read in a thread, bytes: it takes between one and two milliseconds a megabyte."""
+SHAPED_AT_ONCE = 512 * 1024
+"""A longer body is read in a thread, bytes: it takes a millisecond or two a megabyte. To and fro takes half of one."""
 KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
 """What these operations begin is asked for again later, at the upstream that the client knows."""
 
@@ -195,7 +195,7 @@ class Proxy:
                 keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(client, headers, ask, self._hash)
-            made = await self._shape(plain, call.operation) if dialect is not None and kind == "call" else Shape()
+            made = await self._shape(plain, call.operation, ask) if dialect is not None and kind == "call" else Shape()
             _set_shape(call, client, made)
             checkout = await self._worktrees.look(client.folder)
             attribution = self._tickets.attribute(
@@ -437,10 +437,9 @@ class Proxy:
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
 
-    async def _shape(self, body: bytes, operation: str | None) -> Shape:
-        if len(body) <= SHAPED_AT_ONCE:
-            return shape.read(body, operation, self._hash_parts)
-        return await asyncio.to_thread(shape.read, body, operation, self._hash_parts)
+    async def _shape(self, body: bytes, operation: str | None, ask: Ask) -> Shape:
+        read = functools.partial(shape.read, body, operation, self._hash_parts, marks_caches=ask.may_cache is not None)
+        return read() if len(body) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
 
     def _check_price(self, provider: str, model: str | None) -> None:
         if self._config.prices.policy != "block":
