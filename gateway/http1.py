@@ -101,7 +101,9 @@ class Answer:
         self.headers: CIMultiDict[str] = CIMultiDict()
         loop = asyncio.get_running_loop()
         self.head: asyncio.Future[UpstreamAnswer] = loop.create_future()
-        """Done once the head of the answer is there."""
+        """Done once the head of the answer is there. Then it holds the answer, which lets go of it: else both, and the
+        request's body, would wait for the garbage collector."""
+        self.has_head = False
         self.request = request
         self.is_over = False
         """No more bytes will come."""
@@ -143,9 +145,11 @@ class Answer:
     # -- told by the connection ---------------------------------------------------------------------------------------
 
     def begin(self, status: int, reason: str, headers: CIMultiDict[str]) -> None:
-        self.status, self.reason, self.headers = status, reason, headers
-        if not self.head.done():
-            self.head.set_result(self)
+        self.status, self.reason, self.headers, self.has_head = status, reason, headers, True
+        head = self.head
+        del self.head
+        if not head.done():
+            head.set_result(self)
 
     def take(self, parts: Sequence[bytes], size: int) -> bool:
         """Some of the body. False when no more should be read for now."""
@@ -169,10 +173,10 @@ class Answer:
         if self.is_over:
             return
         self.finish()
-        if not self.head.done():
-            self.head.set_exception(error)
-        else:
+        if self.has_head:
             self._lost = error if isinstance(error, UpstreamLost) else UpstreamLost(type(error).__name__)
+        elif not self.head.done():
+            self.head.set_exception(error)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +206,7 @@ class Answer:
         if left > 0:
             self._timer = loop.call_later(left, self._look)
         else:
-            self._end(silent(self.request.name) if not self.head.done() else UpstreamLost("TimeoutError"))
+            self._end(UpstreamLost("TimeoutError") if self.has_head else silent(self.request.name))
 
 
 class Connection(asyncio.Protocol):
@@ -350,7 +354,7 @@ class Connection(asyncio.Protocol):
         answer = self._answer
         self.abort()
         if answer is not None:
-            answer.fail(error if answer.head.done() else broken(answer.request.name, error))
+            answer.fail(error if answer.has_head else broken(answer.request.name, error))
 
     def give_up(self) -> None:
         """The process ends."""
