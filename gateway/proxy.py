@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
 from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, shape, submodels
 from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
     WHOLE_BYTES_MAX,
+    Whole,
     broke_off,
     collect,
     cut_off,
@@ -59,6 +61,8 @@ REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere",
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
 SHAPED_AT_ONCE = 512 * 1024
 """A longer body is read in a thread, bytes: it takes a millisecond or two a megabyte. To and fro takes half of one."""
+NO_BODY = (204, 304)
+"""Answers of these statuses have none, whatever they say (RFC 9110 §6.4.1)."""
 KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
 """What these operations begin is asked for again later, at the upstream that the client knows."""
 
@@ -102,6 +106,8 @@ class Proxy:
             telemetry.breakers_open.labels(name).set_function(functools.partial(self._breakers_open, name))
         self._handling = 0
         self._idle = asyncio.Event()
+        self.drains = False
+        """Set when the process takes no connection any more: clients are told to connect anew."""
         self.ends = False
         """Set when the process waits no longer: what is cancelled then was not cancelled by the client."""
         self._credentials = {
@@ -123,11 +129,29 @@ class Proxy:
         self._handling += 1
         self._idle.clear()
         try:
-            return await self.handle(request)
+            response = await self.handle(request)
+            if not response.prepared:
+                self.tell(response)
+            return response
         finally:
             self._handling -= 1
             if not self._handling:
                 self._idle.set()
+
+    def tell(self, response: web.StreamResponse) -> None:
+        """While the process ends, clients learn that they have to connect anew."""
+        if self.drains:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    async def _begun(
+        self, request: web.Request, answer: UpstreamAnswer, headers: CIMultiDict[str]
+    ) -> web.StreamResponse:
+        """A response whose head is out."""
+        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+        self.tell(response)
+        await response.prepare(request)
+        return response
 
     async def idle(self) -> None:
         """Wait until no request is being served, and no answer read on."""
@@ -257,8 +281,9 @@ class Proxy:
             places = [asked_at]
             if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
                 places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
+            as_whole = functools.partial(self._as_whole, request)
             attempts = Attempts(
-                call, self._plan(places, ask), open_attempt, self._as_whole, self._books, self._breakers,
+                call, self._plan(places, ask), open_attempt, as_whole, self._books, self._breakers,
                 self._telemetry,
             )  # fmt: skip
             await attempts.begin()
@@ -271,7 +296,7 @@ class Proxy:
         self._telemetry.in_flight.inc()
         try:
             answer = await attempts.answer()
-            if isinstance(answer, web.Response):
+            if isinstance(answer, web.StreamResponse):
                 return answer
             open_call, _, asked_for_usage = attempts.current
             meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
@@ -281,13 +306,10 @@ class Proxy:
                 start, open_call.came_whole = await collect(pieces, meter)
                 if open_call.came_whole:
                     await self._books.close(open_call, "completed")
-                    return self._as_whole(open_call, answer, start)
-            response = web.StreamResponse(
-                status=answer.status,
-                reason=answer.reason,
-                headers=headers_of(answer, open_call.call, keep_length=not asked_for_usage),
+                    return as_whole(open_call, answer, start)
+            response = await self._begun(
+                request, answer, headers_of(answer, open_call.call, keep_length=not asked_for_usage)
             )
-            await response.prepare(request)
             if start:
                 await response.write(start)
             hides = asked_for_usage and "Content-Encoding" not in answer.headers
@@ -360,12 +382,16 @@ class Proxy:
         await response.write_eof()
         return response
 
-    def _as_whole(self, open_call: OpenCall, answer: UpstreamAnswer, body: bytes) -> web.Response:
+    def _as_whole(
+        self, request: web.Request, open_call: OpenCall, answer: UpstreamAnswer, body: bytes
+    ) -> web.StreamResponse:
         """What the client gets of a call that is closed. Its cost stands in a header, and what is left of the tightest
         budget."""
         admitted = open_call.admitted
         remaining = None if admitted is None else admitted.remaining_nano
         headers = headers_of(answer, open_call.call, remaining_nano=remaining)
+        if request.method != "HEAD" and answer.status not in NO_BODY and request.version == HttpVersion11:
+            return Whole(answer, headers, body)
         return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
     # -- the stages -----------------------------------------------------------------------------------------------
@@ -522,8 +548,7 @@ class Proxy:
             answer = await sent
             headers, pieces = headers_of(answer, None), answer.pieces()
             pieces = led_back(dialect.links, headers, pieces, own_address)
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-            await response.prepare(request)
+            response = await self._begun(request, answer, headers)
             if (route.settles or route.starts) and answer.status in (200, 206):
                 plain_path, is_part = path.partition("?")[0], answer.status == 206
                 watch = Watch(
@@ -620,7 +645,7 @@ def _with_usage(
 
 def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> bool:
     """True for an answer that is read to its end before it is passed on, so that its cost can stand in a header."""
-    if request.method == "HEAD" or answer.status in (204, 304):
+    if request.method == "HEAD" or answer.status in NO_BODY:
         return False
     if not answer.headers.get("Content-Type", "").lower().startswith("application/json"):
         return False  # text and sound pass as they come
