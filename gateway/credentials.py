@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
+from gateway import hashing
 from gateway.call import Principal
 from gateway.errors import Refusal
 from gateway.keys import PREFIX, Keys
@@ -43,9 +44,9 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def authenticate(key_ring: Keys, mode: Literal["keys", "open"], found: "Presented | None") -> Principal:
-    """Who presents a key. Raises the refusal `unauthenticated`."""
-    return Principal() if mode == "open" and found is None else key_ring.authenticate(found and found.key)
+def authenticate(key_ring: Keys, mode: Literal["keys", "open"], digest: str | None) -> Principal:
+    """Who presents a key of this digest. Raises the refusal `unauthenticated`."""
+    return Principal() if mode == "open" and digest is None else key_ring.of_digest(digest)
 
 
 LOCAL_PAGE = re.compile(r"https?://(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
@@ -67,7 +68,7 @@ def check_page(headers: Mapping[str, str]) -> None:
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
     found = presented(headers, path)
-    principal = authenticate(key_ring, mode, found)
+    principal = authenticate(key_ring, mode, None if found is None else hashing.digest(found.key))
     if found is None:
         check_page(headers)
     if principal.role is not None and (found is None or found.place not in ("x-outlay-key", "bearer")):

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, shape, submodels
+from gateway import batches, clients, credentials, dialects, guard, hashing, keys, shape, submodels
 from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
@@ -30,12 +30,13 @@ from gateway.asking import Asking
 from gateway.attempts import Attempt, Attempts, close_unanswered
 from gateway.books import Books, OpenCall
 from gateway.breaker import Breakers, Rule
-from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
+from gateway.call import Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
 from gateway.dialects import openai_chat
 from gateway.dialects.base import Dialect, Route
 from gateway.encodings import TooLargeError, decoded
 from gateway.errors import Refusal
+from gateway.heads import Head, Heads
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import now_us
@@ -44,7 +45,6 @@ from gateway.otel import TRACEPARENT
 from gateway.owner import Owner
 from gateway.prices import PriceBook
 from gateway.realtime import Session
-from gateway.repositories import header_branch, repo_name
 from gateway.retries import Plan
 from gateway.routes import region_of
 from gateway.shape import Shape
@@ -115,6 +115,7 @@ class Proxy:
             for name, upstream in config.upstreams.items()
             if upstream.credential and (value := secret(upstream.credential))
         }
+        self._heads = Heads(config.upstreams, self._credentials)
 
     def _breakers_open(self, name: str) -> int:
         return len(self._breakers.open_models(name, time.monotonic()))
@@ -167,20 +168,14 @@ class Proxy:
         """
         loop = asyncio.get_running_loop()
         started, started_us = loop.time(), now_us()
-        headers = credentials.readable(request.headers)
-        target = routes.resolve(request.raw_path, headers, self._config.upstreams)
-        path = target.path.partition("?")[0] if target else ""
-        provider = self._config.upstreams[target.upstream].provider if target else ""
-        dialect, route = dialects.find(request.method, path, provider) or (None, None)
-        client = clients.recognise(headers)
-        call = _new_call(started_us, self._gateway_id, client, headers)
-        call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
+        head = self._heads.read(request)
+        headers, target, path, dialect, route = head.headers, head.target, head.path, head.dialect, head.route
+        call = _new_call(started_us, self._gateway_id, head, request.headers.get("traceparent"))
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            key = credentials.presented(headers, request.raw_path)
-            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, key)
+            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, head.key)
             principal = may_go_on()
-            if key is None:
+            if head.key is None:
                 credentials.check_page(headers)
             _set_principal(call, principal)
             if target is None:
@@ -195,11 +190,11 @@ class Proxy:
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
             may_pass = upstream.allow_unmetered_paths and not principal.models
-            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, provider)):
+            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, head.provider)):
                 raise not_metered(request.method, path, target.upstream)
-            credential = self._credential(target.upstream, headers, request.raw_path)
-            fields = credentials.outgoing(request.headers.items(), credential)
-            upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
+            if head.refusal is not None:
+                raise head.refusal
+            upstream_path, fields = head.upstream_path, head.way.fields
             body = await guard.read_body(request, self._config.server)
             if loop.time() != started:
                 may_go_on()  # a body takes time, in which a key may end
@@ -218,7 +213,7 @@ class Proxy:
             for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
-            client = clients.observe(client, headers, ask, self._hash)
+            client = clients.observe(head.client, headers, ask, self._hash)
             made = await self._shape(plain, call.operation, ask) if dialect is not None and kind == "call" else Shape()
             _set_shape(call, client, made)
             checkout = await self._worktrees.look(client.folder)
@@ -239,8 +234,8 @@ class Proxy:
             if dialect is not None and route is not None and kind != "call":
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
-                own = credential is None
-                may_send = functools.partial(self._may_send, key)
+                own = head.credential is None
+                may_send = functools.partial(self._may_send, head.key)
                 await self._owner.enter(call)
                 try:
                     return await self._relay_session(
@@ -253,14 +248,12 @@ class Proxy:
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
                 upstream = self._config.upstreams[name]
-                call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
-                sent_fields = fields
-                if name != asked_at:
-                    sent_fields = credentials.outgoing(request.headers.items(), self._credentials[name])
-                is_signed = credentials.is_signed(sent_fields)
+                call.provider, call.upstream = upstream.provider, name
+                way = head.way if name == asked_at else self._heads.way(request, name, path)
+                sent_fields = way.fields
                 asking = Asking(
-                    dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed,
-                    shape=made,
+                    dialect, ask, upstream_path, plain, way.region, upstream.provider, may_use,
+                    is_signed=way.is_signed, shape=made,
                 )  # fmt: skip
                 if loop.time() != started:
                     may_go_on()  # other attempts may have failed: a key that has ended makes no further call
@@ -279,7 +272,7 @@ class Proxy:
                 return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
-            if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
+            if head.credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
                 places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
             as_whole = functools.partial(self._as_whole, request)
             attempts = Attempts(
@@ -396,21 +389,6 @@ class Proxy:
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
-    def _credential(self, name: str, headers: dict[str, str], raw_path: str) -> tuple[str, str] | None:
-        """The credential that replaces the client's; `None` where the client's own one is passed through."""
-        own = credentials.brings_own(headers, raw_path)
-        if own and ("x-outlay-key" in headers or name not in self._credentials):
-            return None
-        if name not in self._credentials:
-            reference = self._config.upstreams[name].credential
-            raise Refusal(
-                "unauthenticated",
-                f"Outlay: the gateway has no credential for the upstream {name}: "
-                + (f"{reference} is not set where the gateway runs" if reference else "none is configured")
-                + ". Or send your own provider key, and the gateway key in the x-outlay-key header.",
-            )
-        return self._credentials[name]
-
     def _fallbacks(self, principal: Principal, name: str, method: str, path: str, model: str | None) -> Iterator[str]:
         """The fallbacks of an upstream that mean the same by a path, and that the caller may use."""
         found = dialects.find(method, path, self._config.upstreams[name].provider)
@@ -446,7 +424,7 @@ class Proxy:
             )
         return Plan(places[0], order, upstreams, now)
 
-    def _may_send(self, key: credentials.Presented | None, message: bytes) -> None:
+    def _may_send(self, key: str | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
         principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
@@ -581,7 +559,8 @@ class Proxy:
 # -- the call record, field by field ------------------------------------------------------------------------------
 
 
-def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[str, str]) -> Call:
+def _new_call(started_us: int, gateway_id: str, head: Head, traceparent: str | None) -> Call:
+    client, dialect, route = head.client, head.dialect, head.route
     return Call(
         call_id=uuid7(started_us),
         request_id=uuid7(started_us),
@@ -591,10 +570,12 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         client=client.name,
         client_version=client.version,
         session_id=client.session_id,
-        repo=repo_name(headers.get("x-outlay-repo")),
-        branch=header_branch(headers.get("x-outlay-branch")),
-        purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
-        traceparent=sent if (sent := headers.get("traceparent")) and TRACEPARENT.fullmatch(sent) else None,
+        repo=head.repo,
+        branch=head.branch,
+        purpose=head.purpose,
+        traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else None,
+        dialect=dialect.name if dialect else None,
+        operation=route.operation if route else None,
     )
 
 
