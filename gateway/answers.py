@@ -28,7 +28,7 @@ def headers_of(
     answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True, remaining_nano: int | None = None
 ) -> CIMultiDict[str]:
     """The provider's header fields without hop-by-hop ones, and ours. `remaining_nano`: of the tightest budget."""
-    headers = CIMultiDict(credentials.returned(answer.headers.items()))
+    headers = CIMultiDict(credentials.returned(answer.headers))
     if not keep_length:
         headers.popall("Content-Length", None)
     headers.setdefault("Server", "outlay")
@@ -90,7 +90,7 @@ class Whole(web.StreamResponse):
         if "Date" not in headers:
             headers["Date"] = formatdate(usegmt=True)
         headers["Content-Length"] = str(len(self._whole))
-        lines = [f"HTTP/1.1 {self.status} {self.reason}", *[f"{name}: {value}" for name, value in headers.items()]]
+        lines = [f"HTTP/1.1 {self.status} {self.reason}", *map(": ".join, headers.items())]
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
             raise ValueError("a header field has a line break in it")

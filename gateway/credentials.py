@@ -6,6 +6,8 @@ This is one of the few named changes to what a client sends; the other is the re
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import compress
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -179,9 +181,16 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     return kept if credential is None else [*kept, credential]
 
 
-def returned(fields: Iterable[tuple[str, str]]) -> Fields:
-    """The fields of an answer to pass on: none that we set ourselves."""
-    return [pair for pair in end_to_end(fields) if not (_names.get(pair[0]) or _named(pair[0])).is_ours]
+def returned(fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """The fields of an answer to pass on: none that we set ourselves. An upstream's answers all have the same names."""
+    if fields.get("connection", "keep-alive") in ("keep-alive", "close"):
+        return compress(fields.items(), _are_returned(tuple(fields)))
+    return [pair for pair in end_to_end(fields.items()) if not _named(pair[0]).is_ours]
+
+
+@lru_cache(maxsize=64)
+def _are_returned(names: tuple[str, ...]) -> list[bool]:
+    return [named.kind != "hop" and not named.is_ours for named in map(_named, names)]
 
 
 def without_encoding(fields: Fields) -> Fields:

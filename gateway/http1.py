@@ -72,7 +72,7 @@ def origin_of(base_url: str) -> Origin:
 def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes) -> bytes:
     """The head of a request. Raises `ValueError` where a field would end before its value does."""
     lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.field}"]
-    lines += [f"{name}: {value}" for name, value in fields]
+    lines += map(": ".join, fields)
     if body or method not in SAFE_TO_REPEAT:
         lines.append(f"Content-Length: {len(body)}")
     text = "\r\n".join(lines)
@@ -231,7 +231,8 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._reason = ""
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: list[bytes] = []
+        """Names and values in turn."""
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
         self._parts: list[bytes] = []
         self._keeps = False
@@ -312,7 +313,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as raised:
             error = raised
         self._barren_bytes = 0 if self._parts else self._barren_bytes + len(data)
-        if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > FIELDS_MAX):
+        if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > 2 * FIELDS_MAX):
             error = ValueError("the head, or what follows the body, is too long")
         if self._parts:
             parts, self._parts = self._parts, []
@@ -371,7 +372,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # else a trailer
-            self._fields.append((name, value))
+            self._fields += (name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
@@ -383,12 +384,10 @@ class Connection(asyncio.Protocol):
         if status < 200 or answer is None:
             self._is_interim = True
             return
-        headers = CIMultiDict(
-            [
-                (name.decode("utf-8", "surrogateescape"), value.strip(b" \t").decode("utf-8", "surrogateescape"))
-                for name, value in self._fields
-            ]
-        )
+        texts = b"\n".join(self._fields).decode("utf-8", "surrogateescape").split("\n") if self._fields else []
+        if len(texts) != len(self._fields):
+            raise ValueError("a header field has a line break in it")
+        headers = CIMultiDict(zip(texts[::2], texts[1::2], strict=True))
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)
