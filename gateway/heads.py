@@ -4,6 +4,9 @@ otherwise at the next request, such as a key, is asked for each time.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
 from typing import NamedTuple
 
 from aiohttp import web
@@ -20,6 +23,7 @@ from gateway.routes import Target, region_of
 
 VARYING = frozenset({b"Content-Length", b"content-length", b"Traceparent", b"traceparent"})
 """Fields whose value is another one in each request: no part of what is kept."""
+NAME = itemgetter(0)
 KEPT_MAX = 8
 """Different heads of a connection."""
 
@@ -68,7 +72,8 @@ class Heads:
     def read(self, request: web.Request) -> Head:
         connection = request.protocol
         assert isinstance(connection, Connection)
-        key = request.method, request.raw_path, *[pair for pair in request.raw_headers if pair[0] not in VARYING]
+        fields = request.raw_headers
+        key = request.method, request.raw_path, *compress(fields, _are_kept(tuple(map(NAME, fields))))
         head: Head | None = connection.heads.get(key)
         if head is None:
             head = self._read(request)
@@ -138,6 +143,11 @@ class Heads:
                 + ". Or send your own provider key, and the gateway key in the x-outlay-key header.",
             )
         return self._own[name]
+
+
+@lru_cache(maxsize=64)
+def _are_kept(names: tuple[bytes, ...]) -> list[bool]:
+    return [name not in VARYING for name in names]
 
 
 def _way(

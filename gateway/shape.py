@@ -86,12 +86,12 @@ def _read(body: bytes, operation: str | None, keyed: Hash, unmarked: Callable[[b
     tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
     prefix = [tools, system, *_opening(messages)]
     last, before = _last_turn(messages)
-    whole = len(body)
+    result, whole = actions.last_result(last), len(body)
     return Shape(
         asked,
         keyed([unmarked(_unbilled(part)) for part in prefix]) if any(prefix) else None,
-        _action(last, before, keyed, unmarked),
-        _is_human(last),
+        None if result is None else _action(result, last, before, keyed, unmarked),
+        _is_human(last, result),
         sum(map(len, prefix)) / whole,
         len(tools) / whole,
     )
@@ -120,7 +120,10 @@ def _messages(fields: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
 
 
 def _first_of(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> bytes:
-    return next((bytes(fields[name]) for name in names if name in fields), b"")
+    for name in names:
+        if name in fields:
+            return bytes(fields[name])
+    return b""
 
 
 def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
@@ -143,14 +146,14 @@ def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, list[msgspec.Raw]]:
     return None, []
 
 
-def _is_human(last: Any) -> bool | None:
+def _is_human(last: Any, result: actions.Result | None) -> bool | None:
     if isinstance(last, str):
         return True
     if not isinstance(last, dict):
         return None
     if last.get("role", "user") != "user" or last.get("type", "message") != "message":
         return False
-    if actions.last_result(last) is not None:
+    if result is not None:
         return _is_answered(last)
     content = last.get("content", last.get("parts"))
     said = [content] if isinstance(content, str) else items(content)
@@ -173,9 +176,10 @@ def _is_reminder(part: Any) -> bool:
     return isinstance(text, str) and text.startswith(REMINDER)
 
 
-def _action(last: Any, before: list[msgspec.Raw], keyed: Hash, unmarked: Callable[[bytes], bytes]) -> str | None:
-    result = actions.last_result(last)
-    if result is None or _is_answered(last):
+def _action(
+    result: actions.Result, last: Any, before: list[msgspec.Raw], keyed: Hash, unmarked: Callable[[bytes], bytes]
+) -> str | None:
+    if _is_answered(last):
         return None
     for raw in reversed(before):
         if called := actions.call_of(result, value_of(raw, MESSAGE_MAX)):
