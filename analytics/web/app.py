@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from analytics.web import auth, pages, signin
+from analytics.web import auth, pages, signin, tickets
 from analytics.web.asking import AskError, Asking
 from analytics.web.sessions import Attempts, Sessions
 from analytics.web.visit import STATIC, Console, Download, Page, ProblemError, Visit
@@ -44,7 +44,7 @@ log = logging.getLogger("outlay.console")
 
 
 def routes() -> list[Page]:
-    return [*signin.PAGES, *pages.PAGES]
+    return [*signin.PAGES, *pages.PAGES, *tickets.PAGES]
 
 
 @contextlib.asynccontextmanager
@@ -125,9 +125,9 @@ def _guarded(console: Console) -> Any:
 
 
 async def _answer(console: Console, request: web.Request, handler: Any) -> web.StreamResponse:
-    nobody = Visit(console, request, None)
     if not is_own_host(console, request.headers.get("Host", "")):
         return web.Response(status=421, text=f"The console is reached at {console.url}\n")
+    visit = _visit(console, request)
     try:
         response: web.StreamResponse = await handler(request)
         return response
@@ -138,11 +138,11 @@ async def _answer(console: Console, request: web.Request, handler: Any) -> web.S
             headers={"Content-Disposition": f'attachment; filename="outlay-{quote(download.name, safe="")}.csv"'},
         )
     except ProblemError as problem:
-        return _problem(nobody, problem.status, problem.title, problem.text)
+        return _problem(visit, problem.status, problem.title, problem.text)
     except AskError as error:
-        return _problem(nobody, 503, "No answer", str(error))
+        return _problem(visit, 503, "No answer", str(error))
     except web.HTTPNotFound:
-        return _problem(nobody, 404, "There is no such page", "The menu leads to all there are.")
+        return _problem(visit, 404, "There is no such page", "The menu leads to all there are.")
     except web.HTTPMethodNotAllowed as error:
         return web.Response(
             status=405, text="This is not done here in that way.\n", headers={"Allow": error.headers["Allow"]}
@@ -150,10 +150,10 @@ async def _answer(console: Console, request: web.Request, handler: Any) -> web.S
     except web.HTTPRedirection as redirection:
         return web.Response(status=redirection.status, headers={"Location": redirection.headers["Location"]})
     except web.HTTPException as error:
-        return _problem(nobody, error.status, error.reason, "The console does not take this.")
+        return _problem(visit, error.status, error.reason, "The console does not take this.")
     except Exception as error:
         log.exception("a page failed", exc_info=error)
-        return _problem(nobody, 500, "This page failed", "The log of the console says where.")
+        return _problem(visit, 500, "This page failed", "The log of the console says where.")
 
 
 def is_own_host(console: Console, host: str) -> bool:
@@ -170,13 +170,18 @@ def is_own_host(console: Console, host: str) -> bool:
         return False
 
 
-async def _serve(console: Console, page: Page, request: web.Request) -> web.StreamResponse:
+def _visit(console: Console, request: web.Request) -> Visit:
     token = request.cookies.get(signin.cookie_name(console, "session"))
     session = console.sessions.find(token)
     if session is not None and not auth.is_in_force(console.ring, session.principal, session.proof):
         console.sessions.end(token or "")
         session = None
-    visit = Visit(console, request, session)
+    return Visit(console, request, session)
+
+
+async def _serve(console: Console, page: Page, request: web.Request) -> web.StreamResponse:
+    visit = _visit(console, request)
+    session = visit.session
     if page.access != "anybody":
         if session is None:
             raise web.HTTPSeeOther(signin.address(request) if request.method in ("GET", "HEAD") else "/sign-in")
@@ -195,12 +200,7 @@ async def _serve(console: Console, page: Page, request: web.Request) -> web.Stre
         if not (session.is_answered_by(given) if session else signin.is_form_of(visit, given)):
             return _problem(visit, 403, "This form is too old", "Go back, load the page again, and send it once more.")
         visit.form = form
-    try:
-        return await page.serve(visit)
-    except ProblemError as problem:
-        return _problem(visit, problem.status, problem.title, problem.text)
-    except AskError as error:
-        return _problem(visit, 503, "No answer", str(error))
+    return await page.serve(visit)
 
 
 def is_same_origin(console: Console, request: web.Request) -> bool:

@@ -56,6 +56,7 @@ class Asking:
         self._data = data
         self._seconds = seconds
         self._turn = asyncio.Semaphore(at_once)
+        self._opening = asyncio.Lock()
         self._db: duckdb.DuckDBPyConnection | None = None
         self._answers: OrderedDict[Any, tuple[Any, float, asyncio.Task[Answer]]] = OrderedDict()
         """By question: what the data folder was like, when it was asked (monotonic), and the answer."""
@@ -96,17 +97,10 @@ class Asking:
         except TimeoutError:
             raise AskError("Too many queries are running. Try again in a moment.") from None
         try:
-            if self._db is None:
-                self._db = await asyncio.to_thread(_opened, self._data)
-            cursor = self._db.cursor()
-            limit = asyncio.get_running_loop().call_later(self._seconds, cursor.interrupt)
-            try:
-                return await asyncio.to_thread(_run, cursor, sql, given)
-            except asyncio.CancelledError:
-                cursor.interrupt()
-                raise
-            finally:
-                limit.cancel()
+            async with self._opening:
+                if self._db is None:
+                    self._db = await asyncio.to_thread(_opened, self._data)
+            return await self._in_time(self._db.cursor(), sql, given)
         except duckdb.InterruptException:
             raise AskError(
                 f"This took longer than {self._seconds:g} s, and was given up. Choose a shorter span."
@@ -118,6 +112,19 @@ class Asking:
             raise AskError("This cannot be answered at the moment; the log of the console says why.") from None
         finally:
             self._turn.release()
+
+    async def _in_time(self, cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(self._seconds, cursor.interrupt)
+        running = loop.run_in_executor(None, _run, cursor, sql, given)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:  # a thread cannot be: it is waited for, so that nothing is closed under it
+            cursor.interrupt()
+            await asyncio.wait([running])
+            raise
+        finally:
+            limit.cancel()
 
     def _mark(self) -> tuple[Any, ...]:
         """Another one when something in the data folder has changed."""
@@ -148,7 +155,7 @@ def _marks(data: Path) -> Iterator[Any]:
     for place in (data, *(data / name for name in WATCHED)):
         try:
             with os.scandir(place) as entries:
-                for entry in entries:
+                for entry in sorted(entries, key=lambda each: each.name):
                     if not entry.name.endswith((".tmp", ".lock", ".log", ".sock")):
                         stat = entry.stat(follow_symlinks=False)
                         yield entry.name, stat.st_size, stat.st_mtime_ns

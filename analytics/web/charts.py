@@ -22,6 +22,7 @@ WIDTHS = {"wide": 960, "narrow": 380}
 TICKS = 4
 GAP = 0.2
 """Of a slot, between bars."""
+THICKEST = 56
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def stacked(chart: Bars) -> Markup:
 
 def _stacked(chart: Bars, top: Decimal, kind: str, width: int) -> Markup:
     slot_width = (width - LEFT) / max(1, len(chart.slots))
+    thick = min(slot_width * (1 - GAP), THICKEST)
     drawn = [_axes(top, chart.slots, slot_width, width)]
     for number, slot in enumerate(chart.slots):
         x, parts, lines, height = LEFT + number * slot_width, [], [], 0.0
@@ -78,7 +80,7 @@ def _stacked(chart: Bars, top: Decimal, kind: str, width: int) -> Markup:
             part = _length(amount, top)
             parts.append(
                 Markup('<rect class="s{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.2f}"/>').format(
-                    index, x + slot_width * GAP / 2, _y(0.0) - height - part, slot_width * (1 - GAP), part
+                    index, x + (slot_width - thick) / 2, _y(0.0) - height - part, thick, part
                 )
             )
             height += part
@@ -135,6 +137,8 @@ def _axes(top: Decimal, slots: Sequence[str], slot_width: float, width: int) -> 
     every = max(1, math.ceil(len(slots) * 84 / max(1, width - LEFT)))
     for number in range(0, len(slots), every):
         x = LEFT + (number + 0.5) * slot_width
+        if x > width - 18 > LEFT + 18:
+            break
         drawn.append(
             Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
                 x, HEIGHT - 8, slots[number][-5:] if len(slots[number]) == 10 else slots[number]

@@ -8,14 +8,23 @@ from typing import Any
 
 from aiohttp import web
 
-from analytics.web import asking, charts, signin
+from analytics.web import charts, signin
 from analytics.web.spans import Span
 from analytics.web.tables import Table
-from analytics.web.visit import ZONE_COOKIE, Page, Visit, today, zone_of
+from analytics.web.visit import (
+    DAYS_DRAWN,
+    SUMS,
+    ZONE_COOKIE,
+    Page,
+    Visit,
+    choice,
+    link,
+    spelled_out,
+    today,
+    zone_of,
+)
 
 UNDISMISSED = ["new", "accepted", "fixed", "regressed"]
-DAYS_DRAWN = 100
-"""More are drawn as weeks or months."""
 
 
 async def overview(visit: Visit) -> web.Response:
@@ -48,7 +57,7 @@ async def overview(visit: Visit) -> web.Response:
         change=None if span.name == "all" else _change(sums["list_cost_usd"], sums["before_usd"]),
         share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
         lost_usd=tables[0].totals.get("lost_cost_usd", Decimal()),
-        sql=asking.spelled_out(asking.text("console/overview_totals"), {"before": before, **given}),
+        sql=spelled_out("console/overview_totals", {"before": before, **given}),
         tables=tables,
         **chart,
     )
@@ -71,7 +80,7 @@ async def spend_chart(visit: Visit, span: Span, by: str, team: str | None) -> di
         for row in answer.dicts()
     ]
     slots = _slots(span, unit, [slot for slot, _, _ in rows])
-    sql = asking.spelled_out(asking.text("console/spend_over_time"), given)
+    sql = spelled_out("console/spend_over_time", given)
     return {"chart": charts.bars(slots, rows), "chart_sql": sql, "unit": unit}
 
 
@@ -89,6 +98,48 @@ def _slots(span: Span, unit: str, used: Sequence[str]) -> list[str]:
     return [f"{first.year + (first.month - 1 + n) // 12}-{(first.month - 1 + n) % 12 + 1:02d}" for n in range(months)]
 
 
+# -- spend ------------------------------------------------------------------------------------------------------------
+
+DIMENSIONS = {
+    "team": "Team", "model": "Model", "ticket": "Ticket", "task": "Task", "key": "Key", "purpose": "Purpose",
+    "client": "Client", "provider": "Provider", "repo": "Repository", "day": "Day",
+}  # fmt: skip
+NOTES = {
+    "key": "Keys stand in the order of their names, and nothing is told of what came of it: a key may be a person's.",
+    "ticket": "The row without a ticket is all spend that is for none.",
+}
+CHARTED = ("team", "model", "key", "purpose", "client", "provider", "repo")
+
+
+async def spend(visit: Visit) -> web.Response:
+    span, by, team = visit.span, choice(visit, "by", DIMENSIONS, "team"), visit.request.query.get("team") or None
+    links = {
+        "team": {"team_id": visit.here("/spend", by="ticket", csv=None) + "&team={}"},
+        "key": {"key_id": visit.here("/calls", by=None, csv=None) + "&key={}"},
+        "day": {"day": link("/calls", team=team) + ("&" if team else "?") + "from={}&to={}"},
+    } | {
+        each: {each: visit.here("/calls", by=None, csv=None) + f"&{each}={{}}"}
+        for each in ("model", "purpose", "client", "provider", "repo")
+    }
+    columns = {"team": "team_id", "ticket": "ticket_id", "task": "task_id", "key": "key_id"}
+    table = Table(
+        f"spend_by_{by}", f"Spend by {DIMENSIONS[by].lower()}", {**span.given, "team": team}, totals=SUMS,
+        search=(columns.get(by, by),) if by != "day" else (), links=links.get(by, {}),
+        sort="key_id" if by == "key" else "",
+        note=NOTES.get(by, ""),
+        empty="No calls in these days. Choose others, or send one through the gateway.",
+    )  # fmt: skip
+    teams, chart, [shown] = await asyncio.gather(
+        visit.ask("console/teams"),
+        spend_chart(visit, span, by if by in CHARTED else "", team),
+        visit.tables(table),
+    )
+    return visit.show(
+        "spend.html", span=span, by=by, team=team, dimensions=DIMENSIONS, shown=shown,
+        teams=[row[0] for row in teams.rows], **chart,
+    )  # fmt: skip
+
+
 async def zone(visit: Visit) -> web.Response:
     """Choose the zone that moments are shown in."""
     asked = visit.request.query.get("zone", "").strip()
@@ -102,5 +153,6 @@ async def zone(visit: Visit) -> web.Response:
 
 PAGES = [
     Page("GET", "/", "viewer", overview),
+    Page("GET", "/spend", "viewer", spend),
     Page("GET", "/zone", "viewer", zone),
 ]

@@ -1,5 +1,6 @@
 """A query as a table: sorted, filtered and paged by DuckDB, as CSV, and as SQL to be run elsewhere."""
 
+import asyncio
 import csv
 import io
 import re
@@ -11,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from analytics.web import asking
-from analytics.web.asking import Answer, Asking
+from analytics.web.asking import Asking
 
 ROWS = 50
 """On a page."""
@@ -43,6 +44,8 @@ class Table:
     """Column beside which calls without a price are told; `None` where they are a column."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Where cells of a column lead: an address with `{}` for the value."""
+    is_long: bool = False
+    """So many rows that they are counted apart from those that are shown."""
     rows: int = ROWS
     is_exact: bool = False
 
@@ -99,22 +102,29 @@ def asked(table: Table, query: Mapping[str, str]) -> Asked:
 
 async def show(asks: Asking, table: Table, wanted: Asked) -> Shown:
     """Raises `AskError`."""
-    totals = "".join(f', sum("{column}") OVER () AS "{_TOTAL}{column}"' for column in table.totals)
-    sql = (
-        f'SELECT *, count(*) OVER () AS "{_COUNT}"{totals}\nFROM (\n{asking.text(table.query)}\n)'
-        f"{_where(table, wanted)}{_order(wanted)}\nLIMIT {table.rows} OFFSET {(wanted.page - 1) * table.rows}"
+    given = {**table.given, "console_q": wanted.q}
+    rows, beside = _parts(table, wanted)
+    answers = await asyncio.gather(*(asks.ask(sql, given, is_exact=table.is_exact) for sql in (rows, beside) if sql))
+    found = answers[0].dicts()
+    sums = answers[-1].dicts()[0] if answers[-1].rows else {}
+    columns = tuple(
+        name
+        for name in answers[0].columns
+        if name != _COUNT and not name.startswith(_TOTAL) and name not in table.hidden
     )
-    answer = await asks.ask(sql, {**table.given, "console_q": wanted.q}, is_exact=table.is_exact)
-    return _shown(table, wanted, answer)
+    totals = {column: sums.get(_TOTAL + column) for column in table.totals} if found else {}
+    return Shown(table, wanted, columns, found, totals, sums.get(_COUNT, 0), sql_text(table, wanted), answers[0].at)
 
 
-def _shown(table: Table, wanted: Asked, answer: Answer) -> Shown:
-    own = tuple(name for name in answer.columns if name != _COUNT and not name.startswith(_TOTAL))
-    rows = answer.dicts()
-    first = rows[0] if rows else {}
-    totals = {column: first.get(_TOTAL + column) for column in table.totals} if rows else {}
-    columns = tuple(column for column in own if column not in table.hidden)
-    return Shown(table, wanted, columns, rows, totals, first.get(_COUNT, 0), sql_text(table, wanted), answer.at)
+def _parts(table: Table, wanted: Asked) -> tuple[str, str]:
+    """The query for rows, and, where that has them not, the one for how many there are and their sums."""
+    over = "" if table.is_long else " OVER ()"
+    sums = "".join(f', sum("{column}"){over} AS "{_TOTAL}{column}"' for column in table.totals)
+    of = f"FROM (\n{asking.text(table.query)}\n){_where(table, wanted)}"
+    page = f"{_order(wanted)}\nLIMIT {table.rows} OFFSET {(wanted.page - 1) * table.rows}"
+    if table.is_long:
+        return f"SELECT * {of}{page}", f'SELECT count(*) AS "{_COUNT}"{sums} {of}'
+    return f'SELECT *, count(*){over} AS "{_COUNT}"{sums} {of}{page}', ""
 
 
 def sql_text(table: Table, wanted: Asked) -> str:

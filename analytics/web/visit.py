@@ -30,8 +30,13 @@ Access = Literal["anybody", "viewer", "finops", "admin"]
 RANKS: dict[Role | None, int] = {None: 0, "viewer": 1, "finops": 2, "admin": 3}
 NEEDS: dict[Access, int] = {"anybody": 0, "viewer": 1, "finops": 2, "admin": 3}
 ZONE_COOKIE = "outlay_zone"
+DAYS_DRAWN = 100
+"""In a chart; more are drawn as months."""
+SUMS = ("list_cost_usd", "unpriced_calls", "calls")
+"""What most tables have the totals of."""
 MENU = (
-    ("/", "Overview"), ("/spend", "Spend"), ("/tickets", "Tickets"),
+    ("/", "Overview"), ("/spend", "Spend"), ("/tickets", "Tickets"), ("/waste", "Waste"), ("/scorecard", "Scorecard"),
+    ("/budgets", "Budgets"), ("/keys", "Keys"), ("/coverage", "Coverage"), ("/sql", "SQL"),
 )  # fmt: skip
 
 
@@ -163,6 +168,16 @@ class Download(Exception):  # noqa: N818 - what is asked for, no error
     def __init__(self, text: str, name: str) -> None:
         super().__init__(name)
         self.text, self.name = text, name
+
+
+def spelled_out(query: str, given: Mapping[str, Any]) -> str:
+    """The SQL of a query, to be run in any shell."""
+    return asking.spelled_out(asking.text(query), given)
+
+
+def choice(visit: Visit, name: str, among: Mapping[str, str], default: str) -> str:
+    asked = visit.request.query.get(name, default)
+    return asked if asked in among else default
 
 
 def today() -> date:
