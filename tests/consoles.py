@@ -1,5 +1,6 @@
 """A console on a real socket over a small made-up folder, and somebody who looks at it."""
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -166,6 +167,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def soon(seconds: float = 20.0) -> AsyncIterator[None]:
+    """What is tried within has to come true some day."""
+    async with asyncio.timeout(seconds):
+        yield
 
 
 @contextlib.asynccontextmanager

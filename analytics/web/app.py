@@ -16,13 +16,21 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from analytics.web import auth, pages, signin, tickets
+from analytics.web import auth, budgets, keys, pages, signin, tickets, waste
 from analytics.web.asking import AskError, Asking
 from analytics.web.sessions import Attempts, Sessions
 from analytics.web.visit import STATIC, Console, Download, Page, ProblemError, Visit
+from gateway.admin_api import KeysApi
+from gateway.app import budget_file
+from gateway.budgets import Budgets
+from gateway.budgets_api import BudgetsApi
+from gateway.claims import Claims
 from gateway.config import Config, is_loopback
+from gateway.endpoints import Endpoint
 from gateway.errors import UserError
 from gateway.keys import Keys, of_settings
+from gateway.tickets import Tickets
+from gateway.tracker import Tracker
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -44,7 +52,7 @@ log = logging.getLogger("outlay.console")
 
 
 def routes() -> list[Page]:
-    return [*signin.PAGES, *pages.PAGES, *tickets.PAGES]
+    return [*signin.PAGES, *pages.PAGES, *tickets.PAGES, *waste.PAGES, *budgets.PAGES, *keys.PAGES]
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +79,7 @@ async def serving(
         asks=Asking(data, settings.query_seconds, settings.queries),
         sessions=Sessions(settings.idle_minutes * 60, settings.session_hours * 3600),
         attempts=Attempts(),
-        apis={},
+        apis=_endpoints(config, data, ring),
         gateway=gateway,
         secret=secrets.token_bytes(32),
     )
@@ -83,6 +91,19 @@ async def serving(
     finally:
         await runner.cleanup()
         await console.asks.close()
+
+
+def _endpoints(config: Config, data: Path, ring: Keys) -> dict[str, Endpoint]:
+    """Those of the admin API that pages use: they write the files that the gateway reads, and ask it nothing."""
+    tracker = Tracker(data)
+    tracker.refresh()
+    tickets = Tickets(config.tickets, Claims(ring.claim_key), tracker)
+    made = [
+        *KeysApi(ring, tickets).endpoints(),
+        # The balances of running calls are the gateway's alone: see `budgets.holds`.
+        *BudgetsApi(budget_file(config, data), Budgets()).endpoints(),
+    ]
+    return {f"{endpoint.method} {endpoint.path}": endpoint for endpoint in made}
 
 
 def application(console: Console) -> web.Application:

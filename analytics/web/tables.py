@@ -17,6 +17,7 @@ from analytics.web.asking import Asking
 ROWS = 50
 """On a page."""
 CSV_ROWS = 100_000
+NAMED = re.compile(r"\{(\w*)\}")
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _COUNT, _TOTAL = "rows_in_all", "total_of_"
 
@@ -43,7 +44,7 @@ class Table:
     money: str | None = "list_cost_usd"
     """Column beside which calls without a price are told; `None` where they are a column."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Where cells of a column lead: an address with `{}` for the value."""
+    """Where cells of a column lead: an address with `{}` for the value, or `{name}` for that of another column."""
     is_long: bool = False
     """So many rows that they are counted apart from those that are shown."""
     rows: int = ROWS
@@ -54,8 +55,9 @@ class Table:
         return self.query.rpartition("/")[2]
 
     def to(self, column: str, row: Mapping[str, Any]) -> str | None:
-        value = row[column]
-        return self.links[column].replace("{}", quote(str(value), safe="")) if column in self.links and value else None
+        if column not in self.links or not row[column]:
+            return None
+        return NAMED.sub(lambda name: quote(str(row[name[1] or column]), safe=""), self.links[column])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from analytics.web.tables import Table
 from analytics.web.visit import DAYS_DRAWN, SUMS, Page, ProblemError, Visit, choice, link, spelled_out
 
 NO_WASTE = "No rule of waste found anything here."
+FINDINGS: dict[str, Any] = {"hidden": ("finding_id",), "links": {"title": "/waste/{finding_id}"}}
 CALL_FILTERS = (
     "team", "model", "provider", "client", "repo", "key", "purpose", "task", "ticket_source", "price_status",
     "usage_source", "result",
@@ -79,7 +80,7 @@ async def ticket(visit: Visit) -> web.Response:
             "console/ticket_deployments", "Deployments", given, money=None, hidden=("url",),
             empty="No deployment that was read carried its pull requests.",
         ),
-        Table("console/ticket_findings", "Waste", given, money="claimed_usd", empty=NO_WASTE),
+        Table("console/ticket_findings", "Waste", given, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
         Table(
             "console/ticket_calls", "Calls", given, money=None, sort="-started_at", totals=("list_cost_usd",),
             note="Of a call for several tickets the cost is this ticket's share.", empty="No call was for this ticket.",
@@ -162,7 +163,7 @@ async def call(visit: Visit) -> web.Response:
         raise ProblemError(404, "No such call", "No call of this id is recorded.")
     wanted = [
         Table("console/call_changes", "What became known of its ticket later", given, money=None, empty="Nothing."),
-        Table("console/call_findings", "Waste", given, money=None, empty=NO_WASTE),
+        Table("console/call_findings", "Waste", given, money=None, empty=NO_WASTE, **FINDINGS),
         Table("console/call_attempts", "Attempts of the request", {"request": found["request_id"]}, money=None),
     ]
     shown = await visit.tables(*wanted)

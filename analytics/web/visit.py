@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
 import jinja2
+import msgspec
 from aiohttp import web
 
 from analytics.web import asking, auth, charts, formats, spans, tables
@@ -20,12 +22,13 @@ from analytics.web.spans import Span
 from analytics.web.tables import Shown, Table
 from gateway.call import Principal, Role
 from gateway.config import Config
-from gateway.endpoints import ApiError, Asked, Endpoint
+from gateway.endpoints import ApiError, Asked, Endpoint, read_body
 from gateway.errors import Refusal
 from gateway.keys import Keys
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parent
+EMPTY: Mapping[str, str] = MappingProxyType({})
 Access = Literal["anybody", "viewer", "finops", "admin"]
 RANKS: dict[Role | None, int] = {None: 0, "viewer": 1, "finops": 2, "admin": 3}
 NEEDS: dict[Access, int] = {"anybody": 0, "viewer": 1, "finops": 2, "admin": 3}
@@ -147,13 +150,6 @@ class Visit:
         shown = (tables.show(self.console.asks, table, tables.asked(table, self.request.query)) for table in wanted)
         return list(await asyncio.gather(*shown))
 
-    async def change(self, what: str, path: Mapping[str, str], body: Any) -> Any:
-        """Do what the admin API does, for whoever is signed in. Raises `ApiError`, `Refusal`."""
-        endpoint = self.console.apis[what]
-        if not endpoint.admits(self.principal):
-            raise Refusal("forbidden", f"this needs the role {endpoint.access}")
-        return await endpoint.serve(Asked(self.principal, path, None, body))
-
     # -- answers ------------------------------------------------------------------------------------------------------
 
     def show(self, template: str, status: int = 200, /, **values: Any) -> web.Response:
@@ -191,9 +187,32 @@ def zone_of(name: str) -> ZoneInfo | None:
         return None
 
 
-def said(error: ApiError | Refusal) -> str:
-    """What the admin API says, for a page."""
-    return error.message.removeprefix("Outlay: ")
+# -- the admin API ----------------------------------------------------------------------------------------------------
+
+
+async def api(visit: Visit, what: str, path: Mapping[str, str] = EMPTY, body: Any = None) -> Any:
+    """What an endpoint of the admin API does, for whoever is signed in: by the same code. Raises `ProblemError`."""
+    endpoint = visit.console.apis[what]
+    if not endpoint.admits(visit.principal):
+        raise ProblemError(403, "Not with this role", f"This needs the role {endpoint.access}.")
+    try:
+        return await endpoint.serve(Asked(visit.principal, path, None, body))
+    except (ApiError, Refusal) as error:
+        raise _problem_of(error) from None
+
+
+def form_body(given: Mapping[str, Any], kind: type[T]) -> T:
+    """A form's fields as the body of an endpoint, checked in the same way. Raises `ProblemError`."""
+    try:
+        return read_body(msgspec.json.encode(given), kind)
+    except ApiError as error:
+        raise _problem_of(error) from None
+
+
+def _problem_of(error: ApiError | Refusal) -> ProblemError:
+    title = {404: "There is no such thing", 403: "Not with this key"}.get(error.status, "This was not taken")
+    text = error.message.removeprefix("Outlay: ")
+    return ProblemError(error.status, title, text[:1].upper() + text[1:])
 
 
 # -- templates --------------------------------------------------------------------------------------------------------
