@@ -11,17 +11,29 @@ FROM (
   SELECT
     task_id,
     list(ticket_id) AS tickets,
-    arg_max_null(outcome, list_cost_usd) AS outcome,
+    arg_min_null(outcome, (-list_cost_usd, ticket_id)) FILTER (WHERE ticket_id IS NOT NULL) AS outcome,
     sum(list_cost_usd) AS list_cost_usd,
     sum(list_cost_usd) FILTER (WHERE outcome IN ('abandoned', 'stale', 'reverted', 'unknown_ticket')) AS lost_cost_usd,
     sum(contracted_cost_usd) AS contracted_cost_usd,
-    CAST(sum(whole_calls) AS BIGINT) AS calls,
-    CAST(sum(whole_unpriced_calls) AS BIGINT) AS unpriced_calls,
-    list(team_id) AS teams,
+    CAST(sum(calls) AS BIGINT) AS calls,
+    CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls,
+    flatten(list(teams)) AS teams,
     max(last_call_at) AS last_call_at
-  FROM task_days
-  WHERE task_id IS NOT NULL AND day >= CAST($from AS DATE) AND day < CAST($to AS DATE)
-    AND ($team IS NULL OR team_id = $team)
+  FROM (
+    SELECT
+      task_id, ticket_id,
+      any_value(outcome) AS outcome,
+      sum(list_cost_usd) AS list_cost_usd,
+      sum(contracted_cost_usd) AS contracted_cost_usd,
+      sum(whole_calls) AS calls,
+      sum(whole_unpriced_calls) AS unpriced_calls,
+      list(team_id) AS teams,
+      max(last_call_at) AS last_call_at
+    FROM task_days
+    WHERE task_id IS NOT NULL AND day >= CAST($from AS DATE) AND day < CAST($to AS DATE)
+      AND ($team IS NULL OR team_id = $team)
+    GROUP BY task_id, ticket_id
+  )
   GROUP BY task_id
 )
 ORDER BY
