@@ -302,7 +302,8 @@ def test_every_relation_and_column_of_the_rules_is_described(tmp_path: Path) -> 
     rules = build.load(build.ON_DEMAND)
     with duckdb.connect() as db:
         db.execute("SET VARIABLE judged_at = $as_of", {"as_of": AS_OF})
-        build.describe_views(db, build.create_views(db, tmp_path, {**build.needed(db, build.load(), rules), **rules}))
+        models = {**build.needed(db, build.load(), rules), **rules}
+        build.describe_views(db, build.create_sound_views(db, tmp_path, models))
         columns = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
         shape = (
             "SELECT list((column_name, data_type) ORDER BY column_index) FROM duckdb_columns() WHERE table_name = $name"
