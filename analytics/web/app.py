@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from analytics.web import asking, auth, budgets, keys, pages, quality, questions, signin, tickets, waste
+from analytics.web import asking, auth, budgets, keys, oidc, pages, quality, questions, signin, tickets, waste
 from analytics.web.asking import KEPT_SECONDS, AskError, Asking
 from analytics.web.sessions import Attempts, Sessions
 from analytics.web.visit import STATIC, Console, Download, Page, ProblemError, Visit
@@ -52,7 +52,7 @@ log = logging.getLogger("outlay.console")
 
 
 def routes() -> list[Page]:
-    parts = (signin, pages, tickets, waste, quality, budgets, keys, questions)
+    parts = (signin, oidc, pages, tickets, waste, quality, budgets, keys, questions)
     return [page for part in parts for page in part.PAGES]
 
 
@@ -83,6 +83,7 @@ async def serving(
         attempts=Attempts(),
         apis=_endpoints(config, data, ring),
         gateway=gateway,
+        provider=oidc.Provider(settings.oidc) if settings.oidc.issuer else None,
         secret=secrets.token_bytes(32),
     )
     runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=0.5)

@@ -80,6 +80,8 @@ class Console:
     apis: Mapping[str, Endpoint]
     """The admin API's endpoints that change something, by method and path: the same code as behind `/-/api/v1`."""
     gateway: str | None
+    provider: Any
+    """The identity provider (`oidc.Provider`); `None` where there is none."""
     secret: bytes
     """Of this process: signs what is given to browsers before they are signed in."""
     pages: jinja2.Environment = field(default_factory=lambda: _environment())
