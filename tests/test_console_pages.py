@@ -201,6 +201,7 @@ async def test_moments_are_shown_in_the_zone_that_a_viewer_chose(made: Path) -> 
         page = await viewer.get(f"/calls{ALL}")
         assert "2026-11-20 07:00" in page
         assert 'value="America/New_York"' in page
+        await viewer.get("/zone?zone=Mars/Base", 303)
         await viewer.get("/zone?zone=../../etc/passwd&next=//evil.example", 303)
         assert "2026-11-20 07:00" in await viewer.get(f"/calls{ALL}")
         assert "2026-11-20 21:00" in await viewer.get(f"/calls{ALL}&zone=Asia/Tokyo")
