@@ -219,8 +219,8 @@ async def test_each_page_of_an_empty_folder_says_what_to_do(data: Path) -> None:
 async def test_coverage_says_what_is_unattributed_unpriced_and_estimated(viewer: Viewer) -> None:
     page = await viewer.get(f"/coverage{ALL}")
     text = plain(page)
-    assert "Unattributed $0.30 7.7 % of $3.90 1 calls" in text
-    assert "Without a price 1 calls of 6; in no sum, and not $0" in text
+    assert "Unattributed $0.30 7.7 % of $3.90 1 call" in text
+    assert "Without a price 1 call of 6; in no sum, and not $0" in text
     assert "Usage estimated $0.30" in text
     assert {row[2] for row in consoles.rows(page, "coverage_prices")} == {"unpriced", "exact"}
     [link] = set(re.findall(r'href="(/calls[^"]*price_status=unpriced[^"]*usage_source=reported)"', page))

@@ -47,7 +47,12 @@ def exact_usd(amount: Decimal | None) -> str:
 
 def without_price(calls: int | None) -> str:
     """What a sum of money does not have in it."""
-    return "" if not calls else f"+ {calls:,} call{'' if calls == 1 else 's'} without a price"
+    return f"+ {count(calls, 'call')} without a price" if calls else ""
+
+
+def count(number: int | None, noun: str) -> str:
+    """`1 call`, `2 calls`."""
+    return f"{number or 0:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(share: float | Decimal | None, *, digits: int = 1) -> str:
