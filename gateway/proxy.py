@@ -142,7 +142,7 @@ class Proxy:
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
         loop = asyncio.get_running_loop()
-        started, started_us = loop.time(), now_us()
+        started, started_us, began_ns = loop.time(), now_us(), time.perf_counter_ns()
         headers = credentials.readable(request.headers)
         target = routes.resolve(request.raw_path, headers, self._config.upstreams)
         path = target.path.partition("?")[0] if target else ""
@@ -176,7 +176,9 @@ class Proxy:
             credential = self._credential(target.upstream, headers, request.raw_path)
             fields = credentials.outgoing(request.headers.items(), credential)
             upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
+            reading_ns = time.perf_counter_ns()
             body = await guard.read_body(request, self._config.server)
+            began_ns += time.perf_counter_ns() - reading_ns
             if loop.time() != started:
                 may_go_on()  # a body takes time, in which a key may end
             call.request_bytes = len(body)
@@ -249,6 +251,8 @@ class Proxy:
                 if asked_for_usage is not None or (admitted is not None and admitted.grant.may_stop):
                     # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
                     sent_fields = credentials.without_encoding(sent_fields)
+                if call.attempt == 1:
+                    call.overhead_us = (time.perf_counter_ns() - began_ns) // 1000
                 sent = self._forwarder.send(
                     name, upstream, request.method, sent_path, sent_fields, asked_for_usage or sent_body
                 )
