@@ -224,6 +224,7 @@ SECTIONS = {
     "ignored": "Evidence that was none, and why",
     "untagged": "For no ticket and no declared purpose",
     "late": "What late evidence moved",
+    "statuses": "Statuses of tickets that need mapping ([work] settings): nobody can tell what they mean",
     "waste": "What clients do not tell, so that rules of waste stay silent",
 }
 """Of `report coverage`; each is a query `coverage_…`."""

@@ -12,6 +12,7 @@ import duckdb
 
 from analytics import attributing, commands, sync, work
 from analytics.attributing import Line, Span
+from analytics.calls_cli import import_calls
 from analytics.invoice_cli import import_invoice
 from analytics.sources import devlake, files
 from gateway.config import Config, TicketSettings
@@ -41,6 +42,7 @@ def import_() -> None:
     """Bring in what other programs know."""
 
 
+import_.add_command(import_calls)
 import_.add_command(import_invoice)
 
 
