@@ -33,13 +33,14 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# The documentation as a site, in site/: open site/index.html. Nothing in it is loaded from anywhere else.
+# The documentation as a site: open site/index.html, or, to search it, python -m http.server --directory site.
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	! grep -rE '<(script|link rel="stylesheet"|img)[^>]*(src|href)="(https?:)?//' site --include='*.html'  # nothing from elsewhere
 
 # An outside referee of FOCUS exports. It runs on Python 3.12 and needs packages that ours must not have.
 FOCUS_PYTHON ?= python3.12
