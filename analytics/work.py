@@ -256,9 +256,11 @@ TABLES: Mapping[str, Table] = {
     "tickets": Table(Ticket, ("ticket_id",), versions="ticket_versions"),
     "pull_requests": Table(PullRequest, ("pr_id",), versions="pull_request_versions"),
     "pr_tickets": Table(PrTicket, ("pr_id", "ticket_id", "source"), part_of="pr_id", versions="pr_ticket_versions"),
-    "ticket_prs": Table(TicketPr, ("ticket_id", "pr_id"), part_of="ticket_id"),
-    "commits": Table(Commit, ("sha", "repo")),
-    "ticket_statuses": Table(TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id"),
+    "ticket_prs": Table(TicketPr, ("ticket_id", "pr_id"), part_of="ticket_id", versions="ticket_pr_versions"),
+    "commits": Table(Commit, ("sha", "repo"), versions="commit_versions"),
+    "ticket_statuses": Table(
+        TicketStatus, ("ticket_id", "changed_at"), part_of="ticket_id", versions="ticket_status_versions"
+    ),
     "deployments": Table(Deployment, ("deployment_id",), versions="deployment_versions"),
     "deployment_prs": Table(
         DeploymentPr, ("deployment_id", "pr_id"), part_of="deployment_id", versions="deployment_pr_versions"

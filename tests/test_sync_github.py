@@ -420,6 +420,56 @@ def test_a_commit_of_two_pull_requests_is_of_the_merged_one(
     assert one(data, "commits", sha="a" * 40)["pr_id"] == f"acme/shop!{1 if merged_first else 2}"
 
 
+def test_tickets_that_are_linked_by_hand(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    for number in (2, 3):
+        shop.pull(number)
+        shop.linked[number] = ["acme/shop#1", "acme/other#7"]
+    read(data, github)
+    assert {(row["pr_id"], row["ticket_id"], row["source"]) for row in rows(data, "pr_tickets")} == {
+        (f"acme/shop!{number}", ticket, "tracker") for number in (2, 3) for ticket in ("acme/shop#1", "acme/other#7")
+    }
+
+
+@pytest.mark.parametrize("says_how_long", [True, False])
+def test_a_limit_of_graphql_is_waited_out(github: FakeGitHub, data: Path, says_how_long: bool) -> None:
+    shop = github.add("acme/shop")
+    shop.pull(2)
+    shop.linked[2] = ["acme/shop#1"]
+    fields = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"} if says_how_long else {}
+    github.failures.append(Failure("graphql", 200, fields, b'{"errors": [{"type": "RATE_LIMITED"}]}'))
+    waits: list[float] = []
+    assert synced(data, config(github), pause=waits.append).failures == []
+    assert waits == [1.0 if says_how_long else 60.0]
+    assert [row["ticket_id"] for row in rows(data, "pr_tickets")] == ["acme/shop#1"]
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure("graphql", 403), Failure("graphql", 200, None, b'{"errors": [{"type": "FORBIDDEN"}]}')]
+)
+def test_a_token_that_may_not_see_links_is_told_of_once(github: FakeGitHub, data: Path, failure: Failure) -> None:
+    shop = github.add("acme/shop")
+    for number in (2, 3):
+        shop.pull(number, title="PAY-7")
+    github.broken.append(failure)
+    outcome = synced(data, config(github))
+    assert outcome.failures == []
+    assert len(outcome.problems) == len(github.asked("graphql")) == 1
+    assert "linked to by hand" in outcome.problems[0]
+    assert {row["pr_id"] for row in rows(data, "pr_tickets")} == {"acme/shop!2", "acme/shop!3"}
+
+
+def test_links_that_cannot_be_read_now_are_read_next_time(github: FakeGitHub, data: Path) -> None:
+    shop = github.add("acme/shop")
+    shop.pull(2)
+    shop.linked[2] = ["acme/shop#1"]
+    github.broken.append(Failure("graphql", 200, None, b'{"errors": [{"type": "INTERNAL"}]}'))
+    assert synced(data, config(github)).problems
+    github.broken.clear()
+    read(data, github)
+    assert [row["ticket_id"] for row in rows(data, "pr_tickets")] == ["acme/shop#1"]
+
+
 def test_closing_words_count_on_the_default_branch_alone(github: FakeGitHub, data: Path) -> None:
     shop = github.add("acme/shop")
     shop.pull(2, body="Fixes #1", base={"ref": "release"})

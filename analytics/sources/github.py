@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from analytics import work
 from analytics.sources.generated import left_out
-from analytics.sources.http import Api, OverHttp, token_of
+from analytics.sources.http import Api, OverHttp, asked_to_wait, token_of
 from analytics.sources.links import links_of, pull_of, reverts_of, subject_of
 from analytics.sources.pages import BROKEN_MAX
 from analytics.sources.source import Batch, Given, Part, SourceError, Tickets, among, moment, name, row
@@ -32,8 +32,14 @@ GONE = (404, 410, 451)
 SECOND = timedelta(seconds=1)
 LATE = timedelta(days=30)
 """Deployments and runs may end, or be run again, so long after they were made."""
+LIMITED_SECONDS = 60.0
+"""Of waiting, where a limit does not say how long."""
 RUNS_MAX = 1000
 """Of a filtered query GitHub shows no more."""
+LINKED = """query ($owner: String!, $name: String!, $number: Int!) {
+  repository(owner: $owner, name: $name) { pullRequest(number: $number) {
+    closingIssuesReferences(first: 50) { nodes { number repository { nameWithOwner } } } } } }"""
+"""Tickets that a pull request is linked to, also by hand: the REST API shows its text alone."""
 ISSUE_ADDRESS = re.compile(r"https?://[^/\s]+/(?:[^\s?#]*?/)?(?:repos/)?([\w.-]+/[\w.-]+)/issues/([0-9]+)", re.ASCII)
 
 
@@ -194,6 +200,13 @@ def commit(repo: str, item: Any, pr_id: str | None, keys: TicketKeys) -> work.Co
     )
 
 
+def linked(data: Any) -> list[str]:
+    """The tickets in the `data` of an answer to `LINKED`."""
+    nodes = items(child(data, "repository", "pullRequest", "closingIssuesReferences").get("nodes"))
+    found = ((name(child(node, "repository").get("nameWithOwner")), count(child(node).get("number"))) for node in nodes)
+    return [f"{repo}#{number}" for repo, number in found if repo and number]
+
+
 # -- deployments -------------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +302,9 @@ class Repo:
         self.name = name(about.get("full_name")) or asked
         self._default = name(about.get("default_branch"))
         self._is_left_out: Callable[[str], bool] | None = None
+        self._shows_links = bool(self._settings.github.token)  # nobody may ask GraphQL without one
+        root = self._settings.github.api.rstrip("/")
+        self._graphql = f"{root.removesuffix('/v3')}/graphql"  # GitHub Enterprise Server: /api/v3, and /api/graphql
         self._production = {environment.casefold() for environment in self._settings.environments}
         self._history = api.now() - timedelta(days=self._settings.history_days)
         """A first sync reads no further back."""
@@ -401,7 +417,8 @@ class Repo:
         files = self._all(f"repos/{self.name}/pulls/{number}/files", batch)
         commits = self._all(f"repos/{self.name}/pulls/{number}/commits", batch)
         reviews = self._all(f"repos/{self.name}/pulls/{number}/reviews", batch)
-        is_whole = None not in (told, files, commits, reviews)
+        tickets = self._linked(number, batch)
+        is_whole = None not in (told, files, commits, reviews, tickets)
         pull = child(pull) if told is None else child(told)
         if len(files or ()) >= FILES_MAX:
             batch.problems.append(f"#{number} has more files than GitHub tells: its size is at least what is stored")
@@ -413,7 +430,7 @@ class Repo:
         body = text(pull.get("body"), BODY_MAX) or ""
         closes = self._default is None or made.base_branch == self._default
         batch.add("pull_requests", [made])
-        batch.add("pr_tickets", links_of(made, keys, body=body, messages=said, closes=closes))
+        batch.add("pr_tickets", links_of(made, keys, body=body, messages=said, tracker=tickets or (), closes=closes))
         batch.add("reverts", reverts_of(made.pr_id, self.name, f"{made.title}\n\n{body}", keys, at=made.merged_at))
         batch.emptied.update(pr_tickets=[made.pr_id], reverts=[made.pr_id])
         for each in commits or ():
@@ -422,6 +439,39 @@ class Repo:
             except ValueError as error:
                 batch.problems.append(f"a commit of #{number} was left out: {error}")
         return is_whole
+
+    def _linked(self, number: int, batch: Batch) -> list[str] | None:
+        """`None` when they cannot be read now. A token that may not see them at all is told of once, and has none."""
+        if not self._shows_links:
+            return []
+        owner, _, repo = self.name.partition("/")
+        variables = {"owner": owner, "name": repo, "number": number}
+        try:
+            answer = self._api.post(self._graphql, {"query": LINKED, "variables": variables}, allowed=(403, 404))
+        except SourceError:
+            raise
+        except UserError as error:
+            batch.problems.append(str(error))
+            return None
+        answered = child(self._api.decode(answer))
+        kinds = {child(error).get("type") for error in items(answered.get("errors"))}
+        if "RATE_LIMITED" in kinds:
+            wait = asked_to_wait(answer)
+            self._given.patience.wait(LIMITED_SECONDS if wait is None else max(wait, 1.0), "GitHub")
+            return self._linked(number, batch)
+        if not answer.is_success or kinds & {"FORBIDDEN", "INSUFFICIENT_SCOPES"}:
+            self._shows_links = False
+            batch.problems.append(
+                "GitHub does not show which tickets pull requests are linked to by hand: the token of [work.github] "
+                "may not read issues"
+            )
+            return []
+        if kinds - {"NOT_FOUND"}:
+            batch.problems.append(
+                f"GitHub does not answer which tickets #{number} is linked to: the next sync tries again"
+            )
+            return None
+        return linked(answered.get("data"))
 
     def _left_out(self) -> Callable[[str], bool]:
         if self._is_left_out is None:

@@ -149,7 +149,7 @@ def send(http: httpx.Client, whom: str, method: str, path: str, patience: Patien
         else:
             if tried == TRIES or not _is_passing(answer):
                 return answer
-            asked = _asked_to_wait(answer)
+            asked = asked_to_wait(answer)
         if asked is None:
             asked, wait = wait * random.uniform(0.5, 1.0), wait * 2  # noqa: S311 - so that not all come back at once
         patience.wait(max(asked, WAIT_SECONDS), f"{whom} ({http.base_url.host})")
@@ -162,7 +162,7 @@ def _is_passing(answer: httpx.Response) -> bool:
     return answer.status_code == 429 or answer.status_code >= 500 or (answer.status_code == 403 and limited)
 
 
-def _asked_to_wait(answer: httpx.Response) -> float | None:
+def asked_to_wait(answer: httpx.Response) -> float | None:
     """Seconds to wait before another try, where the answer says that. What it calls a time is one of its own clock."""
     after, now = answer.headers.get("retry-after", ""), (_date(answer) or datetime.now(UTC)).timestamp()
     reset = answer.headers.get("x-ratelimit-reset", "") if answer.headers.get("x-ratelimit-remaining") == "0" else ""

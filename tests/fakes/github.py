@@ -1,4 +1,4 @@
-"""GitHub's REST API, as far as a sync reads it, on a real socket: pages with `Link`, limits, failures, repositories
+"""GitHub's API, as far as a sync reads it, on a real socket: pages with `Link`, limits, failures, repositories
 that were renamed, issues that moved. Nothing happens by chance: what fails, and when, is said beforehand."""
 
 import json
@@ -43,6 +43,8 @@ class FakeRepo:
     files: dict[int, list[Any]] = field(default_factory=lambda: defaultdict(list))
     commits: dict[int, list[Any]] = field(default_factory=lambda: defaultdict(list))
     reviews: dict[int, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    linked: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Tickets that pull requests are linked to by hand: `acme/shop#4`."""
     events: dict[int, list[Any]] = field(default_factory=lambda: defaultdict(list))
     deployments: list[Any] = field(default_factory=list)
     statuses: dict[int, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -193,17 +195,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         github, url = self.github, urlsplit(self.path)
         path = unquote(url.path.removeprefix("/api/v3"))
-        github.requests.append(self.path.removeprefix("/api/v3"))
-        github.before(path)
-        for failure in [*github.failures, *github.broken]:
-            if re.search(failure.path, path):
-                if failure in github.failures:
-                    github.failures.remove(failure)
-                # Some servers do quote what they were sent.
-                quoted = json.dumps({"message": self.headers.get("Authorization")}).encode()
-                return self._send(failure.status, failure.body or quoted, failure.fields or {})
-        if self.headers.get("Authorization") != f"Bearer {github.token}":
-            return self._answer({"message": "Bad credentials"}, 401)
+        if self._is_refused(path):
+            return None
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if at := re.fullmatch(r"/repositories/(\d+)(.*)", path):
             found = next((repo for repo in github.repos if repo.id == int(at[1])), None)
@@ -218,6 +211,43 @@ class Handler(BaseHTTPRequestHandler):
                 return self._answer({}, 301, {"Location": f"{place}?{url.query}" if url.query else place})
             found = next((repo for repo in github.repos if repo.name.lower() == at[1].lower()), None)
         return self._of(found, rest, query) if found else self._missing()
+
+    def do_POST(self) -> None:
+        """GraphQL: what pull requests are linked to."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._is_refused(self.path):
+            return None
+        if self.path != "/api/graphql" or "closingIssuesReferences" not in asked["query"]:
+            return self._missing()
+        variables = asked["variables"]
+        name = f"{variables['owner']}/{variables['name']}"
+        repo = next((repo for repo in self.github.repos if repo.name.lower() == name.lower()), None)
+        if repo is None or variables["number"] not in repo.pulls:
+            return self._answer(
+                {"data": {"repository": None}, "errors": [{"type": "NOT_FOUND", "path": ["repository"]}]}
+            )
+        places = [each.partition("#") for each in repo.linked[variables["number"]]]
+        nodes = [{"number": int(number), "repository": {"nameWithOwner": name}} for name, _, number in places]
+        found = {"closingIssuesReferences": {"nodes": nodes}}
+        return self._answer({"data": {"repository": {"pullRequest": found}}})
+
+    def _is_refused(self, path: str) -> bool:
+        """Notes a request. True where it fails, as was said beforehand, and is answered."""
+        github = self.github
+        github.requests.append(self.path.removeprefix("/api/v3"))
+        github.before(path)
+        for failure in [*github.failures, *github.broken]:
+            if re.search(failure.path, path):
+                if failure in github.failures:
+                    github.failures.remove(failure)
+                # Some servers do quote what they were sent.
+                quoted = json.dumps({"message": self.headers.get("Authorization")}).encode()
+                self._send(failure.status, failure.body or quoted, failure.fields or {})
+                return True
+        if self.headers.get("Authorization") != f"Bearer {github.token}":
+            self._answer({"message": "Bad credentials"}, 401)
+            return True
+        return False
 
     def _of(self, repo: FakeRepo, rest: str, query: dict[str, str]) -> None:
         if rest == "":

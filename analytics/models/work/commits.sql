@@ -1,9 +1,12 @@
 -- Commits. One row per commit and repository.
--- @sha: Its hash
--- @repo: Repository
--- @author: Who wrote it, as the forge calls them
--- @committed_at: When it was made, UTC
--- @message_subject: First line of its message
--- @tickets: Tickets that its message names
--- @pr_id: Pull request that it is a part of
+-- With the variable as_of, those that were known then.
 FROM read_parquet('lake:work/**/commits.parquet', union_by_name = true, hive_partitioning = false)
+WHERE getvariable('as_of') IS NULL
+UNION ALL BY NAME
+SELECT * EXCLUDE (seen_at, is_gone)
+FROM (
+  FROM commit_versions
+  WHERE seen_at < getvariable('as_of')
+  QUALIFY row_number() OVER (PARTITION BY sha, repo ORDER BY seen_at DESC) = 1
+)
+WHERE getvariable('as_of') IS NOT NULL AND NOT is_gone

@@ -1,0 +1,11 @@
+-- All versions of commits that were seen, those that are gone included. One row per version.
+-- @sha: Its hash
+-- @repo: Repository
+-- @author: Who wrote it, as the forge calls them
+-- @committed_at: When it was made, UTC
+-- @message_subject: First line of its message
+-- @tickets: Tickets that its message names
+-- @pr_id: Pull request that it is a part of
+-- @seen_at: When this version was first seen, UTC: it was the present one from then until the next one of the same key
+-- @is_gone: Whether it was found then to be gone; the other columns are those of the version before
+FROM read_parquet('lake:work/**/commit_versions.parquet', union_by_name = true, hive_partitioning = false)
