@@ -421,9 +421,16 @@ config_option = click.option(
 )
 
 
-def look(data: Path, config: Path | None, as_of: datetime | None = None) -> None:
-    """Look for waste now, or as of a moment (UTC)."""
+def look(data: Path, config: Path | None, as_of: datetime | None = None, *, replace: bool = False) -> None:
+    """Look for waste now, or as of a moment (UTC). Raises `UserError` for one before the last look, unless its findings
+    are to be replaced."""
     analytics.open(data).close()
+    last = None if as_of is None or replace else findings.looked_at(data)
+    if as_of and last and as_of < last:
+        raise UserError(
+            f"what is shown was found as of {last:%Y-%m-%dT%H:%M:%S}: "
+            "to have what is found as of an earlier moment in its place, say --replace"
+        )
     settings = load(config) if config else Config()
     now = datetime.now(UTC).replace(tzinfo=None)
     with commands.errors_in_one_line():
