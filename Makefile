@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-.PHONY: demo test check format bench fuzz clean
+.PHONY: demo test check format bench focus-validator fuzz clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,15 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+# An outside referee of FOCUS exports. It runs on Python 3.12 and needs packages that ours must not have.
+FOCUS_PYTHON ?= python3.12
+FOCUS = .venv-focus/bin
+focus-validator: $(VENV)/.installed
+	@if ! $(FOCUS_PYTHON) -c '' 2>/dev/null; then echo "skipped: there is no $(FOCUS_PYTHON); FOCUS_PYTHON=… names one"; else \
+	  test -x $(FOCUS)/focus-validator || { $(FOCUS_PYTHON) -m venv .venv-focus && \
+	    $(FOCUS)/pip install --quiet --disable-pip-version-check 'focus-validator==2.2.1' 'pyarrow<22'; } && \
+	  OUTLAY_FOCUS_VALIDATOR=$(FOCUS)/focus-validator $(BIN)/pytest tests/test_focus_validator.py; fi
+
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris
@@ -40,4 +49,4 @@ fuzz: $(VENV)/.installed
 	  $(BIN)/python tests/fuzz/guided.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data .fuzz
+	rm -rf $(VENV) .venv-focus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data .fuzz

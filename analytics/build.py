@@ -8,7 +8,7 @@ column without a line of its own has the meaning, and so the description, of the
 import glob
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from hashlib import sha256
@@ -64,19 +64,19 @@ def references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
 
 
 def _references(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    names: set[str] = set()
+
+    def note(node: dict[str, Any]) -> dict[str, Any]:
+        if node.get("type") == "BASE_TABLE":
+            names.add(node["table_name"])
+        return node
+
     row = db.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
     assert row is not None
-    tree = json.loads(row[0])
+    tree = json.loads(row[0], object_hook=note)
     if tree["error"]:
         raise ValueError(f"{tree['error_message']} in: {sql[:80]}")
-    return {node["table_name"] for node in _nodes(tree) if node.get("type") == "BASE_TABLE"}
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _nodes(child)
+    return names
 
 
 def in_order(db: duckdb.DuckDBPyConnection, models: Mapping[str, Model]) -> list[tuple[Model, list[str]]]:
@@ -132,19 +132,22 @@ def create_views(
     models, as `in_order` gives them.
 
     To create a view, DuckDB goes through all that it reads, down to the files: among many views, again and again. So
-    each is created over empty tables: those are made first, and from the last on replaced by the views themselves.
+    each is created, once and under another name, over empty tables in place of those that it reads.
     """
     ordered = in_order(db, load() if models is None else models)
     db.execute("BEGIN")
     for model, _ in ordered:
-        db.execute(f"CREATE TABLE {model.name} AS FROM ({located(model.sql, data)}\n) WITH NO DATA")
+        db.execute(f"CREATE VIEW made_{model.name} AS {located(model.sql, data)}")
+        columns = ", ".join(f'"{row[0]}" {row[1]}' for row in db.execute(f"DESCRIBE made_{model.name}").fetchall())
+        db.execute(f"CREATE TABLE {model.name} ({columns})")
     for model, _ in reversed(ordered):
-        if model.name not in tables:
-            db.execute(f"DROP TABLE {model.name}")
-            db.execute(f"CREATE VIEW {model.name} AS {located(model.sql, data)}")
+        db.execute(f"DROP TABLE {model.name}")
+        db.execute(f"ALTER VIEW made_{model.name} RENAME TO {model.name}")
     for model, _ in ordered:
         if model.name in tables:
-            db.execute(f"CREATE OR REPLACE TABLE {model.name} AS {located(model.sql, data)}")
+            db.execute(f"CREATE TABLE made_{model.name} AS FROM {model.name}")
+            db.execute(f"DROP VIEW {model.name}")
+            db.execute(f"ALTER TABLE made_{model.name} RENAME TO {model.name}")
     db.execute("COMMIT")
     return ordered
 

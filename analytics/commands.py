@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 import duckdb
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +21,8 @@ from analytics import disk, lake
 from gateway import options
 from gateway.config import Config, LedgerSettings
 from gateway.errors import UserError
+
+PATIENCE_SECONDS = 2.0
 
 
 def data_folder(config: Config, data: Path | None) -> Path:
@@ -67,6 +71,27 @@ def print_json(value: Any) -> None:
 def usd(amount: Decimal) -> str:
     """Without the zeroes that say nothing."""
     return f"{amount.normalize():,f}"
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """What takes longer than a moment shows on the terminal that it goes on, and for how long; elsewhere nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    progress = Progress(
+        TextColumn("working"), BarColumn(bar_width=20), TimeElapsedColumn(), console=console, transient=True
+    )
+    progress.add_task("", total=None)
+    timer = threading.Timer(PATIENCE_SECONDS, progress.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        progress.stop()
 
 
 @contextlib.contextmanager

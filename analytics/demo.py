@@ -151,7 +151,8 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
             )
         )
         url = f"http://127.0.0.1:{port}"
-        config = write_config(data, port, providers)
+        console_port = _port(None)
+        config = write_config(data, port, providers, console_port)
         people = Organisation(
             url, make_keys(data), seed=seed, calls=calls, at_once=pace.at_once, pause_seconds=pace.pause_seconds
         )
@@ -160,6 +161,9 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
         plan = await asyncio.to_thread(story.make, data, seed, now, book) if history else None
         gateway = await stack.enter_async_context(_gateway(config, data, lock, url))
         console.print(f"Simulated providers, people and their tools; the gateway listens on {url}")
+        console.print(
+            f"The console: http://127.0.0.1:{console_port}, with the key {make_console_key(data)}", soft_wrap=True
+        )
         console.print(f"All data is made up and stays in {data}. Ask it things, in another terminal:", highlight=False)
         for question in (
             "outlay report spend --by team",
@@ -175,12 +179,13 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
     _print_summary(console, books, people, sum(total["calls"] for total in providers.totals.values()), data)
 
 
-def write_config(data: Path, port: int, providers: SimulatedProviders) -> Path:
+def write_config(data: Path, port: int, providers: SimulatedProviders, console_port: int | None = None) -> Path:
     """The gateway's settings, with the simulated providers as its upstreams."""
     lines = [
         *("# Written by `outlay demo`.", "[server]", f"port = {port}", "drain_seconds = 5.0", ""),
         *("[ledger]", f"dir = {json.dumps(str(data))}", "synthetic = true", ""),
         *("[auth]", 'mode = "keys"', ""),
+        *("[console]", f"port = {console_port}" if console_port else "pages = false", ""),
     ]
     for name, provider in OTEL_PROVIDERS.items():
         lines += [
@@ -207,6 +212,11 @@ def make_keys(data: Path) -> dict[str, str]:
         grant = {"team_id": person.team, "user_id": person.user, "purpose": person.purpose, "name": person.tool.name}
         made[person.user] = ring.create(ticket=person.key_ticket, **grant)[1]
     return made
+
+
+def make_console_key(data: Path) -> str:
+    """What opens the demo's console, with all that can be done there."""
+    return Keys(data).create(role="admin", name="console")[1]
 
 
 @contextlib.asynccontextmanager

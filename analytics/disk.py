@@ -31,6 +31,15 @@ def put(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def passing(path: Path) -> Iterator[None]:
+    """While the block runs there may be a file, which is gone then."""
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:

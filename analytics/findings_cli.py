@@ -7,7 +7,8 @@ from typing import get_args
 
 import click
 
-from analytics import cli, commands, findings
+from analytics import cli, commands, findings, output
+from analytics.output import Format
 from gateway.errors import UserError
 from gateway.findings import Reason, State
 
@@ -24,6 +25,7 @@ def findings_() -> None:
 @click.option("--ticket", help="Only those about this ticket.")
 @click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
 @cli.data_option
+@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @cli.json_option
 def list_(
     state: tuple[State, ...],
@@ -32,15 +34,16 @@ def list_(
     ticket: str | None,
     most: int,
     data: Path,
+    format_: Format,
     as_json_: bool,
 ) -> None:
     """Findings, those that claim most first."""
     rows = findings.listed(data, state or findings.UNDISMISSED, rule and rule.upper(), team, ticket, most)
-    if as_json_:
+    if as_json_ or format_ == "json":
         commands.print_json(rows)
         return
     shown = ("finding_id", "rule", "state", "team_id", "ticket_id", "calls", "claimed_usd", "sentence")
-    commands.print_table(shown, [[row[name] for name in shown] for row in rows])
+    output.show(output.Rows(shown, [[row[name] for name in shown] for row in rows]), format_)
 
 
 @findings_.command()

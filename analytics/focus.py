@@ -71,7 +71,7 @@ def focus(
     if out.suffix not in SUFFIXES:
         raise click.UsageError(f"--out: {out.name} must end in {' or '.join(SUFFIXES)}")
     begin, end = _period(first, last)
-    with analytics.open(data or Path("data")) as db, commands.errors_in_one_line():
+    with analytics.open(data or Path("data")) as db, commands.patience(), commands.errors_in_one_line():
         found = export(db, out, version, begin, end)
     if as_json:
         commands.print_json({"file": str(out), "from": begin, "to": end, **found._asdict()})

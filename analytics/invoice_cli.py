@@ -45,14 +45,15 @@ def import_invoice(
     book = app.load_prices(config)
     terms = invoice_files.Terms(usd_per, account, book.providers)
     folder = commands.data_folder(config, data)
-    sums, problems = _read(paths, terms)
+    with commands.patience():
+        sums, problems = _read(paths, terms)
     if not skip_bad and (total := sum(map(len, problems))):
         lines = [line for each in problems for line in each.lines]
         more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
         raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
     made = sums.statements(invoices.Naming(book))
     try:
-        with work.alone(folder):
+        with commands.patience(), work.alone(folder):
             summaries = invoices.store(folder, made)
     except OSError as error:
         raise UserError(f"{error.filename or work.folder(folder)} cannot be written: {error.strerror}") from None

@@ -494,6 +494,18 @@ def keep(
             return
 
 
+def settle(data: Path) -> None:
+    """Seal, and compact, what is finished, unless another process keeps the folder and does so itself. Takes three
+    times as long as readers need (`SETTLE_SECONDS`)."""
+    with disk.alone(data / "keeper.lock") as mine:
+        if mine:
+            lake = Lake(data, settle=SETTLE_SECONDS)
+            lake.round()
+            for _ in ("segments count", "days count"):
+                time.sleep(SETTLE_SECONDS)
+                lake.round()
+
+
 def _keep_rounds(data: Path, stop: threading.Event) -> None:
     lake: Lake | None = None
     failure = ""

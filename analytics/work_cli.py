@@ -12,6 +12,7 @@ import duckdb
 
 from analytics import attributing, commands, sync, work
 from analytics.attributing import Line, Span
+from analytics.calls_cli import import_calls
 from analytics.invoice_cli import import_invoice
 from analytics.sources import devlake, files
 from gateway.config import Config, TicketSettings
@@ -41,6 +42,7 @@ def import_() -> None:
     """Bring in what other programs know."""
 
 
+import_.add_command(import_calls)
 import_.add_command(import_invoice)
 
 
@@ -106,7 +108,7 @@ def _import_files(
     if twice := next((table for table in tables if tables.count(table) > 1), None):
         raise click.UsageError(f"there are two files for {twice}: import one after the other")
     try:
-        with work.alone(folder):
+        with commands.patience(), work.alone(folder):
             imported = _import(folder, dict(zip(tables, paths, strict=True)), complete=complete, skip_bad=skip_bad)
     except OSError as error:
         raise UserError(f"{error.filename or work.folder(folder)} cannot be written: {error.strerror}") from None
@@ -205,7 +207,7 @@ def attribute(
 
 def correct(config: Config, folder: Path, span: Span) -> list[Line]:
     try:
-        with commands.tidy_when_terminated():
+        with commands.patience(), commands.tidy_when_terminated():
             settings = commands.journal_settings(config, folder)
             return attributing.correct(folder, span, _ticket_settings(config), settings)
     except OSError as error:

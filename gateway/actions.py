@@ -117,9 +117,9 @@ def _result(part: Mapping[str, Any]) -> Result | None:
     if isinstance(kind, str) and kind in RESULT_ITEMS:
         of, content = RESULT_ITEMS[kind]
         return Result(text(part.get(of)), part.get(content))
-    if response := child(part, "functionResponse"):
+    if "functionResponse" in part and (response := child(part, "functionResponse")):
         return Result(text(response.get("id")) or text(response.get("name")), response.get("response"))
-    if result := child(part, "toolResult"):
+    if "toolResult" in part and (result := child(part, "toolResult")):
         return Result(text(result.get("toolUseId")), result.get("content"))
     return None
 

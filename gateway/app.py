@@ -246,15 +246,11 @@ async def serving(
         config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
         hash_key,
     )  # fmt: skip
-    drains = False
+    app = web.Application(client_max_size=config.server.body_bytes_max)
 
     async def tell(_: web.Request, response: web.StreamResponse) -> None:
-        """While the process ends, clients learn that they have to connect anew."""
-        if drains:
-            response.headers["Connection"] = "close"
-            response.force_close()
+        proxy.tell(response)
 
-    app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*routes, web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
     app.on_response_prepare.append(tell)
     runner = web.AppRunner(
@@ -265,6 +261,16 @@ async def serving(
     await runner.setup()
     try:
         assert runner.server is not None
+        routed = runner.server.request_handler
+
+        async def straight(request: web.BaseRequest) -> web.StreamResponse:
+            """What cannot be for `/-/`, however it is written, needs no router."""
+            assert isinstance(request, web.Request)
+            path = request.raw_path
+            is_plain = path[:1] == "/" and path[1:2].isalnum() and "Expect" not in request.headers
+            return await (proxy.serve(request) if is_plain else routed(request))
+
+        runner.server.request_handler = straight
         try:
             servers = await guard.listen(runner.server, config.server, listeners)
         except OSError as error:
@@ -275,7 +281,7 @@ async def serving(
         finally:
             for server in servers:
                 server.close()
-            drains = True
+            proxy.drains = True
             on_drain()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(config.server.drain_seconds):
@@ -360,35 +366,43 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
     async with contextlib.AsyncExitStack() as stack:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
-            await stack.enter_async_context(_control_plane(config))
+            await stack.enter_async_context(_beside("the control plane", _control_plane(config)))
         try:
             address = await stack.enter_async_context(gateway(config))
         except UserError:
             if stop.is_set():
                 return  # workers were told to stop, too, before they had begun
             raise
+        if config.console.enabled and config.console.pages:
+            await stack.enter_async_context(_beside("the console", _control_plane(config, address)))
         settled()
         ready(*address)
         await stop.wait()
         log.info("stopping: running calls may finish for %g s", config.server.drain_seconds)
 
 
+def _control_plane(config: Config, address: tuple[str, int] | None = None) -> list[str]:
+    """The command line of the keeper, or, with the gateway's address, of the console."""
+    given = ["--until-stdin-closes"] + (["--config", config.file] if config.file else [])
+    if address is None:
+        return ["-m", "analytics", "--data", config.ledger.dir, *given]
+    return ["-m", "analytics.web", "--gateway", f"http://{address[0]}:{address[1]}", *given]
+
+
 @contextlib.asynccontextmanager
-async def _control_plane(config: Config) -> AsyncIterator[None]:
-    """The second process, started again when it dies. It ends by itself when this one is gone: its stdin closes."""
+async def _beside(name: str, arguments: list[str]) -> AsyncIterator[None]:
+    """Another process, started again when it dies. It ends by itself when this one is gone: its stdin closes."""
     process: asyncio.subprocess.Process | None = None
 
     async def run() -> None:
         nonlocal process
-        command = [sys.executable, "-m", "analytics", "--data", config.ledger.dir, "--until-stdin-closes"]
-        command += ["--config", config.file] if config.file else []
         while True:
-            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+            process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=asyncio.subprocess.PIPE)
             code = await process.wait()
-            log.error("the control plane ended with code %d; it is started again", code)
+            log.error("%s ended with code %d; it is started again", name, code)
             await asyncio.sleep(5)
 
-    task = asyncio.create_task(run(), name="control plane")
+    task = asyncio.create_task(run(), name=name)
     try:
         yield
     finally:

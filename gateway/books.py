@@ -355,8 +355,14 @@ def _density(meter: Meter, grant: Grant) -> float:
 
 
 def set_usage(call: Call, usage: Usage) -> None:
-    for name in usage.__struct_fields__:
-        setattr(call, name, getattr(usage, name))
+    call.input_tokens, call.output_tokens = usage.input_tokens, usage.output_tokens
+    call.cache_read_input_tokens = usage.cache_read_input_tokens
+    call.cache_write_input_tokens = usage.cache_write_input_tokens
+    call.cache_write_1h_input_tokens = usage.cache_write_1h_input_tokens
+    call.reasoning_output_tokens = usage.reasoning_output_tokens
+    call.audio_input_tokens, call.audio_output_tokens = usage.audio_input_tokens, usage.audio_output_tokens
+    call.image_input_tokens, call.image_output_tokens = usage.image_input_tokens, usage.image_output_tokens
+    call.web_search_requests, call.other_units = usage.web_search_requests, usage.other_units
 
 
 def _set_shape(open_call: OpenCall, answer: Answer) -> None:

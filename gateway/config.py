@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
@@ -463,10 +464,44 @@ class WasteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     w18_part: Annotated[float, _help("… this part of it, at least, not on a branch of the ticket.", gt=0, le=1)] = 0.8
 
 
-class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The second process: seals the journal, keeps outlay.duckdb."""
+class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sign-in to the console with an identity provider (OpenID Connect)."""
 
-    enabled: Annotated[bool, _help("Start it with `outlay serve`.")] = True
+    issuer: Annotated[
+        str, _help("Its address, below which /.well-known/openid-configuration is. Empty = there is no such sign-in.")
+    ] = ""
+    client_id: Annotated[str, _help("What it calls the console.")] = ""
+    client_secret: Annotated[
+        str | None, _help("As env:NAME or file:PATH; none for a client that proves itself with PKCE alone.")
+    ] = None
+    scopes: Annotated[tuple[str, ...], _help("What is asked for.")] = ("openid", "email", "groups")
+    role_claim: Annotated[str, _help("Claim of the ID token that says what somebody may: a text, or a list.")] = (
+        "groups"
+    )
+    roles: Annotated[
+        dict[str, Role],
+        _help("Role by value of that claim; who has several gets the highest, who has none gets in not."),
+    ] = {}
+
+
+class ConsoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The control plane: a process that seals the journal and keeps outlay.duckdb, and one that serves the console."""
+
+    enabled: Annotated[bool, _help("Start them with `outlay serve`.")] = True
+    pages: Annotated[bool, _help("… the console, too; `outlay console` serves it alone.")] = True
+    host: Annotated[
+        str, _help("Address to bind. Anything but loopback needs url, and an admin key or [console.oidc].")
+    ] = "127.0.0.1"
+    port: Annotated[int, _help("TCP port; 0 = any free one.", ge=0, le=65535)] = 8081
+    url: Annotated[
+        str, _help("Where people reach it, as https://outlay.example.com; by default http:// with host and port.")
+    ] = ""
+    timezone: Annotated[str, _help("Zone that moments are shown in, unless a viewer chooses another.")] = "UTC"
+    idle_minutes: Annotated[float, _help("A session ends after so long without a page.", gt=0)] = 60.0
+    session_hours: Annotated[float, _help("… and so long after the sign-in at the latest.", gt=0)] = 12.0
+    query_seconds: Annotated[float, _help("A query that takes longer is given up.", gt=0)] = 30.0
+    queries: Annotated[int, _help("So many run at a time; others wait for them.", ge=1, le=64)] = 4
+    oidc: OidcSettings = OidcSettings()
 
 
 class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -537,7 +572,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tickets: TicketSettings = TicketSettings()
     work: WorkSettings = WorkSettings()
     prices: PriceSettings = PriceSettings()
-    console: ControlPlane = ControlPlane()
+    console: ConsoleSettings = ConsoleSettings()
     budgets: dict[str, BudgetTable] = {}
     limits: dict[str, LimitTable] = {}
     guards: dict[str, GuardTable] = {}
@@ -635,6 +670,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for folder in config.tickets.worktrees:
         if not os.path.isabs(os.path.expanduser(folder)):  # noqa: PTH111, PTH117 - this one never raises
             yield ("tickets", "worktrees"), f"[tickets] worktrees: {folder!r} must be an absolute path, or start with ~"
+    yield from _console_contradictions(config)
     yield from _work_contradictions(config.work)
     yield from _git_contradictions(config.work.git)
     yield from _webhook_contradictions(config.work)
@@ -703,6 +739,43 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                     (*at, "fallbacks"),
                     f"[upstreams.{name}] fallbacks: {fallback} needs a credential: what clients bring is never sent on",
                 )
+
+
+def _console_contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    console, oidc = config.console, config.console.oidc
+    if console.url and not re.fullmatch(r"https?://[^\s/?#@]+", console.url):
+        yield ("console", "url"), "[console] url must look like https://outlay.example.com, without a path"
+    if not is_loopback(console.host) and not console.url:
+        yield (
+            ("console", "host"),
+            "[console] host is not 127.0.0.1: set url to the address that people use, which others are refused at",
+        )
+    if not is_loopback(console.host) and not config.auth.admin_keys and not oidc.issuer:
+        yield (
+            ("console", "host"),
+            "[console] host is not 127.0.0.1: set an admin key ([auth.admin_keys.NAME]) or [console.oidc] for sign-in",
+        )
+    try:
+        ZoneInfo(console.timezone)
+    except (ValueError, OSError):
+        yield ("console", "timezone"), f"[console] timezone: there is no zone {console.timezone!r}; as Europe/Berlin"
+    at = ("console", "oidc")
+    if oidc.issuer:
+        if not _is_address(oidc.issuer):
+            yield (*at, "issuer"), "[console.oidc] issuer must look like https://login.example.com or …/realms/acme"
+        elif oidc.issuer.startswith("http://") and not is_loopback(urlsplit(oidc.issuer).hostname or ""):
+            yield (*at, "issuer"), "[console.oidc] issuer must be https://…: else anybody in between is an admin"
+        if not oidc.client_id:
+            yield at, '[console.oidc] needs "client_id"'
+        if "openid" not in oidc.scopes:
+            yield (*at, "scopes"), '[console.oidc] scopes must have "openid"'
+        if not oidc.roles:
+            yield at, "[console.oidc] roles is empty: name a value of the claim and its role, or nobody gets in"
+    if oidc.client_secret is not None and not REFERENCE.fullmatch(oidc.client_secret):
+        yield (
+            (*at, "client_secret"),
+            "[console.oidc] client_secret must be env:NAME or file:PATH: the secret itself does not belong here",
+        )
 
 
 def _work_contradictions(work: WorkSettings) -> Iterator[tuple[tuple[str, ...], str]]:

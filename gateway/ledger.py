@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import stat
@@ -444,7 +445,7 @@ class Ledger:
         )
 
 
-# -- corrections by a command ---------------------------------------------------------------------------------------
+# -- calls and corrections by a command ------------------------------------------------------------------------------
 
 
 class Correction(NamedTuple):
@@ -460,13 +461,30 @@ class Correction(NamedTuple):
 
 
 def write_corrections(settings: LedgerSettings, corrections: Iterable[Correction], writer_id: str) -> int:
-    """Restate calls, beside running gateways.
+    """Restate calls, beside running gateways. See `_write_segments`; the same corrections may be written again."""
+    return _write_segments(settings, (encode_correction(*each) for each in corrections), writer_id, now_us)
 
-    They go into segments of their own, which come under their names only when all of them are whole and on the disk:
-    until then a crash leaves no correction, and only between the renames a part of them. Then the same corrections may
-    be written again. The segments are the gateway's, like the journal, also when root writes them. Returns how many
-    corrections there were. Raises `UserError` when the journal is another user's, `OSError`, and whatever `corrections`
-    raises.
+
+def encode_close(call: Call, recorded_us: int) -> bytes:
+    """The journal line of a call that has ended."""
+    return encode("close", recorded_us, msgspec.json.encode(call))
+
+
+def write_calls(settings: LedgerSettings, lines: Iterable[bytes], writer_id: str, first_us: int) -> int:
+    """Book calls that were made elsewhere (lines of `encode_close`, recorded at `first_us` or later, microseconds since
+    the epoch), beside running gateways. See `_write_segments`."""
+    return _write_segments(settings, lines, writer_id, itertools.count(first_us).__next__)
+
+
+def _write_segments(
+    settings: LedgerSettings, lines: Iterable[bytes], writer_id: str, moment_us: Callable[[], int]
+) -> int:
+    """Write records to segments of their own, each named after a moment, which is another one for each of them.
+
+    They come under their names only when all of them are whole and on the disk: until then a crash leaves nothing, and
+    only between the renames a part. The segments are the gateway's, like the journal, also when root writes them.
+    Returns how many records there were. Raises `UserError` when the journal is another user's, `OSError`, and whatever
+    `lines` raises.
     """
     journal = Path(settings.dir) / "journal"
     owner = journal.stat()
@@ -479,10 +497,10 @@ def write_corrections(settings: LedgerSettings, corrections: Iterable[Correction
     with contextlib.ExitStack() as segments:
         unborn: list[tuple[Path, Path]] = []
         file: BinaryIO | None = None
-        for correction in corrections:
+        for line in lines:
             if file is None or file.tell() >= settings.segment_bytes:
                 _finish(file)
-                start_us = now_us()
+                start_us = moment_us()
                 path = _segment_path(journal, start_us, writer_id)
                 aside = path.with_suffix(".new")
                 unborn.append((aside, path))
@@ -491,7 +509,7 @@ def write_corrections(settings: LedgerSettings, corrections: Iterable[Correction
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 fcntl.flock(file, fcntl.LOCK_EX)  # says to a starting gateway that no crash left this
                 file.write(_start_line(start_us, writer_id, synthetic=settings.synthetic))
-            file.write(encode_correction(*correction))
+            file.write(line)
             written += 1
         _finish(file)
         for aside, path in unborn:

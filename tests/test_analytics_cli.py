@@ -3,14 +3,24 @@
 import csv
 import io
 import json
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
+from click.testing import CliRunner
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
-from analytics import lake
+from analytics import commands, lake, sql_cli
 from gateway import cli
 from gateway.errors import UserError
 from tests.journals import NOON, Segment, call, line, segment
@@ -80,13 +90,85 @@ def test_sql_reads_statements_from_stdin(run: Run, monkeypatch: pytest.MonkeyPat
     [
         ("SELECT team FROM calls", "Candidate bindings"),
         ("SELEKT", "syntax error"),
-        ("CREATE TABLE x AS SELECT 1", "read-only"),
+        ("CREATE TABLE x AS SELECT 1", "only one query that reads relations runs here"),
+        ("SELECT 1; COPY calls TO 'x'", "only one query that reads relations runs here"),
     ],
 )
 def test_a_wrong_query_is_one_line(run: Run, query: str, says: str) -> None:
-    code, out, errors = run("sql", query)
-    assert (code, out, errors.count("\n")) == (1, "", 1)
+    code, _, errors = run("sql", query)
+    assert (code, errors.count("\n")) == (1, 1)
     assert says in errors
+
+
+def test_sql_tells_that_there_was_more_and_stops_in_time(run: Run) -> None:
+    code, out, errors = run("sql", "FROM range(5)", "--rows", "2", "--format", "csv")
+    assert (code, out.split(), errors) == (
+        0, ["range", "0", "1"], "Only the first 2 rows: --rows gives more, outlay.duckdb all.\n",
+    )  # fmt: skip
+    code, _, errors = run("sql", "SELECT count(*) FROM range(9999999) a, range(9999999) b", "--seconds", "1")
+    assert (code, errors) == (1, "the query took longer than 1 s and was stopped: ask for less at once\n")
+
+
+def test_sql_of_an_earlier_moment(run: Run) -> None:
+    query = "SELECT as_of::VARCHAR AS at FROM as_of"
+    assert run("sql", query, "--format", "csv", "--as-of", "2026-11-20T11:00:00")[1] == "at\n2026-11-20 11:00:00\n"
+
+
+def typed(data: Path, *keys: str) -> None:
+    """Into the shell, on a terminal that nobody sees."""
+    with create_pipe_input() as keyboard, create_app_session(input=keyboard, output=DummyOutput()):
+        keyboard.send_text("".join(keys))
+        sql_cli.shell(sql_cli.Asked(data, "csv", 100, 60, None))
+
+
+def test_the_shell_asks_over_lines_and_goes_on_after_mistakes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    typed(data, "SELECT count(*) AS n\r", "FROM calls;\r", "SELEKT;\r", "SELECT 7 AS n;\r", "exit\r")
+    out, errors = capsys.readouterr()
+    assert out == "n\n3\nn\n7\n"
+    assert "syntax error" in errors
+    history = tmp_path / ".outlay_history"
+    assert "+SELECT count(*) AS n" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600
+    typed(data, "\x1b[A\x1b[A\r", "\x04")  # up twice, past `exit`; then Ctrl-D
+    assert capsys.readouterr().out == "n\n7\n"
+
+
+def test_the_shell_completes_relations_and_columns(data: Path) -> None:
+    names = sql_cli.Names(sql_cli.columns_of(data))
+
+    def completed(text: str) -> list[str]:
+        return [each.text for each in names.get_completions(Document(text), CompleteEvent(completion_requested=True))]
+
+    assert completed("FROM ticket_co") == ["ticket_costs", "ticket_coverage"]
+    assert "calls" in completed("SELECT * FROM ")
+    assert completed("SELECT * FROM ticket_costs WHERE outc") == ["outcome", "outcome_costs"]
+    assert completed("FROM calls SEL") == ["SELECT"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    asks = {
+        "bash": {"COMP_WORDS": "outlay report sp", "COMP_CWORD": "2"},
+        "zsh": {"COMP_WORDS": "outlay report sp", "COMP_CWORD": "2"},
+        "fish": {"COMP_WORDS": "outlay report", "COMP_CWORD": "sp"},
+    }[shell]
+    runner = CliRunner()
+    script = runner.invoke(cli.outlay, [], prog_name="outlay", env={"_OUTLAY_COMPLETE": f"{shell}_source"})
+    assert f"_OUTLAY_COMPLETE={shell}_complete" in script.output
+    found = runner.invoke(cli.outlay, [], prog_name="outlay", env={"_OUTLAY_COMPLETE": f"{shell}_complete", **asks})
+    assert "spend" in found.output
+
+
+def test_bash_completes_as_the_docs_say() -> None:
+    page = (Path(__file__).parent.parent / "docs/tools.md").read_text(encoding="utf-8")
+    [line] = re.findall(r'^eval "\$\(_OUTLAY_COMPLETE=bash_source.*$', page, re.MULTILINE)
+    asks = 'COMP_WORDS=(outlay export foc); COMP_CWORD=2; _outlay_completion outlay; echo "${COMPREPLY[@]}"'
+    environ = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    out = subprocess.run(["bash", "-c", f"{line}\n{asks}"], env=environ, capture_output=True, text=True, check=True)
+    assert out.stdout == "focus\n"
 
 
 def test_a_missing_folder_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -138,6 +220,29 @@ def test_a_table_has_a_total_and_says_what_is_not_in_it(run: Run) -> None:
     _, out, errors = run("report", "spend", "--by", "team")
     assert out.split()[-1] == "3.000001001"
     assert errors.startswith("1 calls have no price")
+
+
+def test_a_terminal_shows_bars(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    _, out, _ = run("report", "spend", "--by", "ticket")
+    first, second, third = (line for line in out.splitlines() if "PAY-" in line or "0.000001000" in line)
+    assert [row.count("█") for row in (first, second, third)] == [16, 15, 0]  # of the second, the last is not full
+
+
+def test_what_takes_long_shows_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "PATIENCE_SECONDS", 0.0)
+    said = ""
+    for terminal in ("0", "1"):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        with commands.patience():
+            until = time.monotonic() + 30
+            while terminal == "1" and "working" not in said and time.monotonic() < until:
+                time.sleep(0.01)
+                said += capsys.readouterr().err
+        assert ("working" in said) == (terminal == "1")
 
 
 def test_spend_goes_to_parquet(run: Run, tmp_path: Path) -> None:

@@ -4,16 +4,17 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from analytics import build
+from analytics import build, work
 from analytics.cli import QUERIES, SECTIONS
 from gateway import cli
-from tests.journals import segment
+from tests.journals import NOON, segment
 from tests.test_attributing import later, named, settle
 from tests.trackers import know, pull
 
@@ -110,10 +111,30 @@ def test_what_late_evidence_moved_is_shown_by_rule(run: Run) -> None:
     ]
 
 
+def test_statuses_of_which_nobody_can_tell_what_they_mean_are_shown(data: Path, run: Run) -> None:
+    told = [
+        ("已完成", "todo", "jira"),
+        ("已完成", "done", "jira"),
+        ("Review", None, "linear"),
+        ("Done", "done", "jira"),
+    ]
+    told += [("open", "todo", "github"), ("open", "in_progress", "github")]
+    known: list[Any] = [
+        work.Ticket(ticket_id=f"OPS-{number}", project="OPS", status=status, status_category=category, source=source)
+        for number, (status, category, source) in enumerate(told, 1)
+    ]
+    know(data, *known)
+    segment(data, [later(9 + n, **named(each.ticket_id)) for n, each in enumerate(known)], at=NOON + timedelta(days=1))
+    assert [(r["status"], r["taken_for"], r["tickets"]) for r in sections(run)["statuses"]] == [
+        ("已完成", ["done", "todo"], 2),
+        ("Review", ["?"], 1),
+    ]
+
+
 def test_days_and_teams_can_be_chosen(run: Run) -> None:
     def calls(*options: str) -> list[int]:
         found = sections(run, *options)
-        return [sum(row["calls"] for row in found[name]) for name in found if name != "waste"]
+        return [sum(row["calls"] for row in found[name]) for name in found if name not in ("statuses", "waste")]
 
     assert calls() == [9, 1, 1, 4, 2]
     assert calls("--team", "ops") == [3, 0, 1, 2, 0]

@@ -1,5 +1,6 @@
 """What became of tickets and what they cost: each rule, each moment it is looked at from, and sums that always fit."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,7 @@ CASES: dict[int, Case] = {
     3: ("abandoned", ticket(3, resolution="Won't Do"), []),
     4: ("abandoned", ticket(4, resolution="not_planned"), []),
     5: ("abandoned", ticket(5, resolution="不做"), []),
+    19: ("abandoned", ticket(19, resolution=" Won’t Do "), []),
     6: ("delivered", ticket(6, resolution="完成"), []),
     7: ("reverted", ticket(7), [merged(7, 10, reverted=39)]),
     8: ("delivered", ticket(8), [merged(8, 10, reverted=41)]),  # later than 30 days
@@ -126,6 +128,40 @@ def outcomes(judged: Path) -> dict[str, str | None]:
 def test_the_first_rule_that_fits_tells_the_outcome(outcomes: dict[str, str | None], number: int) -> None:
     expected, each, _ = CASES[number]
     assert outcomes[each.ticket_id] == expected
+
+
+def revert(number: int, of: int, at: float, **fields: Any) -> work.Revert:
+    return work.Revert(
+        reverting=f"acme/shop!{number}",
+        repo="acme/shop",
+        kind="pr",
+        reference=f"acme/shop!{of}",
+        reverted_at=days(at),
+        **fields,
+    )
+
+
+def test_a_revert_that_names_the_ticket_delivers_nothing(data: Path) -> None:
+    """As GitHub's button writes it: `Revert "PAY-1: add form"`. The same for what lands again."""
+    named = {f"acme/shop!{number}": ["PAY-1"] for number in (1, 2, 3)}
+    know(data, ticket(1, done_at=days(9)), prs=[merged(1, 10), merged(2, 12)], pulls=named, synced=NOW)
+    put(data, "reverts", days(20), revert(2, 1, at=12))
+    spend(data, "PAY-1")
+    asked = """SELECT outcome, survived_14d, pull_requests, merged_pull_requests, reverted_pull_requests,
+        pull_request_share, delivered_at FROM ticket_costs"""
+    assert rows(data, asked, LATER) == [("reverted", "reverted", 1, 1, 1, 1, days(10))]
+    put(data, "pull_requests", days(21), merged(3, 15))
+    put(data, "reverts", days(21), revert(3, 1, at=15, is_reland=True))
+    assert rows(data, asked, LATER) == [("delivered", "survived", 1, 1, 0, 1, days(15))]
+
+
+def test_a_ticket_whose_work_is_a_revert_delivers_that(data: Path) -> None:
+    prs = [merged(1, 10), merged(2, 12)]
+    know(data, ticket(1), ticket(2), prs=prs, pulls={"acme/shop!1": ["PAY-1"], "acme/shop!2": ["PAY-2"]}, synced=NOW)
+    put(data, "reverts", days(20), revert(2, 1, at=12))
+    spend(data, "PAY-1", "PAY-2")
+    asked = "SELECT outcome, merged_pull_requests FROM ticket_costs ORDER BY ticket_id"
+    assert rows(data, asked, LATER) == [("reverted", 1), ("delivered", 1)]
 
 
 def test_a_ticket_that_nobody_made_is_unknown_and_one_that_was_not_read_is_not(outcomes: dict[str, str | None]) -> None:
@@ -186,12 +222,15 @@ def test_cost_is_told_by_the_present_key_before_the_start_and_after_the_end(data
 
 def test_what_was_delivered_is_durable_when_it_was_there_later(data: Path) -> None:
     done = [ticket(1, done_at=days(10)), ticket(2, done_at=days(80)), ticket(3, done_at=days(10))]
-    put(data, "tickets", days(90), *done, ticket(4, "in_progress"), ticket(5, done_at=days(1)))
-    pulls = {3: "PAY-3", 5: "PAY-5", 6: "PAY-5"}
+    going_on = ticket(4, "in_progress"), ticket(6, "in_progress", done_at=days(1))
+    put(data, "tickets", days(90), *done, *going_on, ticket(5, done_at=days(1)))
+    pulls = {3: "PAY-3", 5: "PAY-5", 6: "PAY-5", 7: "PAY-6", 8: "PAY-6"}
     put(data, "pull_requests", days(90), merged(3, 10, reverted=30), merged(5, 10, reverted=12), merged(6, 10))
+    put(data, "pull_requests", days(90), merged(7, 10, reverted=12), merged(8, 10))
     links = [work.PrTicket(pr_id=f"acme/shop!{n}", ticket_id=id_, source="title") for n, id_ in pulls.items()]
     put(data, "pr_tickets", days(90), *links)
-    spend(data, "PAY-1", "PAY-2", "PAY-3", "PAY-4", "PAY-5")
+    spend(data, "PAY-1", "PAY-2", "PAY-3", "PAY-4", "PAY-5", "PAY-6", at=NOON + timedelta(days=2))
+    assert rows(data, "SELECT done_at, after_done_usd FROM ticket_costs WHERE ticket_id = 'PAY-6'") == [(None, None)]
     asked = "SELECT ticket_id, survived_14d, survived_30d FROM ticket_costs ORDER BY ticket_id"
     assert rows(data, asked, NOW) == [
         ("PAY-1", "survived", "survived"),
@@ -199,6 +238,7 @@ def test_what_was_delivered_is_durable_when_it_was_there_later(data: Path) -> No
         ("PAY-3", "survived", "reverted"),
         ("PAY-4", None, None),
         ("PAY-5", "reverted", "reverted"),
+        ("PAY-6", None, None),
     ]
     names = ("durable_14d_usd", "pending_14d_usd", "durable_30d_usd", "pending_30d_usd")
     sums = f"SELECT {', '.join(f'sum({name})' for name in names)} FROM outcome_costs"
@@ -207,6 +247,7 @@ def test_what_was_delivered_is_durable_when_it_was_there_later(data: Path) -> No
 
 
 def test_a_pull_request_counts_once_over_its_tickets_and_arrives_with_a_good_deployment(data: Path) -> None:
+    """Not with one that failed (b, g), or was rolled back to an earlier commit (e, by f)."""
     know(
         data,
         *(ticket(number) for number in (1, 2, 3)),
@@ -219,21 +260,29 @@ def test_a_pull_request_counts_once_over_its_tickets_and_arrives_with_a_good_dep
         ("b", "Production", 12, 12.5),
         ("c", "prod", 13, None),
         ("d", "prod", 14, None),
+        ("e", "prod", 12.1, None),
+        ("f", "prod", 12.7, None),
+        ("g", "prod", 12.2, None),
     ]
+    shas = {"a0": "1", "e": "2", "f": "1"}
     with work.alone(data):
         given = [
             work.Deployment(
                 deployment_id=name,
                 repo="acme/shop",
                 environment=environment,
+                status="failure" if name == "g" else None,
+                sha=shas.get(name),
                 finished_at=days(finished),
                 failed_at=None if failed is None else days(failed),
             )
-            for name, environment, finished, failed in deployed
+            for name, environment, finished, failed in [*deployed, ("a0", "prod", 9, None)]
         ]
         work.spool(data, "deployments", given)
         work.spool(
-            data, "deployment_prs", [work.DeploymentPr(deployment_id=n, pr_id="acme/shop!1") for n, *_ in deployed]
+            data,
+            "deployment_prs",
+            [work.DeploymentPr(deployment_id=n, pr_id="acme/shop!1") for n, *_ in deployed if n != "f"],
         )
         for table in ("deployments", "deployment_prs"):
             work.store(data, table)
@@ -243,11 +292,15 @@ def test_a_pull_request_counts_once_over_its_tickets_and_arrives_with_a_good_dep
     assert {(number, at) for _, number, at in found} == {(1, days(13))}
 
 
-def test_a_task_has_the_outcome_of_the_ticket_that_it_cost_most_for(data: Path) -> None:
+def test_a_task_has_the_outcome_of_the_ticket_that_it_cost_most_for(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over all its days, and also in the report."""
     know(data, ticket(1), ticket(2, resolution="Duplicate"), synced=NOW)
     calls = [
-        call(tickets=("PAY-1",), task_id="t", list_cost_nano=5),
-        call(tickets=("PAY-2",), task_id="t", list_cost_nano=6),
+        *(call(NOON - timedelta(days=n), tickets=("PAY-1",), task_id="t", list_cost_nano=2) for n in range(4)),
+        call(tickets=("PAY-2",), task_id="t", list_cost_nano=7),
+        call(task_id="t", list_cost_nano=20),
         call(task_id="none"),
         call(tickets=("OPS-1",), task_id="unread"),
         call(list_cost_nano=9),
@@ -255,9 +308,11 @@ def test_a_task_has_the_outcome_of_the_ticket_that_it_cost_most_for(data: Path) 
     segment(data, calls)
     assert rows(data, "SELECT task_id, tickets, outcome, calls FROM task_costs ORDER BY task_id") == [
         ("none", [], None, 1),
-        ("t", ["PAY-1", "PAY-2"], "abandoned", 2),
+        ("t", ["PAY-1", "PAY-2"], "delivered", 6),
         ("unread", ["OPS-1"], None, 1),
     ]
+    told = json.loads(report(capsys, "tasks", "--data", data, "--json"))
+    assert {row["task_id"]: row["outcome"] for row in told} == {"none": None, "t": "delivered", "unread": None}
 
 
 # -- as of ---------------------------------------------------------------------------------------------------------
@@ -366,9 +421,8 @@ def test_nothing_is_lost_and_nothing_counts_twice(conserved: Path, drawn: list[d
         data,
         [call(**each, price_status="exact" if each["list_cost_nano"] is not None else "unpriced") for each in drawn],
     )
+    assert verifying.verify(data).wrong == []
     with analytics.open(data) as db:
-        for name in ("conservation", "task_sums", "outcome_sums", "pr_weights"):
-            assert db.execute(build.read_model(build.FOLDER / "checks" / f"{name}.sql").sql).fetchall() == [], name
         split = (
             "SELECT coalesce(names.ticket_id, t.ticket_id) AS id, sum(ticket_cost_usd), sum(ticket_contracted_cost_usd)"
         )
@@ -465,7 +519,7 @@ def test_the_report_tells_which_tickets_cost_most_and_delivered_nothing(
     ).splitlines()
     assert lines[0].split()[:5] == ["ticket_id", "type", "outcome", "list_cost_usd", "lost_cost_usd"]
     assert [line.split()[0] for line in lines[1:4]] == ["PAY-10", "PAY-11", "PAY-12"]
-    assert lines[-1].split()[:2] == ["0.000020000", "0.000011000"]  # the totals
+    assert lines[-1].split()[:2] == ["0.000021000", "0.000012000"]  # the totals
     assert len(report(capsys, "tickets", "--data", judged, "--limit", 3).splitlines()) == 5
     assert "PAY" not in report(capsys, "tickets", "--data", judged, "--from", "2026-12-01")
 

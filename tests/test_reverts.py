@@ -125,6 +125,14 @@ BEST = case(
     merged("acme/best", 3, 20),
     said("acme/best", 3, f'Revert "Pay (#2)"\n\nThis reverts commit {sha(1)}.'),
 )
+BOTH = case(
+    "acme/both",
+    merged("acme/both", 1, 10),
+    merged("acme/both", 2, 11),
+    work.Commit(sha="f" * 40, repo="acme/both", pr_id="acme/both!2"),
+    merged("acme/both", 3, 20),
+    said("acme/both", 3, f"Undo\n\nThis reverts commit {sha(1)}.\nThis reverts commit {'f' * 40}."),
+)
 AGAIN = case(
     "acme/again",
     merged("acme/again", 1, 10, title="Pay"),
@@ -276,6 +284,7 @@ def reverted(db: duckdb.DuckDBPyConnection, repo: str) -> dict[int, str]:
         (UNMERGED, {}),
         (ITSELF, {}),
         (BEST, {1: "sha by !3 at 20h"}),
+        (BOTH, {1: "sha by !3 at 20h", 2: "commit by !3 at 20h"}),
         (AGAIN, {1: "pr by !2 at 20h, again by !3 at 30h", 2: "pr by !3 at 30h"}),
         (REAPPLIED, {1: "sha by !2 at 20h, again by !3 at 30h"}),
         (THRICE, {1: "sha by !4 at 40h", 2: "sha by !3 at 30h, again by !4 at 40h", 3: "sha by !4 at 40h"}),

@@ -44,8 +44,8 @@ def issue(number: int, kind: str = "backlog", **fields: Any) -> dict[str, Any]:
         "parent": None,
         "creator": {"id": "u-ann", "email": "ann@acme.example"},
         "assignee": None,
-        "labels": {"nodes": []},
-        "attachments": {"nodes": []},
+        "labels": [],
+        "attachments": [],
         "history": [],
         **fields,
     }
@@ -61,7 +61,8 @@ def move(day: int, before: str | None, after: str | None, by: str | None = "bob"
 
 
 def ticket(item: dict[str, Any]) -> work.Ticket:
-    return linear.ticket(item, linear.history(item, item["history"]), LinearSettings().types)
+    whole = {**item, "labels": {"nodes": item["labels"]}}
+    return linear.ticket(whole, linear.history(item, item["history"]), LinearSettings().types)
 
 
 # -- payloads ------------------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def test_an_issue_as_a_ticket() -> None:
         "completed",
         previousIdentifiers=["OPS-9", "ENG-3"],
         estimate=3,
-        labels={"nodes": [{"name": "Bug"}, {"name": "p1"}]},
+        labels=[{"name": "Bug"}, {"name": "p1"}],
         assignee={"id": "u-dan", "email": None},
         startedAt="2026-10-04T09:00:00.000Z",
         completedAt="2026-10-08T09:00:00.000Z",
@@ -172,12 +173,16 @@ def sizes(fake: FakeLinear) -> list[int]:
 def test_all_pages_of_everything_also_what_is_archived(fake: FakeLinear) -> None:
     fake.issues = [issue(n, "completed", archivedAt="2026-11-01T10:00:00Z" if n % 2 else None) for n in range(1, 9)]
     fake.issues[0]["history"] = [move(day, "backlog", "started") for day in (9, 8, 7, 6, 5, 4)]
+    fake.issues[0]["labels"] = [{"name": f"label {n}"} for n in range(5)]
+    fake.issues[0]["attachments"] = [{"url": f"https://github.com/acme/shop/pull/{n}"} for n in range(1, 6)]
     fake.issues.append(issue(20, identifier="OPS-20"))
     fake.issues.append(issue(21, trashed=True))
     found = source(fake)
     assert (found.failures, found.problems) == ([], [])
     assert found.ids() == [f"ENG-{n}" for n in range(1, 9)]
     assert sum(row.ticket_id == "ENG-1" for row in found.rows["ticket_statuses"]) == 7
+    assert [len(row.labels) for row in found.rows["tickets"] if row.ticket_id == "ENG-1"] == [5]
+    assert len(found.rows["ticket_prs"]) == 5
 
 
 def test_what_changed_since(fake: FakeLinear) -> None:
@@ -264,7 +269,7 @@ def test_what_is_no_answer_of_linear(fake: FakeLinear) -> None:
 
 
 def test_moved_deleted_and_linked_issues(fake: FakeLinear) -> None:
-    link = {"nodes": [{"url": "https://github.com/acme/shop/pull/45"}]}
+    link = [{"url": "https://github.com/acme/shop/pull/45"}]
     fake.issues, fake.ahead = [issue(n, attachments=link) for n in range(1, 6)], timedelta(days=-2)
     assert run(fake).failures == []
     assert table("SELECT DISTINCT pr_id, source FROM pr_tickets") == [("acme/shop!45", "tracker")]
@@ -272,7 +277,7 @@ def test_moved_deleted_and_linked_issues(fake: FakeLinear) -> None:
     fake.change(fake.issues[0], identifier="OPS-4", previousIdentifiers=["ENG-1"])
     fake.change(fake.issues[1], trashed=True, archivedAt="2026-11-01T10:00:00Z")
     del fake.issues[2]
-    fake.change(fake.issues[2], attachments={"nodes": []}, updatedAt=datetime.now(UTC).isoformat())
+    fake.change(fake.issues[2], attachments=[], updatedAt=datetime.now(UTC).isoformat())
     assert run(fake).failures == []
     assert table("SELECT ticket_id FROM ticket_names WHERE name = 'ENG-1'") == [("OPS-4",)]
     assert table("SELECT ticket_id FROM tickets WHERE resolution = 'deleted' ORDER BY ALL") == [("ENG-2",), ("ENG-3",)]
@@ -283,7 +288,7 @@ def test_moved_deleted_and_linked_issues(fake: FakeLinear) -> None:
 def test_a_ticket_that_a_webhook_told_of_has_its_history_and_pull_requests(fake: FakeLinear) -> None:
     run(fake)
     fake.issues = [issue(1, history=[move(5, "backlog", "started")])]
-    fake.issues[0]["attachments"] = {"nodes": [{"url": "https://github.com/acme/shop/pull/3"}]}
+    fake.issues[0]["attachments"] = [{"url": "https://github.com/acme/shop/pull/3"}]
     WebhookQueue(Path("data")).put(Hint("linear", "a", "Issue", "ticket", "ENG", "ENG-1"))
     (outcome,) = sync.follow(Path("data"), Config(work=settings(fake)))
     assert (outcome.failures, outcome.problems) == ([], [])

@@ -371,7 +371,7 @@ def test_a_name_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_table_of_sql_does_not_either(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from analytics.cli import sql
+    from analytics.sql_cli import sql
 
     sql.main(["SELECT chr(27) || '[31mx' AS a, chr(155) AS b", "--data", str(data)], standalone_mode=False)
     told = capsys.readouterr().out

@@ -2,7 +2,8 @@
 find, and which look alike and must be left alone. Everything follows from a seed.
 
 `Plan.planted` has the calls by rule, `Plan.twins` those that no rule of theirs may find; all else is honest work. A
-bare plan has no more than files may tell: no provider, no name of a price, `tickets` only of split calls, no sync.
+bare plan has no more than files may tell: no provider, no name of a price, `tickets` only of split calls, few parts of
+costs, no sync.
 """
 
 import random
@@ -83,6 +84,8 @@ class Plan:
         if self.bare:
             given |= {"provider": None, "price_id": None}
             given |= {"tickets": ()} if len(given.get("tickets", ())) == 1 else {}
+            if not parts.get("cache_write_cost_nano"):
+                parts = dict.fromkeys(("list_cost_nano", "other_cost_nano"), parts["list_cost_nano"])
         self.calls.append(Call(**{**given, **parts}))
         return call_id
 

@@ -10,7 +10,7 @@ import difflib
 import gzip
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -89,9 +89,9 @@ def read(path: Path, table: str, problems: Problems) -> Iterator[work.Row]:
                 problems.column(number, name, kind.columns)
                 del values[name]
             try:
-                row = msgspec.convert(_typed(values, kind, lax=lax), kind.row, strict=not lax)
+                row = msgspec.convert(typed(values, kind.columns, lax=lax), kind.row, strict=not lax)
             except msgspec.ValidationError as error:
-                problems.row(number, *_told(error, values, kind))
+                problems.row(number, *told(error, values, kind.choices))
                 continue
             key = tuple(getattr(row, name) for name in kind.key)
             if key in seen:
@@ -195,16 +195,16 @@ def check_unique(path: Path, header: list[str]) -> None:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-def _typed(values: dict[str, Any], table: work.Table, *, lax: bool) -> dict[str, Any]:
-    """Times, and with `lax` lists, from the text that they are written as."""
-    typed = dict(values)
+def typed(values: dict[str, Any], columns: Mapping[str, str], *, lax: bool) -> dict[str, Any]:
+    """Times, and with `lax` lists, from the text that they are written as. `columns`: their types in SQL."""
+    found = dict(values)
     for name, value in values.items():
         if isinstance(value, str):
-            if table.columns[name] == "TIMESTAMP":
-                typed[name] = _moment(name, value)
-            elif lax and table.columns[name] == "VARCHAR[]":
-                typed[name] = _list(name, value)
-    return typed
+            if columns[name] == "TIMESTAMP":
+                found[name] = _moment(name, value)
+            elif lax and columns[name] == "VARCHAR[]":
+                found[name] = _list(name, value)
+    return found
 
 
 def _moment(name: str, text: str) -> datetime:
@@ -227,8 +227,11 @@ def _list(name: str, text: str) -> list[str]:
         raise msgspec.ValidationError(f'"{short(text)}" is no list of texts - at `$.{name}`') from None
 
 
-def _told(error: msgspec.ValidationError, values: dict[str, Any], table: work.Table) -> tuple[Reason, str]:
-    """msgspec says "Expected `int`, got `str` - at `$.number`"."""
+def told(
+    error: msgspec.ValidationError, values: Mapping[str, Any], choices: Callable[[str], Collection[str]]
+) -> tuple[Reason, str]:
+    """What msgspec says ("Expected `int`, got `str` - at `$.number`"), in our words. `choices`: all values that a
+    column can have, where there are but some."""
     message, _, where = str(error).replace("` | `", " | ").partition(" - at `$.")
     name = where.rstrip("`").partition("[")[0]
     message = message.replace("`", "").replace(" | null", "")
@@ -236,7 +239,7 @@ def _told(error: msgspec.ValidationError, values: dict[str, Any], table: work.Ta
         return "missing key", f"{message.removeprefix('Object missing required field ')} is missing"
     at = f"{name}: " if name else ""
     if message.startswith("Invalid enum value"):
-        return "wrong value", f'{at}"{short(values[name])}" is none of {", ".join(table.choices(name))}'
+        return "wrong value", f'{at}"{short(values[name])}" is none of {", ".join(choices(name))}'
     if " matching regex " in message:
         return "wrong value", f"{at}must be printable text without blanks around it"
     return "wrong type" if ", got " in message else "wrong value", f"{at}{message}"

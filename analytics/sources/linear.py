@@ -27,21 +27,35 @@ CATEGORIES: Mapping[str | None, Category] = {
 """By type of state. What is `started`, or of a type that nobody knows yet, is in progress."""
 GIVEN_UP = ("canceled", "duplicate")
 
-HISTORY = """nodes { createdAt actor { id email } fromState { name type } toState { name type } }
-  pageInfo { hasNextPage endCursor }"""
+LISTS = {
+    "labels": "name",
+    "attachments": "url",
+    "history": "createdAt actor { id email } fromState { name type } toState { name type }",
+}
+"""What an issue has several of: fields of each."""
+
+
+def _page_of(what: str, first: int, after: str = "") -> str:
+    archived = ", includeArchived: true" if what == "history" else ""
+    return (
+        f"{what}(first: {first}{after}{archived}) {{ nodes {{ {LISTS[what]} }} pageInfo {{ hasNextPage endCursor }} }}"
+    )
+
+
 ISSUE = f"""id identifier previousIdentifiers title url estimate trashed
   createdAt updatedAt startedAt completedAt canceledAt
   state {{ name type }} parent {{ identifier }} creator {{ id email }} assignee {{ id email }}
-  labels(first: 10) {{ nodes {{ name }} }} attachments(first: 10) {{ nodes {{ url }} }}
-  history(first: 20, includeArchived: true) {{ {HISTORY} }}"""
+  {_page_of("labels", 10)} {_page_of("attachments", 10)} {_page_of("history", 20)}"""
 """Linear counts what could come, not what does: the pages in it are short."""
 LIST = """query ($filter: IssueFilter, $first: Int, $after: String) {
   issues(filter: $filter, first: $first, after: $after, orderBy: createdAt, includeArchived: true) {
     nodes { %s } pageInfo { hasNextPage endCursor } } }"""
 ISSUES, IDENTIFIERS = LIST % ISSUE, LIST % "identifier trashed"
 ONE = f"query ($id: String!) {{ issue(id: $id) {{ {ISSUE} }} }}"
-MORE_HISTORY = f"""query ($id: String!, $after: String) {{
-  issue(id: $id) {{ history(first: 100, after: $after, includeArchived: true) {{ {HISTORY} }} }} }}"""
+MORE = {
+    what: f"query ($id: String!, $after: String) {{ issue(id: $id) {{ {_page_of(what, 100, ', after: $after')} }} }}"
+    for what in LISTS
+}
 PAGE, IDS_PAGE = 50, 250
 SETTING = "[work.linear] token"
 LIMITS = ("requests", "complexity", "endpoint-requests")
@@ -157,18 +171,19 @@ class Linear(OverHttp):
             yield pages.end(following, len(found))
 
     def _issue(self, item: Any, pages: Pages) -> None:
-        changes = history(item, self._history(item))
+        item = {**child(item), **{what: {"nodes": list(self._all_of(item, what))} for what in LISTS}}
+        changes = history(item, child(item, "history")["nodes"])
         one = ticket(item, changes, self._settings.types)
         pages.add("tickets", [one])
         pages.add("ticket_statuses", rows(one.ticket_id, changes))
         pages.add("ticket_prs", pull_requests(item, one.ticket_id), [one.ticket_id])
 
-    def _history(self, item: Any) -> Iterator[Any]:
-        page = child(item, "history")
+    def _all_of(self, item: Any, what: str) -> Iterator[Any]:
+        """What an issue has several of: the first page came with it, the others are asked for."""
+        page = child(item, what)
         yield from items(page.get("nodes"))
         while after := _next(page):
-            answered = self._ask(MORE_HISTORY, {"id": child(item).get("id"), "after": after})
-            page = child(answered, "issue", "history")
+            page = child(self._ask(MORE[what], {"id": child(item).get("id"), "after": after}), "issue", what)
             yield from items(page.get("nodes"))
 
     def _ids(self, team: str) -> Iterator[list[str]]:

@@ -30,14 +30,17 @@ class Served:
         self.process.send_signal(signal.SIGKILL)
 
 
-def write_config(folder: Path, upstream: str, *, more: Iterable[str] = (), **ledger: object) -> Path:
-    """Settings with one upstream per provider, all at `upstream`. `more`: lines of [server]."""
+def write_config(
+    folder: Path, upstream: str, *, more: Iterable[str] = (), pages: bool = False, **ledger: object
+) -> Path:
+    """Settings with one upstream per provider, all at `upstream`. `more`: lines of [server]; `pages`: a console."""
     settings = {"dir": str(folder / "data"), "reserve_bytes": 4096, **ledger}
     lines = ["[server]", "port = 0", "drain_seconds = 5.0", *more, "[ledger]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     for name, provider in {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}.items():
         lines += [f"[upstreams.{name}]", f'base_url = "{upstream}"', f'provider = "{provider}"']
         lines += ['credential = "env:PROVIDER_KEY"']
+    lines += ["[console]", f"pages = {json.dumps(pages)}", "port = 0"]
     config = folder / "outlay.toml"
     config.write_text("\n".join(lines), encoding="utf-8")
     return config

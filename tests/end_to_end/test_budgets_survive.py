@@ -55,7 +55,7 @@ async def test_kill_9_under_load(tmp_path: Path) -> None:
     ):
         config = write_config(tmp_path, model.url, segment_seconds=1)
         (tmp_path / "budgets.toml").write_text(BUDGET)
-        config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+        config.write_text(config.read_text() + "\nenabled = false\n")
         statuses: list[int] = []
         for _ in range(4):
             async with served(config) as gateway:

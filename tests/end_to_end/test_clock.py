@@ -56,7 +56,7 @@ async def test_a_clock_that_jumps(tmp_path: Path, upstream: FakeUpstream) -> Non
     events = sse(*CHAT_CHUNKS, CHAT_USAGE)
     config = write_config(tmp_path, upstream.url, segment_seconds=1)
     (tmp_path / "budgets.toml").write_text(BUDGETS)
-    config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+    config.write_text(config.read_text() + "\nenabled = false\n")
     data = tmp_path / "data"
     jumps = [0, -HOUR, -40 * DAY, DAY, 3 * DAY, 0]
     offset.write_text("0")

@@ -39,7 +39,7 @@ CHAT = {"model": "gpt-5.4-mini", "messages": []}
 
 def settings(folder: Path, upstream: str, **ledger_settings: object) -> Path:
     config = write_config(folder, upstream, segment_seconds=1, **ledger_settings)
-    config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+    config.write_text(config.read_text() + "\nenabled = false\n")
     (folder / "budgets.toml").write_text(BUDGETS)
     return config
 

@@ -33,7 +33,7 @@ async def test_memory_is_flat(tmp_path: Path) -> None:
         upstream.answer(*([whole(ANSWER), event_stream] * (CALLS + CALLS // 2)))
         config = write_config(tmp_path, upstream.url, segment_seconds=5)
         (tmp_path / "budgets.toml").write_text(BUDGETS)
-        config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+        config.write_text(config.read_text() + "\nenabled = false\n")
         async with served(config) as gateway:
             numbers = itertools.count()
 
@@ -94,7 +94,7 @@ async def test_clients_that_do_not_read_cost_little(tmp_path: Path) -> None:
     upstream = await asyncio.start_server(flood, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}"
     config = write_config(tmp_path, url, more=["write_seconds = 4.0"])
-    config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+    config.write_text(config.read_text() + "\nenabled = false\n")
     async with served(config) as gateway, contextlib.AsyncExitStack() as stack:
         before = resident_bytes(gateway.process.pid)
         host, port = gateway.url.removeprefix("http://").split(":")

@@ -69,7 +69,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def test_a_restart_behind_a_second_instance_loses_no_call(tmp_path: Path, upstream: FakeUpstream) -> None:
     upstream.answer(chunked(EVENTS[0], 0.2, *EVENTS[1:], b"data: [DONE]\n\n"))
     config = write_config(tmp_path, upstream.url)
-    config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+    config.write_text(config.read_text() + "\nenabled = false\n")
     answered: list[str] = []
     async with served(config) as first, served(config) as second, Balancer(first, second) as balancer:
         ends = asyncio.Event()
@@ -107,7 +107,7 @@ async def test_while_it_drains(tmp_path: Path, upstream: FakeUpstream) -> None:
     """New connections are refused, kept ones are told to go, what runs goes on, and the journal is ended."""
     upstream.answer([1.5, *whole(ANSWER)], chunked(EVENTS[0], 1.5, *EVENTS[1:], b"data: [DONE]\n\n"))
     config = write_config(tmp_path, upstream.url)
-    config.write_text(config.read_text() + "\n[console]\nenabled = false\n")
+    config.write_text(config.read_text() + "\nenabled = false\n")
     async with served(config) as gateway:
         port = int(gateway.url.rpartition(":")[2])
         running = [await ask(port, gateway.key, CHAT)]

@@ -33,7 +33,7 @@ async def secure(tmp_path: Path) -> AsyncIterator[tuple[FakeUpstream, Path]]:
 async def test_tls(tmp_path: Path, secure: tuple[FakeUpstream, Path], client: str) -> None:
     upstream, certificate = secure
     config = write_config(tmp_path, f"https://127.0.0.1:{upstream.port}", more=[f'upstream_client = "{client}"'])
-    text = config.read_text() + "\n[console]\nenabled = false\n"
+    text = config.read_text() + "\nenabled = false\n"
     text += f'[upstreams.misnamed]\nbase_url = "https://localhost:{upstream.port}"\nprovider = "openai"\n'
     config.write_text(text + 'credential = "env:PROVIDER_KEY"\n')
     async with (

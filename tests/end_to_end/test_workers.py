@@ -29,7 +29,7 @@ PRICES = {"gpt-4.1": (2000, 8000), "claude-sonnet-4-5": (3000, 15000)}
 def settings(folder: Path, url: str, workers: int, more: str = "") -> Path:
     config = write_config(folder, url)
     text = config.read_text().replace("[server]", f"[server]\nworkers = {workers}")
-    config.write_text(f"{text}\n[console]\nenabled = false\n{more}")
+    config.write_text(f"{text}\nenabled = false\n{more}")
     return config
 
 

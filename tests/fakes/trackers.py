@@ -348,9 +348,9 @@ class FakeLinear(Tracker):
             ]
             if not found:
                 return self.error(200, "INPUT_ERROR", "Entity not found: Issue")
-            part = re.search(r"history\(first: (\d+)", query)
-            history = self._connection(found[0]["history"], int(part[1]) if part else 50, variables.get("after"))
-            return Answer(200, {"data": {"issue": shown({**found[0], "history": history}, selection["issue"])}})
+            sizes = {what: int(first) for what, first in re.findall(r"(\w+)\(first: (\d+)", query)}
+            whole = self._with_lists(found[0], sizes, variables.get("after"))
+            return Answer(200, {"data": {"issue": shown(whole, selection["issue"])}})
         first = min(variables.get("first") or 50, self.page_size)
         if (variables.get("first") or 50) * (120 if "history" in query else 2) > self.complexity_max:
             return self.error(400, "INPUT_ERROR", "Query too complex")
@@ -365,12 +365,18 @@ class FakeLinear(Tracker):
         ]
         found.sort(key=lambda issue: issue["createdAt" if "orderBy: createdAt" in query else "updatedAt"])
         page = self._connection(found, first, variables.get("after"))
-        page["nodes"] = [{**issue, "history": self._connection(issue["history"], 2, None)} for issue in page["nodes"]]
+        sizes = {"labels": 2, "attachments": 2, "history": 2}
+        page["nodes"] = [self._with_lists(issue, sizes, None) for issue in page["nodes"]]
         return Answer(200, {"data": {"issues": shown(page, selection["issues"])}})
 
     def error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Answer:
         error = {"message": message, "extensions": {"code": code, "type": code.lower().replace("_", " ")}}
         return Answer(status, {"errors": [error], "data": None}, headers or {})
+
+    def _with_lists(self, issue: dict[str, Any], sizes: dict[str, int], after: str | None) -> dict[str, Any]:
+        """With a page of so many of each of its lists."""
+        lists = {what: issue[what] for what in sizes if isinstance(issue[what], list)}
+        return {**issue, **{what: self._connection(nodes, sizes[what], after) for what, nodes in lists.items()}}
 
     def _connection(self, found: list[dict[str, Any]], first: int, after: str | None) -> dict[str, Any]:
         start = int(after) if after else 0

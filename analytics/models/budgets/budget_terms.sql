@@ -5,7 +5,6 @@
 -- A rolling window forgets five minutes at once, late rather than early, as gateway/budgets.py does.
 SELECT
   budgets.*,
-  as_of,
   CASE budgets.period
     WHEN 'rolling_24h' THEN make_timestamp((epoch_us(as_of) - 86400000000) // 300000000 * 300000000)
     ELSE period_start

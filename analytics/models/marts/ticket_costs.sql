@@ -47,14 +47,16 @@ SELECT
   CASE WHEN started_at IS NOT NULL THEN coalesce(before_start_usd, 0) END AS before_start_usd,
   CASE WHEN done_at IS NOT NULL THEN coalesce(after_done_usd, 0) END AS after_done_usd,
   CASE
+    WHEN delivered_at IS NULL THEN NULL
     WHEN reverted_days < 14 THEN 'reverted'
     WHEN as_of >= delivered_at + INTERVAL 14 DAY THEN 'survived'
-    WHEN delivered_at IS NOT NULL THEN 'pending'
+    ELSE 'pending'
   END AS survived_14d,
   CASE
+    WHEN delivered_at IS NULL THEN NULL
     WHEN reverted_days < 30 THEN 'reverted'
     WHEN as_of >= delivered_at + INTERVAL 30 DAY THEN 'survived'
-    WHEN delivered_at IS NOT NULL THEN 'pending'
+    ELSE 'pending'
   END AS survived_30d,
   created_at, started_at, done_at, merged_at, deployed_at, delivered_at,
   CASE WHEN spent.outcome = 'delivered' THEN round(date_diff('second', created_at, delivered_at) / 3600, 1) END

@@ -4,15 +4,26 @@
 -- @outcome: What became of the ticket if no call for it came after touched_at
 -- @touched_at: When the ticket or a pull request of it last changed, as far as is known, UTC
 -- @delivered_at: When it was done and the last of its pull requests was merged, UTC, also if that was reverted; NULL when it was not delivered
--- @merged_at: When the last of its pull requests was merged, UTC
+-- @merged_at: When the last of its pull requests was merged, or landed again, UTC
 -- @deployed_at: When the last of its merged pull requests was first in production, UTC; NULL until all of them were
--- @pull_requests: Number of its pull requests
+-- @pull_requests: Number of its pull requests, without those that only take back, or bring back, another one of them
 -- @merged_pull_requests: How many of them were merged
 -- @pull_request_share: Sum of its parts of merged pull requests; one that is for several tickets counts once over all of them
 -- @reverted_pull_requests: How many of the merged ones were reverted within 30 days and have not landed again
 -- @reverted_days: Days from the merge to the first of its reverts; NULL when none was reverted
 -- What is to be known of outcomes is in docs/outcomes.md.
-WITH prs AS (
+WITH weights AS MATERIALIZED (
+  FROM pr_ticket_weights
+),
+undone AS (
+  SELECT pr_id, reverted_by FROM pr_revert_events
+  UNION
+  SELECT pr_id, reverted_by FROM pull_requests WHERE reverted_by IS NOT NULL
+),
+undoing AS (
+  SELECT weights.ticket_id, reverted_by AS pr_id FROM undone JOIN weights USING (pr_id)
+),
+prs AS (
   SELECT
     ticket_id,
     count(*) AS pull_requests,
@@ -21,10 +32,11 @@ WITH prs AS (
     count(*) FILTER (WHERE reverted_at < merged_at + INTERVAL 30 DAY) AS reverted_pull_requests,
     min(date_diff('second', merged_at, reverted_at)) / 86400 AS reverted_days,
     bool_and(is_given_up) AS is_given_up,
-    max(merged_at) AS merged_at,
-    CASE WHEN count(deployed_at) = count(merged_at) THEN max(deployed_at) END AS deployed_at,
+    max(landed_at) AS merged_at,
+    CASE WHEN bool_and(deployed_at IS NOT NULL) FILTER (WHERE merged_at IS NOT NULL) THEN max(deployed_at) END
+      AS deployed_at,
     max(changed_at) AS changed_at
-  FROM pr_ticket_weights JOIN pr_fates USING (pr_id)
+  FROM weights ANTI JOIN undoing USING (ticket_id, pr_id) JOIN pr_fates USING (pr_id)
   GROUP BY ticket_id
 ),
 changes AS (
@@ -44,13 +56,13 @@ known AS (
       AS ticket_touched_at,
     prs.changed_at AS pr_touched_at
   FROM as_of, tickets
-    LEFT JOIN undelivered_resolutions AS undelivered ON undelivered.resolution = lower(trim(tickets.resolution))
+    LEFT JOIN undelivered_resolutions AS undelivered ON undelivered.resolution = replace(lower(trim(tickets.resolution)), '’', '''')
     LEFT JOIN prs USING (ticket_id)
     LEFT JOIN changes USING (ticket_id)
     LEFT JOIN projects ON projects.project = regexp_extract(tickets.ticket_id, '^(.+)[-#][0-9]+$', 1)
 )
 SELECT
-  ticket_id, project, type, title, created_at, started_at, done_at, url,
+  ticket_id, project, type, title, created_at, started_at, CASE WHEN is_done THEN done_at END AS done_at, url,
   judged_at,
   CASE
     WHEN merged_pull_requests > 0 AND reverted_pull_requests = merged_pull_requests THEN 'reverted'

@@ -30,7 +30,7 @@ bloated AS (
     work.call_id, started_at, coalesce(session, work.call_id) AS session, input_tokens, n, p75,
     ceil(settings.w08_times * p75) AS allowed_tokens,
     (input_tokens - CAST(allowed_tokens AS HUGEINT))
-      * (input_nano + coalesce(cache_read_nano, 0) + coalesce(cache_write_nano, 0)) // nullif(input_tokens, 0) AS nano
+      * (input_nano + cache_read_nano + cache_write_nano) // nullif(input_tokens, 0) AS nano
   FROM work
     JOIN usual ON usual.model IS NOT DISTINCT FROM work.model AND usual.client IS NOT DISTINCT FROM work.client
     LEFT JOIN firsts ON firsts.call_id = work.call_id

@@ -4,12 +4,20 @@
 -- @rolled_back_by: Deployment that put an earlier commit back; NULL when it failed as such
 -- A deployment of a commit that was first deployed to the same environment before another one takes back those of the other
 -- one; to deploy that again after all takes nothing back.
-WITH succeeded AS (
+WITH told AS (
+  SELECT
+    *,
+    coalesce(
+      failed_at, CASE WHEN lower(status) IN ('failure', 'failed', 'error') THEN coalesce(finished_at, started_at) END
+    ) AS broken_at
+  FROM deployments
+),
+succeeded AS (
   SELECT
     deployment_id, repo, lower(environment) AS environment, finished_at,
     min(finished_at) OVER (PARTITION BY repo, lower(environment), sha) AS first_at
-  FROM deployments
-  WHERE finished_at IS NOT NULL AND sha IS NOT NULL
+  FROM told
+  WHERE finished_at IS NOT NULL AND sha IS NOT NULL AND (broken_at IS NULL OR broken_at > finished_at)
 ),
 rolled_back AS (
   SELECT taken.deployment_id, min(again.finished_at) AS failed_at,
@@ -22,7 +30,7 @@ rolled_back AS (
 )
 SELECT
   deployment_id,
-  least(deployments.failed_at, rolled_back.failed_at) AS failed_at,
-  CASE WHEN deployments.failed_at IS NULL THEN rolled_back_by END AS rolled_back_by
-FROM deployments LEFT JOIN rolled_back USING (deployment_id)
-WHERE deployments.failed_at IS NOT NULL OR rolled_back.failed_at IS NOT NULL
+  least(broken_at, rolled_back.failed_at) AS failed_at,
+  CASE WHEN broken_at IS NULL THEN rolled_back_by END AS rolled_back_by
+FROM told LEFT JOIN rolled_back USING (deployment_id)
+WHERE broken_at IS NOT NULL OR rolled_back.failed_at IS NOT NULL

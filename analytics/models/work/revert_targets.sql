@@ -4,7 +4,7 @@
 -- @method: How it was found: sha (of the commit it was merged with), commit (another one of its commits), pr (its number), title (quoted)
 -- @is_reland: Whether it says to bring back
 -- @reverted_at: When the revert was merged or committed, UTC
--- Of each revert, what the best method finds. What was not merged takes nothing back, and what undoes a part of itself
+-- Of each revert, what its shas say, else its numbers, else the titles that it quotes. What was not merged takes nothing back, and what undoes a part of itself
 -- undid no work that was there before.
 WITH said AS (
   SELECT
@@ -62,4 +62,4 @@ SELECT
   min(reverted_at) AS reverted_at
 FROM earlier
 GROUP BY reverted_by, target
-QUALIFY min(trust) = min(min(trust)) OVER (PARTITION BY reverted_by)
+QUALIFY greatest(min(trust), 2) = greatest(min(min(trust)) OVER (PARTITION BY reverted_by), 2)

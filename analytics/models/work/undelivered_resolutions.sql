@@ -1,5 +1,5 @@
 -- Resolutions of tickets that are done and yet not delivered: duplicates, and what was given up. One row per resolution.
--- @resolution: Resolution, in lower case
+-- @resolution: Resolution, in lower case, with straight apostrophes
 -- Any other resolution, and none, delivers. What was said here (`[work.resolutions]`, `outlay import work
 -- resolutions.csv`) counts more than what words mean.
 WITH words AS (
@@ -11,7 +11,9 @@ WITH words AS (
   ]) AS resolution
 ),
 own AS (
-  SELECT lower(resolution) AS resolution, bool_and(is_delivering) AS is_delivering FROM resolutions GROUP BY ALL
+  SELECT replace(lower(trim(resolution)), '’', '''') AS resolution, bool_and(is_delivering) AS is_delivering
+  FROM resolutions
+  GROUP BY ALL
 )
 SELECT resolution FROM words WHERE resolution NOT IN (SELECT resolution FROM own)
 UNION

@@ -1,0 +1,215 @@
+"""Runs queries for pages: in threads, so many at a time, each with a limit, and each once while nothing changes.
+
+A query is one of the files below analytics/queries, with named parameters. An answer is given again while the data
+folder is as it was, and in any case for `FRESH_SECONDS`: pages of many viewers read the calls once.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+import analytics
+from analytics import build
+from gateway.errors import UserError
+
+FRESH_SECONDS = 10.0
+KEPT_SECONDS = 300.0
+"""Longest that an answer is given again, though nothing changed: some ask what time it is."""
+ANSWERS_MAX = 500
+WATCHED = ("journal", "calls", "corrections", "work", "findings", "budgets", "scorecard", "prices")
+
+log = logging.getLogger("outlay.console")
+
+Given = Mapping[str, Any]
+
+
+class AskError(Exception):
+    """There is no answer. The message is for whoever looks at the page."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    at: float
+    """When it was asked, seconds since the epoch."""
+
+    def dicts(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+class Asking:
+    """Queries of one data folder."""
+
+    def __init__(self, data: Path, seconds: float, at_once: int) -> None:
+        self._data = data
+        self._seconds = seconds
+        self._turn = asyncio.Semaphore(at_once)
+        self._opening = asyncio.Lock()
+        self._db: duckdb.DuckDBPyConnection | None = None
+        self._answers: OrderedDict[Any, tuple[Any, float, asyncio.Task[Answer]]] = OrderedDict()
+        """By question: what the data folder was like, when it was asked (monotonic), and the answer."""
+
+    async def ask(self, sql: str, given: Given, *, is_exact: bool = False) -> Answer:
+        """The rows of a query. `is_exact`: as of now, though the same was answered a moment ago. Raises `AskError`."""
+        key, mark, now = (sql, repr(sorted(given.items()))), self._mark(), time.monotonic()
+        known = self._answers.get(key)
+        if known is not None:
+            was, since, task = known
+            if now - since < (KEPT_SECONDS if was == mark else 0.0 if is_exact else FRESH_SECONDS) and not _failed(
+                task
+            ):
+                self._answers.move_to_end(key)
+                return await asyncio.shield(task)
+        task = asyncio.create_task(self._answer(sql, given))
+        self._answers[key] = mark, now, task
+        while len(self._answers) > ANSWERS_MAX:
+            self._answers.popitem(last=False)
+        return await asyncio.shield(task)  # others may wait for it, too
+
+    async def ask_once(self, sql: str, given: Given) -> Answer:
+        """The same for what is too much to be kept."""
+        return await self._answer(sql, given)
+
+    async def close(self) -> None:
+        running = [task for _, _, task in self._answers.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if self._db is not None:
+            self._db.close()
+
+    async def _answer(self, sql: str, given: Given) -> Answer:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise AskError("Too many queries are running. Try again in a moment.") from None
+        try:
+            async with self._opening:
+                if self._db is None:
+                    self._db = await asyncio.to_thread(_opened, self._data)
+            return await self._in_time(self._db.cursor(), sql, given)
+        except duckdb.InterruptException:
+            raise AskError(
+                f"This took longer than {self._seconds:g} s, and was given up. Choose a shorter span."
+            ) from None
+        except duckdb.BinderException:
+            raise AskError("This table has no such column.") from None
+        except (duckdb.Error, OSError, UserError) as error:
+            log.error("a page could not be answered: %s", str(error).partition("\n")[0])
+            raise AskError("This cannot be answered at the moment; the log of the console says why.") from None
+        finally:
+            self._turn.release()
+
+    async def _in_time(self, cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(self._seconds, cursor.interrupt)
+        running = loop.run_in_executor(None, _run, cursor, sql, given)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:  # a thread cannot be: it is waited for, so that nothing is closed under it
+            cursor.interrupt()
+            await asyncio.wait([running])
+            raise
+        finally:
+            limit.cancel()
+
+    def _mark(self) -> tuple[Any, ...]:
+        """Another one when something in the data folder has changed."""
+        return tuple(_marks(self._data))
+
+
+def _failed(task: "asyncio.Task[Answer]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _opened(data: Path) -> duckdb.DuckDBPyConnection:
+    db = analytics.open(data)
+    db.execute("SET enable_progress_bar = false")
+    return db
+
+
+def _run(cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
+    try:
+        at = time.time()
+        result = cursor.execute(sql, {name: given[name] for name in parameters(sql) if name in given})
+        columns = tuple(column[0] for column in result.description or ())
+        return Answer(columns, tuple(result.fetchall()), at)
+    finally:
+        cursor.close()
+
+
+def _marks(data: Path) -> Iterator[Any]:
+    for place in (data, *(data / name for name in WATCHED)):
+        try:
+            with os.scandir(place) as entries:
+                for entry in sorted(entries, key=lambda each: each.name):
+                    if not entry.name.endswith((".tmp", ".lock", ".log", ".sock")):
+                        stat = entry.stat(follow_symlinks=False)
+                        yield entry.name, stat.st_size, stat.st_mtime_ns
+        except OSError:
+            yield None
+
+
+# -- the text of queries ----------------------------------------------------------------------------------------------
+
+_TOKENS = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(?P<name>[a-z_]+)")
+_TEXTS: dict[str, str] = {}
+
+
+def text(name: str) -> str:
+    """The SQL of a query, by the name of its file below analytics/queries."""
+    if name not in _TEXTS:
+        _TEXTS[name] = (build.FOLDER / "queries" / f"{name}.sql").read_text(encoding="utf-8").rstrip().rstrip(";")
+    return _TEXTS[name]
+
+
+def parts(sql: str) -> Iterator[tuple[str, str]]:
+    """A query in pieces: `text`, and `name` for each of its parameters; comments and strings hold none."""
+    at = 0
+    for match in _TOKENS.finditer(sql):
+        if match["name"]:
+            yield "text", sql[at : match.start()]
+            yield "name", match["name"]
+            at = match.end()
+    yield "text", sql[at:]
+
+
+def parameters(sql: str) -> set[str]:
+    return {piece for kind, piece in parts(sql) if kind == "name"}
+
+
+def spelled_out(sql: str, given: Given) -> str:
+    """The same query with its parameters written in, to be run anywhere."""
+    return "".join(literal(given.get(piece)) if kind == "name" else piece for kind, piece in parts(sql))
+
+
+def literal(value: Any) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return "true" if value else "false"
+        case int() | Decimal():
+            return str(value)
+        case datetime():
+            return f"TIMESTAMP '{value:%Y-%m-%d %H:%M:%S}'"
+        case date():
+            return f"DATE '{value}'"
+        case str():
+            return build.literal(value)
+        case Sequence():
+            return f"[{', '.join(map(literal, value))}]"
+    raise TypeError(type(value).__name__)

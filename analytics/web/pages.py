@@ -1,0 +1,158 @@
+"""Pages that show spend and what came of it. Each asks queries of analytics/queries, and fills a template."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from aiohttp import web
+
+from analytics.web import charts, signin
+from analytics.web.spans import Span
+from analytics.web.tables import Table
+from analytics.web.visit import (
+    DAYS_DRAWN,
+    SUMS,
+    ZONE_COOKIE,
+    Page,
+    Visit,
+    choice,
+    link,
+    spelled_out,
+    today,
+    zone_of,
+)
+
+UNDISMISSED = ["new", "accepted", "fixed", "regressed"]
+
+
+async def overview(visit: Visit) -> web.Response:
+    span = visit.span
+    given = span.given
+    days = (span.last - span.first).days + 1
+    before = given["from"] - (timedelta(0) if span.name == "all" else timedelta(days=days))
+    small: dict[str, Any] = {"rows": 5, "hidden": ("contracted_cost_usd", "percent", "calls", "last_call_at", "tasks")}
+    lost = Table(
+        "console/tickets", "Tickets that cost most and delivered nothing", {**given, "team": None, "only": "nothing"},
+        totals=("lost_cost_usd",), empty="No ticket that delivered nothing had calls in these days.", **small,
+    )  # fmt: skip
+    budgets = Table(
+        "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_exact=True,
+        empty="There is no budget yet. An admin sets one under Budgets.",
+    )  # fmt: skip
+    totals, waste, chart, tables = await asyncio.gather(
+        visit.ask("console/overview_totals", before=before, **given),
+        visit.ask("console/waste_totals", states=UNDISMISSED, team=None, **given),
+        spend_chart(visit, span, "team", None),
+        visit.tables(lost, budgets),
+    )
+    [sums], [wasted] = totals.dicts(), waste.dicts()
+    return visit.show(
+        "overview.html",
+        span=span,
+        totals=sums,
+        waste=wasted,
+        days=days,
+        change=None if span.name == "all" else _change(sums["list_cost_usd"], sums["before_usd"]),
+        share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
+        lost_usd=tables[0].totals.get("lost_cost_usd", Decimal()),
+        sql=spelled_out("console/overview_totals", {"before": before, **given}),
+        tables=tables,
+        **chart,
+    )
+
+
+def _change(now: Decimal, before: Decimal) -> str | None:
+    if not before:
+        return None
+    share = (now - before) / before
+    return f"{abs(float(share)) * 100:.0f} % {'more' if share >= 0 else 'less'}"
+
+
+async def spend_chart(visit: Visit, span: Span, by: str, team: str | None) -> dict[str, Any]:
+    """Bars of spend by day, or by what still fits, and a dimension."""
+    unit = "day" if (span.last - span.first).days < DAYS_DRAWN else "month"
+    given = {**span.given, "team": team, "unit": unit, "by": by}
+    answer = await visit.ask("console/spend_over_time", **given)
+    rows = [
+        (str(row["slot"])[: 7 if unit == "month" else 10], row["series"], row["list_cost_usd"])
+        for row in answer.dicts()
+    ]
+    slots = _slots(span, unit, [slot for slot, _, _ in rows])
+    sql = spelled_out("console/spend_over_time", given)
+    return {"chart": charts.bars(slots, rows), "chart_sql": sql, "unit": unit}
+
+
+def _slots(span: Span, unit: str, used: Sequence[str]) -> list[str]:
+    """Each day, or month, of the span, also those without a call; of all time from the first one on."""
+    if span.name == "all":
+        if not used:
+            return []
+        first, last = date.fromisoformat(f"{min(used)}-01"), date.fromisoformat(f"{max(used)}-01")
+    else:
+        first, last = span.first, min(span.last, max(today(), span.first))
+    if unit == "day":
+        return [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
+    months = (last.year - first.year) * 12 + last.month - first.month + 1
+    return [f"{first.year + (first.month - 1 + n) // 12}-{(first.month - 1 + n) % 12 + 1:02d}" for n in range(months)]
+
+
+# -- spend ------------------------------------------------------------------------------------------------------------
+
+DIMENSIONS = {
+    "team": "Team", "model": "Model", "ticket": "Ticket", "task": "Task", "key": "Key", "purpose": "Purpose",
+    "client": "Client", "provider": "Provider", "repo": "Repository", "day": "Day",
+}  # fmt: skip
+NOTES = {
+    "key": "Keys stand in the order of their names, and nothing is told of what came of it: a key may be a person's.",
+    "ticket": "The row without a ticket is all spend that is for none.",
+}
+CHARTED = ("team", "model", "key", "purpose", "client", "provider", "repo")
+
+
+async def spend(visit: Visit) -> web.Response:
+    span, by, team = visit.span, choice(visit, "by", DIMENSIONS, "team"), visit.request.query.get("team") or None
+    links = {
+        "team": {"team_id": visit.here("/spend", by="ticket", csv=None) + "&team={}"},
+        "key": {"key_id": visit.here("/calls", by=None, csv=None) + "&key={}"},
+        "day": {"day": link("/calls", team=team) + ("&" if team else "?") + "from={}&to={}"},
+    } | {
+        each: {each: visit.here("/calls", by=None, csv=None) + f"&{each}={{}}"}
+        for each in ("model", "purpose", "client", "provider", "repo")
+    }
+    columns = {"team": "team_id", "ticket": "ticket_id", "task": "task_id", "key": "key_id"}
+    table = Table(
+        f"spend_by_{by}", f"Spend by {DIMENSIONS[by].lower()}", {**span.given, "team": team}, totals=SUMS,
+        search=(columns.get(by, by),) if by != "day" else (), links=links.get(by, {}),
+        sort="key_id" if by == "key" else "",
+        note=NOTES.get(by, ""),
+        empty="No calls in these days. Choose others, or send one through the gateway.",
+    )  # fmt: skip
+    teams, chart, [shown] = await asyncio.gather(
+        visit.ask("console/teams"),
+        spend_chart(visit, span, by if by in CHARTED else "", team),
+        visit.tables(table),
+    )
+    return visit.show(
+        "spend.html", span=span, by=by, team=team, dimensions=DIMENSIONS, shown=shown,
+        teams=[row[0] for row in teams.rows], **chart,
+    )  # fmt: skip
+
+
+async def zone(visit: Visit) -> web.Response:
+    """Choose the zone that moments are shown in."""
+    asked = visit.request.query.get("zone", "").strip()
+    response = web.Response(status=303, headers={"Location": signin.after(visit.request.query.get("next"))})
+    if zone_of(asked) is not None:
+        response.set_cookie(
+            ZONE_COOKIE, asked, max_age=365 * 86_400, httponly=True, secure=visit.console.is_https, samesite="Lax"
+        )
+    return response
+
+
+PAGES = [
+    Page("GET", "/", "viewer", overview),
+    Page("GET", "/spend", "viewer", spend),
+    Page("GET", "/zone", "viewer", zone),
+]

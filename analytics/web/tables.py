@@ -1,0 +1,183 @@
+"""A query as a table: sorted, filtered and paged by DuckDB, as CSV, and as SQL to be run elsewhere."""
+
+import asyncio
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+from analytics.web import asking
+from analytics.web.asking import Asking
+
+ROWS = 50
+"""On a page."""
+CSV_ROWS = 100_000
+NAMED = re.compile(r"\{(\w*)\}")
+COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_COUNT, _TOTAL = "rows_in_all", "total_of_"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is shown of a query."""
+
+    query: str
+    """Its file below analytics/queries; names the table on its page, too."""
+    title: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+    sort: str = ""
+    """Column that comes first, `-` before it for the largest; by default as the query has it."""
+    search: tuple[str, ...] = ()
+    """Columns that a filter looks at."""
+    totals: tuple[str, ...] = ()
+    """Columns that are summed up over all rows."""
+    hidden: tuple[str, ...] = ()
+    """Columns that a page leaves out; CSV and SQL have them."""
+    empty: str = "There is nothing here in these days."
+    """What to do, where there are no rows."""
+    note: str = ""
+    money: str | None = "list_cost_usd"
+    """Column beside which calls without a price are told; `None` where they are a column."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Where cells of a column lead: an address with `{}` for the value, or `{name}` for that of another column."""
+    is_long: bool = False
+    """So many rows that they are counted apart from those that are shown."""
+    rows: int = ROWS
+    is_exact: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.query.rpartition("/")[2]
+
+    def to(self, column: str, row: Mapping[str, Any]) -> str | None:
+        if column not in self.links or not row[column]:
+            return None
+        return NAMED.sub(lambda name: quote(str(row[name[1] or column]), safe=""), self.links[column])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a viewer wants of a table, as addresses have it: `NAME.sort`, `NAME.q`, `NAME.page`."""
+
+    sort: str
+    q: str
+    page: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table with its rows."""
+
+    table: Table
+    asked: Asked
+    columns: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    totals: dict[str, Any]
+    count: int
+    """Of rows in all."""
+    sql: str
+    at: float
+
+    @property
+    def pages(self) -> int:
+        return max(1, -(-self.count // self.table.rows))
+
+    @property
+    def first(self) -> int:
+        return (self.asked.page - 1) * self.table.rows + 1
+
+
+def asked(table: Table, query: Mapping[str, str]) -> Asked:
+    """Of an address. What cannot be meant is left out."""
+    sort = query.get(f"{table.name}.sort", "")
+    sort = sort if COLUMN.fullmatch(sort.removeprefix("-")) else table.sort
+    page = query.get(f"{table.name}.page", "1")
+    return Asked(
+        sort, query.get(f"{table.name}.q", "")[:200], int(page) if re.fullmatch(r"[1-9][0-9]{0,5}", page) else 1
+    )
+
+
+async def show(asks: Asking, table: Table, wanted: Asked) -> Shown:
+    """Raises `AskError`."""
+    given = {**table.given, "console_q": wanted.q}
+    rows, beside = _parts(table, wanted)
+    answers = await asyncio.gather(*(asks.ask(sql, given, is_exact=table.is_exact) for sql in (rows, beside) if sql))
+    found = answers[0].dicts()
+    sums = answers[-1].dicts()[0] if answers[-1].rows else {}
+    columns = tuple(
+        name
+        for name in answers[0].columns
+        if name != _COUNT and not name.startswith(_TOTAL) and name not in table.hidden
+    )
+    totals = {column: sums.get(_TOTAL + column) for column in table.totals} if found else {}
+    return Shown(table, wanted, columns, found, totals, sums.get(_COUNT, 0), sql_text(table, wanted), answers[0].at)
+
+
+def _parts(table: Table, wanted: Asked) -> tuple[str, str]:
+    """The query for rows, and, where that has them not, the one for how many there are and their sums."""
+    over = "" if table.is_long else " OVER ()"
+    sums = "".join(f', sum("{column}"){over} AS "{_TOTAL}{column}"' for column in table.totals)
+    of = f"FROM (\n{asking.text(table.query)}\n){_where(table, wanted)}"
+    page = f"{_order(wanted)}\nLIMIT {table.rows} OFFSET {(wanted.page - 1) * table.rows}"
+    if table.is_long:
+        return f"SELECT * {of}{page}", f'SELECT count(*) AS "{_COUNT}"{sums} {of}'
+    return f'SELECT *, count(*){over} AS "{_COUNT}"{sums} {of}{page}', ""
+
+
+def sql_text(table: Table, wanted: Asked) -> str:
+    """What makes the table, to be run in any shell."""
+    plain = asking.spelled_out(asking.text(table.query), table.given)
+    where, order = _where(table, wanted), _order(wanted)
+    if not where and (not order or wanted.sort == table.sort):
+        return plain
+    return f"SELECT *\nFROM (\n{plain}\n){asking.spelled_out(where, {'console_q': wanted.q})}{order}"
+
+
+async def as_csv(asks: Asking, table: Table, wanted: Asked) -> str:
+    """All rows, up to a limit, exact. Raises `AskError`."""
+    asked = f"{_where(table, wanted)}{_order(wanted)}\nLIMIT {CSV_ROWS}"
+    sql = f"SELECT * FROM (\n{asking.text(table.query)}\n){asked}"  # noqa: S608 - from our files alone
+    answer = await asks.ask_once(sql, {**table.given, "console_q": wanted.q})
+    return csv_of(answer.columns, answer.rows)
+
+
+def csv_of(columns: tuple[str, ...], rows: Any) -> str:
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    writer.writerow(columns)
+    writer.writerows([plain(value) for value in row] for row in rows)
+    return lines.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """For a spreadsheet, which would take some texts of strangers for formulas: those get a quote before them."""
+    match value:
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            return f"{value:%Y-%m-%dT%H:%M:%S.%f}Z"
+        case list() | tuple():
+            return plain(", ".join(map(str, value)))
+        case str() if value.startswith(("=", "+", "-", "@", "\t", "\r")):
+            return "'" + value
+        case _:
+            return value
+
+
+def _where(table: Table, wanted: Asked) -> str:
+    if not wanted.q or not table.search:
+        return ""
+    texts = ", ".join(f'CAST("{column}" AS VARCHAR)' for column in table.search)
+    return f"\nWHERE contains(lower(concat_ws(' ', {texts})), lower($console_q))"
+
+
+def _order(wanted: Asked) -> str:
+    column = wanted.sort.removeprefix("-")
+    if not column:
+        return ""
+    return f'\nORDER BY "{column}" {"DESC" if wanted.sort.startswith("-") else "ASC"} NULLS LAST, 1'

@@ -1,0 +1,180 @@
+"""Pages that go from tickets to their tasks, calls, and the evidence of each."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from analytics.web import charts
+from analytics.web.asking import Answer
+from analytics.web.tables import Table
+from analytics.web.visit import DAYS_DRAWN, SUMS, Page, ProblemError, Visit, choice, link, spelled_out
+
+NO_WASTE = "No rule of waste found anything here."
+FINDINGS: dict[str, Any] = {"hidden": ("finding_id",), "links": {"title": "/waste/{finding_id}"}}
+CALL_FILTERS = (
+    "team", "model", "provider", "client", "repo", "key", "purpose", "task", "ticket_source", "price_status",
+    "usage_source", "result",
+)  # fmt: skip
+
+
+async def calls(visit: Visit) -> web.Response:
+    """The evidence behind a sum."""
+    asked = visit.request.query
+    given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": asked.get("for", "")}
+    table = Table(
+        "console/calls", "Calls", {**visit.span.given, **given}, totals=("list_cost_usd",), is_long=True, money=None,
+        sort="-started_at", links={"team_id": link("/spend", by="ticket") + "&team={}"},
+    )  # fmt: skip
+    [shown] = await visit.tables(table)
+    chosen = [(name.replace("_", " "), value, visit.here(**{name: None})) for name, value in given.items() if value]
+    return visit.show("calls.html", span=visit.span, shown=shown, chosen=chosen, under="/spend")
+
+
+# -- tickets ----------------------------------------------------------------------------------------------------------
+
+OUTCOMES = {
+    "": "All", "nothing": "Delivered nothing", "delivered": "Delivered", "in_progress": "In progress",
+    "abandoned": "Abandoned", "stale": "Stale", "reverted": "Reverted", "unknown_ticket": "Unknown",
+    "unread": "Not read",
+}  # fmt: skip
+
+
+async def tickets(visit: Visit) -> web.Response:
+    span, only = visit.span, choice(visit, "only", OUTCOMES, "")
+    team = visit.request.query.get("team") or None
+    table = Table(
+        "console/tickets", "Tickets by what they cost", {**span.given, "team": team, "only": only},
+        totals=("list_cost_usd", "lost_cost_usd", "unpriced_calls"), search=("ticket_id", "title", "type", "teams"),
+        hidden=("contracted_cost_usd",), sort="-list_cost_usd",
+        empty="No ticket of this kind had calls in these days. Coverage shows calls that name none, and what to do.",
+    )  # fmt: skip
+    teams, outcomes, [shown] = await asyncio.gather(
+        visit.ask("console/teams"), visit.ask("console/ticket_outcomes", **span.given, team=team), visit.tables(table)
+    )
+    return visit.show(
+        "tickets.html", span=span, only=only, team=team, kinds=OUTCOMES, shown=shown, outcomes=outcomes.dicts(),
+        teams=[row[0] for row in teams.rows],
+        sql=spelled_out("console/ticket_outcomes", {**span.given, "team": team}),
+    )  # fmt: skip
+
+
+async def ticket(visit: Visit) -> web.Response:
+    name = visit.request.match_info["ticket_id"]
+    found = await visit.one("console/ticket", ticket=name)
+    if found is None:
+        raise ProblemError(404, "No such ticket", f"No call was for {name}, and no tracker that was read knows it.")
+    if found["ticket_id"] != name:
+        raise web.HTTPSeeOther("/tickets/" + quote(found["ticket_id"], safe=""))
+    given = {"ticket": name}
+    wanted = (
+        Table("console/ticket_tasks", "Tasks", given, totals=SUMS, empty="No call was for this ticket."),
+        Table(
+            "console/ticket_pull_requests", "Pull requests", given, money=None, hidden=("url", "closed_at"),
+            empty="No pull request names this ticket, in its title, branch, text or commits.",
+        ),
+        Table(
+            "console/ticket_deployments", "Deployments", given, money=None, hidden=("url",),
+            empty="No deployment that was read carried its pull requests.",
+        ),
+        Table("console/ticket_findings", "Waste", given, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
+        Table(
+            "console/ticket_calls", "Calls", given, money=None, sort="-started_at", totals=("list_cost_usd",),
+            note="Of a call for several tickets the cost is this ticket's share.", empty="No call was for this ticket.",
+        ),
+    )  # fmt: skip
+    events, spent, shown = await asyncio.gather(
+        visit.ask("console/ticket_events", ticket=name),
+        visit.ask("console/ticket_days", ticket=name),
+        visit.tables(*wanted),
+    )
+    return visit.show(
+        "ticket.html", found=found, shown=shown, events=_timeline(found, events.dicts()), under="/tickets",
+        sql=spelled_out("console/ticket", given), **days_chart(spent, "console/ticket_days", given),
+    )  # fmt: skip
+
+
+def _timeline(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    calls = [("first call", found["first_call_at"]), ("last call", found["last_call_at"])]
+    own = [{"happened_at": at, "event": name, "detail": None} for name, at in calls if at is not None]
+    return sorted([*events, *own], key=lambda each: each["happened_at"])
+
+
+def days_chart(spent: Answer, query: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [(str(row["slot"]), row["series"], row["list_cost_usd"]) for row in spent.dicts()]
+    slots: list[str] = []
+    if rows:
+        first, last = date.fromisoformat(rows[0][0]), date.fromisoformat(rows[-1][0])
+        slots = [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
+        if len(slots) > DAYS_DRAWN:
+            rows, slots = [(slot[:7], *more) for slot, *more in rows], list(dict.fromkeys(slot[:7] for slot in slots))
+    return {"chart": charts.bars(slots, rows), "chart_sql": spelled_out(query, given)}
+
+
+async def task(visit: Visit) -> web.Response:
+    given = {"task": visit.request.match_info["task_id"]}
+    found = await visit.one("console/task", **given)
+    if found is None:
+        raise ProblemError(404, "No such task", "No call that is recorded was of this task.")
+    wanted = (
+        Table("console/task_calls", "Calls", given, money=None, sort="started_at", totals=("list_cost_usd",)),
+        Table(
+            "console/task_sessions", "Where they came from", given, totals=("list_cost_usd", "calls", "unpriced_calls")
+        ),
+        Table(
+            "console/task_findings", "Waste", given, money="claimed_usd", empty="No rule of waste found anything here."
+        ),
+    )
+    shown = await visit.tables(*wanted)
+    return visit.show(
+        "task.html",
+        found=found,
+        shown=shown,
+        under="/tickets",
+        sql=spelled_out("console/task", given),
+    )
+
+
+# -- a call -----------------------------------------------------------------------------------------------------------
+
+USAGE = (
+    ("Input", "input_tokens", "input_cost_usd"),
+    ("… read from the cache", "cache_read_input_tokens", "cache_read_cost_usd"),
+    ("… written to the cache", "cache_write_input_tokens", "cache_write_cost_usd"),
+    ("Output", "output_tokens", "output_cost_usd"),
+    ("… reasoning", "reasoning_output_tokens", None),
+    ("Searches and the like", "web_search_requests", "other_cost_usd"),
+)
+SOURCES = {
+    "claim": "a signed claim, made where the work is done", "key": "the key, which is bound to the ticket",
+    "header": "the request's header x-outlay-ticket", "path": "the address that the tool calls",
+    "metadata": "the request's metadata", "branch": "the branch that the tool works on",
+    "task": "an earlier call of the same task", "none": "nothing",
+}  # fmt: skip
+
+
+async def call(visit: Visit) -> web.Response:
+    given = {"call": visit.request.match_info["call_id"]}
+    found = await visit.one("console/call", **given)
+    if found is None:
+        raise ProblemError(404, "No such call", "No call of this id is recorded.")
+    wanted = [
+        Table("console/call_changes", "What became known of its ticket later", given, money=None, empty="Nothing."),
+        Table("console/call_findings", "Waste", given, money=None, empty=NO_WASTE, **FINDINGS),
+        Table("console/call_attempts", "Attempts of the request", {"request": found["request_id"]}, money=None),
+    ]
+    shown = await visit.tables(*wanted)
+    sql = spelled_out("console/call", given)
+    return visit.show("call.html", found=found, shown=shown, usage=USAGE, sources=SOURCES, sql=sql, under="/spend")
+
+
+PAGES = [
+    Page("GET", "/calls", "viewer", calls),
+    Page("GET", "/calls/{call_id}", "viewer", call),
+    Page("GET", "/tasks/{task_id}", "viewer", task),
+    Page("GET", "/tickets", "viewer", tickets),
+    Page("GET", "/tickets/{ticket_id}", "viewer", ticket),
+]

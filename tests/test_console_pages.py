@@ -1,0 +1,200 @@
+"""The pages of the console over plain HTTP: sums are those of the ledger, each leads to its evidence and its SQL."""
+
+import csv
+import io
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+import analytics
+from analytics import build
+from analytics.web import app, pages
+from tests import consoles
+from tests.consoles import Viewer, looking, plain
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ALL = "?period=all"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Looked at, and not changed."""
+    folder = tmp_path_factory.mktemp("console") / "data"
+    consoles.make(folder)
+    return folder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def viewer(made: Path) -> AsyncIterator[Viewer]:
+    """Looks at one console for all tests: what was asked once is answered at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        consoles.set_keys(patch)
+        async with looking(consoles.config(made), "admin") as viewer:
+            yield viewer
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    consoles.set_keys(monkeypatch)
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_overview_says_what_was_spent_and_what_is_not_in_it(viewer: Viewer) -> None:
+    text = plain(await viewer.get(f"/{ALL}"))
+    assert "Spend $3.90" in text
+    assert "+ 1 call without a price" in text
+    assert "6 calls" in text
+    assert "For tickets $3.50" in text
+    assert "delivered nothing $2.50" in text
+    assert "For no ticket $0.30" in text
+    assert "$0.10 declared overhead" in text
+
+
+async def test_names_of_strangers_are_text(viewer: Viewer) -> None:
+    page = await viewer.get(f"/{ALL}")
+    assert "<b>in</b>" not in page
+
+
+async def test_each_dimension_of_spend_sums_to_the_same(viewer: Viewer) -> None:
+    for by in pages.DIMENSIONS:
+        page = await viewer.get(f"/spend{ALL}&by={by}")
+        table = page.partition(f'id="spend_by_{by}"')[2].partition("</table>")[0]
+        last = plain(re.split("<tfoot>|<tbody>", table)[-1])  # a single row has no sum below it
+        assert "$3.90 + 1 call without a price" in last, by
+    assert consoles.rows(page, "spend_by_day")[0][0] == "2026-11-20"
+
+
+async def test_nothing_is_by_person(made: Path) -> None:
+    async with looking(consoles.config(made), "admin") as viewer:
+        for path in (f"/spend{ALL}&by=key", f"/tickets{ALL}", "/tickets/PAY-1", "/tasks/task%2Fone", f"/calls{ALL}"):
+            page = await viewer.get(path)
+            assert "ada" not in page.split("<main")[1].replace("metadata", "")
+            assert "user_id" not in page
+        page = await viewer.get(f"/spend{ALL}&by=user")
+        assert 'id="spend_by_team"' in page
+    assert [name for name in asking_files() if re.search(r"(?<!EXCLUDE \()user_id", uncommented(name))] == []
+
+
+def asking_files() -> list[Path]:
+    return sorted((build.FOLDER / "queries" / "console").glob("*.sql"))
+
+
+def uncommented(file: Path) -> str:
+    return re.sub(r"--.*", "", file.read_text(encoding="utf-8"))
+
+
+async def test_keys_stand_by_name_and_without_what_came_of_it(viewer: Viewer) -> None:
+    page = await viewer.get(f"/spend{ALL}&by=key")
+    assert [row[0] for row in consoles.rows(page, "spend_by_key")] == ["key_1", "key_2", "key_3"]
+    assert "outcome" not in page.split("<main")[1]
+
+
+async def test_from_the_overview_to_the_evidence(viewer: Viewer) -> None:
+    page = await viewer.get(f"/{ALL}")
+    assert consoles.rows(page, "tickets")[0][0] == "PAY-2"
+    page = await viewer.get(f"/tickets{ALL}&only=nothing")
+    [row] = consoles.rows(page, "tickets")
+    assert row[:5] == ["PAY-2", "=cmd|' /C calc'!A0", "bug", "abandoned", "$2.50 + 1 call without a price"]
+    page = await viewer.get("/tickets/PAY-1")
+    assert [row[0] for row in consoles.rows(page, "ticket_tasks")] == ["task/one"]
+    assert consoles.rows(page, "ticket_pull_requests")[0][0] == "acme/shop!7"
+    assert consoles.rows(page, "ticket_deployments")[0][:3] == ["acme/shop!7", "production", "success"]
+    assert "deployed to production: success: acme/shop!7" in plain(page)
+    assert 'href="https://tracker.example/PAY-1"' in page
+    assert 'href="/tasks/task%2Fone"' in page
+    page = await viewer.get("/tasks/task%2Fone")
+    _, call_id = dict.fromkeys(re.findall(r'href="/calls/([0-9a-f-]{36})"', page))
+    page = await viewer.get(f"/calls/{call_id}")
+    text = plain(page)
+    assert "the branch that the tool works on" in text
+    assert "0.500000000 USD" in text
+    assert "d" * 32 in text
+    assert "W01" in text
+
+
+async def test_an_address_of_a_tracker_that_a_browser_would_run_is_no_link(viewer: Viewer) -> None:
+    assert "javascript:" not in await viewer.get("/tickets/PAY-2")
+
+
+@pytest.mark.parametrize("path", ["/tickets/NO-1", "/tasks/nothing", "/calls/nothing", "/nowhere", "/static/x.css"])
+async def test_what_is_not_there_is_said(made: Path, path: str) -> None:
+    async with looking(consoles.config(made), "viewer") as viewer:
+        assert "<h1>" in await viewer.get(path, 404)
+
+
+async def test_tables_are_sorted_filtered_and_paged_by_their_address(viewer: Viewer) -> None:
+    page = await viewer.get(f"/spend{ALL}&by=team&spend_by_team.sort=list_cost_usd")
+    assert [row[0] for row in consoles.rows(page, "spend_by_team")] == ["core", "payments"]
+    assert 'aria-sort="ascending"' in page
+    page = await viewer.get(f"/spend{ALL}&by=team&spend_by_team.q=PAY")
+    assert [row[0] for row in consoles.rows(page, "spend_by_team")] == ["payments"]
+    page = await viewer.get(f"/spend{ALL}&by=team&spend_by_team.page=9")
+    assert "There are not so many" in page
+    page = await viewer.get(f"/spend{ALL}&by=team&spend_by_team.q=%27%3B+DROP")
+    assert "Nothing contains" in page
+
+
+@pytest.mark.parametrize("sort", ["user_id", "nothing_such", "x; DROP TABLE calls", 'a"b', "-", "1"])
+async def test_nothing_sorts_by_what_a_table_has_not(made: Path, sort: str) -> None:
+    async with looking(consoles.config(made), "viewer") as viewer:
+        async with viewer.session.get(
+            f"{viewer.url}/calls", params={"period": "all", "calls.sort": sort}, allow_redirects=False
+        ) as response:
+            assert response.status == (503 if sort in ("user_id", "nothing_such") else 200)
+
+
+async def test_csv_is_exact_and_no_formula(viewer: Viewer) -> None:
+    async with viewer.session.get(f"{viewer.url}/tickets{ALL}&csv=tickets") as response:
+        assert response.content_type == "text/csv"
+        assert response.headers["Content-Disposition"] == 'attachment; filename="outlay-tickets.csv"'
+        lines = list(csv.DictReader(io.StringIO(await response.text())))
+    assert [(row["ticket_id"], row["list_cost_usd"]) for row in lines] == [
+        ("PAY-2", "2.500000000"), ("PAY-1", "1.000000000"),
+    ]  # fmt: skip
+    assert lines[0]["title"] == "'=cmd|' /C calc'!A0"
+
+
+async def test_the_sql_that_is_shown_gives_what_is_shown(viewer: Viewer) -> None:
+    for path in (
+        f"/{ALL}",
+        f"/spend{ALL}&by=model",
+        f"/tickets{ALL}&tickets.q=pay-1",
+        "/tickets/PAY-1",
+        f"/calls{ALL}",
+    ):
+        page = await viewer.get(path)
+        shown = [
+            unescape(each) for each in re.findall(r"<pre tabindex=\"0\"><code>(.*?)</code></pre>", page, re.DOTALL)
+        ]
+        assert shown
+        with analytics.open(viewer.folder) as db:
+            for sql in shown:
+                db.execute(sql).fetchall()
+    with analytics.open(viewer.folder) as db:
+        [sql] = shown
+        assert len(db.execute(sql).fetchall()) == 6
+
+
+async def test_moments_are_shown_in_the_zone_that_a_viewer_chose(made: Path) -> None:
+    async with looking(consoles.config(made, timezone="Europe/Berlin"), "viewer") as viewer:
+        assert "2026-11-20 13:00" in await viewer.get(f"/calls{ALL}")
+        assert await viewer.get("/zone?zone=America/New_York&next=/calls", 303) == ""
+        page = await viewer.get(f"/calls{ALL}")
+        assert "2026-11-20 07:00" in page
+        assert 'value="America/New_York"' in page
+        await viewer.get("/zone?zone=../../etc/passwd&next=//evil.example", 303)
+        assert "2026-11-20 07:00" in await viewer.get(f"/calls{ALL}")
+        assert "2026-11-20 21:00" in await viewer.get(f"/calls{ALL}&zone=Asia/Tokyo")
+
+
+async def test_each_page_of_an_empty_folder_says_what_to_do(data: Path) -> None:
+    async with looking(consoles.config(data), "admin") as viewer:
+        for page in app.routes():
+            if page.method == "GET" and "{" not in page.path and not page.path.startswith(("/sign", "/zone")):
+                assert "<h1>" in await viewer.get(page.path), page.path

@@ -1,0 +1,79 @@
+"""Parts of the console without a server: spans of days, amounts as text, charts, and the runner of queries."""
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics.web import asking, charts, formats, spans
+from tests.journals import call, segment
+
+
+def test_spans_are_whole_days_months_and_quarters() -> None:
+    today = date(2026, 11, 26)
+    assert spans.named("30d", today) == spans.Span("30d", date(2026, 10, 28), today)
+    assert spans.named("last-month", today) == spans.Span("last-month", date(2026, 10, 1), date(2026, 10, 31))
+    assert spans.named("last-quarter", today) == spans.Span("last-quarter", date(2026, 7, 1), date(2026, 9, 30))
+    assert spans.named("last-quarter", date(2026, 1, 5)).first == date(2025, 10, 1)
+    assert spans.of({"month": "2026-02"}, today) == spans.Span("", date(2026, 2, 1), date(2026, 2, 28))
+    assert spans.of({"from": "2026-02-03", "to": "2026-01-01"}, today).first == date(2026, 1, 1)
+    assert spans.of({"from": "nonsense", "period": "nonsense"}, today).name == "30d"
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        ("0", "$0.00"), ("1234567.891", "$1,234,567.89"), ("0.0421", "$0.0421"), ("0.000000042", "$0.000000042"),
+        ("-2.5", "−$2.50"), ("0.1", "$0.10"), (None, "–"),
+    ],
+)  # fmt: skip
+def test_money_is_shown_as_fine_as_it_has_to_be(amount: str | None, text: str) -> None:
+    assert formats.usd(None if amount is None else Decimal(amount)) == text
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.text("xyz<&", max_size=3), st.decimals(0, 10**6, places=9)), max_size=40
+    )
+)
+def test_bars_sum_to_what_they_are_made_of(rows: list[tuple[str, str, Decimal]]) -> None:
+    chart = charts.bars("abc", rows)
+    assert sum(chart.total(slot) for slot in "abc") == sum(amount for _, _, amount in rows)
+    assert len(chart.series) <= charts.SERIES_MAX
+    drawn = charts.stacked(chart)
+    assert drawn.count("<svg") == 2
+    ElementTree.fromstring(f"<x>{drawn}</x>")
+
+
+def test_parameters_are_found_and_written_out_in_text_alone() -> None:
+    sql = "SELECT '$a', \"$b\", $c -- $d\n, $e"
+    assert asking.parameters(sql) == {"c", "e"}
+    assert asking.spelled_out(sql, {"c": "it's", "e": [1, None]}) == "SELECT '$a', \"$b\", 'it''s' -- $d\n, [1, NULL]"
+
+
+async def test_a_query_that_takes_too_long_is_given_up_and_others_go_on(data: Path) -> None:
+    asks = asking.Asking(data, 0.5, 1)
+    slow = "SELECT count(*) AS n FROM range(1000000) AS a(x), range(1000000) AS b(y) WHERE (x + y) % 7 = $n"
+    try:
+        with pytest.raises(asking.AskError, match="was given up"):
+            await asks.ask(slow, {"n": 1})
+        assert (await asks.ask("SELECT $n AS n", {"n": 2})).dicts() == [{"n": 2}]
+    finally:
+        await asks.close()
+
+
+async def test_an_answer_is_given_again_until_something_changes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "FRESH_SECONDS", 0.0)
+    asks = asking.Asking(data, 30, 2)
+    try:
+        await asks.ask("SELECT 1 AS n", {})  # makes what the views need to be there
+        first = await asks.ask("SELECT count(*) AS n FROM calls", {})
+        assert await asks.ask("SELECT count(*) AS n FROM calls", {}) is first
+        segment(data, [call()])
+        assert (await asks.ask("SELECT count(*) AS n FROM calls", {})).dicts() == [{"n": 1}]
+    finally:
+        await asks.close()
