@@ -15,6 +15,7 @@ from analytics import budgeting, build, commands, findings, lake, output, scorin
 from analytics.output import Format
 from gateway.app import load_prices
 from gateway.config import Config, load
+from gateway.errors import UserError
 from gateway.findings import State
 
 QUERIES = build.FOLDER / "queries"
