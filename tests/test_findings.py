@@ -322,6 +322,29 @@ def test_the_keeper_looks_and_notes_what_is_new_once(tmp_path: Path) -> None:
     assert looked() == news  # nothing is new the second time
 
 
+def test_what_is_new_is_neither_dismissed_nor_known_nor_from_before(data: Path) -> None:
+    def new(settings: WasteSettings, as_of: datetime) -> int:
+        return findings.look(data, settings, BOOK, as_of).findings
+
+    place, later = ("--data", str(data)), AS_OF + timedelta(days=1)
+    try:
+        findings.review(data, first(data), "key_1", "dismissed", "intended")
+        assert new(WasteSettings(), later) == 0
+        assert new(WasteSettings(w03_polling_seconds=61), later + timedelta(hours=1)) == 0  # another version
+        waste.file(data, "found").unlink()
+        waste.prepare(data)  # as if nothing had been found
+        assert new(WasteSettings(), later + timedelta(hours=2)) == len(findings.listed(data)) > 0
+        earlier = ("findings", "look", "--as-of", "2026-11-01", *place)
+        refused = run(*earlier)
+        assert refused.exit_code == 1
+        assert "what is shown was found as of 2026-11-21T14:00:00" in str(refused.exception)
+        assert findings.looked_at(data) == later + timedelta(hours=2)
+        assert run(*earlier, "--replace").exit_code == 0
+        assert findings.looked_at(data) == datetime(2026, 11, 1)  # noqa: DTZ001
+    finally:
+        findings.look(data, WasteSettings(), BOOK, AS_OF)
+
+
 def test_a_gateway_tells_of_what_is_new_once(tmp_path: Path) -> None:
     told: list[tuple[Any, ...]] = []
     notices = shown.FindingNotices(tmp_path, lambda *arguments, **fields: told.append((*arguments, fields)))
