@@ -12,7 +12,7 @@ import pytest_asyncio
 
 import analytics
 from analytics import build, findings
-from analytics.web import app, pages, questions
+from analytics.web import app, asking, pages, questions
 from tests import consoles
 from tests.consoles import Viewer, looking, plain
 
@@ -33,7 +33,7 @@ async def viewer(made: Path) -> AsyncIterator[Viewer]:
     """Looks at one console for all tests: what was asked once is answered at once."""
     with pytest.MonkeyPatch.context() as patch:
         consoles.set_keys(patch)
-        async with looking(consoles.config(made), "admin") as viewer:
+        async with looking(consoles.config(made), "admin", base=asking.PAGES) as viewer:
             yield viewer
 
 
