@@ -192,7 +192,7 @@ def opened(data: Path) -> duckdb.DuckDBPyConnection:
 
 def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
     """All views, and as tables what trackers and forges tell: as views, to plan a query takes longer than to run it."""
-    opened(data).close()
+    lake.publish(data)
     db = lake.scratch(data)
     db.execute("SET enable_progress_bar = false")
     build.create_views(db, data, tables=FACTS)
@@ -201,7 +201,7 @@ def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
 
 def with_scorecard(data: Path) -> duckdb.DuckDBPyConnection:
     """The scorecard's relations as tables: as views each question would work them out anew."""
-    opened(data).close()
+    lake.publish(data)
     db = lake.scratch(data)
     db.execute("SET enable_progress_bar = false")
     scoring.look(db, data)
