@@ -1,15 +1,18 @@
 """Outlay's control plane: seals the journal, joins spend to delivered work, reports."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
 
-def open(path: str | Path = "data") -> duckdb.DuckDBPyConnection:  # noqa: A001 - analytics.open(...) reads well
+def open(  # noqa: A001 - analytics.open(...) reads well
+    path: str | Path = "data", *, as_of: datetime | None = None
+) -> duckdb.DuckDBPyConnection:
     """A read-only connection to all views over a data folder, current with each query, while a gateway runs or not.
 
-    The views are published first where they are missing or the folder has moved. Raises `UserError` when there is no
-    such folder.
+    With `as_of`, all is as it was known at that moment: UTC, unless it has a time zone of its own. The views are
+    published first where they are missing or the folder has moved. Raises `UserError` when there is no such folder.
     """
     from analytics import lake
     from gateway.errors import UserError
@@ -19,4 +22,8 @@ def open(path: str | Path = "data") -> duckdb.DuckDBPyConnection:  # noqa: A001 
         raise UserError(f"there is no data folder {data}: name the one that the gateway writes to")
     if not lake.is_published(data):
         lake.publish(data)
-    return duckdb.connect(str(data / "outlay.duckdb"), read_only=True)
+    db = duckdb.connect(str(data / "outlay.duckdb"), read_only=True)
+    if as_of is not None:
+        moment = as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of
+        db.execute("SET VARIABLE as_of = $as_of", {"as_of": moment})
+    return db

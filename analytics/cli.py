@@ -15,6 +15,7 @@ from analytics import budgeting, build, commands, findings, lake, output, scorin
 from analytics.output import Format
 from gateway.app import load_prices
 from gateway.config import Config, load
+from gateway.errors import UserError
 from gateway.findings import State
 
 QUERIES = build.FOLDER / "queries"
@@ -301,9 +302,16 @@ config_option = click.option(
 )
 
 
-def look(data: Path, config: Path | None, as_of: datetime | None = None) -> None:
-    """Look for waste now, or as of a moment (UTC)."""
+def look(data: Path, config: Path | None, as_of: datetime | None = None, *, replace: bool = False) -> None:
+    """Look for waste now, or as of a moment (UTC). Raises `UserError` for one before the last look, unless its findings
+    are to be replaced."""
     analytics.open(data).close()
+    last = None if as_of is None or replace else findings.looked_at(data)
+    if as_of and last and as_of < last:
+        raise UserError(
+            f"what is shown was found as of {last:%Y-%m-%dT%H:%M:%S}: "
+            "to have what is found as of an earlier moment in its place, say --replace"
+        )
     settings = load(config) if config else Config()
     now = datetime.now(UTC).replace(tzinfo=None)
     with commands.patience(), commands.errors_in_one_line():

@@ -105,11 +105,12 @@ def reopen(finding_id: tuple[str, ...], note: str | None, data: Path) -> None:
 @click.option(
     "--as-of", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Moment of judgement, UTC.  [now]"
 )
+@click.option("--replace", is_flag=True, help="Also when what is shown was found as of a later moment.")
 @cli.config_option
 @cli.data_option
-def look_(as_of: datetime | None, config: Path | None, data: Path) -> None:
+def look_(as_of: datetime | None, replace: bool, config: Path | None, data: Path) -> None:
     """Look for waste now; `outlay serve` does it once an hour."""
-    cli.look(data, config, as_of)
+    cli.look(data, config, as_of, replace=replace)
 
 
 def _me() -> str:

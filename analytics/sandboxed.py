@@ -128,12 +128,10 @@ def confine(data: Path, folders: list[str], files: list[str], *, kernel: bool) -
     descriptor: the file may be replaced at any moment, and the new one must not be readable by name."""
     views = os.open(data / "outlay.duckdb", os.O_RDONLY)
     if kernel:
-        # Files are written aside and renamed: but for the state, whose folder has all the secrets, by their folders.
-        if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208
-            raise RuntimeError("there are threads already, which would not be confined")
-        places = {data / name for name in folders} | {
-            data / name if name == STATE else (data / name).parent for name in files
-        }
+        # Files are written aside and renamed, so their folders are opened; not that of all, which has secrets.
+        own = {data / name for name in files if "/" not in name}
+        places = {data / name for name in folders} | {(data / name).parent for name in files if "/" in name}
+        places |= {path for path in own if path.exists()}
         landlock.restrict([views, *(os.open(place, os.O_PATH) for place in places)])
     return views
 

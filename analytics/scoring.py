@@ -79,9 +79,10 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, also: Collection[str] = ()) 
 
 
 def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
-    """Add to a table what a step finds in the views, which read that table."""
+    """Add to a table what a step finds in the views, which read that table. Only those that it asks are made."""
     with duckdb.connect() as db:
-        look(db, data)
+        read = build.needed(db, build.load(), {step: build.read_model(build.FOLDER / "steps" / f"{step}.sql")})
+        build.create_views(db, data, read, read.keys() & build.load(build.MODELS / "scorecard").keys())
         result = db.execute(build.step(step), parameters)
         names_found = [column[0] for column in result.description or ()]
         found = [dict(zip(names_found, row, strict=True)) for row in result.fetchall()]

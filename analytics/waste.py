@@ -18,12 +18,17 @@ import duckdb
 import msgspec
 
 from analytics import build, disk
+from gateway import hashing
 from gateway.config import WasteSettings
 from gateway.prices import PriceBook
 
 RULES = tuple(f"W{number:02}" for number in range(1, 19))
-RULE_VERSION = "1"
+VERSIONS = dict.fromkeys(RULES, "1")
 """Of the SQL: another text of a rule that finds something else has another one."""
+READ_IN_PART = {"waste_paid_calls"}
+"""Not worked out for all calls: rules want it of a few."""
+WINDOWED = ("W08", "W11", "W13")
+"""Rules that compare with what was usual in the window."""
 SQL_TYPES: Mapping[Any, str] = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", Decimal: "DECIMAL(18,9)"}
 
 
@@ -53,14 +58,15 @@ def alone(data: Path) -> contextlib.AbstractContextManager[bool]:
 
 def parameters(settings: WasteSettings, rule: str) -> dict[str, Any]:
     """The thresholds of a rule, by the names of their settings."""
-    return {name: getattr(settings, name) for name in settings.__struct_fields__ if name.startswith(rule.lower())}
+    names = [name for name in settings.__struct_fields__ if name.startswith(rule.lower())]
+    return {name: getattr(settings, name) for name in [*names, *(["window_days"] if rule in WINDOWED else [])]}
 
 
 def version(settings: WasteSettings, rule: str) -> str:
     """Of a rule: another threshold is another version."""
     own = parameters(settings, rule)
     mark = "" if own == parameters(WasteSettings(), rule) else f"-{sha256(_json(own).encode()).hexdigest()[:6]}"
-    return RULE_VERSION + mark
+    return VERSIONS[rule] + mark
 
 
 def _json(value: Any) -> str:
@@ -94,14 +100,18 @@ def _read_rates(db: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> No
 
 
 def rates(
-    book: PriceBook, used: list[tuple[str, str]], settings: WasteSettings, at: datetime
+    book: PriceBook, used: list[tuple[str | None, str]], settings: WasteSettings, at: datetime
 ) -> Iterator[dict[str, Any]]:
-    """What the price book says of models that were used, and of the cheaper ones that they are compared with."""
+    """What the price book says of models that were used, and of the cheaper ones that they are compared with.
+
+    Where the provider is not known, or calls the cheaper one otherwise, the price is of whoever has it by this name."""
     cheaper = {(provider, model) for provider, _ in used for model in settings.w10_cheaper.values()}
-    for provider, model in sorted({*used, *cheaper}):
-        found = book.find(provider, model, at)
-        if found is not None and not found.guessed_model:
-            of = found.bands[0].rates
+    for provider, model in sorted({*used, *cheaper}, key=lambda name: (name[0] or "", name[1])):
+        others = book.sellers(model) if provider is None or (provider, model) in cheaper else []
+        found = [book.find(seller, model, at) for seller in filter(None, (provider, *others))]
+        sure = next((each for each in found if each is not None and not each.guessed_model), None)
+        if sure is not None:
+            of = sure.bands[0].rates
             per_million = {
                 f"{name}_rate": None if rate is None else int(rate * 1_000_000)
                 for name in ("input", "cache_read", "cache_write", "output")
@@ -152,6 +162,7 @@ def _write(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
 def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> None:
     """Make tables in `db`, a `lake.scratch`, of what the rules find as of a moment (UTC, without a zone)."""
     db.execute("SET VARIABLE judged_at = $as_of", {"as_of": as_of})
+    db.execute("SET VARIABLE caller_key = $key", {"key": hashing.keyed(hashing.load_key(data), "callers of findings")})
     _read_settings(db, settings, as_of)
     db.table("found").create("waste_settings")
     rules = build.load(build.ON_DEMAND)
@@ -163,11 +174,11 @@ def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
     used = db.execute(build.step("used_models")).fetchall()
     _read_rates(db, list(rates(book, used, settings, as_of.replace(tzinfo=UTC))))
     db.table("found").create("model_rates")
-    build.create_views(db, data, rules, rules)
+    build.create_views(db, data, rules, rules.keys() - READ_IN_PART)
 
 
 class News(NamedTuple):
-    """What a look found that was not there before."""
+    """What a look found that was not there before; nothing, where one as of a later moment had been."""
 
     findings: int
     claimed_nano: int
@@ -177,7 +188,8 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
     """Look for waste as of a moment, and keep what is found. Raises `duckdb.Error`, `OSError`."""
     with alone(data):
         find(db, data, settings, book, as_of)
-        [news] = db.execute(build.step("new_findings"), {"before": build.glob_of(file(data, "found"))}).fetchall()
+        last = {table: build.glob_of(file(data, table)) for table in ("settings", "found")}
+        [(looked_at, *news)] = db.execute(build.step("new_findings"), last).fetchall()
         for table, path in {
             "model_rates": rates_file(data),
             "waste_claims": file(data, "claims"),
@@ -185,4 +197,4 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
             "waste_settings": file(data, "settings"),
         }.items():
             _write(db.table(table), path)
-    return News(*news)
+    return News(*news) if looked_at is None or as_of > looked_at else News(0, 0)

@@ -14,7 +14,7 @@ from analytics import attributing, commands, sync, work
 from analytics.attributing import Line, Span
 from analytics.calls_cli import import_calls
 from analytics.invoice_cli import import_invoice
-from analytics.sources import devlake, files
+from analytics.sources import devlake, files, links
 from gateway.config import Config, TicketSettings
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
@@ -109,7 +109,9 @@ def _import_files(
         raise click.UsageError(f"there are two files for {twice}: import one after the other")
     try:
         with commands.patience(), work.alone(folder):
-            imported = _import(folder, dict(zip(tables, paths, strict=True)), complete=complete, skip_bad=skip_bad)
+            keys = sync.ticket_keys(folder, config)
+            of_table = dict(zip(tables, paths, strict=True))
+            imported = _import(folder, of_table, keys, complete=complete, skip_bad=skip_bad)
     except OSError as error:
         raise UserError(f"{error.filename or work.folder(folder)} cannot be written: {error.strerror}") from None
     except duckdb.Error as error:
@@ -134,17 +136,23 @@ def _import_files(
     commands.print_json({"tables": rows, "attribution": lines})
 
 
-def _import(folder: Path, paths: dict[str, Path], *, complete: bool, skip_bad: bool) -> list[Imported]:
+def _import(
+    folder: Path, paths: dict[str, Path], keys: TicketKeys, *, complete: bool, skip_bad: bool
+) -> list[Imported]:
     """Raises `UserError`, and changes nothing, when anything is wrong."""
     problems = {table: files.Problems(path) for table, path in paths.items()}
     projects: set[str] = set()
+    reverts: list[work.Revert] = []
     for table, path in paths.items():
-        work.spool(folder, table, _noting(files.read(path, table, problems[table]), projects))
+        work.spool(folder, table, _noting(files.read(path, table, problems[table]), keys, projects, reverts))
     if not skip_bad and (total := sum(map(len, problems.values()))):
         lines = [line for each in problems.values() for line in each.lines]
         more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
         raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
     imported = [Imported(table, path, work.store(folder, table), problems[table]) for table, path in paths.items()]
+    if reverts and "reverts" not in paths:
+        work.spool(folder, "reverts", reverts)
+        work.store(folder, "reverts")
     if "tickets" in paths:
         is_whole = complete and not problems["tickets"].rows
         work.mark_synced(folder, projects, datetime.now(UTC).replace(tzinfo=None) if is_whole else None)
@@ -152,11 +160,16 @@ def _import(folder: Path, paths: dict[str, Path], *, complete: bool, skip_bad: b
     return imported
 
 
-def _noting(rows: Iterable[work.Row], projects: set[str]) -> Iterator[work.Row]:
+def _noting(
+    rows: Iterable[work.Row], keys: TicketKeys, projects: set[str], reverts: list[work.Revert]
+) -> Iterator[work.Row]:
+    """Rows, and beside them the projects of tickets, and what titles of pull requests say that these take back."""
     for row in rows:
         if isinstance(row, work.Ticket):
             project, number = split(row.ticket_id)
             projects |= {project} if number else set()
+        elif isinstance(row, work.PullRequest):
+            reverts += links.reverts_of(row.pr_id, row.repo, row.title or "", keys, at=row.merged_at)
         yield row
 
 

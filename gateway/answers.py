@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from gateway import credentials, money
@@ -26,7 +28,7 @@ def headers_of(
     answer: UpstreamAnswer, call: Call | None, *, keep_length: bool = True, remaining_nano: int | None = None
 ) -> CIMultiDict[str]:
     """The provider's header fields without hop-by-hop ones, and ours. `remaining_nano`: of the tightest budget."""
-    headers = CIMultiDict(credentials.returned(answer.headers.items()))
+    headers = CIMultiDict(credentials.returned(answer.headers))
     if not keep_length:
         headers.popall("Content-Length", None)
     headers.setdefault("Server", "outlay")
@@ -67,6 +69,38 @@ async def collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bo
         if size > WHOLE_BYTES_MAX:
             return b"".join(found), False
     return b"".join(found), True
+
+
+class Whole(web.StreamResponse):
+    """A whole answer to an HTTP/1.1 client, written at once: what `web.Response` does besides, no provider's answer
+    needs."""
+
+    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], body: bytes) -> None:
+        super().__init__(status=answer.status, reason=answer.reason, headers=headers)
+        self._whole = body
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        transport, headers = request.transport, self.headers
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        if not self._keep_alive:
+            headers["Connection"] = "close"
+        if "Date" not in headers:
+            headers["Date"] = formatdate(usegmt=True)
+        headers["Content-Length"] = str(len(self._whole))
+        lines = [f"HTTP/1.1 {self.status} {self.reason}", *map(": ".join, headers.items())]
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+            raise ValueError("a header field has a line break in it")
+        transport.write(head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self._whole)
+        self._writer = request.writer
+        return self._writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """It is written. A client that does not read waits here with its next request."""
+        await self._writer.drain()
 
 
 def own_headers(call: Call) -> dict[str, str]:

@@ -172,6 +172,7 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
     owner = LocalOwner(
         ledger, late, admission, Limits(config.limits), Guards(config.guards), alerts, telemetry, exporter
     )
+    telemetry.holds_open.set_function(lambda: admission.open_holds)
     admin = Admin(ledger, telemetry, admission.budgets)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()
@@ -246,15 +247,11 @@ async def serving(
         config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
         hash_key,
     )  # fmt: skip
-    drains = False
+    app = web.Application(client_max_size=config.server.body_bytes_max)
 
     async def tell(_: web.Request, response: web.StreamResponse) -> None:
-        """While the process ends, clients learn that they have to connect anew."""
-        if drains:
-            response.headers["Connection"] = "close"
-            response.force_close()
+        proxy.tell(response)
 
-    app = web.Application(client_max_size=config.server.body_bytes_max)
     app.add_routes([*routes, web.route("*", "/{path:[\\s\\S]*}", proxy.serve)])
     app.on_response_prepare.append(tell)
     runner = web.AppRunner(
@@ -265,6 +262,16 @@ async def serving(
     await runner.setup()
     try:
         assert runner.server is not None
+        routed = runner.server.request_handler
+
+        async def straight(request: web.BaseRequest) -> web.StreamResponse:
+            """What cannot be for `/-/`, however it is written, needs no router."""
+            assert isinstance(request, web.Request)
+            path = request.raw_path
+            is_plain = path[:1] == "/" and path[1:2].isalnum() and "Expect" not in request.headers
+            return await (proxy.serve(request) if is_plain else routed(request))
+
+        runner.server.request_handler = straight
         try:
             servers = await guard.listen(runner.server, config.server, listeners)
         except OSError as error:
@@ -275,7 +282,7 @@ async def serving(
         finally:
             for server in servers:
                 server.close()
-            drains = True
+            proxy.drains = True
             on_drain()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(config.server.drain_seconds):

@@ -35,7 +35,7 @@ class Attempt(NamedTuple):
 
 OpenAttempt = Callable[[str, Call], Awaitable[Attempt]]
 """(upstream, call) → opened and sent. Raises refusals, and has done nothing then."""
-AsWhole = Callable[[OpenCall, UpstreamAnswer, bytes], web.Response]
+AsWhole = Callable[[OpenCall, UpstreamAnswer, bytes], web.StreamResponse]
 """(closed call, its answer, the body) → what the client gets."""
 
 
@@ -84,10 +84,12 @@ class Attempts:
             lambda sent: self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())
         )
 
-    async def answer(self) -> UpstreamAnswer | web.Response:
+    async def answer(self) -> UpstreamAnswer | web.StreamResponse:
         """The answer of the `current` attempt, of which only the head was read; a whole one where others came after it.
         Raises the refusal that stands in for an answer."""
-        kept: tuple[Attempt, web.Response | Refusal] | None = None  # what the client gets when nothing better comes
+        kept: tuple[Attempt, web.StreamResponse | Refusal] | None = (
+            None  # what the client gets when nothing better comes
+        )
         while True:
             came = await self._came()
             step = self._plan.after(_outcome(came), time.monotonic(), random.random())  # noqa: S311 - jitter
@@ -113,7 +115,7 @@ class Attempts:
         self.current.open_call.answered(answer.status, answer.headers)
         return answer
 
-    async def _close(self, came: UpstreamAnswer | Refusal) -> web.Response | Refusal:
+    async def _close(self, came: UpstreamAnswer | Refusal) -> web.StreamResponse | Refusal:
         """Close the current attempt, which has failed; returns what the client would get of it."""
         open_call = self.current.open_call
         if isinstance(came, Refusal):

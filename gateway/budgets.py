@@ -262,13 +262,15 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     needed = max(least, quote.worst(min(quote.tokens, quote.usual_tokens))) if may_clamp else least
     left = sure = unheld = free = UNBOUNDED
     tightest = held_up_by = narrowest = None
+    stops = quote.stops
     for charge in charges:
-        account = charge.account
+        account, tickets, _ = charge
+        budget = account.budget
         if account.window:
             account.expire(at_us)
-        unspent = account.limit(at_us) - account.spent
+        unspent = (account.limit(at_us) if budget.raises else budget.limit_nano) - account.spent
         unfirm, uncovered = unspent - account.firm, unspent - account.ceilings
-        if charge.tickets:
+        if tickets:
             unspent, unfirm, uncovered = map(charge.whole, (unspent, unfirm, uncovered))
         if unspent < left or tightest is None:
             left, tightest = unspent, account
@@ -277,7 +279,7 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
         if uncovered < free:
             free = uncovered
         room = unfirm
-        if account.budget.clamps or not quote.stops:
+        if not stops or budget.clamps:
             room = uncovered
             if uncovered < sure:
                 sure, narrowest = uncovered, account
@@ -309,6 +311,14 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     return Decision("refuse", account=tightest)
 
 
+class _Charged(NamedTuple):
+    """What the calls of a kind charge that begin in a span of time, microseconds since the epoch."""
+
+    charges: tuple[Charge, ...]
+    start_us: int
+    end_us: int
+
+
 Covering = tuple[Budget, str, tuple[int, ...]]
 """A budget that covers a call, the value of its account, and the tickets that it is about; empty = the whole call."""
 UNBOUNDED = 1 << 200
@@ -330,6 +340,8 @@ class Budgets:
         self._accounts: dict[tuple[str, str], Account] = {}
         """By identity of the budget, and value: those that know anything."""
         self._covered: dict[tuple[object, ...], tuple[Covering, ...]] = {}
+        self._charged: dict[tuple[object, ...], _Charged] = {}
+        """Until another account comes or one goes."""
         self._version = 0
         self._asked_us = 0
 
@@ -341,7 +353,7 @@ class Budgets:
         before = {budget.identity for budget in self._budgets.values()}
         self._version += 1
         self._budgets = {budget.name: budget for budget in budgets}
-        self._exact, self._wide, self._covered = {}, {}, {}
+        self._exact, self._wide, self._covered, self._charged = {}, {}, {}, {}
         for budget in self._budgets.values():
             kind, value = budget.scope
             if value is None or budget.scope.is_glob:
@@ -383,22 +395,31 @@ class Budgets:
         """The accounts that a call charges, by when it started. `past`: only those of the present period."""
         if not self._budgets:
             return ()
-        found: list[Charge] = []
-        of_tickets, at_us = len(call.tickets), call.started_us
-        for budget, value, tickets in self._covering(call):
-            account = self._accounts.get((budget.identity, value))
-            if account is None or not account.period.has(at_us):
-                if past and account is not None and account.period.start_us > at_us:
-                    continue
-                account = self.account(budget, value, at_us)
-            found.append(Charge(account, tickets, of_tickets))
-        return tuple(found)
-
-    def _covering(self, call: Call) -> tuple[Covering, ...]:
-        """The budgets that cover a call. Remembered: most calls are like one before."""
         kind = (
             call.team_id, call.user_id, call.key_id, call.purpose, call.request_model, call.task_id, call.tickets,
         )  # fmt: skip
+        of_tickets, at_us = len(call.tickets), call.started_us
+        before = self._charged.get(kind)
+        if before is not None and before.start_us <= at_us < before.end_us:
+            return before.charges
+        found: list[Charge] = []
+        start_us, end_us, is_kept = 0, UNBOUNDED, True
+        for budget, value, tickets in self._covering(kind, call):
+            account = self._accounts.get((budget.identity, value))
+            if account is None or not account.period.has(at_us):
+                is_kept = False
+                if past and account is not None and account.period.start_us > at_us:
+                    continue
+                account = self.account(budget, value, at_us)
+            start_us = max(start_us, account.period.start_us)
+            end_us = min(end_us, UNBOUNDED if account.period.end_us is None else account.period.end_us)
+            found.append(Charge(account, tickets, of_tickets))
+        if is_kept:
+            self._charged[kind] = _Charged(tuple(found), start_us, end_us)
+        return tuple(found)
+
+    def _covering(self, kind: tuple[object, ...], call: Call) -> tuple[Covering, ...]:
+        """The budgets that cover a call. Remembered: most calls are like one before."""
         covering = self._covered.get(kind)
         if covering is not None:
             return covering
@@ -413,6 +434,7 @@ class Budgets:
                     _cover(found, budget, "", part.tickets)
         if len(self._covered) >= COVERED_MAX:
             self._covered.clear()
+            self._charged.clear()
         covering = self._covered[kind] = tuple(found.values())
         return covering
 
@@ -472,7 +494,10 @@ class Budgets:
             charge.account.post(part, started_us, is_told=is_told)
 
     def _keep(self, account: Account) -> None:
-        self._accounts[account.budget.identity, account.value] = account
+        key = account.budget.identity, account.value
+        if self._accounts.get(key) is not account:
+            self._accounts[key] = account
+            self._charged.clear()
 
     # -- the ledger's own sums ----------------------------------------------------------------------------------
 
@@ -524,6 +549,7 @@ class Budgets:
             is_over = account.period.end_us is not None and account.period.end_us <= at_us
             if not account.holds and (is_over or not (account.spent or account.unpriced or account.recent)):
                 del self._accounts[key]
+                self._charged.clear()
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -548,8 +574,8 @@ def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
     """Add what a call reserves to its accounts, or take it off."""
     whole = hold.amount * sign, hold.firm * sign, hold.ceiling * sign
     for charge in hold.charges:
-        account = charge.account
-        held, firm, ceiling = map(charge.part, whole) if charge.tickets else whole
+        account, tickets, _ = charge
+        held, firm, ceiling = map(charge.part, whole) if tickets else whole
         account.held += held
         account.firm += firm
         account.ceilings += ceiling

@@ -362,11 +362,14 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 CHEAPER_MODELS = {
-    "claude-opus-*": "claude-haiku-4-5",
-    "claude-sonnet-*": "claude-haiku-4-5",
-    "gpt-5*-pro*": "gpt-5-mini",
-    "gpt-5": "gpt-5-mini",
-    "gpt-5.[0-9]": "gpt-5-mini",
+    "claude-*opus*": "claude-haiku-4-5",
+    "claude-*sonnet*": "claude-haiku-4-5",
+    "gpt-5*": "gpt-5-mini",
+    "gpt-4.1*": "gpt-4.1-mini",
+    "gpt-4o*": "gpt-4o-mini",
+    "o1*": "o4-mini",
+    "o3": "o4-mini",
+    "o3-[0-9p]*": "o4-mini",
     "gemini-*-pro*": "gemini-2.5-flash",
 }
 
@@ -439,7 +442,8 @@ class WasteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     w14_hours: Annotated[
         int, _help("Ghost ticket: the tracker was read, or the ticket cancelled, so long after or before a call.", ge=0)
     ] = 24
-    w15_days: Annotated[int, _help("Dead work: no call for so long, …", ge=1)] = 30
+    w15_hours: Annotated[int, _help("Dead work: the tracker was read so long after the last call, …", ge=0)] = 24
+    w15_days: Annotated[int, _help("… no call for so long, …", ge=1)] = 30
     w15_usd: Annotated[Decimal, _help("… and at least so many US dollars spent.")] = Decimal("0.50")
     w15_types: Annotated[tuple[str, ...], _help("Kinds of tickets that need no pull request, in small letters.")] = (
         "spike",

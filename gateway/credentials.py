@@ -6,14 +6,20 @@ This is one of the few named changes to what a client sends; the other is the re
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
+from gateway import hashing
 from gateway.call import Principal
 from gateway.errors import Refusal
 from gateway.keys import PREFIX, Keys
 
 Fields = list[tuple[str, str]]
+NAME = itemgetter(0)
+"""Of a field."""
 
 CREDENTIAL_FIELDS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 KEY_PROTOCOL = "openai-insecure-api-key."
@@ -43,9 +49,9 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def authenticate(key_ring: Keys, mode: Literal["keys", "open"], found: "Presented | None") -> Principal:
-    """Who presents a key. Raises the refusal `unauthenticated`."""
-    return Principal() if mode == "open" and found is None else key_ring.authenticate(found and found.key)
+def authenticate(key_ring: Keys, mode: Literal["keys", "open"], digest: str | None) -> Principal:
+    """Who presents a key of this digest. Raises the refusal `unauthenticated`."""
+    return Principal() if mode == "open" and digest is None else key_ring.of_digest(digest)
 
 
 LOCAL_PAGE = re.compile(r"https?://(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
@@ -67,7 +73,7 @@ def check_page(headers: Mapping[str, str]) -> None:
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
     found = presented(headers, path)
-    principal = authenticate(key_ring, mode, found)
+    principal = authenticate(key_ring, mode, None if found is None else hashing.digest(found.key))
     if found is None:
         check_page(headers)
     if principal.role is not None and (found is None or found.place not in ("x-outlay-key", "bearer")):
@@ -178,9 +184,17 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     return kept if credential is None else [*kept, credential]
 
 
-def returned(fields: Iterable[tuple[str, str]]) -> Fields:
-    """The fields of an answer to pass on: none that we set ourselves."""
-    return [pair for pair in end_to_end(fields) if not (_names.get(pair[0]) or _named(pair[0])).is_ours]
+def returned(fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """The fields of an answer to pass on: none that we set ourselves. An upstream's answers all have the same names."""
+    if fields.get("connection", "keep-alive") in ("keep-alive", "close"):
+        pairs = fields.items()
+        return compress(pairs, _are_returned(tuple(map(NAME, pairs))))
+    return [pair for pair in end_to_end(fields.items()) if not _named(pair[0]).is_ours]
+
+
+@lru_cache(maxsize=64)
+def _are_returned(names: tuple[str, ...]) -> list[bool]:
+    return [named.kind != "hop" and not named.is_ours for named in map(_named, names)]
 
 
 def without_encoding(fields: Fields) -> Fields:

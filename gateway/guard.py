@@ -6,7 +6,7 @@ The kernel watches clients that do not read: no timer runs per connection, and n
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -34,13 +34,15 @@ PROBES = 4
 class Connection(web.RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_head_bytes",)
+    __slots__ = ("_head_bytes", "heads")
 
     _head_bytes: int
     """Of a head that is not whole yet."""
+    heads: dict[tuple[object, ...], Any]
+    """What was read out of heads: see `heads`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._head_bytes = 0
+        self._head_bytes, self.heads = 0, {}
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

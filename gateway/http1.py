@@ -72,7 +72,7 @@ def origin_of(base_url: str) -> Origin:
 def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes) -> bytes:
     """The head of a request. Raises `ValueError` where a field would end before its value does."""
     lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.field}"]
-    lines += [f"{name}: {value}" for name, value in fields]
+    lines += map(": ".join, fields)
     if body or method not in SAFE_TO_REPEAT:
         lines.append(f"Content-Length: {len(body)}")
     text = "\r\n".join(lines)
@@ -101,7 +101,9 @@ class Answer:
         self.headers: CIMultiDict[str] = CIMultiDict()
         loop = asyncio.get_running_loop()
         self.head: asyncio.Future[UpstreamAnswer] = loop.create_future()
-        """Done once the head of the answer is there."""
+        """Done once the head of the answer is there. Then it holds the answer, which lets go of it: else both, and the
+        request's body, would wait for the garbage collector."""
+        self.has_head = False
         self.request = request
         self.is_over = False
         """No more bytes will come."""
@@ -143,9 +145,11 @@ class Answer:
     # -- told by the connection ---------------------------------------------------------------------------------------
 
     def begin(self, status: int, reason: str, headers: CIMultiDict[str]) -> None:
-        self.status, self.reason, self.headers = status, reason, headers
-        if not self.head.done():
-            self.head.set_result(self)
+        self.status, self.reason, self.headers, self.has_head = status, reason, headers, True
+        head = self.head
+        del self.head
+        if not head.done():
+            head.set_result(self)
 
     def take(self, parts: Sequence[bytes], size: int) -> bool:
         """Some of the body. False when no more should be read for now."""
@@ -169,10 +173,10 @@ class Answer:
         if self.is_over:
             return
         self.finish()
-        if not self.head.done():
-            self.head.set_exception(error)
-        else:
+        if self.has_head:
             self._lost = error if isinstance(error, UpstreamLost) else UpstreamLost(type(error).__name__)
+        elif not self.head.done():
+            self.head.set_exception(error)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +206,7 @@ class Answer:
         if left > 0:
             self._timer = loop.call_later(left, self._look)
         else:
-            self._end(silent(self.request.name) if not self.head.done() else UpstreamLost("TimeoutError"))
+            self._end(UpstreamLost("TimeoutError") if self.has_head else silent(self.request.name))
 
 
 class Connection(asyncio.Protocol):
@@ -213,6 +217,9 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self._head_bytes_max = head_bytes_max
         self._transport: asyncio.Transport | None = None
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        """Told by the parser, for each chunk of a body."""
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._answer: Answer | None = None
@@ -227,9 +234,12 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._reason = ""
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: list[bytes] = []
+        """Names and values in turn."""
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
-        self._parts: list[bytes] = []
+        self._parts.clear()
+        self._parts_max: int | None = None
+        """Where the answer is complete: what more comes is none of it."""
         self._keeps = False
 
     # -- a request ----------------------------------------------------------------------------------------------------
@@ -308,10 +318,11 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as raised:
             error = raised
         self._barren_bytes = 0 if self._parts else self._barren_bytes + len(data)
-        if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > FIELDS_MAX):
+        if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > 2 * FIELDS_MAX):
             error = ValueError("the head, or what follows the body, is too long")
         if self._parts:
-            parts, self._parts = self._parts, []
+            parts = self._parts[: self._parts_max]
+            self._parts.clear()
             if not answer.take(parts, sum(map(len, parts))) and not self._is_complete and not error:
                 assert self._transport is not None
                 self._is_paused = True
@@ -350,7 +361,7 @@ class Connection(asyncio.Protocol):
         answer = self._answer
         self.abort()
         if answer is not None:
-            answer.fail(error if answer.head.done() else broken(answer.request.name, error))
+            answer.fail(error if answer.has_head else broken(answer.request.name, error))
 
     def give_up(self) -> None:
         """The process ends."""
@@ -367,7 +378,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # else a trailer
-            self._fields.append((name, value))
+            self._fields += (name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
@@ -379,24 +390,19 @@ class Connection(asyncio.Protocol):
         if status < 200 or answer is None:
             self._is_interim = True
             return
-        headers = CIMultiDict(
-            [
-                (name.decode("utf-8", "surrogateescape"), value.strip(b" \t").decode("utf-8", "surrogateescape"))
-                for name, value in self._fields
-            ]
-        )
+        texts = b"\n".join(self._fields).decode("utf-8", "surrogateescape").split("\n") if self._fields else []
+        if len(texts) != len(self._fields):
+            raise ValueError("a header field has a line break in it")
+        headers = CIMultiDict(zip(texts[::2], texts[1::2], strict=True))
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)
         if answer.request.method == "HEAD":  # a length, and no body: the parser would wait for one
-            self._is_complete, self._keeps = True, False
-
-    def on_body(self, data: bytes) -> None:
-        if not self._is_complete:
-            self._parts.append(data)
+            self._is_complete, self._keeps, self._parts_max = True, False, 0
 
     def on_message_complete(self) -> None:
         if self._is_interim:
             self._reset()
         elif not self._is_complete:
             self._is_complete, self._keeps = True, self._parser.should_keep_alive()
+            self._parts_max = len(self._parts)

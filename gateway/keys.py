@@ -153,14 +153,17 @@ class Keys:
 
     def authenticate(self, secret: str | None) -> Principal:
         """The principal of a presented key. Raises the refusal `unauthenticated`."""
+        return self.of_digest(None if secret is None else hashing.digest(secret))
+
+    def of_digest(self, presented: str | None) -> Principal:
+        """The same, by the key's digest."""
         self.refresh()
-        if secret is None:
+        if presented is None:
             raise Refusal(
                 "unauthenticated",
                 "Outlay: this call carries no gateway key. Use a key that starts with olk_ as the API key, or send it "
                 "in the x-outlay-key header. An administrator makes one with `outlay keys create`.",
             )
-        presented = hashing.digest(secret)
         key, known = self._by_digest.get(presented, (None, None))
         if key is None or known is None or not hmac.compare_digest(known.digest, presented):
             return self._of_settings(presented)

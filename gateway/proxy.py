@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
-from gateway import batches, clients, credentials, dialects, guard, hashing, keys, routes, shape, submodels
+from gateway import batches, clients, credentials, dialects, guard, hashing, keys, shape, submodels
 from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
     WHOLE_BYTES_MAX,
+    Whole,
     broke_off,
     collect,
     cut_off,
@@ -28,12 +30,13 @@ from gateway.asking import Asking
 from gateway.attempts import Attempt, Attempts, close_unanswered
 from gateway.books import Books, OpenCall
 from gateway.breaker import Breakers, Rule
-from gateway.call import PURPOSES, Ask, Attribution, Call, Client, Principal, Result
+from gateway.call import Ask, Attribution, Call, Client, Principal, Result
 from gateway.config import Config, Upstream, secret
 from gateway.dialects import openai_chat
 from gateway.dialects.base import Dialect, Route
 from gateway.encodings import TooLargeError, decoded
 from gateway.errors import Refusal
+from gateway.heads import Head, Heads
 from gateway.ids import uuid7
 from gateway.late import Late
 from gateway.ledger import now_us
@@ -42,7 +45,6 @@ from gateway.otel import TRACEPARENT
 from gateway.owner import Owner
 from gateway.prices import PriceBook
 from gateway.realtime import Session
-from gateway.repositories import header_branch, repo_name
 from gateway.retries import Plan
 from gateway.routes import region_of
 from gateway.shape import Shape
@@ -57,8 +59,10 @@ log = logging.getLogger("outlay")
 
 REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere", "x_ai", "openrouter", "deepseek"})
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
-SHAPED_AT_ONCE = 64 * 1024
-"""A longer body is read in a thread, bytes: it takes between one and two milliseconds a megabyte."""
+SHAPED_AT_ONCE = 512 * 1024
+"""A longer body is read in a thread, bytes: it takes a millisecond or two a megabyte. To and fro takes half of one."""
+NO_BODY = (204, 304)
+"""Answers of these statuses have none, whatever they say (RFC 9110 §6.4.1)."""
 KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
 """What these operations begin is asked for again later, at the upstream that the client knows."""
 
@@ -102,6 +106,8 @@ class Proxy:
             telemetry.breakers_open.labels(name).set_function(functools.partial(self._breakers_open, name))
         self._handling = 0
         self._idle = asyncio.Event()
+        self.drains = False
+        """Set when the process takes no connection any more: clients are told to connect anew."""
         self.ends = False
         """Set when the process waits no longer: what is cancelled then was not cancelled by the client."""
         self._credentials = {
@@ -109,6 +115,7 @@ class Proxy:
             for name, upstream in config.upstreams.items()
             if upstream.credential and (value := secret(upstream.credential))
         }
+        self._heads = Heads(config.upstreams, self._credentials)
 
     def _breakers_open(self, name: str) -> int:
         return len(self._breakers.open_models(name, time.monotonic()))
@@ -123,11 +130,29 @@ class Proxy:
         self._handling += 1
         self._idle.clear()
         try:
-            return await self.handle(request)
+            response = await self.handle(request)
+            if not response.prepared:
+                self.tell(response)
+            return response
         finally:
             self._handling -= 1
             if not self._handling:
                 self._idle.set()
+
+    def tell(self, response: web.StreamResponse) -> None:
+        """While the process ends, clients learn that they have to connect anew."""
+        if self.drains:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    async def _begun(
+        self, request: web.Request, answer: UpstreamAnswer, headers: CIMultiDict[str]
+    ) -> web.StreamResponse:
+        """A response whose head is out."""
+        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+        self.tell(response)
+        await response.prepare(request)
+        return response
 
     async def idle(self) -> None:
         """Wait until no request is being served, and no answer read on."""
@@ -142,21 +167,15 @@ class Proxy:
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
         loop = asyncio.get_running_loop()
-        started, started_us = loop.time(), now_us()
-        headers = credentials.readable(request.headers)
-        target = routes.resolve(request.raw_path, headers, self._config.upstreams)
-        path = target.path.partition("?")[0] if target else ""
-        provider = self._config.upstreams[target.upstream].provider if target else ""
-        dialect, route = dialects.find(request.method, path, provider) or (None, None)
-        client = clients.recognise(headers)
-        call = _new_call(started_us, self._gateway_id, client, headers)
-        call.dialect, call.operation = dialect.name if dialect else None, route.operation if route else None
+        started, started_us, began_ns = loop.time(), now_us(), time.perf_counter_ns()
+        head = self._heads.read(request)
+        headers, target, path, dialect, route = head.headers, head.target, head.path, head.dialect, head.route
+        call = _new_call(started_us, self._gateway_id, head, request.headers.get("traceparent"))
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            key = credentials.presented(headers, request.raw_path)
-            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, key)
+            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, head.key)
             principal = may_go_on()
-            if key is None:
+            if head.key is None:
                 credentials.check_page(headers)
             _set_principal(call, principal)
             if target is None:
@@ -171,12 +190,14 @@ class Proxy:
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
             may_pass = upstream.allow_unmetered_paths and not principal.models
-            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, provider)):
+            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, head.provider)):
                 raise not_metered(request.method, path, target.upstream)
-            credential = self._credential(target.upstream, headers, request.raw_path)
-            fields = credentials.outgoing(request.headers.items(), credential)
-            upstream_path = credentials.without_gateway_key(target.path, any_key=credential is not None)
+            if head.refusal is not None:
+                raise head.refusal
+            upstream_path, fields = head.upstream_path, head.way.fields
+            reading_ns = time.perf_counter_ns()
             body = await guard.read_body(request, self._config.server)
+            began_ns += time.perf_counter_ns() - reading_ns
             if loop.time() != started:
                 may_go_on()  # a body takes time, in which a key may end
             call.request_bytes = len(body)
@@ -194,8 +215,8 @@ class Proxy:
             for model in (*models, *also):
                 keys.check_model(principal, model)
             _set_ask(call, ask)
-            client = clients.observe(client, headers, ask, self._hash)
-            made = await self._shape(plain, call.operation) if dialect is not None and kind == "call" else Shape()
+            client = clients.observe(head.client, headers, ask, self._hash)
+            made = await self._shape(plain, call.operation, ask) if dialect is not None and kind == "call" else Shape()
             _set_shape(call, client, made)
             checkout = await self._worktrees.look(client.folder)
             attribution = self._tickets.attribute(
@@ -215,8 +236,8 @@ class Proxy:
             if dialect is not None and route is not None and kind != "call":
                 return await self._relay_unbilled(request, call, dialect, route, upstream_path, fields, body)
             if dialect is not None and is_session:
-                own = credential is None
-                may_send = functools.partial(self._may_send, key)
+                own = head.credential is None
+                may_send = functools.partial(self._may_send, head.key)
                 await self._owner.enter(call)
                 try:
                     return await self._relay_session(
@@ -229,14 +250,12 @@ class Proxy:
             async def open_attempt(name: str, call: Call) -> Attempt:
                 """Admit a call to its budgets and limits, open it in the books, and send it. Raises refusals."""
                 upstream = self._config.upstreams[name]
-                call.provider, call.upstream, region = upstream.provider, name, region_of(upstream, path)
-                sent_fields = fields
-                if name != asked_at:
-                    sent_fields = credentials.outgoing(request.headers.items(), self._credentials[name])
-                is_signed = credentials.is_signed(sent_fields)
+                call.provider, call.upstream = upstream.provider, name
+                way = head.way if name == asked_at else self._heads.way(request, name, path)
+                sent_fields = way.fields
                 asking = Asking(
-                    dialect, ask, upstream_path, plain, region, upstream.provider, may_use, is_signed=is_signed,
-                    shape=made,
+                    dialect, ask, upstream_path, plain, way.region, upstream.provider, may_use,
+                    is_signed=way.is_signed, shape=made,
                 )  # fmt: skip
                 if loop.time() != started:
                     may_go_on()  # other attempts may have failed: a key that has ended makes no further call
@@ -249,16 +268,19 @@ class Proxy:
                 if asked_for_usage is not None or (admitted is not None and admitted.grant.may_stop):
                     # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
                     sent_fields = credentials.without_encoding(sent_fields)
+                if call.attempt == 1:
+                    call.overhead_us = (time.perf_counter_ns() - began_ns) // 1000
                 sent = self._forwarder.send(
                     name, upstream, request.method, sent_path, sent_fields, asked_for_usage or sent_body
                 )
                 return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
-            if credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
+            if head.credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
                 places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
+            as_whole = functools.partial(self._as_whole, request)
             attempts = Attempts(
-                call, self._plan(places, ask), open_attempt, self._as_whole, self._books, self._breakers,
+                call, self._plan(places, ask), open_attempt, as_whole, self._books, self._breakers,
                 self._telemetry,
             )  # fmt: skip
             await attempts.begin()
@@ -271,7 +293,7 @@ class Proxy:
         self._telemetry.in_flight.inc()
         try:
             answer = await attempts.answer()
-            if isinstance(answer, web.Response):
+            if isinstance(answer, web.StreamResponse):
                 return answer
             open_call, _, asked_for_usage = attempts.current
             meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
@@ -281,13 +303,10 @@ class Proxy:
                 start, open_call.came_whole = await collect(pieces, meter)
                 if open_call.came_whole:
                     await self._books.close(open_call, "completed")
-                    return self._as_whole(open_call, answer, start)
-            response = web.StreamResponse(
-                status=answer.status,
-                reason=answer.reason,
-                headers=headers_of(answer, open_call.call, keep_length=not asked_for_usage),
+                    return as_whole(open_call, answer, start)
+            response = await self._begun(
+                request, answer, headers_of(answer, open_call.call, keep_length=not asked_for_usage)
             )
-            await response.prepare(request)
             if start:
                 await response.write(start)
             hides = asked_for_usage and "Content-Encoding" not in answer.headers
@@ -360,30 +379,19 @@ class Proxy:
         await response.write_eof()
         return response
 
-    def _as_whole(self, open_call: OpenCall, answer: UpstreamAnswer, body: bytes) -> web.Response:
+    def _as_whole(
+        self, request: web.Request, open_call: OpenCall, answer: UpstreamAnswer, body: bytes
+    ) -> web.StreamResponse:
         """What the client gets of a call that is closed. Its cost stands in a header, and what is left of the tightest
         budget."""
         admitted = open_call.admitted
         remaining = None if admitted is None else admitted.remaining_nano
         headers = headers_of(answer, open_call.call, remaining_nano=remaining)
+        if request.method != "HEAD" and answer.status not in NO_BODY and request.version == HttpVersion11:
+            return Whole(answer, headers, body)
         return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
     # -- the stages -----------------------------------------------------------------------------------------------
-
-    def _credential(self, name: str, headers: dict[str, str], raw_path: str) -> tuple[str, str] | None:
-        """The credential that replaces the client's; `None` where the client's own one is passed through."""
-        own = credentials.brings_own(headers, raw_path)
-        if own and ("x-outlay-key" in headers or name not in self._credentials):
-            return None
-        if name not in self._credentials:
-            reference = self._config.upstreams[name].credential
-            raise Refusal(
-                "unauthenticated",
-                f"Outlay: the gateway has no credential for the upstream {name}: "
-                + (f"{reference} is not set where the gateway runs" if reference else "none is configured")
-                + ". Or send your own provider key, and the gateway key in the x-outlay-key header.",
-            )
-        return self._credentials[name]
 
     def _fallbacks(self, principal: Principal, name: str, method: str, path: str, model: str | None) -> Iterator[str]:
         """The fallbacks of an upstream that mean the same by a path, and that the caller may use."""
@@ -420,7 +428,7 @@ class Proxy:
             )
         return Plan(places[0], order, upstreams, now)
 
-    def _may_send(self, key: credentials.Presented | None, message: bytes) -> None:
+    def _may_send(self, key: str | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
         principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
@@ -437,10 +445,9 @@ class Proxy:
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
 
-    async def _shape(self, body: bytes, operation: str | None) -> Shape:
-        if len(body) <= SHAPED_AT_ONCE:
-            return shape.read(body, operation, self._hash_parts)
-        return await asyncio.to_thread(shape.read, body, operation, self._hash_parts)
+    async def _shape(self, body: bytes, operation: str | None, ask: Ask) -> Shape:
+        read = functools.partial(shape.read, body, operation, self._hash_parts, marks_caches=ask.may_cache is not None)
+        return read() if len(body) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
 
     def _check_price(self, provider: str, model: str | None) -> None:
         if self._config.prices.policy != "block":
@@ -523,8 +530,7 @@ class Proxy:
             answer = await sent
             headers, pieces = headers_of(answer, None), answer.pieces()
             pieces = led_back(dialect.links, headers, pieces, own_address)
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-            await response.prepare(request)
+            response = await self._begun(request, answer, headers)
             if (route.settles or route.starts) and answer.status in (200, 206):
                 plain_path, is_part = path.partition("?")[0], answer.status == 206
                 watch = Watch(
@@ -557,7 +563,8 @@ class Proxy:
 # -- the call record, field by field ------------------------------------------------------------------------------
 
 
-def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[str, str]) -> Call:
+def _new_call(started_us: int, gateway_id: str, head: Head, traceparent: str | None) -> Call:
+    client, dialect, route = head.client, head.dialect, head.route
     return Call(
         call_id=uuid7(started_us),
         request_id=uuid7(started_us),
@@ -567,10 +574,12 @@ def _new_call(started_us: int, gateway_id: str, client: Client, headers: dict[st
         client=client.name,
         client_version=client.version,
         session_id=client.session_id,
-        repo=repo_name(headers.get("x-outlay-repo")),
-        branch=header_branch(headers.get("x-outlay-branch")),
-        purpose=purpose if (purpose := headers.get("x-outlay-purpose")) in PURPOSES else None,
-        traceparent=sent if (sent := headers.get("traceparent")) and TRACEPARENT.fullmatch(sent) else None,
+        repo=head.repo,
+        branch=head.branch,
+        purpose=head.purpose,
+        traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else None,
+        dialect=dialect.name if dialect else None,
+        operation=route.operation if route else None,
     )
 
 
@@ -621,7 +630,7 @@ def _with_usage(
 
 def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> bool:
     """True for an answer that is read to its end before it is passed on, so that its cost can stand in a header."""
-    if request.method == "HEAD" or answer.status in (204, 304):
+    if request.method == "HEAD" or answer.status in NO_BODY:
         return False
     if not answer.headers.get("Content-Type", "").lower().startswith("application/json"):
         return False  # text and sound pass as they come

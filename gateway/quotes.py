@@ -97,9 +97,11 @@ class Last:
         return len(self._sorted)
 
     def add(self, value: float) -> None:
-        if len(self._sorted) == SEEN:
-            del self._sorted[bisect_left(self._sorted, self._values.popleft())]
         self._values.append(value)
+        if len(self._values) > SEEN:
+            if (oldest := self._values.popleft()) == value:
+                return  # as most of those that never change
+            del self._sorted[bisect_left(self._sorted, oldest)]
         insort(self._sorted, value)
 
     @property

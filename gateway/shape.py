@@ -33,6 +33,7 @@ SETTINGS = names(
     "generationConfig generation_config inferenceConfig textGenerationConfig completion_args options parameters"
 )
 """Fields that have such fields within."""
+CACHE_MARK = re.compile(rb'"cache(?:_control|Point)"')
 CACHE_FIELD = re.compile(rb'"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*')
 CACHE_BLOCK = re.compile(rb'\{\s*"cachePoint"\s*:\s*\{[^{}]*\}\s*\}\s*')
 BLOCK_BYTES = 64
@@ -66,37 +67,37 @@ class Shape(NamedTuple):
     """That of the tools' descriptions."""
 
 
-def read(body: bytes, operation: str | None, keyed: Hash) -> Shape:
-    """The shape of a request (decoded body). Never raises, whatever it holds."""
+def read(body: bytes, operation: str | None, keyed: Hash, *, marks_caches: bool = True) -> Shape:
+    """The shape of a request (decoded body), which may mark what to cache. Never raises, whatever it holds."""
     try:
-        return _read(body, operation, keyed)
+        return _read(body, operation, keyed, _unmarked if marks_caches else _as_it_is)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Shape()
 
 
-def _read(body: bytes, operation: str | None, keyed: Hash) -> Shape:
+def _read(body: bytes, operation: str | None, keyed: Hash, unmarked: Callable[[bytes], bytes]) -> Shape:
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     if "request" in fields and not any(name in fields for name in MESSAGES):  # Code Assist
         fields = msgspec.json.decode(fields["request"], type=dict[str, msgspec.Raw])
-    asked = keyed(_asked(fields))
+    asked = keyed(_asked(fields, unmarked))
     if operation not in CONVERSED:
         return Shape(asked)
     messages = _messages(fields)
     tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
     prefix = [tools, system, *_opening(messages)]
     last, before = _last_turn(messages)
-    whole = len(body)
+    result, whole = actions.last_result(last), len(body)
     return Shape(
         asked,
-        keyed(_unmarked(_unbilled(part)) for part in prefix) if any(prefix) else None,
-        _action(last, before, keyed),
-        _is_human(last),
+        keyed([unmarked(_unbilled(part)) for part in prefix]) if any(prefix) else None,
+        None if result is None else _action(result, last, before, keyed, unmarked),
+        _is_human(last, result),
         sum(map(len, prefix)) / whole,
         len(tools) / whole,
     )
 
 
-def _asked(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
+def _asked(fields: Mapping[str, msgspec.Raw], unmarked: Callable[[bytes], bytes]) -> list[bytes]:
     """Names and values of the fields that say what is asked, in the order of their names."""
     found: list[bytes] = []
     for name in sorted(fields):
@@ -104,9 +105,9 @@ def _asked(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
             continue
         raw = bytes(fields[name])
         if name in SETTINGS and raw[:1] == b"{":
-            found += [name.encode(), *_asked(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))]
+            found += [name.encode(), *_asked(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]), unmarked)]
         else:
-            found += [name.encode(), _unmarked(_unbilled(raw) if name in SYSTEM else raw)]
+            found += [name.encode(), unmarked(_unbilled(raw) if name in SYSTEM else raw)]
     return found
 
 
@@ -119,7 +120,10 @@ def _messages(fields: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
 
 
 def _first_of(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> bytes:
-    return next((bytes(fields[name]) for name in names if name in fields), b"")
+    for name in names:
+        if name in fields:
+            return bytes(fields[name])
+    return b""
 
 
 def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
@@ -142,14 +146,14 @@ def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, list[msgspec.Raw]]:
     return None, []
 
 
-def _is_human(last: Any) -> bool | None:
+def _is_human(last: Any, result: actions.Result | None) -> bool | None:
     if isinstance(last, str):
         return True
     if not isinstance(last, dict):
         return None
     if last.get("role", "user") != "user" or last.get("type", "message") != "message":
         return False
-    if actions.last_result(last) is not None:
+    if result is not None:
         return _is_answered(last)
     content = last.get("content", last.get("parts"))
     said = [content] if isinstance(content, str) else items(content)
@@ -172,14 +176,15 @@ def _is_reminder(part: Any) -> bool:
     return isinstance(text, str) and text.startswith(REMINDER)
 
 
-def _action(last: Any, before: list[msgspec.Raw], keyed: Hash) -> str | None:
-    result = actions.last_result(last)
-    if result is None or _is_answered(last):
+def _action(
+    result: actions.Result, last: Any, before: list[msgspec.Raw], keyed: Hash, unmarked: Callable[[bytes], bytes]
+) -> str | None:
+    if _is_answered(last):
         return None
     for raw in reversed(before):
         if called := actions.call_of(result, value_of(raw, MESSAGE_MAX)):
             encode = msgspec.json.encode
-            return keyed((called.name.encode(), encode(called.arguments), _unmarked(encode(result.content))))
+            return keyed((called.name.encode(), encode(called.arguments), unmarked(encode(result.content))))
     return None
 
 
@@ -187,26 +192,22 @@ def _unbilled(raw: bytes) -> bytes:
     return BILLING.sub(b"", raw) if b"x-anthropic-billing-header" in raw else raw
 
 
+def _as_it_is(raw: bytes) -> bytes:
+    return raw
+
+
 def _unmarked(raw: bytes) -> bytes:
-    """JSON without the marks of what to cache. In a text these would have backslashes. Searched backwards, which in
-    Python is three times as fast."""
-    cuts: list[tuple[int, int]] = []
-    at = len(raw)
-    while (at := raw.rfind(b'"cache_control"', 0, at)) >= 0:
-        if found := CACHE_FIELD.match(raw, at):
-            cuts.append(_with_comma(raw, at, found.end()))
-    at = len(raw)
-    while (at := raw.rfind(b'"cachePoint"', 0, at)) >= 0:
-        start = raw.rfind(b"{", max(0, at - BLOCK_BYTES), at)
-        if start >= 0 and (found := CACHE_BLOCK.match(raw, start)):
-            cuts.append(_with_comma(raw, start, found.end()))
-    if not cuts:
-        return raw
+    """JSON without the marks of what to cache. In a text these would have backslashes."""
     parts, begin = [], 0
-    for start, end in sorted(cuts):
-        parts.append(raw[begin:start])
-        begin = max(begin, end)
-    return b"".join([*parts, raw[begin:]])
+    for mark in CACHE_MARK.finditer(raw):
+        at, pattern = mark.start(), CACHE_FIELD
+        if mark[0] == b'"cachePoint"':
+            at, pattern = max(0, raw.rfind(b"{", max(0, at - BLOCK_BYTES), at)), CACHE_BLOCK
+        if found := pattern.match(raw, at):
+            start, end = _with_comma(raw, at, found.end())
+            parts.append(raw[begin:start])
+            begin = max(begin, end)
+    return b"".join([*parts, raw[begin:]]) if parts else raw
 
 
 def _with_comma(raw: bytes, start: int, end: int) -> tuple[int, int]:

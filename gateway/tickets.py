@@ -5,7 +5,7 @@ reason, never guessed at; what only may be one is a candidate.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from gateway import claims
@@ -15,7 +15,7 @@ from gateway.config import TicketSettings
 from gateway.errors import Refusal
 from gateway.repositories import branch_name, header_branch, repo_name
 from gateway.sessions import Remembered, Sessions
-from gateway.ticket_keys import NOTHING, Found, TicketKeys
+from gateway.ticket_keys import SEEN_CHARS_MAX, SEEN_MAX, Found, TicketKeys
 from gateway.tracker import Tracker
 from gateway.worktrees import Checkout
 
@@ -40,6 +40,24 @@ class Place(NamedTuple):
     """The branch that the tool was started on, where it is another one now."""
 
 
+Named = tuple[str | None, ...]
+"""What each of `NAMED` says."""
+NAMED: tuple[TicketSource, ...] = ("claim", "key", "header", "path", "metadata")
+
+
+class Weighed(NamedTuple):
+    """What a call's own evidence comes to."""
+
+    tickets: tuple[str, ...]
+    source: TicketSource
+    state: TicketState | None
+    others: tuple[str, ...]
+    """What else was named, as `source:ticket`, strongest first."""
+    ignored: tuple[str, ...]
+    """As `source:reason`."""
+    says_nothing: bool
+
+
 class Tickets:
     """Weighs the evidence of each call."""
 
@@ -52,6 +70,8 @@ class Tickets:
         self._tracker = tracker
         self._sessions = sessions or Sessions()
         self._made = self._make_keys()
+        self._weighings: dict[tuple[Named, Place], Weighed] = {}
+        """Calls repeat their evidence."""
 
     def attribute(
         self,
@@ -79,22 +99,20 @@ class Tickets:
         if claim is not None and place.age == "begin":
             place = place._replace(repo=place.repo or claim.repo, branch=claim.branch or place.branch)
 
-        keys = self.keys()
-        evidence: dict[TicketSource, Found] = {
-            "claim": keys.named(",".join(claim.tickets), place.repo) if claim else NOTHING,
-            "key": keys.named(principal.ticket, place.repo),
-            "header": keys.named(headers.get("x-outlay-ticket"), place.repo),
-            "path": keys.named(path_ticket, place.repo),
-            "metadata": keys.named(ask.ticket, place.repo),
-            "branch": _of_place(place, keys),
-        }
-        ignored += (f"{source}:{found.ignored}" for source, found in evidence.items() if found.ignored)
-        source: TicketSource = next((source for source, found in evidence.items() if found.tickets), "none")
-        tickets = evidence[source].tickets if source != "none" else ()
+        named = (
+            ",".join(claim.tickets) if claim else None,
+            principal.ticket,
+            headers.get("x-outlay-ticket"),
+            path_ticket,
+        )
+        weighed = self._weighed((*named, ask.ticket), place)
+        ignored += weighed.ignored
+        tickets, source, state = weighed.tickets, weighed.source, weighed.state
 
-        if earlier is not None and source == "none" and _says_nothing(place, earlier, evidence, ignored):
+        if earlier is not None and weighed.says_nothing and not ignored and _may_be_same(place, earlier):
             place = place._replace(repo=earlier.repo, branch=earlier.branch)
             tickets, source = earlier.tickets, "task" if earlier.tickets else "none"
+            state = state_of(tickets, self.keys())
         elif place.branch or source not in ("none", "key"):
             said = Remembered(tickets if source != "key" else (), place.repo, place.branch, place.age == "now", now_us)
             for session in sessions:
@@ -102,8 +120,8 @@ class Tickets:
         return Attribution(
             tickets=tickets,
             ticket_source=source,
-            ticket_state=state_of(tickets, keys),
-            candidates=_candidates(evidence, tickets, ignored),
+            ticket_state=state,
+            candidates=(*weighed.others, *_in_brackets(ignored)),
             task_id=task_id or client.derived_task,
             task_source=task_source,
             repo=place.repo,
@@ -139,7 +157,7 @@ class Tickets:
     def keys(self) -> TicketKeys:
         """The rules for keys, with what the tracker knows now."""
         if self._made.tracker is not self._tracker.now:
-            self._made = self._make_keys()
+            self._made, self._weighings = self._make_keys(), {}
         return self._made
 
     # -- the parts ----------------------------------------------------------------------------------------------------
@@ -147,6 +165,17 @@ class Tickets:
     def _make_keys(self) -> TicketKeys:
         settings = self._settings
         return TicketKeys(settings.projects, settings.patterns, settings.deny, self._tracker.now)
+
+    def _weighed(self, named: Named, place: Place) -> Weighed:
+        keys = self.keys()
+        found = self._weighings.get((named, place))
+        if found is None:
+            found = _weigh(named, place, keys)
+            if sum(len(each or "") for each in named) <= SEEN_CHARS_MAX:
+                if len(self._weighings) >= SEEN_MAX:
+                    self._weighings.clear()
+                self._weighings[named, place] = found
+        return found
 
     def _claim(self, headers: Headers, principal: Principal, place: Place, ignored: list[str]) -> Claim | None:
         sent = headers.get("x-outlay-claim")
@@ -197,16 +226,8 @@ def _of_place(place: Place, keys: TicketKeys) -> Found:
     return Found(found.tickets, (*found.candidates, *before), found.ignored)
 
 
-def _says_nothing(
-    place: Place, earlier: Remembered, evidence: Mapping[TicketSource, Found], ignored: list[str]
-) -> bool:
-    """True when a call shows nothing of its own, not even something wrong, that could be of another work."""
-    return (
-        not ignored
-        and all(found.says_nothing for found in evidence.values())
-        and place.repo in (None, earlier.repo)
-        and place.branch in (None, earlier.branch)
-    )
+def _may_be_same(place: Place, earlier: Remembered) -> bool:
+    return place.repo in (None, earlier.repo) and place.branch in (None, earlier.branch)
 
 
 def _named_task(
@@ -236,18 +257,30 @@ def _sessions_of(client: Client, task_id: str | None, task_source: TaskSource) -
     return tuple(dict.fromkeys(filter(None, (client.session_id, task_id))))
 
 
-def _candidates(
-    evidence: Mapping[TicketSource, Found], tickets: tuple[str, ...], ignored: list[str]
-) -> tuple[str, ...]:
-    """What else was named, as `source:ticket`, strongest first; then what was no evidence, as `source:(reason)`."""
+def _weigh(named: Named, place: Place, keys: TicketKeys) -> Weighed:
+    evidence = {source: keys.named(value, place.repo) for source, value in zip(NAMED, named, strict=True)}
+    evidence["branch"] = _of_place(place, keys)
+    source: TicketSource = next((source for source, found in evidence.items() if found.tickets), "none")
+    tickets = evidence[source].tickets if source != "none" else ()
     others = [
         f"{source}:{ticket}"
         for source, found in evidence.items()
         for ticket in (*found.tickets, *found.candidates)
         if ticket not in tickets
     ]
-    wrong = (f"{source}:({reason})" for source, _, reason in (each.partition(":") for each in ignored))
-    return tuple(dict.fromkeys((*others[:CANDIDATES_MAX], *wrong)))
+    return Weighed(
+        tickets,
+        source,
+        state_of(tickets, keys),
+        tuple(dict.fromkeys(others[:CANDIDATES_MAX])),
+        tuple(f"{source}:{found.ignored}" for source, found in evidence.items() if found.ignored),
+        all(found.says_nothing for found in evidence.values()),
+    )
+
+
+def _in_brackets(ignored: list[str]) -> Iterable[str]:
+    """What was no evidence, as `source:(reason)`, each once."""
+    return dict.fromkeys(f"{source}:({reason})" for source, _, reason in (each.partition(":") for each in ignored))
 
 
 # -- what a refusal says ----------------------------------------------------------------------------------------------

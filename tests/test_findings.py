@@ -8,11 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from analytics import findings, lake, live, waste
+from analytics import build, findings, lake, live, waste
 from gateway import findings as shown
 from gateway.app import load_prices
 from gateway.cli import outlay
@@ -321,6 +322,29 @@ def test_the_keeper_looks_and_notes_what_is_new_once(tmp_path: Path) -> None:
     assert looked() == news  # nothing is new the second time
 
 
+def test_what_is_new_is_neither_dismissed_nor_known_nor_from_before(data: Path) -> None:
+    def new(settings: WasteSettings, as_of: datetime) -> int:
+        return findings.look(data, settings, BOOK, as_of).findings
+
+    place, later = ("--data", str(data)), AS_OF + timedelta(days=1)
+    try:
+        findings.review(data, first(data), "key_1", "dismissed", "intended")
+        assert new(WasteSettings(), later) == 0
+        assert new(WasteSettings(w03_polling_seconds=61), later + timedelta(hours=1)) == 0  # another version
+        waste.file(data, "found").unlink()
+        waste.prepare(data)  # as if nothing had been found
+        assert new(WasteSettings(), later + timedelta(hours=2)) == len(findings.listed(data)) > 0
+        earlier = ("findings", "look", "--as-of", "2026-11-01", *place)
+        refused = run(*earlier)
+        assert refused.exit_code == 1
+        assert "what is shown was found as of 2026-11-21T14:00:00" in str(refused.exception)
+        assert findings.looked_at(data) == later + timedelta(hours=2)
+        assert run(*earlier, "--replace").exit_code == 0
+        assert findings.looked_at(data) == datetime(2026, 11, 1)  # noqa: DTZ001
+    finally:
+        findings.look(data, WasteSettings(), BOOK, AS_OF)
+
+
 def test_a_gateway_tells_of_what_is_new_once(tmp_path: Path) -> None:
     told: list[tuple[Any, ...]] = []
     notices = shown.FindingNotices(tmp_path, lambda *arguments, **fields: told.append((*arguments, fields)))
@@ -339,3 +363,19 @@ def test_a_gateway_tells_of_what_is_new_once(tmp_path: Path) -> None:
     assert fields["until_us"] > now_us() - 10**15
     (tmp_path / shown.NEWS).write_bytes(b"{")
     assert notices.refresh() is None
+
+
+def test_what_is_disputed_is_found_by_the_key_that_the_ticket_has_now() -> None:
+    """W18 names PAY-1; the call still said OLD-1, and is for PAY-2, too."""
+    with duckdb.connect() as db:
+        db.execute("""
+            CREATE TABLE ticket_names AS FROM (VALUES ('OLD-1', 'PAY-1'), ('PAY-1', 'PAY-1')) AS names(name, ticket_id);
+            CREATE TABLE waste_findings AS
+            FROM (VALUES ('W18', 'new', ['a', 'b'], 'PAY-1'), ('W18', 'dismissed', ['b'], 'PAY-2'))
+              AS findings(rule, state, call_ids, ticket_id);
+            CREATE TABLE call_tickets AS
+            FROM (VALUES ('a', 'OLD-1', 3, NULL), ('a', 'PAY-2', 2, 1), ('b', 'PAY-1', 5, 4), ('b', 'PAY-2', 1, 1))
+              AS shares(call_id, ticket_id, ticket_cost_usd, ticket_contracted_cost_usd)
+        """)
+        found = db.execute(f"FROM ({build.load()['disputed_spend'].sql}) ORDER BY call_id").fetchall()
+    assert found == [("a", 3), ("b", 4)]

@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import analytics
-from analytics import build, focus, lake
+from analytics import build, disk, focus, lake
+from analytics.work import Ticket
 from gateway import cli
 from gateway.call import NANO, Call
 from gateway.errors import UserError
 from tests.journals import NOON, call, segment
 from tests.test_corrections import correct
+from tests.trackers import BEGIN, know
 
 MONTH = (date(2026, 11, 1), date(2026, 11, 30))
 NEXT = (date(2026, 12, 1), date(2026, 12, 31))
@@ -77,7 +79,8 @@ def test_a_call_is_a_row_for_each_meter(made: Callable[..., Path]) -> None:
     }  # fmt: skip
     assert row.items() >= {
         "ProviderName": "Anthropic", "PublisherName": "Anthropic", "ServiceName": "Claude API", "x_Calls": 1,
-        "SkuId": "anthropic/claude-x/Input Tokens", "SkuPriceId": "claude-x@2026", "SubAccountId": "payments",
+        "SkuId": "anthropic/claude-x/Input Tokens", "SkuPriceId": "claude-x@2026/anthropic/claude-x/Input Tokens",
+        "SubAccountId": "payments",
         "ChargeClass": None,
         "ChargePeriodStart": moment(2026, 11, 20), "ChargePeriodEnd": moment(2026, 11, 21),
         "BillingPeriodStart": moment(2026, 11, 1), "BillingPeriodEnd": moment(2026, 12, 1),
@@ -127,6 +130,23 @@ def test_a_closed_bill_stays_as_it_was(made: Callable[..., Path], data: Path) ->
     assert {row["ChargePeriodStart"] for row in december} == {moment(2026, 11, 20)}
     assert sum(row["BilledCost"] for row in december) * NANO == 1000
     assert sum(row["PricingQuantity"] for row in december) == 0
+    assert sum(row["ListCost"] for row in november + december) * NANO == 2677
+
+
+def test_outcomes_are_those_of_now(made: Callable[..., Path], data: Path) -> None:
+    made(priced(), priced(tickets=("PAY-2",), ticket_id="PAY-2"), priced(tickets=(), ticket_id=None))
+    assert {row["x_Outcome"] for row in exported(data)} == {None}
+    know(data, Ticket(ticket_id="PAY-1", project="PAY", status_category="done"), synced=BEGIN + timedelta(days=30))
+    assert {(row["x_TicketId"], row["x_Outcome"]) for row in exported(data)} == {
+        ("PAY-1", "delivered"), ("PAY-2", "unknown_ticket"), (None, None),
+    }  # fmt: skip
+
+
+def test_what_is_made_up_says_so(made: Callable[..., Path], data: Path) -> None:
+    made(priced())
+    assert {row["x_Synthetic"] for row in exported(data)} == {False}
+    (data / disk.MARKER).touch()
+    assert {row["x_Synthetic"] for row in exported(data)} == {True}
 
 
 def test_a_correction_of_the_same_month_is_on_its_bill(made: Callable[..., Path], data: Path) -> None:
@@ -183,12 +203,13 @@ def calls(draw: st.DrawFn) -> Call:
 
 @given(st.lists(calls(), min_size=1, max_size=8))
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rows_sum_to_the_ledger(tmp_path_factory: pytest.TempPathFactory, made_calls: list[Call]) -> None:
-    data = tmp_path_factory.mktemp("focus") / "data"
-    segment(data, made_calls)
-    lake.publish(data)
+def test_rows_sum_to_the_ledger(data: Path, made_calls: list[Call]) -> None:
+    journal = segment(data, made_calls)
     everything = (date(2026, 10, 1), date(2026, 12, 31))
-    rows = exported(data, period=everything)
+    try:
+        rows = exported(data, period=everything)
+    finally:
+        journal.unlink()
     assert sum(row["ListCost"] for row in rows) * NANO == sum(each.list_cost_nano or 0 for each in made_calls)
     contracted = sum(each.contracted_cost_nano or 0 for each in made_calls)
     assert sum(row["ContractedCost"] for row in rows) * NANO == contracted
@@ -204,6 +225,7 @@ WRONG = {
     "focus_prices": 'UPDATE exported SET "ListUnitPrice" = 1 WHERE "SkuMeter" = \'Output Tokens\'',
     "focus_quantities": 'UPDATE exported SET "PricingQuantity" = -1 WHERE "SkuMeter" = \'Output Tokens\'',
     "focus_tags": """UPDATE exported SET "Tags" = '{"ticket": ["a"]}'""",
+    "focus_corrections": "UPDATE exported SET \"ChargeClass\" = 'Correction' WHERE \"SkuMeter\" = 'Output Tokens'",
     "focus_sums": 'UPDATE exported SET "ListCost" = 1 WHERE "SkuMeter" = \'Output Tokens\'',
 }
 

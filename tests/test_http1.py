@@ -3,6 +3,8 @@ gateway: test_upstream_faults.py."""
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -126,6 +128,26 @@ async def test_a_client_that_ends_tells_who_reads() -> None:
         await client.close()
         with pytest.raises(UpstreamLost):
             await asyncio.wait_for(reading, 10)
+
+
+async def test_an_answer_that_was_read_does_not_wait_for_the_garbage_collector() -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(2)
+            writer.write(WHOLE)
+
+    async with serving(answers) as (_, send, _is_open):
+        gc.disable()
+        try:
+            for _ in range(2):  # over a new connection, and over a kept one
+                answer = await send()
+                assert [piece async for piece in answer.pieces()] == [b"ok"]
+                seen = weakref.ref(answer)
+                del answer
+                await asyncio.sleep(0)
+                assert seen() is None
+        finally:
+            gc.enable()
 
 
 async def test_an_old_connection_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,6 +272,17 @@ def test_an_import_corrects_calls_that_it_explains(run: Run, data: Path) -> None
     assert verifying.verify(data).wrong == []
 
 
+def test_titles_of_pull_requests_say_what_they_take_back_and_bring_back(run: Run, tmp_path: Path) -> None:
+    titles = ["Pay by card", 'Revert "Pay by card" (#1)', "Search", 'Revert "Search"', 'Reapply "Search"']
+    pulls = [
+        {"pr_id": f"acme/shop!{n}", "repo": "acme/shop", "number": n, "title": title, "merged_at": at(2026, 3, n)}
+        for n, title in enumerate(titles, 1)
+    ]
+    assert run(str(write(tmp_path / "pull_requests.jsonl", pulls)))[0] == 0
+    found = {row["pr_id"]: (row["reverted_by"], row["landed_again_by"]) for row in rows_of("pr_reverts")}
+    assert found == {"acme/shop!1": ("acme/shop!2", None), "acme/shop!3": ("acme/shop!4", "acme/shop!5")}
+
+
 # -- what is wrong -----------------------------------------------------------------------------------------------------
 
 WRONG = [

@@ -1,7 +1,9 @@
 """Planted waste with honest twins: an organisation's calls and work in which it is known which calls each rule must
 find, and which look alike and must be left alone. Everything follows from a seed.
 
-`Plan.planted` has the calls by rule, `Plan.twins` those that no rule of theirs may find; all else is honest work.
+`Plan.planted` has the calls by rule, `Plan.twins` those that no rule of theirs may find; all else is honest work. A
+bare plan has no more than files may tell: no provider, no name of a price, `tickets` only of split calls, few parts of
+costs, no sync.
 """
 
 import random
@@ -10,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from analytics import work
 from gateway.call import Call
@@ -28,7 +32,8 @@ TEAMS = ("payments", "search", "platform")
 class Plan:
     """What is made up."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, bare: bool = False) -> None:
+        self.bare = bare
         self.random = random.Random(seed)
         self.calls: list[Call] = []
         self.planted: dict[str, set[str]] = defaultdict(set)
@@ -68,14 +73,19 @@ class Plan:
         else:
             read, write = given["cache_read_input_tokens"], given["cache_write_input_tokens"]
             parts = {
-                "input_cost_nano": (given["input_tokens"] - read - write) * rates["input"],
-                "cache_read_cost_nano": read * rates["read"],
-                "cache_write_cost_nano": write * rates["write"],
-                "output_cost_nano": given["output_tokens"] * rates["output"],
+                "input_cost_nano": int((given["input_tokens"] - read - write) * rates["input"]),
+                "cache_read_cost_nano": int(read * rates["read"]),
+                "cache_write_cost_nano": int(write * rates["write"]),
+                "output_cost_nano": int(given["output_tokens"] * rates["output"]),
             }
             parts["list_cost_nano"] = sum(parts.values())
         if given.get("tickets"):
             given["ticket_id"] = given["tickets"][0]
+        if self.bare:
+            given |= {"provider": None, "price_id": None}
+            given |= {"tickets": ()} if len(given.get("tickets", ())) == 1 else {}
+            if not parts.get("cache_write_cost_nano"):
+                parts = dict.fromkeys(("list_cost_nano", "other_cost_nano"), parts["list_cost_nano"])
         self.calls.append(Call(**{**given, **parts}))
         return call_id
 
@@ -113,8 +123,8 @@ class Plan:
             start += timedelta(seconds=self.random.uniform(low, high))
 
 
-def make(seed: int) -> Plan:
-    plan = Plan(seed)
+def make(seed: int, *, bare: bool = False) -> Plan:
+    plan = Plan(seed, bare=bare)
     for plant in (background, *PLANTS):
         plant(plan)
     plan.random.shuffle(plan.calls)
@@ -125,7 +135,7 @@ def store(data: Path, plan: Plan, synced_at: datetime = SYNCED_AT) -> None:
     """Into a data folder that has been published."""
     segment(data, plan.calls)
     tables = dict(plan.rows)
-    tables["projects"] = [work.Project(project="PAY", synced_at=synced_at)]
+    tables["projects"] = [work.Project(project="PAY", synced_at=None if plan.bare else synced_at)]
     tables["identities"] = plan.rows["identities"] + [
         work.Identity(source="jira", source_user=f"tracker-{name}", user_id=user)
         for name, user in {"lead": "dev-8", "dev": "dev-1", "other": "dev-2", "pair": "dev-3"}.items()
@@ -198,6 +208,7 @@ def duplicates(plan: Plan) -> None:
 def storms(plan: Plan) -> None:
     for size in (4, 6, 9, 15, 5):
         start, request, session = plan.moment(), plan.name("request"), plan.name("session")
+        action, prefix = plan.name("action"), plan.name("prefix")
         answered = size != 5
         made = []
         for number, at in enumerate(plan.spaced(start, size, 8, 11)):
@@ -206,13 +217,15 @@ def storms(plan: Plan) -> None:
             billed = {"result": "upstream_cut", "status": 200}
             made.append(
                 plan.call(
-                    at, session_id=session, request_hash=request,
+                    at, session_id=session, request_hash=request, action_hash=action, prefix_hash=prefix,
                     **({} if is_last and answered else billed if number % 3 == 1 else fails),
                 )
             )  # fmt: skip
         plan.expect("W02", made[:-1] if answered else made[1:])
         if answered:
             plan.leave("W01 W02", made[-1:])
+            plan.expect("W01", [plan.call(at + HOUR, request_hash=request)])
+        plan.leave("W03", made)
     # Three attempts are none; nor are four with one failure, or over an hour.
     for failures, pause in (((1, 1, 0), 20), ((1, 0, 0, 0), 20), ((1, 1, 0, 0, 0), 900)):
         start, request, session = plan.moment(), plan.name("request"), plan.name("session")
@@ -236,6 +249,12 @@ def loops(plan: Plan) -> None:
             for at in plan.spaced(start, size, 4, 20)
         ]
         plan.expect("W03", made[3:])
+        alone = {"session_id": plan.name("session"), "action_hash": action}  # one after the other, with other prefixes
+        times = plan.spaced(plan.moment(), size, 5, 20)
+        plan.expect("W03", [plan.call(at, prefix_hash=plan.name("prefix"), **alone) for at in times][3:])
+        at, beside = plan.moment(), {"session_id": plan.name("session"), "action_hash": action, "agent": "subagent"}
+        times = [at + timedelta(seconds=n / 5) for n in range(size)]
+        plan.leave("W03", [plan.call(at, prefix_hash=plan.name("prefix"), **beside) for at in times])
         # Another agent of the session works in between.
         for at in plan.spaced(start + timedelta(seconds=1), size, 4, 20):
             plan.leave("W03", [plan.call(at, session_id=session, prefix_hash=f"{prefix}-sub", agent="subagent")])
@@ -288,6 +307,8 @@ def truncations(plan: Plan) -> None:
             plan.call(at, request_hash=request, **first),
             plan.call(at + HOUR, request_hash=request, session_id=session, max_output_tokens=9000),  # much later
             plan.call(at, **first),  # another request follows
+            plan.call(at, request_hash="long", duration_ms=90_000, **first),
+            plan.call(at + 11 * MINUTE, request_hash="long", session_id=session, max_output_tokens=9000),
         ],
     )
 
@@ -303,6 +324,9 @@ def caches(plan: Plan) -> None:
     plan.leave(
         "W06", [plan.call(at + timedelta(milliseconds=30 * n), prefix_hash=prefix, **miss) for n in range(10)]
     )  # ten subagents at once: none has answered
+    at, prefix = plan.moment(), plan.name("prefix")
+    untold = {**miss, "first_byte_ms": None, "duration_ms": 20_000}
+    plan.leave("W06", [plan.call(at + timedelta(milliseconds=30 * n), prefix_hash=prefix, **untold) for n in range(10)])
     at, prefix = plan.moment(), plan.name("prefix")
     plan.leave("W06", [plan.call(at + 20 * MINUTE * n, prefix_hash=prefix, **miss) for n in range(5)])
     prefix = plan.name("prefix")
@@ -334,6 +358,15 @@ def caches(plan: Plan) -> None:
             )
         )  # fmt: skip
     plan.leave("W07", talk)
+    prefix, odd = plan.name("prefix"), {"input": 37.5, "read": 37.5, "write": 37.5, "output": 100}  # no premium
+    written = {"prefix_tokens": 5000, "cache_write_input_tokens": 10_000, "input_tokens": 11_001, "rates": odd}
+    plan.leave(
+        "W07",
+        [
+            plan.call(at, prefix_hash=prefix, response_model="odd", request_model="odd", **written)
+            for at in plan.spaced(plan.moment(), 3, 1000, 2000)
+        ],
+    )
     recent = plan.name("prefix")
     plan.leave(
         "W07",
@@ -352,6 +385,14 @@ def contexts(plan: Plan) -> None:
         ]
         plan.expect("W08", made)
         plan.leave("W08", [plan.call(AS_OF - DAY, session_id=session, **{**huge, "edits": 3, "message_count": 50})])
+    session = plan.name("session")  # whose first call is not known to be one, but the others are alike
+    made = [
+        plan.call(at, session_id=session, message_count=None, **huge) for at in plan.spaced(plan.moment(), 6, 30, 200)
+    ]
+    plan.expect("W08", made)
+    alone = {**huge, "session_id": None}
+    plan.leave("W08", [plan.call(plan.moment(), message_count=count, **alone) for count in (1, 1, None)])
+    plan.expect("W08", [plan.call(plan.moment(), message_count=30, **alone)])
     plan.leave("W08", [plan.call(plan.moment(), purpose="research", message_count=9, **huge) for _ in range(4)])
     plan.leave("W08", [plan.call(plan.moment(), message_count=1, **huge) for _ in range(4)])  # loads a document
     plan.leave("W08", [plan.call(plan.moment(), agent="compaction", message_count=200, **huge) for _ in range(4)])
@@ -361,11 +402,13 @@ def contexts(plan: Plan) -> None:
 def tools(plan: Plan) -> None:
     idle = {"tool_schema_tokens": 12_000, "tool_count": 60, "tool_calls": 0, "edits": 0, "input_tokens": 15_000}
 
-    def session(used: int | None = 0, start: datetime | None = None, size: int = 8, **fields: Any) -> list[str]:
+    def session(
+        used: int | None = 0, start: datetime | None = None, size: int = 8, result: str = "completed", **fields: Any
+    ) -> list[str]:
         name = plan.name("session")
         made = []
         for number, at in enumerate(plan.spaced(start or plan.moment(), size, 20, 90)):
-            more = {"tool_calls": used} if number == 3 else {}
+            more = {"tool_calls": used, "result": result} if number == 3 else {}
             made.append(plan.call(at, session_id=name, **{**idle, **fields, **more}))
         return made
 
@@ -373,6 +416,7 @@ def tools(plan: Plan) -> None:
         plan.expect("W09", session(cache_read_input_tokens=read))
     plan.leave("W09", session(used=1))
     plan.leave("W09", session(used=None))
+    plan.leave("W09", session(used=2, result="client_cancelled"))
     plan.leave("W09", session(size=4))
     plan.leave("W09", session(start=AS_OF - 30 * MINUTE, size=6))
     plan.leave("W09", session(tool_schema_tokens=4000))
@@ -385,9 +429,32 @@ def models(plan: Plan) -> None:
     }  # fmt: skip
     dear = {"input": 5000, "read": 500, "write": 6250, "output": 25000}
     plan.expect("W10", [plan.call(plan.moment(), rates=dear, **short) for _ in range(30)])
+
+    def of(provider: str, model: str, rates: dict[str, float] = dear, **fields: Any) -> list[str]:
+        given = {**short, "provider": provider, "request_model": model, "response_model": model, **fields}
+        return [plan.call(plan.moment(), rates=rates, **given) for _ in range(3)]
+
+    for name in ("gpt-5-2025-08-07", "gpt-5-codex", "gpt-5.2", "gpt-4.1", "gpt-4o", "o3", "o3-2025-04-16"):
+        plan.expect("W10", of("openai", name))
+    plan.expect("W10", of("aws.bedrock", "us.anthropic.claude-opus-4-1-20250805-v1:0"))
+    plan.expect("W10", of("gcp.vertex_ai", "claude-opus-4-1@20250805"))
+    plan.expect("W10", of("openrouter", "anthropic/claude-3-opus"))
+    plan.expect("W10", of("azure.ai.openai", "gpt-5", response_model="our-deployment"))
+    plan.expect("W10", of("openai", "gpt-5", tool_count=None))
+    mini = {"input": 250, "read": 25, "write": 250, "output": 2000}
+    for name in ("gpt-5-mini", "gpt-5-mini-2025-08-07", "gpt-5-nano", "o4-mini"):
+        plan.leave("W10", of("openai", name, rates=mini))
+    plan.leave("W10", of("openai", "gpt-5", response_model="gpt-5-mini", rates=mini))
+    plan.leave("W10", of("openai", "gpt-5", reasoning_output_tokens=30))
     plan.leave("W10", [plan.call(plan.moment(), rates=dear, **{**short, "tool_count": 3}) for _ in range(5)])
     plan.leave("W10", [plan.call(plan.moment(), rates=dear, **{**short, "output_tokens": 900}) for _ in range(5)])
-    plan.leave("W10", [plan.call(plan.moment(), rates=dear, **{**short, "tool_count": None}) for _ in range(5)])
+    plan.leave(
+        "W10",
+        [
+            plan.call(plan.moment(), rates=dear, **{**short, "tool_count": None, "tool_schema_tokens": None})
+            for _ in range(5)
+        ],
+    )
 
 
 def reasoning(plan: Plan) -> None:
@@ -411,6 +478,13 @@ def timers(plan: Plan) -> None:
 
     for _ in range(3):
         plan.expect("W12", session())
+    made = session()  # with attempts that the gateway added
+    for number in made[10::15]:
+        [first] = [call for call in plan.calls if call.call_id == number]
+        again = {"call_id": plan.name("call"), "attempt": 2, "started_us": first.started_us + 2_000_000}
+        plan.calls.append(msgspec.structs.replace(first, **again))
+        made.append(again["call_id"])
+    plan.expect("W12", made)
     plan.leave("W12", session(purpose="ci"))
     plan.leave("W12", session(jitter=290))
     plan.leave("W12", session(size=20))
@@ -451,9 +525,20 @@ def ghosts(plan: Plan) -> None:
         return [plan.call(at + MINUTE * n, **given) for n in range(number)]
 
     plan.expect("W14", spend("PAY-99901", plan.moment()))
-    plan.expect("W14", spend("PAY-99902", plan.moment(), ticket_state="unchecked"))
+    unchecked = spend("PAY-99902", plan.moment(), ticket_state="unchecked")
+    if plan.bare:
+        plan.leave("W14", unchecked)
+    else:
+        plan.expect("W14", unchecked)
+    plan.leave("W14", spend("PAY-99904", plan.moment(), ticket_state="known"))  # it was there at that time
     plan.expect("W14", spend("NOPE-1", plan.moment()))
-    done = {"status_category": "done", "resolution": "Won't Do"}
+    done = {"status_category": "done", "resolution": "Won\u2019t Do"}
+    both = plan.ticket("PAY-778", aliases=["OLD-6"], done_at=AS_OF - 20 * DAY, **done)
+    plan.pull(
+        both, merged_at=AS_OF - 40 * DAY, closed_at=AS_OF - 40 * DAY, reverted_at=AS_OF - 39 * DAY, reverted_by="abc"
+    )
+    plan.expect("W14", spend(both, AS_OF - 15 * DAY) + spend("OLD-6", AS_OF - 14 * DAY))
+    plan.expect("W14", spend("PAY-778", AS_OF - 13 * DAY, tickets=("PAY-778", "OLD-6")))
     cancelled = plan.ticket(done_at=AS_OF - 20 * DAY, **done)
     plan.expect("W14", spend(cancelled, AS_OF - 15 * DAY, ticket_state="closed"))
     plan.leave("W14", spend(cancelled, AS_OF - 20 * DAY + 10 * HOUR, ticket_state="closed"))
@@ -483,6 +568,8 @@ def dead(plan: Plan) -> None:
     plan.leave("W15", spend(plan.ticket(type="Spike")))
     plan.leave("W15", spend(plan.ticket(), purpose="research"))
     plan.leave("W15", spend(plan.ticket(), days=20))
+    asked = plan.ticket()
+    plan.leave("W15", [*spend(asked), plan.call(AS_OF - 3 * DAY, tickets=(asked,), purpose="support")])
     plan.leave("W15", spend(plan.ticket(status_category="done", resolution="Done", done_at=AS_OF - 44 * DAY)))
     opened, merged = plan.ticket(), plan.ticket()
     plan.pull(opened, created_at=AS_OF - 41 * DAY)
@@ -519,6 +606,17 @@ def reverts(plan: Plan) -> None:
         )
     for ticket in (late, landed, kept):
         plan.leave("W16", spend(ticket))
+    # What pull requests alone say: no word is known of what was taken back.
+    out = {"reverted_at": AS_OF - 45.9 * DAY, **merged}
+    untold, soon, undone = plan.ticket(**done), plan.ticket(**done), plan.ticket(**done)
+    plan.pull(untold, reverted_by="abc", **{**out, "additions": None})
+    plan.expect("W16", spend(untold))
+    plan.pull(soon, reverted_by="abc", **out)
+    plan.pull(soon, merged_at=AS_OF - 45.5 * DAY, closed_at=AS_OF - 45.5 * DAY)
+    back = plan.pull(undone, merged_at=AS_OF - 45.9 * DAY, reverted_at=AS_OF - 40 * DAY, reverted_by="def")
+    plan.pull(undone, reverted_by=back, **out)
+    for ticket in (soon, undone):
+        plan.leave("W16", spend(ticket))
 
 
 def afterwards(plan: Plan) -> None:
@@ -542,6 +640,15 @@ def afterwards(plan: Plan) -> None:
     plan.leave("W17", spend(ticket, 19, purpose="support"))
     for each in (reopened, docs, untold):
         plan.leave("W17", spend(each, 20))
+    for closer, days, is_late in (("merge-bot", (21,), False), ("shop[bot]", (29, 21, 15), True), ("jo", (21,), True)):
+        ticket = plan.ticket(closer=closer, **done)
+        pr = plan.pull(ticket, **merged)
+        for day in days:
+            to = {"repo": "acme/shop", "environment": "Production", "finished_at": AS_OF - day * DAY}
+            deployment = work.Deployment(deployment_id=plan.name("deployment"), status="success", **to)
+            plan.rows["deployments"].append(deployment)
+            plan.rows["deployment_prs"].append(work.DeploymentPr(deployment_id=deployment.deployment_id, pr_id=pr))
+        (plan.expect if is_late else plan.leave)("W17", spend(ticket, 20))
 
 
 def stuffers(plan: Plan) -> None:
@@ -554,6 +661,13 @@ def stuffers(plan: Plan) -> None:
 
     plan.expect("W18", spend(user_id="dev-2", branch=None))
     plan.expect("W18", spend(user_id="dev-3", branch="feature/OPS-9-x"))
+    for branch in ("", "jo-wip-OPS-9"):
+        other = plan.ticket()
+        plan.pull(other)
+        plan.expect("W18", spend(user_id="dev-2", branch=branch, tickets=(other,)))
+    moved = plan.ticket("PAY-779", aliases=["OLD-7"])
+    plan.pull(moved)
+    plan.leave("W18", spend(user_id="dev-2", branch="fix/old-7-x", tickets=(moved,)))
     plan.leave("W18", spend(user_id="dev-1"))  # the assignee
     plan.leave("W18", spend(user_id="dev-9"))  # nobody knows who that is
     plan.leave("W18", spend(user_id="dev-8", branch=f"feature/{ticket}-x"))

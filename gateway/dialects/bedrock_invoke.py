@@ -84,7 +84,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         max_output_tokens=most,
         message_count=None if messages is None else len(messages),
         excerpts=excerpts(messages, request.system, output_format=request.output_config),
-        may_cache=may_cache(body),
+        may_cache=may_cache(body) or may_cache(body, b"cachePoint"),
         output_tokens_min=output_tokens_min(request.thinking, most),
         refers=refers(body, b'"source"', b'"images"'),
     )

@@ -46,6 +46,8 @@ from gateway.reading import child, count, items, text
 
 SEARCHES = re.compile(r"compound|sonar|search|:online")
 """Models that read more than they are given."""
+MARKS = (b'"cache_control"', b'"image_url"', b'"file"')
+"""Few bodies have one of them: then one search was enough."""
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
@@ -78,6 +80,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     request, stated = read_stating(body, _Request)
     within = None if request.completion_args is None else request.completion_args.max_tokens
     most = maximum(stated, request.max_tokens, request.max_completion_tokens, within)
+    is_marked = refers(body, *MARKS)
     return Ask(
         model=azure_deployment(path) or text(request.model),
         stream=bool(request.stream),
@@ -88,7 +91,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         session_id=named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
         excerpts=excerpts(request.messages),
-        may_cache=may_cache(body),
+        may_cache=may_cache(body) if is_marked else None,
         output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, most),
         choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
         refers=bool(request.plugins or request.search_parameters or request.venice_parameters)
@@ -96,7 +99,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         or "/conversations/" in path
         or SEARCHES.search(request.model or "") is not None
         or has_hosted(request.tools, b'"function"')
-        or refers(body, b'"image_url"', b'"file"'),
+        or (is_marked and refers(body, *MARKS[1:])),
     )
 
 

@@ -95,8 +95,8 @@ def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key
 
 
 def _read_counts(stated: dict[str, int], data: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    for key, value in data.items():
-        if key in names and (number := count(value)) is not None:
+    for key in data.keys() & names.keys():
+        if (number := count(data[key])) is not None:
             name = names[key]
             stated[name] = max(number, stated.get(name, 0))
 

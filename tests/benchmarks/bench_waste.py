@@ -99,8 +99,8 @@ class Timed:
     def execute(self, query: str, *parameters: Any) -> Any:
         start = time.perf_counter()
         result = self._db.execute(query, *parameters)
-        if query.startswith("CREATE OR REPLACE TABLE"):
-            self.seconds[query.split()[4]] = time.perf_counter() - start
+        if query.startswith("CREATE TABLE made_"):
+            self.seconds[query.split()[2].removeprefix("made_")] = time.perf_counter() - start
         return result
 
 

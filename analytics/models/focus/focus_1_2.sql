@@ -26,6 +26,10 @@ SELECT
   "ListCost",
   "ListUnitPrice",
   "PricingCategory",
+  "PricingCurrency",
+  "PricingCurrencyContractedUnitPrice",
+  "PricingCurrencyEffectiveCost",
+  "PricingCurrencyListUnitPrice",
   "PricingQuantity",
   "PricingUnit",
   seller AS "ProviderName",
@@ -50,8 +54,10 @@ SELECT
   "x_TicketId",
   "x_TicketSource",
   "x_TicketState",
+  "x_Outcome",
   "x_Purpose",
   "x_UsageSource",
   "x_PriceStatus",
-  "x_Calls"
+  "x_Calls",
+  "x_Synthetic"
 FROM focus_rows

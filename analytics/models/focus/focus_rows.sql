@@ -23,6 +23,10 @@
 -- @ListCost: Cost at list price, USD
 -- @ListUnitPrice: What a unit costs at list price, USD
 -- @PricingCategory: Standard; Dynamic for the tiers flex and priority
+-- @PricingCurrency: USD: prices are in what is billed
+-- @PricingCurrencyContractedUnitPrice: ContractedUnitPrice
+-- @PricingCurrencyEffectiveCost: EffectiveCost
+-- @PricingCurrencyListUnitPrice: ListUnitPrice
 -- @PricingQuantity: Tokens or requests
 -- @PricingUnit: Tokens or Requests
 -- @RegionId: NULL: not recorded
@@ -36,7 +40,7 @@
 -- @SkuId: Provider, model and meter
 -- @SkuMeter: What was metered: Input Tokens, Cached Input Tokens, Output Tokens, …
 -- @SkuPriceDetails: Model, meter and tier, as JSON
--- @SkuPriceId: Rate that was used; unpriced without one
+-- @SkuPriceId: Rate that was used, or unpriced, and the SkuId that it is of
 -- @SubAccountId: Team
 -- @SubAccountName: Team
 -- @SubAccountType: Team
@@ -45,10 +49,12 @@
 -- @x_TicketId: Ticket; a call for several is divided equally
 -- @x_TicketSource: How the ticket is known
 -- @x_TicketState: The ticket as judged against the synced tickets
+-- @x_Outcome: What became of the ticket, as it is known now; NULL without one, and for one whose tracker was not read
 -- @x_Purpose: Declared overhead
 -- @x_UsageSource: Where the counts come from: reported, estimated, partial, none
 -- @x_PriceStatus: How the price was found; unpriced rows cost 0 because nobody knows
 -- @x_Calls: Calls in the row
+-- @x_Synthetic: Whether all in this data folder was made up, as by `outlay demo`
 -- @seller: Who sells the service, and sends the bill
 -- @maker: Who made the model, by its name
 -- Own columns begin with x_. What a unit costs is the cost by the quantity: price_id and tier are in the grain, so it is the rate.
@@ -62,6 +68,11 @@ WITH charges AS (
     sum(sign) AS calls
   FROM focus_charges
   GROUP BY ALL
+),
+outcomes AS (
+  SELECT coalesce(name, ticket_id) AS ticket_id, outcome
+  FROM ticket_names AS names
+    RIGHT JOIN (SELECT ticket_id, any_value(outcome) AS outcome FROM task_days GROUP BY ticket_id) AS judged USING (ticket_id)
 )
 SELECT
   CAST(contracted_nano AS DECIMAL(38,0)) * 0.000000001 AS "BilledCost",
@@ -88,6 +99,10 @@ SELECT
   CAST(list_nano AS DECIMAL(38,0)) * 0.000000001 AS "ListCost",
   CAST(list_nano / quantity_nano AS DECIMAL(28,15)) AS "ListUnitPrice",
   CASE service_tier WHEN 'flex' THEN 'Dynamic' WHEN 'priority' THEN 'Dynamic' ELSE 'Standard' END AS "PricingCategory",
+  'USD' AS "PricingCurrency",
+  CAST(contracted_nano / quantity_nano AS DECIMAL(28,15)) AS "PricingCurrencyContractedUnitPrice",
+  CAST(contracted_nano AS DECIMAL(38,0)) * 0.000000001 AS "PricingCurrencyEffectiveCost",
+  CAST(list_nano / quantity_nano AS DECIMAL(28,15)) AS "PricingCurrencyListUnitPrice",
   CAST(CAST(quantity_nano AS DECIMAL(38,0)) * 0.000000001 AS DECIMAL(28,9)) AS "PricingQuantity",
   unit AS "PricingUnit",
   coalesce(seller, provider) AS seller,
@@ -115,12 +130,12 @@ SELECT
   'Generative AI' AS "ServiceSubcategory",
   concat_ws('/', provider, model, meter) AS "SkuId",
   meter AS "SkuMeter",
-  to_json({x_Model: model, x_TokenType: meter, x_ServiceTier: service_tier}) AS "SkuPriceDetails",
-  coalesce(price_id, 'unpriced') AS "SkuPriceId",
+  CAST(to_json({x_Model: model, x_TokenType: meter, x_ServiceTier: service_tier}) AS VARCHAR) AS "SkuPriceDetails",
+  concat_ws('/', coalesce(price_id, 'unpriced'), provider, model, meter) AS "SkuPriceId",
   team_id AS "SubAccountId",
   team_id AS "SubAccountName",
   CASE WHEN team_id IS NOT NULL THEN 'Team' END AS "SubAccountType",
-  json_merge_patch('{}', to_json({ticket: ticket_id, team: team_id, purpose: purpose, repo: repo})) AS "Tags",
+  CAST(json_merge_patch('{}', to_json({ticket: ticket_id, team: team_id, purpose: purpose, repo: repo})) AS VARCHAR) AS "Tags",
   md5(concat_ws(chr(31),
     billing_month, charge_day, side, coalesce(upstream, ''), provider, model, meter, coalesce(price_id, ''), service_tier,
     coalesce(team_id, ''), coalesce(ticket_id, ''), coalesce(purpose, ''), coalesce(repo, ''), coalesce(ticket_source, ''),
@@ -129,8 +144,10 @@ SELECT
   ticket_id AS "x_TicketId",
   ticket_source AS "x_TicketSource",
   ticket_state AS "x_TicketState",
+  outcome AS "x_Outcome",
   purpose AS "x_Purpose",
   usage_source AS "x_UsageSource",
   price_status AS "x_PriceStatus",
-  CAST(calls AS BIGINT) AS "x_Calls"
-FROM charges LEFT JOIN focus_sellers USING (provider)
+  CAST(calls AS BIGINT) AS "x_Calls",
+  (SELECT count(*) > 0 FROM glob('lake:SYNTHETIC')) AS "x_Synthetic"
+FROM charges LEFT JOIN focus_sellers USING (provider) LEFT JOIN outcomes USING (ticket_id)

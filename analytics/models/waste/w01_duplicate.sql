@@ -5,7 +5,7 @@
 -- @calls: Every answer after the first, with what is recoverable of it: its cost
 -- @numbers: Hash of the request, the first call, the number of answers, seconds from the first to the last
 -- @sentence: The same in words
--- Attempts of one request belong to W02, and so does the answer that a retry storm was about.
+-- Attempts of one request belong to W02, and so do those of a retry storm; the answer that it was about is an answer.
 WITH repeated AS (
   SELECT request_hash FROM waste_calls WHERE request_hash IS NOT NULL GROUP BY request_hash HAVING count(*) > 1
 ),
@@ -13,7 +13,7 @@ asked AS (
   SELECT call_id, started_at, on_day, team_id, model, request_hash, cost_nano
   FROM waste_calls
     SEMI JOIN repeated USING (request_hash)
-    ANTI JOIN (SELECT numbers ->> 'kept_call_id' AS call_id FROM w02_retry_storm) AS kept USING (call_id)
+    ANTI JOIN (SELECT unnest(calls).call_id AS call_id FROM w02_retry_storm) AS tried USING (call_id)
   WHERE is_counted AND is_ok AND purpose IS DISTINCT FROM 'eval'
     AND coalesce(finish NOT IN ('length', 'max_tokens', 'max_output_tokens', 'incomplete'), true)
   QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY attempt, call_id) = 1

@@ -5,16 +5,13 @@
 -- @calls: All attempts but the one whose answer was kept (without an answer, but the first), with their cost
 -- @numbers: Attempts with their status and the pause before them, how many failed, the attempt that was kept
 -- @sentence: The same in words
--- What a provider's retry-after asked for is not recorded; pauses that grow are taken for obedience.
+-- What a provider's retry-after asked for is not recorded; pauses that grow, perhaps up to a maximum, are taken for
+-- obedience.
 WITH attempts AS (
   SELECT
     call_id, started_at, ended_at, status, result, cost_nano, is_counted,
-    coalesce(session, request_id) AS session, request_hash,
-    coalesce(status >= 400, false) OR coalesce(result IN ('upstream_error', 'upstream_cut'), false) AS failed,
-    is_ok
-  FROM waste_calls SEMI JOIN (
-    SELECT request_hash FROM waste_calls WHERE status >= 400 OR result IN ('upstream_error', 'upstream_cut')
-  ) AS has_failed USING (request_hash)
+    coalesce(session, request_id) AS session, request_hash, failed, is_ok
+  FROM waste_calls SEMI JOIN (SELECT request_hash FROM waste_calls WHERE failed) AS has_failed USING (request_hash)
 ),
 suspects AS (
   SELECT * FROM attempts
@@ -70,7 +67,8 @@ judged AS (
     arg_min(call_id, (started_at, call_id)) AS first_call_id,
     arg_max(call_id, (started_at, call_id)) FILTER (is_ok AND NOT failed) AS answer_call_id,
     list({call_id: call_id, nano: cost_nano, is_counted: is_counted} ORDER BY started_at, call_id) AS all_calls,
-    list({call_id: call_id, status: status, result: result, pause_s: epoch(pause)} ORDER BY started_at, call_id) AS told,
+    list({call_id: call_id, status: status, result: result, pause_s: epoch(pause)} ORDER BY started_at, call_id)
+      AS told,
     (list(epoch(gap) ORDER BY started_at, call_id))[2:] AS gap_list,
     (list(epoch(pause) ORDER BY started_at, call_id))[2:] AS pause_list
   FROM bursts
@@ -80,12 +78,13 @@ kept AS (
   SELECT
     *,
     coalesce(answer_call_id, first_call_id) AS kept_call_id,
-    -- Each pause is 1.5 to 3 times the one before it.
-    list_bool_and([gap_list[i + 1] BETWEEN 1.5 * gap_list[i] AND 3 * gap_list[i] FOR i IN range(1, len(gap_list))])
-      OR list_bool_and(
-        [pause_list[i + 1] > 0 AND pause_list[i + 1] BETWEEN 1.5 * pause_list[i] AND 3 * pause_list[i]
-          FOR i IN range(1, len(pause_list))]
-      ) AS backed_off
+    -- Each is 1.5 to 6 times the one before it, or is not much shorter once they have grown to four times the first.
+    list_bool_or([
+      list_bool_and([
+        p[i] > 0 AND (p[i + 1] BETWEEN 1.5 * p[i] AND 6 * p[i] OR p[i + 1] >= greatest(0.8 * p[i], 4 * p[1]))
+        FOR i IN range(1, len(p))
+      ]) FOR p IN [gap_list, pause_list]
+    ]) AS backed_off
   FROM judged
 )
 SELECT
@@ -93,8 +92,10 @@ SELECT
   concat_ws('|', session, request_hash, first_call_id) AS group_key,
   NULL AS ticket_id,
   -- An attempt without a usage was not billed.
-  [{call_id: c.call_id, nano: CASE WHEN c.is_counted THEN c.nano ELSE 0 END} FOR c IN all_calls IF c.call_id <> kept_call_id]
-    AS calls,
+  [
+    {call_id: c.call_id, nano: CASE WHEN c.is_counted THEN c.nano ELSE 0 END} FOR c IN all_calls
+    IF c.call_id <> kept_call_id
+  ] AS calls,
   to_json({
     attempts: told, failures: failures, kept_call_id: kept_call_id, is_answered: answer_call_id IS NOT NULL,
     span_s: epoch(last_at) - epoch(first_at)

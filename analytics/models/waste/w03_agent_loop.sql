@@ -6,7 +6,8 @@
 -- @numbers: Hash of the action, length of the run, calls before the counted ones, mean gap
 -- @sentence: The same in words
 -- Other arguments, or another result, have another action_hash: that is progress, and ends the run. Subagents of a
--- session that work at the same time are told apart by their prefix.
+-- session that work at the same time are told apart by their prefix; where each call waited for the one before, it is one
+-- agent, whose prefix may change (a compaction). To send a request again that has failed is no step of a loop.
 WITH repeated AS (
   SELECT DISTINCT session
   FROM (
@@ -17,13 +18,32 @@ WITH repeated AS (
     HAVING count(*) >= any_value(settings.w03_calls)
   )
 ),
-stream AS (
+tried AS (
+  SELECT
+    *,
+    request_hash = lag(request_hash) OVER steps AND lag(failed) OVER steps AS is_retry
+  FROM waste_calls SEMI JOIN repeated USING (session)
+  WHERE is_work
+  WINDOW steps AS (PARTITION BY session, agent, prefix_hash ORDER BY started_at, call_id)
+),
+did AS (
   SELECT
     call_id, started_at, cost_nano, action_hash, session, agent, prefix_hash,
-    row_number() OVER (PARTITION BY session, agent, prefix_hash ORDER BY started_at, call_id)
-      - row_number() OVER (PARTITION BY session, agent, prefix_hash, action_hash ORDER BY started_at, call_id) AS island
-  FROM waste_calls SEMI JOIN repeated USING (session)
-  WHERE is_counted AND is_work
+    coalesce(started_at >= lag(ended_at) OVER (PARTITION BY session, agent ORDER BY started_at, call_id), true) AS has_waited
+  FROM tried
+  WHERE is_counted AND is_retry IS NOT TRUE
+),
+streams AS (
+  SELECT *, prefix_hash AS lane, 1 AS guess FROM did
+  UNION ALL
+  SELECT *, NULL AS lane, 2 AS guess FROM did
+),
+placed AS (
+  SELECT
+    *,
+    row_number() OVER (PARTITION BY guess, session, agent, lane ORDER BY started_at, call_id)
+      - row_number() OVER (PARTITION BY guess, session, agent, lane, action_hash ORDER BY started_at, call_id) AS island
+  FROM streams
 ),
 runs AS (
   SELECT
@@ -31,10 +51,11 @@ runs AS (
     count(*) AS length,
     list({call_id: call_id, nano: cost_nano} ORDER BY started_at, call_id) AS all_calls,
     (epoch(max(started_at)) - epoch(min(started_at))) / nullif(count(*) - 1, 0) AS mean_gap_s
-  FROM stream, waste_terms
+  FROM placed, waste_terms
   WHERE action_hash IS NOT NULL
-  GROUP BY session, agent, prefix_hash, action_hash, island
-  HAVING count(*) >= any_value(settings.w03_calls)
+  GROUP BY guess, session, agent, lane, action_hash, island
+  HAVING count(*) >= any_value(settings.w03_calls) AND (guess = 1 OR bool_and(has_waited))
+  QUALIFY guess = min(guess) OVER (PARTITION BY session, agent, action_hash)
 )
 SELECT
   CASE WHEN mean_gap_s >= settings.w03_polling_seconds THEN 'polling' END AS kind,

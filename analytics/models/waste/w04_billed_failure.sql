@@ -1,4 +1,4 @@
--- W04: calls that failed, or whose answer was withheld, and were billed all the same. One row per team, model, reason and UTC day.
+-- W04: calls that failed, or whose answer was withheld, and were billed. One row per team, model, reason and UTC day.
 -- @kind: safety when the model or its provider refused to answer: nobody's fault
 -- @group_key: Team, model, reason and day
 -- @ticket_id: Always NULL

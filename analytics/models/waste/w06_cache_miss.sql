@@ -1,4 +1,4 @@
--- W06: a prompt that had been sent a moment ago was paid in full again. One row per team, model, upstream, prefix and UTC day.
+-- W06: a prompt sent a moment before was paid in full again. One row per team, model, upstream, prefix and UTC day.
 -- @kind: Always NULL
 -- @group_key: Team, model, upstream, prefix and day
 -- @ticket_id: Always NULL
@@ -6,8 +6,8 @@
 -- @numbers: Hash of the prefix and its tokens, how many calls, seconds since the one before
 -- @sentence: The same in words
 -- The call before must have begun to answer when this one started: calls that run side by side cannot read from each
--- other. Where its first byte is not known it is taken to have answered. Caches are of one account with a provider:
--- hence by upstream.
+-- other. Where its first byte is not known, it must have ended. Caches are of one account with a provider: hence by
+-- upstream.
 WITH suspects AS (
   SELECT DISTINCT prefix_hash
   FROM waste_calls
@@ -17,11 +17,11 @@ WITH suspects AS (
 used AS (
   SELECT
     call_id, started_at, on_day, team_id, provider, model, upstream, prefix_hash, prefix_tokens, cache_read_tokens,
-    cache_write_tokens, fresh_tokens, price_id, cost_nano, list_nano,
+    cache_write_tokens, fresh_tokens, fresh_rate, cached_rate,
     coalesce(map_extract_value(settings.w06_minutes_of, provider), settings.w06_minutes) AS minutes,
     coalesce(map_extract_value(settings.w06_tokens_of, provider), settings.w06_tokens) AS tokens,
-    coalesce(answered_at, started_at) AS answered_at
-  FROM waste_calls SEMI JOIN suspects USING (prefix_hash) CROSS JOIN waste_terms
+    coalesce(answered_at, ended_at) AS answered_at
+  FROM waste_paid_calls SEMI JOIN suspects USING (prefix_hash) CROSS JOIN waste_terms
   WHERE is_counted AND is_ok AND prefix_tokens IS NOT NULL
 ),
 repeated AS (
@@ -38,9 +38,8 @@ repeated AS (
 missed AS (
   SELECT
     repeated.*,
-    CAST(least(prefix_tokens, fresh_tokens) AS HUGEINT) * (input_rate - cache_read_rate) // 1000000
-      * cost_nano // nullif(list_nano, 0) AS nano
-  FROM repeated LEFT JOIN waste_rates USING (price_id, provider, model)
+    least(prefix_tokens, fresh_tokens) * (fresh_rate - cached_rate) // 1000000 AS nano
+  FROM repeated
   WHERE answered_before_at <= started_at
     AND prefix_tokens >= tokens
     AND 10 * cache_read_tokens < prefix_tokens AND 10 * cache_write_tokens < prefix_tokens

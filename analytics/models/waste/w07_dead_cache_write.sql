@@ -5,7 +5,8 @@
 -- @calls: The calls that wrote, with what writing cost above plain input
 -- @numbers: Hash of the prefix, tokens written, how many writes
 -- @sentence: The same in words
--- The prefix is judged, not the call: the last write of a conversation that went on is nobody's waste.
+-- The prefix is judged, not the call: the last write of a conversation that went on is nobody's waste. A premium of
+-- less than a hundredth is none: parts are rounded.
 WITH unread AS (
   SELECT team_id, model, upstream, prefix_hash
   FROM waste_calls
@@ -16,15 +17,12 @@ WITH unread AS (
 written AS (
   SELECT
     call_id, started_at, calls.team_id, calls.model, calls.upstream, calls.prefix_hash, cache_write_tokens,
-    (CAST(CAST(coalesce(cache_write_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT)
-      - CAST(cache_write_tokens AS HUGEINT) * input_rate // 1000000) * cost_nano // nullif(list_nano, 0) AS nano,
+    cache_write_nano, cache_write_nano - cache_write_tokens * fresh_rate // 1000000 AS nano,
     cache_write_tokens >= settings.w07_tokens
       AND started_at < as_of - to_minutes(CAST(settings.w07_minutes AS BIGINT)) AS is_dead
-  FROM waste_calls AS calls
+  FROM waste_paid_calls AS calls
     SEMI JOIN unread ON unread.prefix_hash = calls.prefix_hash AND unread.model IS NOT DISTINCT FROM calls.model
       AND unread.team_id IS NOT DISTINCT FROM calls.team_id AND unread.upstream IS NOT DISTINCT FROM calls.upstream
-    LEFT JOIN waste_rates AS rates ON rates.price_id = calls.price_id AND rates.provider = calls.provider
-      AND rates.model = calls.model
     CROSS JOIN waste_terms
   WHERE is_counted
 )
@@ -33,11 +31,13 @@ SELECT
   concat_ws('|', coalesce(team_id, ''), coalesce(model, ''), coalesce(upstream, ''), prefix_hash) AS group_key,
   NULL AS ticket_id,
   list({call_id: call_id, nano: nano} ORDER BY started_at, call_id) AS calls,
-  to_json({prefix_hash: prefix_hash, written_tokens: CAST(sum(cache_write_tokens) AS BIGINT), writes: count(*)}) AS numbers,
+  to_json({
+    prefix_hash: prefix_hash, written_tokens: CAST(sum(cache_write_tokens) AS BIGINT), writes: count(*)
+  }) AS numbers,
   format(
     'A prefix was written to the cache {} times, {} tokens in all, and never read.',
     count(*), CAST(sum(cache_write_tokens) AS BIGINT)
   ) AS sentence
 FROM written
-WHERE is_dead AND nano > 0
+WHERE is_dead AND 100 * nano > cache_write_nano
 GROUP BY team_id, model, upstream, prefix_hash

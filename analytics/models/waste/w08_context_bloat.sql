@@ -5,8 +5,8 @@
 -- @calls: The calls, with what was paid for input beyond three times the usual
 -- @numbers: Largest input, the usual (75th percentile for model and client, over how many calls), how many
 -- @sentence: The same in words
--- What was really paid counts: cached input is cheap. The first call of a session may be there to load a document;
--- it is left out unless it is known to have a history.
+-- What was really paid counts: cached input is cheap. The first call of a session, or one without a session, may be
+-- there to load a document: it is left out unless it has a history, or, where that is not known, the session went on so.
 WITH usual AS (
   SELECT model, client, count(*) AS n, quantile_cont(input_tokens, 0.75) AS p75
   FROM waste_calls
@@ -14,7 +14,7 @@ WITH usual AS (
   GROUP BY model, client
 ),
 work AS (
-  SELECT * FROM waste_calls, waste_terms
+  SELECT *, count(*) OVER (PARTITION BY session) AS of_session FROM waste_paid_calls, waste_terms
   WHERE is_counted AND is_work AND is_ok AND input_tokens > settings.w08_tokens
     AND output_tokens < settings.w08_output * input_tokens AND edits = 0
     AND coalesce(purpose NOT IN ('research', 'batch'), true)
@@ -29,13 +29,17 @@ bloated AS (
   SELECT
     work.call_id, started_at, coalesce(session, work.call_id) AS session, input_tokens, n, p75,
     ceil(settings.w08_times * p75) AS allowed_tokens,
-    (input_tokens - CAST(allowed_tokens AS HUGEINT)) * (CAST(CAST(coalesce(input_cost_usd, 0) + coalesce(cache_read_cost_usd, 0) + coalesce(cache_write_cost_usd, 0) AS DECIMAL(28,9)) * 1000000000 AS HUGEINT)
-      * cost_nano // nullif(list_nano, 0)) // nullif(input_tokens, 0) AS nano
+    (input_tokens - CAST(allowed_tokens AS HUGEINT))
+      * (input_nano + cache_read_nano + cache_write_nano) // nullif(input_tokens, 0) AS nano
   FROM work
     JOIN usual ON usual.model IS NOT DISTINCT FROM work.model AND usual.client IS NOT DISTINCT FROM work.client
     LEFT JOIN firsts ON firsts.call_id = work.call_id
   WHERE n >= settings.w08_baseline AND input_tokens > settings.w08_times * p75
-    AND (session IS NULL OR firsts.call_id IS NULL OR message_count > 2)
+    AND CASE
+      WHEN session IS NOT NULL AND firsts.call_id IS NULL THEN true
+      WHEN message_count IS NOT NULL THEN message_count > 2
+      ELSE session IS NOT NULL AND of_session > 1
+    END
 )
 SELECT
   NULL AS kind,

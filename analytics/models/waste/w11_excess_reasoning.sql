@@ -1,4 +1,4 @@
--- W11: the model reasoned for far longer than it usually does, and for hardly an answer. One row per team, model and UTC day.
+-- W11: a model reasoned far longer than usual, and for hardly an answer. One row per team, model and UTC day.
 -- @kind: Always NULL
 -- @group_key: Team, model and day
 -- @ticket_id: Always NULL
@@ -14,10 +14,9 @@ WITH usual AS (
 excess AS (
   SELECT
     call_id, started_at, on_day, team_id, calls.model, reasoning_output_tokens, n, median_tokens,
-    (reasoning_output_tokens - CAST(ceil(settings.w11_times * median_tokens) AS HUGEINT))
-      * (CAST(CAST(output_cost_usd AS DECIMAL(28,9)) * 1000000000 AS HUGEINT)
-        * cost_nano // nullif(list_nano, 0)) // nullif(output_tokens, 0) AS nano
-  FROM waste_calls AS calls
+    (reasoning_output_tokens - CAST(ceil(settings.w11_times * median_tokens) AS HUGEINT)) * output_nano
+      // nullif(output_tokens, 0) AS nano
+  FROM waste_paid_calls AS calls
     JOIN usual ON usual.model IS NOT DISTINCT FROM calls.model AND usual.client IS NOT DISTINCT FROM calls.client
     CROSS JOIN waste_terms
   WHERE is_counted AND n >= settings.w11_baseline

@@ -8,8 +8,9 @@
 -- Sessions of clients that do not tell of people's turns are left out.
 WITH sessions AS (
   SELECT
-    session, arg_min(client, (started_at, call_id)) AS client, count(*) AS n, coalesce(sum(cost_nano), 0) AS session_nano,
-    count(*) FILTER (human_turn) AS human_turns, count(human_turn) = count(*) AS is_told
+    session, arg_min(client, (started_at, call_id)) AS client, count(*) AS n,
+    coalesce(sum(cost_nano), 0) AS session_nano,
+    count(*) FILTER (human_turn) AS human_turns, count(*) FILTER (is_ok AND human_turn IS NULL) = 0 AS is_told
   FROM waste_calls
   WHERE is_counted AND is_work AND session IS NOT NULL
   GROUP BY session
@@ -22,7 +23,8 @@ usual AS (
 runaways AS (
   SELECT
     session, n, human_turns, session_nano, usual.sessions, p95_nano,
-    CAST(ceil(greatest(CAST(settings.w13_usd AS DECIMAL(28,9)) * 1000000000, settings.w13_times * p95_nano)) AS HUGEINT) AS threshold_nano
+    CAST(ceil(greatest(CAST(settings.w13_usd AS DECIMAL(28,9)) * 1000000000, settings.w13_times * p95_nano)) AS HUGEINT)
+      AS threshold_nano
   FROM sessions
     JOIN usual ON usual.client IS NOT DISTINCT FROM sessions.client
     CROSS JOIN waste_terms
@@ -49,7 +51,8 @@ SELECT
     usual_p95_usd: round(any_value(p95_nano) / 1000000000, 6), usual_over_sessions: any_value(sessions),
     session_usd: CAST(CAST(any_value(session_nano) AS BIGINT) * 0.000000001 AS DECIMAL(18,9)), calls: any_value(n),
     human_turns: any_value(human_turns),
-    curve_usd: list(CAST(CAST(sum_nano AS BIGINT) * 0.000000001 AS DECIMAL(18,9)) ORDER BY place) FILTER (place % greatest(n // 10, 1) = 0)
+    curve_usd: list(CAST(CAST(sum_nano AS BIGINT) * 0.000000001 AS DECIMAL(18,9)) ORDER BY place)
+      FILTER (place % greatest(n // 10, 1) = 0)
   }) AS numbers,
   format(
     '{} calls with {} human turns cost {:.2f} USD; the threshold for such sessions is {:.2f} USD.',

@@ -1,23 +1,27 @@
--- W18: a ticket that was typed in by hand, by somebody who has nothing to do with it, on another branch. One row per ticket and caller, whose name is not told.
+-- W18: a ticket was typed in by somebody who has nothing to do with it, off its branch. One row per ticket and caller.
 -- @kind: Always disputed: the spend is real, and somebody else's; nothing is recoverable
--- @group_key: Ticket, and a mark of the caller
+-- @group_key: Ticket, and a mark of the caller, which only the installation's key makes
 -- @ticket_id: Ticket by its present key
 -- @calls: The calls, with this ticket's share of their cost
 -- @numbers: How many calls, how many without a branch of the ticket, the sum
 -- @sentence: The same in words
--- Who helps on the ticket's branch passes. Where it is not known who is who, on either side, nothing is said.
+-- Who helps on the ticket's branch, under any key that it has had, passes. Where it is not known who is who, on either
+-- side, nothing is said. Who the caller is stands nowhere: the API asks the calls (finding_callers).
 WITH typed AS (
   SELECT
     ticket_id, user_id, call_id, started_at, nano, branch,
     regexp_extract(ticket_id, '^.+[-#]([0-9]+)$', 1) AS number,
     CASE
       WHEN branch IS NULL THEN true
+      WHEN list_bool_or([
+        regexp_matches(branch, concat('(?i)(^|[^a-z0-9])', regexp_escape(n), '($|[^0-9])')) FOR n IN names
+      ]) THEN false
       WHEN contains(ticket_id, '#') THEN regexp_matches(branch, '[0-9]')
         AND NOT regexp_matches(branch, concat('(^|[^0-9])', number, '($|[^0-9])'))
-      ELSE regexp_matches(branch, '(^|[/_])[A-Za-z][A-Za-z0-9]*-[0-9]+')
-        AND NOT regexp_matches(lower(branch), concat('(^|[^a-z0-9])', regexp_escape(lower(ticket_id)), '($|[^0-9])'))
+      ELSE regexp_matches(branch, '(^|[/_])[A-Za-z][A-Za-z0-9]*-[0-9]+|(^|[^A-Za-z0-9])[A-Z][A-Z0-9_]*-[0-9]+')
     END AS is_elsewhere
   FROM waste_ticket_calls
+    JOIN (SELECT ticket_id, list(name) AS names FROM ticket_names GROUP BY ticket_id) AS called USING (ticket_id)
   WHERE ticket_id IS NOT NULL AND user_id IS NOT NULL AND ticket_source IN ('header', 'path', 'metadata')
 ),
 people AS (
@@ -41,10 +45,12 @@ callers AS (
 )
 SELECT
   'disputed' AS kind,
-  concat_ws('|', ticket_id, left(sha256(user_id), 12)) AS group_key,
+  concat_ws('|', ticket_id, left(sha256(getvariable('caller_key') || user_id), 12)) AS group_key,
   ticket_id,
   calls,
-  to_json({calls: n, elsewhere: elsewhere, spent_usd: CAST(CAST(sum_nano AS BIGINT) * 0.000000001 AS DECIMAL(18,9))}) AS numbers,
+  to_json({
+    calls: n, elsewhere: elsewhere, spent_usd: CAST(CAST(sum_nano AS BIGINT) * 0.000000001 AS DECIMAL(18,9))
+  }) AS numbers,
   format(
     '{} calls name {} by hand, {} of them without a branch of it, by somebody who is none of its people.', n, ticket_id,
     elsewhere

@@ -23,7 +23,7 @@ WITH sums AS (
     bool_and(team_id IS NOT NULL) AS all_have_teams,
     list_sort(list(DISTINCT model) FILTER (model IS NOT NULL)) AS models,
     count(*) AS calls,
-    count(*) FILTER (cost_nano IS NULL) AS unpriced_calls,
+    count(*) FILTER (cost_nano IS NULL AND is_counted) AS unpriced_calls,
     list(call_id ORDER BY started_at, call_id) AS call_ids,
     list(started_at ORDER BY started_at, call_id) AS called_at,
     CAST(coalesce(sum(recoverable_nano), 0) AS BIGINT) * 0.000000001 AS recoverable_usd,
@@ -57,7 +57,8 @@ SELECT
   coalesce(also_in, []) AS also_in,
   sentence,
   CAST(to_json({
-    sentence: sentence, numbers: CAST(numbers AS JSON), rule_version: rule_version, parameters: CAST(hits.parameters AS JSON),
+    sentence: sentence, numbers: CAST(numbers AS JSON), rule_version: rule_version,
+    parameters: CAST(hits.parameters AS JSON),
     low_usd: CAST(low_usd AS VARCHAR), high_usd: CAST(high_usd AS VARCHAR), also_in: coalesce(also_in, []), as_of: as_of
   }) AS VARCHAR) AS evidence,
   as_of

@@ -6,11 +6,15 @@
 -- @cost_nano: What was paid for it, nano-USD; NULL without a price
 -- Money that is gone (sunk) can be saved the next time, perhaps; candidates and polling only if that is confirmed.
 WITH each_call AS (
-  SELECT finding_id, rule, kind, ticket_id, unnest(calls, recursive := true) FROM waste_hits
+  -- A call may name a ticket by several keys.
+  SELECT finding_id, rule, kind, ticket_id, call_id, CAST(sum(nano) AS HUGEINT) AS nano
+  FROM (SELECT finding_id, rule, kind, ticket_id, unnest(calls, recursive := true) FROM waste_hits)
+  GROUP BY ALL
 ),
 bounded AS (
   SELECT
-    finding_id, rule, each_call.kind, each_call.ticket_id, call_id, started_at, on_day, team_id, model, tickets, cost_nano,
+    finding_id, rule, kind, each_call.ticket_id, call_id, started_at, on_day, team_id, model, tickets, is_counted,
+    cost_nano,
     CASE WHEN coalesce(kind NOT IN ('backed_off', 'clamped', 'disputed'), true)
       THEN least(nano, cost_nano) WHEN cost_nano IS NOT NULL THEN 0 END AS high_nano
   FROM each_call JOIN waste_calls USING (call_id)

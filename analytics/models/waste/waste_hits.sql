@@ -8,8 +8,8 @@
 -- @sentence: What was found, in words
 SELECT
   left(sha256(concat_ws('|', rule, rule_version, group_key)), 16) AS finding_id,
-  rule, rule_version, parameters, CAST(kind AS VARCHAR) AS kind, group_key, CAST(ticket_id AS VARCHAR) AS ticket_id, calls,
-  CAST(numbers AS VARCHAR) AS numbers, sentence
+  rule, rule_version, parameters, CAST(kind AS VARCHAR) AS kind, group_key, CAST(ticket_id AS VARCHAR) AS ticket_id,
+  calls, CAST(numbers AS VARCHAR) AS numbers, sentence
 FROM (
   SELECT 'W01' AS rule, * FROM w01_duplicate
   UNION ALL BY NAME
