@@ -195,7 +195,7 @@ def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
     lake.publish(data)
     db = lake.scratch(data)
     db.execute("SET enable_progress_bar = false")
-    build.create_views(db, data, tables=FACTS)
+    build.create_views(db, data, build.load(), FACTS)
     return db
 
 
