@@ -62,7 +62,7 @@ async def test_each_route_for_each_role(data: Path) -> None:
                     assert response.status in expected(page, role), (page.method, page.path, role, response.status)
                     if role is None and page.access != "anybody":
                         assert where.startswith("/sign-in"), page.path
-                    if role == "admin" and page.path in MENU:  # of an empty folder
+                    if role == "admin" and page.method == "GET" and page.path in MENU:  # of an empty folder
                         assert response.status == 200, page.path
                         assert "<h1>" in await response.text()
 
