@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-.PHONY: demo test check format bench focus-validator fuzz clean
+.PHONY: demo test check format bench docs focus-validator fuzz clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,15 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+# The documentation as a site: open site/index.html, or, to search it, python -m http.server --directory site.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	! grep -rE '<(script|link rel="stylesheet"|img)[^>]*(src|href)="(https?:)?//' site --include='*.html'  # nothing from elsewhere
+
 # An outside referee of FOCUS exports. It runs on Python 3.12 and needs packages that ours must not have.
 FOCUS_PYTHON ?= python3.12
 FOCUS = .venv-focus/bin
@@ -49,4 +58,4 @@ fuzz: $(VENV)/.installed
 	  $(BIN)/python tests/fuzz/guided.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-focus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data .fuzz
+	rm -rf $(VENV) .venv-focus site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-data .fuzz

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,11 @@ class Model:
 
 def load(folder: Path = MODELS) -> dict[str, Model]:
     """All models below a folder, by name; without those on demand, unless it is their folder."""
+    return dict(_load(folder))
+
+
+@cache
+def _load(folder: Path) -> dict[str, Model]:
     paths = [path for path in sorted(folder.rglob("*.sql")) if folder == ON_DEMAND or ON_DEMAND not in path.parents]
     return {path.stem: read_model(path) for path in paths}
 
@@ -111,10 +117,9 @@ def located(sql: str, data: Path) -> str:
     return sql.replace("'lake:", f"'{base}/")
 
 
-def define_views(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model]) -> None:
-    """Create views to be used at once, without comments."""
-    for model, _ in in_order(db, models):
-        db.execute(f"CREATE TEMP VIEW {model.name} AS {located(model.sql, data)}")
+def define_views(db: duckdb.DuckDBPyConnection, data: Path, sql: str) -> None:
+    """Create the views that a query reads, to be used at once, without comments."""
+    create_views(db, data, needed(db, load(), {"": Model("", "", {}, sql)}))
 
 
 def digest(data: Path, models: Mapping[str, Model]) -> str:
@@ -123,18 +128,36 @@ def digest(data: Path, models: Mapping[str, Model]) -> str:
 
 
 def create_views(
-    db: duckdb.DuckDBPyConnection,
-    data: Path,
-    models: Mapping[str, Model] | None = None,
-    tables: Collection[str] = (),
-) -> list[tuple[Model, list[str]]]:
-    """Create all views in the current catalog of `db`. Models named in `tables` are worked out now, once. Returns the
-    models, as `in_order` gives them.
+    db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model], tables: Collection[str] = ()
+) -> None:
+    """Create views in the current catalog of `db`, to be used at once: what is wrong with one is said when it is read.
+    Models named in `tables` are worked out now, once."""
+    ordered = in_order(db, models)
+    db.execute("BEGIN")
+    for model, _ in ordered:
+        db.execute(f"CREATE VIEW {model.name} WITH (DEFER_BINDING) AS {located(model.sql, data)}")
+    work_out(db, [model.name for model, _ in ordered if model.name in tables])
+    db.execute("COMMIT")
 
-    To create a view, DuckDB goes through all that it reads, down to the files: among many views, again and again. So
-    each is created, once and under another name, over empty tables in place of those that it reads.
+
+def work_out(db: duckdb.DuckDBPyConnection, views: Iterable[str]) -> None:
+    """Make views tables; one that reads another comes after it."""
+    for name in views:
+        db.execute(f"CREATE TABLE made_{name} AS FROM {name}")
+        db.execute(f"DROP VIEW {name}")
+        db.execute(f"ALTER TABLE made_{name} RENAME TO {name}")
+
+
+def create_sound_views(
+    db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, Model]
+) -> list[tuple[Model, list[str]]]:
+    """Create views in the current catalog of `db`, and see that each of them can be read. Returns the models, as
+    `in_order` gives them.
+
+    For that, DuckDB goes through all that a view reads, down to the files: among many views, again and again. So each
+    is created, once and under another name, over empty tables in place of those that it reads.
     """
-    ordered = in_order(db, load() if models is None else models)
+    ordered = in_order(db, models)
     db.execute("BEGIN")
     for model, _ in ordered:
         db.execute(f"CREATE VIEW made_{model.name} AS {located(model.sql, data)}")
@@ -143,11 +166,6 @@ def create_views(
     for model, _ in reversed(ordered):
         db.execute(f"DROP TABLE {model.name}")
         db.execute(f"ALTER VIEW made_{model.name} RENAME TO {model.name}")
-    for model, _ in ordered:
-        if model.name in tables:
-            db.execute(f"CREATE TABLE made_{model.name} AS FROM {model.name}")
-            db.execute(f"DROP VIEW {model.name}")
-            db.execute(f"ALTER TABLE made_{model.name} RENAME TO {model.name}")
     db.execute("COMMIT")
     return ordered
 

@@ -169,7 +169,7 @@ def publish(data: Path) -> bool:
         with duckdb.connect() as db:
             db.execute(f"ATTACH {build.literal(str(aside))} AS lake (STORAGE_VERSION {build.literal(STORAGE_VERSION)})")
             db.execute("USE lake")
-            build.describe_views(db, build.create_views(db, data, models))
+            build.describe_views(db, build.create_sound_views(db, data, models))
             db.execute("USE memory")
             db.execute("DETACH lake")
         disk.sync(aside)

@@ -23,7 +23,7 @@ from analytics.sandboxed import Answer, Request
 
 AT_ONCE = 4
 """Queries at a time, of all together: each may take much memory."""
-TRIES = 3
+TRIES = 5
 """Where the state is replaced while a query begins: once in a few seconds, while a gateway writes."""
 
 _running = 0

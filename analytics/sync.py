@@ -46,8 +46,6 @@ LOOKUPS_MAX = 500
 """Single tickets asked for in one sweep; the rest is for the next one."""
 GONE_MIN, GONE_SHARE = 10, 0.5
 """More than that are not gone: a tracker that shows less than it has, or a token that may read less."""
-LOOKED_UP = ("tickets", "pull_requests", "deployments", "commits")
-"""Tables that are read, too."""
 FOLLOW_SECONDS, PROJECT_SECONDS, UNREAD_SECONDS = 5.0, 60.0, 300.0
 """So often is looked for what webhooks told of; so often, at most, one project is asked for it, and so long rests what
 could not be read."""
@@ -415,8 +413,8 @@ class _Run:
         """A commit that is in several pull requests is of one that was merged, whichever is read last."""
         commits = [row for row in rows if isinstance(row, work.Commit)]
         given = {"shas": [each.sha for each in commits], "pr_ids": [each.pr_id for each in commits]}
-        with self._views() as db:
-            merged = db.execute(build.step("merged_pulls_of_commits"), given).fetchall()
+        with self._found("merged_pulls_of_commits", given) as found_pulls:
+            merged = found_pulls.fetchall()
         pulls = {pr_id for _, _, pr_id in merged}
         merged_with = {(sha, repo): pr_id for sha, repo, pr_id in merged if sha is not None}
         merged_with |= {(each.sha, each.repo): each.pr_id for each in commits if each.pr_id in pulls}
@@ -427,33 +425,31 @@ class _Run:
         return found.values()
 
     def _listed(self, tickets: Tickets) -> set[str]:
-        with self._views() as db:
-            parameters = {"source": self._name, "project": tickets.project, "deleted": DELETED}
-            return {ticket_id for (ticket_id,) in db.execute(build.step("listed_tickets"), parameters).fetchall()}
+        parameters = {"source": self._name, "project": tickets.project, "deleted": DELETED}
+        with self._found("listed_tickets", parameters) as found:
+            return {ticket_id for (ticket_id,) in found.fetchall()}
 
     def _known(self, table: str, ids: Collection[str]) -> Mapping[str, datetime | None]:
-        with self._views() as db:
-            return dict(db.execute(build.step("updated_at"), {"table": table, "ids": [*ids]}).fetchall())
+        with self._found("updated_at", {"table": table, "ids": [*ids]}) as found:
+            return dict(found.fetchall())
 
     def _ask(self, step: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         self._store()  # what was read just now counts, too
-        with duckdb.connect() as db:
-            build.define_views(db, self._data, build.load(build.MODELS / "work"))
-            return db.execute(build.step(step), parameters).fetchall()
+        with self._found(step, parameters) as found:
+            return found.fetchall()
 
     def _stored(self, ids: list[str]) -> list[work.Ticket]:
-        with self._views() as db:
-            result = db.execute(build.step("stored_tickets"), {"ids": ids})
-            names = [column[0] for column in result.description or ()]
-            return [work.Ticket(**dict(zip(names, row, strict=True))) for row in result.fetchall()]
+        with self._found("stored_tickets", {"ids": ids}) as found:
+            names = [column[0] for column in found.description or ()]
+            return [work.Ticket(**dict(zip(names, row, strict=True))) for row in found.fetchall()]
 
     @contextlib.contextmanager
-    def _views(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _found(self, step: str, parameters: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The result of a step over what is stored."""
+        query = build.step(step)
         with duckdb.connect() as db:
-            models = build.load(build.MODELS / "work")
-            wanted = {table: models[table] for table in LOOKED_UP}
-            build.define_views(db, self._data, wanted | build.needed(db, models, wanted))
-            yield db
+            build.define_views(db, self._data, query)
+            yield db.execute(query, parameters)
 
     # -- what is told --------------------------------------------------------------------------------------------------
 

@@ -438,9 +438,10 @@ def _spool_file(data: Path, table: str) -> Path:
 
 def write_tracker(data: Path) -> None:
     """Tell the gateway: it reads no Parquet."""
+    query = build.step("tracker")
     with duckdb.connect() as db:
-        build.define_views(db, data, build.load(build.MODELS / "work"))
-        result = db.execute(build.step("tracker"))
+        build.define_views(db, data, query)
+        result = db.execute(query)
         names = [column[0] for column in result.description or ()]
         snapshot = msgspec.convert(dict(zip(names, result.fetchone() or (), strict=True)), Snapshot)
     encoder = msgspec.json.Encoder()

@@ -12,6 +12,8 @@ from gateway.reading import child, items, names, text
 
 MARK = re.compile(rb'"(?:name"\s*:\s*"|(?:local_shell|computer|apply_patch|shell)_call")')
 """A piece of JSON in which this is not found has no tool call."""
+MARKS = (b'"name"', b'_call"')
+"""Where it is found, one of these is: a quick look before the search of many events."""
 ITEMS = names(
     "tool_use server_tool_use mcp_tool_use function_call custom_tool_call local_shell_call shell_call computer_call "
     "apply_patch_call mcp_call"

@@ -122,6 +122,10 @@ class Admission:
         """By call_id."""
         self._waiting: dict[Account, deque[_Waiter]] = {}
 
+    @property
+    def open_holds(self) -> int:
+        return len(self._held)
+
     # -- before the call ----------------------------------------------------------------------------------------
 
     def admit_at_once(self, call: Call, wanted: Wanted) -> Grant | Estimate | None:

@@ -172,6 +172,7 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
     owner = LocalOwner(
         ledger, late, admission, Limits(config.limits), Guards(config.guards), alerts, telemetry, exporter
     )
+    telemetry.holds_open.set_function(lambda: admission.open_holds)
     admin = Admin(ledger, telemetry, admission.budgets)
     key_ring, tracker = Keys(ledger.dir, admin_keys), Tracker(ledger.dir)
     key_ring.refresh()

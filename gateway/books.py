@@ -36,8 +36,8 @@ LOOK_BYTES = 1024
 GUESSED_CHARS_PER_TOKEN, GUESSED_DENSITY = 2.5, 1 / 12
 """Few models write tokens that are shorter, and few events carry one in fewer bytes."""
 
-LEARNED_OF, LEARNED_BYTES_MAX = 50, 64 * 1024
-"""One of so many reported calls of a model is estimated too, if its request is no larger."""
+LEARN_SECONDS, LEARNED_BYTES_MAX = 5.0, 64 * 1024
+"""After so long the next reported call of a model is estimated too, if its request is no larger."""
 MODELS_MAX = 1000
 
 
@@ -109,8 +109,8 @@ class Books:
         self._estimator = estimator
         self._telemetry = telemetry
         self._open: set[OpenCall] = set()
-        self._calls_of: dict[tuple[str, str], int] = {}
-        """Whole calls by provider and model."""
+        self._learns_from: dict[tuple[str, str], float] = {}
+        """When the next call is compared, by provider and model."""
         self._learning: asyncio.Task[None] | None = None
 
     async def open(self, call: Call, asking: Asking, may_go_on: Callable[[], object]) -> OpenCall:
@@ -253,16 +253,16 @@ class Books:
         return usage
 
     def _learn_from(self, open_call: OpenCall, answer: Answer) -> None:
-        """Compare an estimate with what was reported, for some of the calls of each model, beside the work."""
-        call, meter = open_call.call, open_call.meter
+        """Compare an estimate with what was reported, for a call of each model now and then, beside the work."""
+        call, meter, now = open_call.call, open_call.meter, time.monotonic()
         key = call.provider or "", answer.response_model or ""
+        if now < self._learns_from.get(key, 0.0) or (self._learning is not None and not self._learning.done()):
+            return
         if call.operation not in WRITTEN_BY_A_MODEL or len(open_call.request) > LEARNED_BYTES_MAX:
             return
-        if len(self._calls_of) > MODELS_MAX:
-            self._calls_of.clear()
-        self._calls_of[key] = self._calls_of.get(key, 0) + 1
-        if self._calls_of[key] % LEARNED_OF != 1 or (self._learning is not None and not self._learning.done()):
-            return
+        if len(self._learns_from) > MODELS_MAX:
+            self._learns_from.clear()
+        self._learns_from[key] = now + LEARN_SECONDS
         self._learning = asyncio.create_task(
             self._estimator.learn(
                 *key,

@@ -304,3 +304,5 @@ class Call(msgspec.Struct, kw_only=True, omit_defaults=True):
     gateway_id: str | None = None
     commit_sha: str | None = None
     traceparent: str | None = None
+    overhead_us: int | None = None
+    """From the request's head to the first byte sent upstream, without the time that its body took to come."""

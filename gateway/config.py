@@ -757,7 +757,7 @@ def _console_contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], s
         )
     try:
         ZoneInfo(console.timezone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         yield ("console", "timezone"), f"[console] timezone: there is no zone {console.timezone!r}; as Europe/Berlin"
     at = ("console", "oidc")
     if oidc.issuer:

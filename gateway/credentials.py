@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import compress
+from operator import itemgetter
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -17,6 +18,8 @@ from gateway.errors import Refusal
 from gateway.keys import PREFIX, Keys
 
 Fields = list[tuple[str, str]]
+NAME = itemgetter(0)
+"""Of a field."""
 
 CREDENTIAL_FIELDS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 KEY_PROTOCOL = "openai-insecure-api-key."
@@ -184,7 +187,8 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
 def returned(fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """The fields of an answer to pass on: none that we set ourselves. An upstream's answers all have the same names."""
     if fields.get("connection", "keep-alive") in ("keep-alive", "close"):
-        return compress(fields.items(), _are_returned(tuple(fields)))
+        pairs = fields.items()
+        return compress(pairs, _are_returned(tuple(map(NAME, pairs))))
     return [pair for pair in end_to_end(fields.items()) if not _named(pair[0]).is_ours]
 
 

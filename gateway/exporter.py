@@ -8,13 +8,14 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -102,6 +103,7 @@ class Exporter:
         for name, steps in otel.BUCKETS.items():
             unit = "{token}" if steps is otel.TOKEN_STEPS else "s"
             self._instruments[name] = meter.create_histogram(name, unit, explicit_bucket_boundaries_advisory=steps)
+        meter.create_observable_gauge(otel.HOLDS, [self._holds], "{hold}")
         self._thread = threading.Thread(target=self._run, name="exporter", daemon=True)
         self._thread.start()
 
@@ -121,7 +123,10 @@ class Exporter:
             self._telemetry.dropped.inc(left)
             log.warning("the OpenTelemetry collector was not told of the last %d calls", left)
 
-    # -- in the thread --------------------------------------------------------------------------------------------
+    # -- in threads --------------------------------------------------------------------------------------------
+
+    def _holds(self, options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(self._telemetry.registry.get_sample_value("outlay_holds_open") or 0)
 
     def _run(self) -> None:
         while not (self._ends.is_set() and self._queue.empty()):

@@ -6,7 +6,6 @@ otherwise at the next request, such as a key, is asked for each time.
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import compress
-from operator import itemgetter
 from typing import NamedTuple
 
 from aiohttp import web
@@ -23,7 +22,6 @@ from gateway.routes import Target, region_of
 
 VARYING = frozenset({b"Content-Length", b"content-length", b"Traceparent", b"traceparent"})
 """Fields whose value is another one in each request: no part of what is kept."""
-NAME = itemgetter(0)
 KEPT_MAX = 8
 """Different heads of a connection."""
 
@@ -73,7 +71,7 @@ class Heads:
         connection = request.protocol
         assert isinstance(connection, Connection)
         fields = request.raw_headers
-        key = request.method, request.raw_path, *compress(fields, _are_kept(tuple(map(NAME, fields))))
+        key = request.method, request.raw_path, *compress(fields, _are_kept(tuple(map(credentials.NAME, fields))))
         head: Head | None = connection.heads.get(key)
         if head is None:
             head = self._read(request)

@@ -217,6 +217,9 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self._head_bytes_max = head_bytes_max
         self._transport: asyncio.Transport | None = None
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        """Told by the parser, for each chunk of a body."""
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._answer: Answer | None = None
@@ -234,7 +237,9 @@ class Connection(asyncio.Protocol):
         self._fields: list[bytes] = []
         """Names and values in turn."""
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
-        self._parts: list[bytes] = []
+        self._parts.clear()
+        self._parts_max: int | None = None
+        """Where the answer is complete: what more comes is none of it."""
         self._keeps = False
 
     # -- a request ----------------------------------------------------------------------------------------------------
@@ -316,7 +321,8 @@ class Connection(asyncio.Protocol):
         if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > 2 * FIELDS_MAX):
             error = ValueError("the head, or what follows the body, is too long")
         if self._parts:
-            parts, self._parts = self._parts, []
+            parts = self._parts[: self._parts_max]
+            self._parts.clear()
             if not answer.take(parts, sum(map(len, parts))) and not self._is_complete and not error:
                 assert self._transport is not None
                 self._is_paused = True
@@ -392,14 +398,11 @@ class Connection(asyncio.Protocol):
         self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)
         if answer.request.method == "HEAD":  # a length, and no body: the parser would wait for one
-            self._is_complete, self._keeps = True, False
-
-    def on_body(self, data: bytes) -> None:
-        if not self._is_complete:
-            self._parts.append(data)
+            self._is_complete, self._keeps, self._parts_max = True, False, 0
 
     def on_message_complete(self) -> None:
         if self._is_interim:
             self._reset()
         elif not self._is_complete:
             self._is_complete, self._keeps = True, self._parser.should_keep_alive()
+            self._parts_max = len(self._parts)

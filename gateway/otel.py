@@ -40,6 +40,9 @@ OWN_DURATION = "outlay.call.duration"
 """As the standard one, for answers that take longer than its buckets reach."""
 COST, CALLS, UNATTRIBUTED, UNPRICED = "outlay.cost", "outlay.calls", "outlay.unattributed.cost", "outlay.unpriced.calls"
 
+OVERHEAD, HOLDS = "outlay.overhead.duration", "outlay.holds.open"
+
+OVERHEAD_SECONDS = [0.0001 * 2**n for n in range(13)]
 SECONDS = [0.01 * 2**n for n in range(14)]
 LONG_SECONDS = [*SECONDS, 163.84, 327.68, 655.36]
 TOKEN_STEPS = [4.0**n for n in range(14)]
@@ -49,6 +52,7 @@ BUCKETS: Mapping[str, list[float]] = {
     TOKENS.format("input"): TOKEN_STEPS,
     TOKENS.format("output"): TOKEN_STEPS,
     OWN_DURATION: LONG_SECONDS,
+    OVERHEAD: OVERHEAD_SECONDS,
 }
 """Boundaries of the histograms."""
 COUNTERS: Mapping[str, str] = {
@@ -199,6 +203,8 @@ def measures(call: Call, base_url: str, generations: tuple[Generation, ...], *, 
             yield Measured(UNATTRIBUTED, call.list_cost_nano / NANO, {"team": of_cost["team"]})
     if call.result == "refused":
         return  # no provider was asked
+    if call.overhead_us is not None:
+        yield Measured(OVERHEAD, call.overhead_us / 1e6, {"route": call.dialect or "", "stream": call.stream is True})
     base = start_attributes(call, base_url) | _given({"gen_ai.response.model": call.response_model})
     if call.duration_ms is not None:
         timed = base | _given({"error.type": error_of(call)})

@@ -167,7 +167,7 @@ class Proxy:
         ends: completed, refused, cancelled by the client, cut by the upstream.
         """
         loop = asyncio.get_running_loop()
-        started, started_us = loop.time(), now_us()
+        started, started_us, began_ns = loop.time(), now_us(), time.perf_counter_ns()
         head = self._heads.read(request)
         headers, target, path, dialect, route = head.headers, head.target, head.path, head.dialect, head.route
         call = _new_call(started_us, self._gateway_id, head, request.headers.get("traceparent"))
@@ -195,7 +195,9 @@ class Proxy:
             if head.refusal is not None:
                 raise head.refusal
             upstream_path, fields = head.upstream_path, head.way.fields
+            reading_ns = time.perf_counter_ns()
             body = await guard.read_body(request, self._config.server)
+            began_ns += time.perf_counter_ns() - reading_ns
             if loop.time() != started:
                 may_go_on()  # a body takes time, in which a key may end
             call.request_bytes = len(body)
@@ -266,6 +268,8 @@ class Proxy:
                 if asked_for_usage is not None or (admitted is not None and admitted.grant.may_stop):
                     # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
                     sent_fields = credentials.without_encoding(sent_fields)
+                if call.attempt == 1:
+                    call.overhead_us = (time.perf_counter_ns() - began_ns) // 1000
                 sent = self._forwarder.send(
                     name, upstream, request.method, sent_path, sent_fields, asked_for_usage or sent_body
                 )

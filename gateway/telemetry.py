@@ -4,14 +4,16 @@ key is a label, and the money here is for reading only: the ledger holds the exa
 
 from collections import Counter as Sums
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway import otel
 from gateway.budgets import Account, Budgets
 from gateway.call import NANO, Call
 
 MODELS_MAX = 1000
+Instrument = TypeVar("Instrument", Counter, Histogram)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -29,8 +31,8 @@ class Telemetry:
         self._told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         """Of counters, what `gained` gave."""
         self._models: set[str] = set()
-        self._children: dict[tuple[Any, ...], Counter] = {}
-        """Counters with their labels, which to look up in the library takes longer than to count."""
+        self._children: dict[tuple[Any, ...], Any] = {}
+        """Instruments with their labels, which to look up in the library takes longer than to count."""
         labels = ("provider", "dialect", "result", "usage_source", "price_status")
         self.calls = Counter("outlay_calls", "Calls by how they ended.", labels, registry=self.registry)
         self.cost = Counter(
@@ -105,6 +107,11 @@ class Telemetry:
                 ("held", "What it holds for running calls"),
             )
         }  # fmt: skip
+        self.holds_open = Gauge("outlay_holds_open", "Calls that hold money in budgets.", registry=self.registry)
+        self.overhead = Histogram(
+            "outlay_overhead_duration_seconds", "What the gateway took before it sent a call on.", ("route", "stream"),
+            buckets=otel.OVERHEAD_SECONDS, registry=self.registry,
+        )  # fmt: skip
         self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
@@ -149,13 +156,16 @@ class Telemetry:
             self._child(self.cost, call.provider, model, team).inc(usd)
             if not call.tickets:
                 self._child(self.unattributed, team).inc(usd)
+        if call.overhead_us is not None:
+            is_stream = "true" if call.stream else "false"
+            self._child(self.overhead, call.dialect, is_stream).observe(call.overhead_us / 1e6)
 
-    def _child(self, counter: Counter, *labels: str | None) -> Counter:
+    def _child(self, instrument: Instrument, *labels: str | None) -> Instrument:
         """All that finished calls are labelled with comes from the settings, from keys, or is bounded."""
-        key = counter, *labels
-        child = self._children.get(key)
+        key = instrument, *labels
+        child: Instrument | None = self._children.get(key)
         if child is None:
-            child = self._children[key] = counter.labels(*(label or "" for label in labels))
+            child = self._children[key] = instrument.labels(*(label or "" for label in labels))
         return child
 
     def bounded(self, model: str) -> str:

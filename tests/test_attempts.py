@@ -595,12 +595,14 @@ async def test_a_client_that_leaves_causes_no_further_attempt(
         async with Leaver(gateway), asyncio.timeout(10):
             while len(upstream.requests) + len(spare.requests) < len(expected):
                 await asyncio.sleep(0.01)
+            assert await metric(gateway, "outlay_holds_open") == int(expected[-1] == GONE)
             await asyncio.sleep(0.2)  # so that what comes of the answer has come
         await at_rest(gateway)
         assert [row["result"] for row in gateway.closed()] == expected
         assert is_one_request(gateway)
         assert len(upstream.requests) + len(spare.requests) == len(expected)
         assert await metric(gateway, 'outlay_budget_held_usd{budget="all"}') == 0
+        assert await metric(gateway, "outlay_holds_open") == 0
 
 
 async def test_whenever_a_client_leaves_nothing_is_left_open(

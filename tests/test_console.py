@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analytics.web import app, sessions
+from gateway.config import ConsoleSettings, OidcSettings, load
 from gateway.errors import UserError
 from gateway.keys import Keys
 from tests import consoles
@@ -229,3 +230,32 @@ async def test_a_sign_in_that_another_page_sends_is_refused(made: Path) -> None:
         await viewer.post("/sign-in", 403, csrf="0" * 64, key=SECRETS["viewer"])
         viewer.session.cookie_jar.clear()
         await viewer.post("/sign-in", 403, key=SECRETS["viewer"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[console]\nhost = "0.0.0.0"\n', "set url to the address"),
+        ('[console]\nhost = "0.0.0.0"\nurl = "https://x.example"\n', "set an admin key"),
+        ('[console]\nurl = "https://x.example/outlay"\n', "without a path"),
+        ('[console]\ntimezone = "Mars/Base"\n', "there is no zone 'Mars/Base'"),
+        ('[console.oidc]\nissuer = "http://idp.example"\n', "must be https://"),
+        ('[console.oidc]\nissuer = "https://idp.example"\n', 'needs "client_id"'),
+        ('[console.oidc]\nissuer = "https://idp.example"\nclient_id = "x"\n', "roles is empty"),
+        ('[console.oidc]\nscopes = ["email"]\nissuer = "https://idp.example"\n', 'must have "openid"'),
+        ('[console.oidc]\nclient_secret = "s3cret"\n', "does not belong here"),
+        ('[console.oidc]\nroles = {x = "root"}\n', "root"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "outlay.toml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "outlay.toml")
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_each_setting_of_the_console_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs/console.md").read_text(encoding="utf-8")
+    for struct in (ConsoleSettings, OidcSettings):
+        assert [name for name in struct.__struct_fields__ if f"`{name}`" not in page and name != "oidc"] == []

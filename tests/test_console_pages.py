@@ -11,13 +11,13 @@ import pytest
 import pytest_asyncio
 
 import analytics
-from analytics import build
-from analytics.web import app, pages
+from analytics import build, findings
+from analytics.web import app, pages, questions
 from tests import consoles
 from tests.consoles import Viewer, looking, plain
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL = "?period=all"
+of_module = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
+@of_module
 async def test_the_overview_says_what_was_spent_and_what_is_not_in_it(viewer: Viewer) -> None:
     text = plain(await viewer.get(f"/{ALL}"))
     assert "Spend $3.90" in text
@@ -56,11 +57,13 @@ async def test_the_overview_says_what_was_spent_and_what_is_not_in_it(viewer: Vi
     assert "$0.10 declared overhead" in text
 
 
+@of_module
 async def test_names_of_strangers_are_text(viewer: Viewer) -> None:
     page = await viewer.get(f"/{ALL}")
     assert "<b>in</b>" not in page
 
 
+@of_module
 async def test_each_dimension_of_spend_sums_to_the_same(viewer: Viewer) -> None:
     for by in pages.DIMENSIONS:
         page = await viewer.get(f"/spend{ALL}&by={by}")
@@ -70,6 +73,7 @@ async def test_each_dimension_of_spend_sums_to_the_same(viewer: Viewer) -> None:
     assert consoles.rows(page, "spend_by_day")[0][0] == "2026-11-20"
 
 
+@of_module
 async def test_nothing_is_by_person(made: Path) -> None:
     async with looking(consoles.config(made), "admin") as viewer:
         for path in (f"/spend{ALL}&by=key", f"/tickets{ALL}", "/tickets/PAY-1", "/tasks/task%2Fone", f"/calls{ALL}"):
@@ -89,12 +93,14 @@ def uncommented(file: Path) -> str:
     return re.sub(r"--.*", "", file.read_text(encoding="utf-8"))
 
 
+@of_module
 async def test_keys_stand_by_name_and_without_what_came_of_it(viewer: Viewer) -> None:
     page = await viewer.get(f"/spend{ALL}&by=key")
     assert [row[0] for row in consoles.rows(page, "spend_by_key")] == ["key_1", "key_2", "key_3"]
     assert "outcome" not in page.split("<main")[1]
 
 
+@of_module
 async def test_from_the_overview_to_the_evidence(viewer: Viewer) -> None:
     page = await viewer.get(f"/{ALL}")
     assert consoles.rows(page, "tickets")[0][0] == "PAY-2"
@@ -118,16 +124,19 @@ async def test_from_the_overview_to_the_evidence(viewer: Viewer) -> None:
     assert "W01" in text
 
 
+@of_module
 async def test_an_address_of_a_tracker_that_a_browser_would_run_is_no_link(viewer: Viewer) -> None:
     assert "javascript:" not in await viewer.get("/tickets/PAY-2")
 
 
 @pytest.mark.parametrize("path", ["/tickets/NO-1", "/tasks/nothing", "/calls/nothing", "/nowhere", "/static/x.css"])
+@of_module
 async def test_what_is_not_there_is_said(made: Path, path: str) -> None:
     async with looking(consoles.config(made), "viewer") as viewer:
         assert "<h1>" in await viewer.get(path, 404)
 
 
+@of_module
 async def test_tables_are_sorted_filtered_and_paged_by_their_address(viewer: Viewer) -> None:
     page = await viewer.get(f"/spend{ALL}&by=team&spend_by_team.sort=list_cost_usd")
     assert [row[0] for row in consoles.rows(page, "spend_by_team")] == ["core", "payments"]
@@ -141,6 +150,7 @@ async def test_tables_are_sorted_filtered_and_paged_by_their_address(viewer: Vie
 
 
 @pytest.mark.parametrize("sort", ["user_id", "nothing_such", "x; DROP TABLE calls", 'a"b', "-", "1"])
+@of_module
 async def test_nothing_sorts_by_what_a_table_has_not(made: Path, sort: str) -> None:
     async with looking(consoles.config(made), "viewer") as viewer:
         async with viewer.session.get(
@@ -149,6 +159,7 @@ async def test_nothing_sorts_by_what_a_table_has_not(made: Path, sort: str) -> N
             assert response.status == (503 if sort in ("user_id", "nothing_such") else 200)
 
 
+@of_module
 async def test_csv_is_exact_and_no_formula(viewer: Viewer) -> None:
     async with viewer.session.get(f"{viewer.url}/tickets{ALL}&csv=tickets") as response:
         assert response.content_type == "text/csv"
@@ -160,6 +171,7 @@ async def test_csv_is_exact_and_no_formula(viewer: Viewer) -> None:
     assert lines[0]["title"] == "'=cmd|' /C calc'!A0"
 
 
+@of_module
 async def test_the_sql_that_is_shown_gives_what_is_shown(viewer: Viewer) -> None:
     for path in (
         f"/{ALL}",
@@ -181,6 +193,7 @@ async def test_the_sql_that_is_shown_gives_what_is_shown(viewer: Viewer) -> None
         assert len(db.execute(sql).fetchall()) == 6
 
 
+@of_module
 async def test_moments_are_shown_in_the_zone_that_a_viewer_chose(made: Path) -> None:
     async with looking(consoles.config(made, timezone="Europe/Berlin"), "viewer") as viewer:
         assert "2026-11-20 13:00" in await viewer.get(f"/calls{ALL}")
@@ -188,13 +201,108 @@ async def test_moments_are_shown_in_the_zone_that_a_viewer_chose(made: Path) -> 
         page = await viewer.get(f"/calls{ALL}")
         assert "2026-11-20 07:00" in page
         assert 'value="America/New_York"' in page
+        await viewer.get("/zone?zone=Mars/Base", 303)
         await viewer.get("/zone?zone=../../etc/passwd&next=//evil.example", 303)
         assert "2026-11-20 07:00" in await viewer.get(f"/calls{ALL}")
         assert "2026-11-20 21:00" in await viewer.get(f"/calls{ALL}&zone=Asia/Tokyo")
 
 
+@of_module
 async def test_each_page_of_an_empty_folder_says_what_to_do(data: Path) -> None:
     async with looking(consoles.config(data), "admin") as viewer:
         for page in app.routes():
             if page.method == "GET" and "{" not in page.path and not page.path.startswith(("/sign", "/zone")):
                 assert "<h1>" in await viewer.get(page.path), page.path
+
+
+@of_module
+async def test_coverage_says_what_is_unattributed_unpriced_and_estimated(viewer: Viewer) -> None:
+    page = await viewer.get(f"/coverage{ALL}")
+    text = plain(page)
+    assert "Unattributed $0.30 7.7 % of $3.90 1 call" in text
+    assert "Without a price 1 call of 6; in no sum, and not $0" in text
+    assert "Usage estimated $0.30" in text
+    assert {row[2] for row in consoles.rows(page, "coverage_prices")} == {"unpriced", "exact"}
+    [link] = set(re.findall(r'href="(/calls[^"]*price_status=unpriced[^"]*usage_source=reported)"', page))
+    assert len(consoles.rows(await viewer.get(unescape(link)), "calls")) == 1
+    assert [row[0] for row in consoles.rows(page, "coverage_untagged")] == ["core"]
+
+
+@of_module
+async def test_the_scorecard_shows_no_small_group(viewer: Viewer) -> None:
+    page = await viewer.get(f"/scorecard{ALL}")
+    sections = ("outcome", "cost", "flow", "durability")
+    shown = {row[0] for name in sections for row in consoles.rows(page, f"scorecard_{name}")}
+    assert shown <= {"(other)", "–"}
+
+
+@of_module
+async def test_the_sql_page_answers_within_limits_and_writes_nothing(viewer: Viewer) -> None:
+    await viewer.get("/sql")
+    page = await viewer.post("/sql", 200, sql="SELECT ticket_id, list_cost_usd FROM ticket_costs ORDER BY 2 DESC")
+    assert "2 rows" in plain(page)
+    assert 'href="/tickets/PAY-2"' in page
+    assert "$2.50" in page
+    page = await viewer.post("/sql", 200, sql="SELECT '<i>' AS a FROM range(2000)")
+    assert "1,000 rows, and there are more" in plain(page)
+    assert "<i>" not in page
+    before = sorted(path.name for path in viewer.folder.rglob("*"))
+    for wrong in ("SELEC 1", "COPY calls TO 'x.csv'", "SELECT * FROM read_text('/etc/passwd')", "INSTALL httpfs", " "):
+        page = await viewer.post("/sql", 422, sql=wrong)
+        assert 'role="alert"' in page
+        assert "root:" not in page
+    assert sorted(path.name for path in viewer.folder.rglob("*")) == before
+    assert (await viewer.post("/sql", 200, sql="SELECT 1.50 AS a", csv="yes")).splitlines() == ["a", "1.50"]
+
+
+@of_module
+async def test_sql_is_taken_to_its_page_and_not_run(viewer: Viewer) -> None:
+    await viewer.get("/sql")
+    page = await viewer.post("/sql/open", 200, sql="SELECT 41 + 1 AS n")
+    assert "SELECT 41 + 1 AS n</textarea>" in page
+    assert 'id="result"' not in page
+
+
+@of_module
+async def test_questions_are_kept_and_removed(viewer: Viewer) -> None:
+    await viewer.get("/sql")
+    where = await viewer.post("/sql/save", name=" What  is <one>? ", sql="SELECT 1")
+    assert where.startswith("/sql?question=What+is+%3Cone%3E")
+    page = await viewer.get("/sql?question=What+is+%3Cone%3E%3F")
+    assert "SELECT 1</textarea>" in page
+    assert "by config:admin" in plain(page)
+    await viewer.post("/sql/save", 400, name="", sql="SELECT 1")
+    await viewer.get("/sql")
+    assert await viewer.post("/sql/remove", name="What is <one>?") == "/sql"
+    await viewer.post("/sql/remove", 404, name="What is <one>?")
+    assert "one" not in questions.saved(viewer.folder)
+
+
+@pytest.mark.parametrize("question", questions.shipped())
+def test_each_question_that_comes_with_it_has_an_answer(made: Path, question: str) -> None:
+    with analytics.open(made) as db:
+        db.execute(questions.shipped()[question]).fetchall()
+
+
+@of_module
+async def test_a_finding_is_accepted_dismissed_with_a_reason_and_looked_at_again(viewer: Viewer) -> None:
+    [found] = findings.listed(viewer.folder)
+    path = f"/waste/{found['finding_id']}"
+    page = await viewer.get("/waste?period=all")
+    assert f'href="{path}"' in page
+    assert "$0.50" in plain(page)
+    page = await viewer.get(path)
+    assert "Nobody has looked at it yet" in page
+    await viewer.post(path, 422, state="dismissed")
+    await viewer.post(path, 422, state="dismissed", reason="other")
+    await viewer.post(path, 400, state="fixed")
+    await viewer.get(path)
+    assert await viewer.post(path, state="dismissed", reason="test", note="load <test>") == f"{path}?done=dismissed"
+    page = await viewer.get(f"{path}?done=dismissed")
+    assert "config:admin: dismissed, a test: load &lt;test&gt;" in page
+    assert "No finding is in this state" in await viewer.get("/waste?period=all")
+    assert f'href="{path}"' in await viewer.get("/waste?period=all&state=dismissed")
+    await viewer.post(path, state="accepted", reason="test")
+    assert [each["state"] for each in findings.listed(viewer.folder)] == ["accepted"]
+    await viewer.post(path, state="new")
+    assert [each["state"] for each in findings.listed(viewer.folder)] == ["new"]

@@ -36,6 +36,18 @@ def test_every_metric_is_documented() -> None:
         assert f"`{metric.name}" in page
 
 
+def test_every_metric_of_the_dashboard_is_there() -> None:
+    dashboard = json.loads((ROOT / "config/grafana/outlay.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    known: set[str] = set()
+    for metric in Telemetry().registry.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(metric.type, ("",))
+        known |= {metric.name + suffix for suffix in suffixes}
+    named = {name for query in queries for name in re.findall(r"\boutlay_\w+", query)}
+    assert named <= known
+    assert {name for name in known if not name.endswith(("_sum", "_count"))} <= named  # each metric has its place
+
+
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:gateway|analytics|docs|config)/[\w./-]*)`", README))))
 def test_paths_in_the_readme_exist(path: str) -> None:
     assert (ROOT / path).exists()

@@ -203,12 +203,13 @@ def calls(draw: st.DrawFn) -> Call:
 
 @given(st.lists(calls(), min_size=1, max_size=8))
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rows_sum_to_the_ledger(tmp_path_factory: pytest.TempPathFactory, made_calls: list[Call]) -> None:
-    data = tmp_path_factory.mktemp("focus") / "data"
-    segment(data, made_calls)
-    lake.publish(data)
+def test_rows_sum_to_the_ledger(data: Path, made_calls: list[Call]) -> None:
+    journal = segment(data, made_calls)
     everything = (date(2026, 10, 1), date(2026, 12, 31))
-    rows = exported(data, period=everything)
+    try:
+        rows = exported(data, period=everything)
+    finally:
+        journal.unlink()
     assert sum(row["ListCost"] for row in rows) * NANO == sum(each.list_cost_nano or 0 for each in made_calls)
     contracted = sum(each.contracted_cost_nano or 0 for each in made_calls)
     assert sum(row["ContractedCost"] for row in rows) * NANO == contracted

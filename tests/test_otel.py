@@ -107,8 +107,9 @@ async def test_metrics_have_the_buckets_of_the_conventions(
         assert await ask(gateway, x_outlay_ticket="PAY-7") == 200
         assert await ask(gateway, {**CHAT, "stream": True, "stream_options": {"include_usage": True}}) == 200
         await until(lambda: otel.FIRST_CHUNK["latest"] in metrics(collector))
+        rows = gateway.closed()
     found = metrics(collector)
-    assert found.keys() == {*otel.BUCKETS, *otel.COUNTERS} - {otel.UNPRICED}
+    assert found.keys() == {*otel.BUCKETS, *otel.COUNTERS, otel.HOLDS} - {otel.UNPRICED}
     for name, steps in otel.BUCKETS.items():
         assert [*found[name].histogram.data_points[0].explicit_bounds] == steps
         assert found[name].unit == ("{token}" if "token" in name and "time" not in name else "s")
@@ -120,12 +121,17 @@ async def test_metrics_have_the_buckets_of_the_conventions(
     ]  # fmt: skip
     assert sum(inputs) >= 1000
     assert found["outlay.cost"].unit == "USD"
+    overhead = found[otel.OVERHEAD].histogram.data_points
+    assert {(*sorted(_attributes(point.attributes).items()),) for point in overhead} == {
+        (("route", "openai_chat"), ("stream", False)), (("route", "openai_chat"), ("stream", True)),
+    }  # fmt: skip
+    assert sum(point.sum for point in overhead) == sum(row["overhead_us"] for row in rows) / 1e6
     shown = {key for name in found for point in _points(found[name]) for key in _attributes(point.attributes)}
     assert not [key for key in shown if "ticket.id" in key or "task" in key or "user" in key or "key" in key]
 
 
 def _points(metric: Any) -> Any:
-    return metric.histogram.data_points or metric.sum.data_points
+    return metric.histogram.data_points or metric.sum.data_points or metric.gauge.data_points
 
 
 async def test_errors_refusals_and_estimates(start_gateway: StartGateway, collector: FakeUpstream) -> None:

@@ -456,7 +456,7 @@ def planting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[duckdb.
     spend(data, "PAY-1", "PAY-3")
     segment(data, [call(purpose="ci", task_id="ci")], at=NOON + timedelta(minutes=1))
     with duckdb.connect() as db:
-        build.create_views(db, data)
+        build.create_views(db, data, build.load())
         yield db, data
 
 

@@ -174,6 +174,15 @@ async def test_odd_request_lines_reach_no_other_host(gateway: Running, line: byt
         assert (request.target, request.header("host")) == ("/v1/models", URL(gateway.upstream.url).authority)
 
 
+@pytest.mark.parametrize(
+    "target", [b"/-/healthz", b"/%2d/healthz", b"/%2D/%68ealthz", b"http://evil.example/-/healthz"]
+)
+async def test_what_is_for_the_gateway_itself_is_so_in_each_spelling(gateway: Running, target: bytes) -> None:
+    answer = await raw(gateway, b"GET " + target + b" HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert not gateway.upstream.requests
+
+
 async def test_a_field_in_a_ticket_or_task_becomes_no_field_of_an_answer(gateway: Running) -> None:
     gateway.upstream.answer(whole(ANSWER))
     for path in ("/t/PAY-1%0d%0aSet-Cookie:%20a=b", "/t/PAY-1/task/a%0d%0aSet-Cookie:%20a=b", "/t/PAY-1/task/%00"):

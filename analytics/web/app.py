@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from analytics.web import auth, budgets, keys, pages, signin, tickets, waste
-from analytics.web.asking import AskError, Asking
+from analytics.web import asking, auth, budgets, keys, oidc, pages, quality, questions, signin, tickets, waste
+from analytics.web.asking import KEPT_SECONDS, AskError, Asking
 from analytics.web.sessions import Attempts, Sessions
 from analytics.web.visit import STATIC, Console, Download, Page, ProblemError, Visit
 from gateway.admin_api import KeysApi
@@ -52,7 +52,8 @@ log = logging.getLogger("outlay.console")
 
 
 def routes() -> list[Page]:
-    return [*signin.PAGES, *pages.PAGES, *tickets.PAGES, *waste.PAGES, *budgets.PAGES, *keys.PAGES]
+    parts = (signin, oidc, pages, tickets, waste, quality, budgets, keys, questions)
+    return [page for part in parts for page in part.PAGES]
 
 
 @contextlib.asynccontextmanager
@@ -77,10 +78,12 @@ async def serving(
         ring=ring,
         configured=configured,
         asks=Asking(data, settings.query_seconds, settings.queries),
+        scorecard=Asking(data, settings.query_seconds, 1, asking.with_scorecard, KEPT_SECONDS),
         sessions=Sessions(settings.idle_minutes * 60, settings.session_hours * 3600),
         attempts=Attempts(),
         apis=_endpoints(config, data, ring),
         gateway=gateway,
+        provider=oidc.Provider(settings.oidc) if settings.oidc.issuer else None,
         secret=secrets.token_bytes(32),
     )
     runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=0.5)
@@ -91,6 +94,7 @@ async def serving(
     finally:
         await runner.cleanup()
         await console.asks.close()
+        await console.scorecard.close()
 
 
 def _endpoints(config: Config, data: Path, ring: Keys) -> dict[str, Endpoint]:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 
 import analytics
-from analytics import build
+from analytics import build, lake, scoring
 from gateway.errors import UserError
 
 FRESH_SECONDS = 10.0
@@ -52,8 +52,21 @@ class Answer:
 class Asking:
     """Queries of one data folder."""
 
-    def __init__(self, data: Path, seconds: float, at_once: int) -> None:
+    def __init__(
+        self,
+        data: Path,
+        seconds: float,
+        at_once: int,
+        opened: Callable[[Path], duckdb.DuckDBPyConnection] = lambda data: opened(data),
+        renew_seconds: float | None = None,
+    ) -> None:
+        """`opened` gives the database; where that is worked out, it is again when something has changed, but not
+        before `renew_seconds` (with one query at a time)."""
         self._data = data
+        self._open = opened
+        self._renew = renew_seconds
+        self._made: tuple[Any, float] = None, 0.0
+        """What the data folder was like when the database was opened, and when (monotonic)."""
         self._seconds = seconds
         self._turn = asyncio.Semaphore(at_once)
         self._opening = asyncio.Lock()
@@ -98,20 +111,31 @@ class Asking:
             raise AskError("Too many queries are running. Try again in a moment.") from None
         try:
             async with self._opening:
-                if self._db is None:
-                    self._db = await asyncio.to_thread(_opened, self._data)
+                await self._have_database()
+            assert self._db is not None
             return await self._in_time(self._db.cursor(), sql, given)
         except duckdb.InterruptException:
             raise AskError(
                 f"This took longer than {self._seconds:g} s, and was given up. Choose a shorter span."
             ) from None
-        except duckdb.BinderException:
+        except duckdb.BinderException as error:
+            log.warning("a page asked for what is not there: %s", str(error).partition("\n")[0])
             raise AskError("This table has no such column.") from None
         except (duckdb.Error, OSError, UserError) as error:
             log.error("a page could not be answered: %s", str(error).partition("\n")[0])
             raise AskError("This cannot be answered at the moment; the log of the console says why.") from None
         finally:
             self._turn.release()
+
+    async def _have_database(self) -> None:
+        if self._db is not None and self._renew is not None:
+            mark, since = self._made
+            if time.monotonic() - since > self._renew and mark != self._mark():
+                self._db.close()
+                self._db = None
+        if self._db is None:
+            self._made = self._mark(), time.monotonic()
+            self._db = await asyncio.to_thread(self._open, self._data)
 
     async def _in_time(self, cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
         loop = asyncio.get_running_loop()
@@ -135,9 +159,18 @@ def _failed(task: "asyncio.Task[Answer]") -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _opened(data: Path) -> duckdb.DuckDBPyConnection:
+def opened(data: Path) -> duckdb.DuckDBPyConnection:
     db = analytics.open(data)
     db.execute("SET enable_progress_bar = false")
+    return db
+
+
+def with_scorecard(data: Path) -> duckdb.DuckDBPyConnection:
+    """The scorecard's relations as tables: as views each question would work them out anew."""
+    analytics.open(data).close()
+    db = lake.scratch(data)
+    db.execute("SET enable_progress_bar = false")
+    scoring.look(db, data)
     return db
 
 

@@ -12,6 +12,8 @@ from markupsafe import Markup, escape
 NOTHING = "–"
 SMALL = Decimal("0.1")
 CENT, FINE, NANO = Decimal("0.01"), Decimal("0.0001"), Decimal("0.000000001")
+SHARES = ("used", "coverage", "precision", "survival_14", "survival_30")
+"""Columns with fractions, beside those that end with `share`."""
 LABELS = {
     "team_id": "team", "key_id": "key", "ticket_id": "ticket", "task_id": "task", "call_id": "call",
     "pr_id": "pull request",
@@ -45,7 +47,12 @@ def exact_usd(amount: Decimal | None) -> str:
 
 def without_price(calls: int | None) -> str:
     """What a sum of money does not have in it."""
-    return "" if not calls else f"+ {calls:,} call{'' if calls == 1 else 's'} without a price"
+    return f"+ {count(calls, 'call')} without a price" if calls else ""
+
+
+def count(number: int | None, noun: str) -> str:
+    """`1 call`, `2 calls`."""
+    return f"{number or 0:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(share: float | Decimal | None, *, digits: int = 1) -> str:
@@ -81,22 +88,24 @@ def cell(column: str, value: Any, zone: ZoneInfo) -> str:
             return NOTHING
         case bool():
             return "yes" if value else "no"
+        case datetime() if column.startswith("window"):
+            return str(value.date())
         case datetime():
             return moment(value, zone)
         case date():
             return str(value)
-        case Decimal() if column.endswith("_usd"):
+        case Decimal() if column.endswith("_usd") or column == "usd":
             return usd(value)
         case float() | Decimal() if column == "percent":
             return f"{value:.1f} %"
-        case float() | Decimal() if column.endswith("share") or column in ("used", "coverage", "precision"):
+        case float() | Decimal() if column.endswith("share") or column in SHARES:
             return percent(value)
         case float() | Decimal() if "hours" in column:
             return hours(float(value))
         case int() if column.endswith("_ms"):
             return milliseconds(value)
         case float() | Decimal():
-            return f"{value:,.2f}".rstrip("0").rstrip(".")
+            return f"{value:,.2f}"
         case int():
             return f"{value:,}"
         case str():
@@ -107,7 +116,7 @@ def cell(column: str, value: Any, zone: ZoneInfo) -> str:
             return str(value)
 
 
-def is_number(column: str, value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 

@@ -91,12 +91,12 @@ async def take(visit: Visit) -> web.Response:
     except auth.SignInError as error:
         console.attempts.failed(address)
         return _form(visit, 403, str(error))
-    return let_in(visit, principal, principal.key_id or "", auth.proof_of(secret))
+    return let_in(visit, principal, principal.key_id or "", auth.proof_of(secret), visit.form.get("next"))
 
 
-def let_in(visit: Visit, principal: Principal, name: str, proof: str) -> web.Response:
+def let_in(visit: Visit, principal: Principal, name: str, proof: str, wanted: str | None) -> web.Response:
     token, _ = visit.console.sessions.begin(principal, name, proof)
-    response = web.Response(status=303, headers={"Location": after(visit.form.get("next"))})
+    response = web.Response(status=303, headers={"Location": after(wanted)})
     put_cookie(visit.console, response, "session", token)
     drop_cookie(visit.console, response, "form")
     return response

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 from analytics.web import asking
 from analytics.web.asking import Asking
+from analytics.web.formats import is_number
 
 ROWS = 50
 """On a page."""
@@ -69,7 +71,7 @@ class Asked:
     page: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shown:
     """A table with its rows."""
 
@@ -82,6 +84,16 @@ class Shown:
     """Of rows in all."""
     sql: str
     at: float
+
+    @cached_property
+    def numbers(self) -> set[str]:
+        """Columns that have numbers, or nothing."""
+        return {
+            column
+            for column in self.columns
+            if any(is_number(row[column]) for row in self.rows)
+            and all(row[column] is None or is_number(row[column]) for row in self.rows)
+        }
 
     @property
     def pages(self) -> int:

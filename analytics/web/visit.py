@@ -73,11 +73,15 @@ class Console:
     configured: Mapping[str, Principal]
     """Holders of the admin keys of the settings."""
     asks: Asking
+    scorecard: Asking
+    """Of relations that are worked out once for many questions."""
     sessions: Sessions
     attempts: Attempts
     apis: Mapping[str, Endpoint]
     """The admin API's endpoints that change something, by method and path: the same code as behind `/-/api/v1`."""
     gateway: str | None
+    provider: Any
+    """The identity provider (`oidc.Provider`); `None` where there is none."""
     secret: bytes
     """Of this process: signs what is given to browsers before they are signed in."""
     pages: jinja2.Environment = field(default_factory=lambda: _environment())
@@ -140,14 +144,14 @@ class Visit:
         rows = (await self.ask(query, **given)).dicts()
         return rows[0] if rows else None
 
-    async def tables(self, *wanted: Table) -> list[Shown]:
+    async def tables(self, *wanted: Table, asks: Asking | None = None) -> list[Shown]:
         """Asked for together. When CSV of one is wanted, that alone is made, and sent."""
-        csv = self.request.query.get("csv")
+        csv, asks = self.request.query.get("csv"), asks or self.console.asks
         for table in wanted:
             if csv == table.name:
-                text = await tables.as_csv(self.console.asks, table, tables.asked(table, self.request.query))
+                text = await tables.as_csv(asks, table, tables.asked(table, self.request.query))
                 raise Download(text, table.name)
-        shown = (tables.show(self.console.asks, table, tables.asked(table, self.request.query)) for table in wanted)
+        shown = (tables.show(asks, table, tables.asked(table, self.request.query)) for table in wanted)
         return list(await asyncio.gather(*shown))
 
     # -- answers ------------------------------------------------------------------------------------------------------
@@ -183,8 +187,12 @@ def today() -> date:
 def zone_of(name: str) -> ZoneInfo | None:
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         return None
+
+
+def cannot_write() -> ProblemError:
+    return ProblemError(503, "It cannot be written", "The data folder cannot be written; nothing was changed.")
 
 
 # -- the admin API ----------------------------------------------------------------------------------------------------

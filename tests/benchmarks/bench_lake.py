@@ -93,7 +93,7 @@ def main() -> None:
         data = Path(folder)
         make(data, options.rows, options.days)
         with duckdb.connect() as db:
-            build.create_views(db, data)
+            build.create_views(db, data, build.load())
             files = (
                 "[" + ", ".join(build.literal(str(path)) for path in sorted(data.glob("calls/day=*/*.parquet"))) + "]"
             )

@@ -77,6 +77,7 @@
 -- @gateway_id: Gateway process that served the call
 -- @commit_sha: Head commit of the client's checkout, where it tells
 -- @traceparent: W3C trace context that the client sent: version, trace, span, flags
+-- @overhead_us: What the gateway took before it sent the call on, microseconds: without the body's coming, with waiting for a budget; first attempts only
 -- @correction: Why a call is restated: usage, price, attribution; NULL for the call as it was first recorded
 -- @corrected_at: When the correction was recorded, UTC; NULL for the call as it was first recorded
 -- @recorded_at: When the gateway closed the record, UTC; of a correction, when it closed the record of the call
@@ -117,7 +118,8 @@ WITH lines AS (
       tool_count: 'BIGINT', tool_schema_tokens: 'BIGINT', tool_calls: 'BIGINT', edits: 'BIGINT',
       human_turn: 'BOOLEAN', request_hash: 'VARCHAR', prefix_hash: 'VARCHAR', prefix_tokens: 'BIGINT',
       action_hash: 'VARCHAR', request_bytes: 'BIGINT', response_bytes: 'BIGINT', upstream_id: 'VARCHAR',
-      gateway_id: 'VARCHAR', commit_sha: 'VARCHAR', traceparent: 'VARCHAR', cause: 'VARCHAR', booked_us: 'BIGINT'
+      gateway_id: 'VARCHAR', commit_sha: 'VARCHAR', traceparent: 'VARCHAR', overhead_us: 'BIGINT',
+      cause: 'VARCHAR', booked_us: 'BIGINT'
     }
   )
   WHERE suffix(filename, '.jsonl') AND e IN ('close', 'correct') AND call_id IS NOT NULL
@@ -141,6 +143,7 @@ SELECT
   ) AS '\0',
   provider_cost_usd, price_status, price_id, price_book, held_usd, budget_action, max_output_tokens, message_count,
   tool_count, tool_schema_tokens, tool_calls, edits, human_turn, request_hash, prefix_hash, prefix_tokens, action_hash,
-  request_bytes, response_bytes, upstream_id, gateway_id, commit_sha, traceparent, correction, corrected_at, recorded_at, segment,
+  request_bytes, response_bytes, upstream_id, gateway_id, commit_sha, traceparent, overhead_us, correction, corrected_at,
+  recorded_at, segment,
   CAST(make_timestamp("at") AS DATE) AS day
 FROM lines
