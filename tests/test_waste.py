@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_every_finding_has_its_evidence(planted: tuple[Plan, Found]) -> None:
         assert len(each["call_ids"]) == each["calls"] > 0
         assert each["sentence"].endswith(".")
         assert "{" not in each["sentence"]
+        assert each["unpriced_calls"] == 0  # attempts without a usage have no price
         assert not re.search(r"\bdev-\d", each["evidence"] + each["sentence"] + each["group_key"])  # nobody is named
+        assert not any(sha256(f"dev-{n}".encode()).hexdigest()[:12] in each["group_key"] for n in range(10))
 
 
 def test_all_checks_hold(planted: tuple[Plan, Found]) -> None:
