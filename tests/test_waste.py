@@ -250,7 +250,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Found]:
     return plan, look(tmp_path_factory.mktemp("cases"), plan, synced_at=AS_OF + 30 * day)
 
 
-BACKOFFS = ((2, 4, 8, 16, 32), (1, 4, 16, 64), (0.5, 1, 2, 4, 8, 8, 8), (1.1, 1.8, 4.3, 7.1, 17))
+BACKOFFS = ((2, 4, 8, 16, 32), (1, 4, 16, 64), (0.5, 1, 2, 4, 8, 8, 8), (1.1, 1.8, 4.3, 7.1, 17), (1.2, 1.6, 4.9, 7))
 DEARER = {name: 2 * rate for name, rate in wasteful.RATES.items()}
 
 
