@@ -6,6 +6,7 @@ parser says whether it is a single query that reads relations, and DuckDB's sett
 forbids.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -28,6 +29,8 @@ MEMORY = 1024 * 1024 * 1024
 """Of a query, as DuckDB counts."""
 ADDRESSES = 4 * 1024 * 1024 * 1024
 """Of the process: DuckDB reserves more than it uses."""
+WRITABLE = 1536 * 1024 * 1024
+"""Memory of the process that is its own: what DuckDB counts not, as long lists and JSON, is within it, too."""
 STATE = "lake_state.csv"
 _DIES_WITH_PARENT = 1
 
@@ -93,6 +96,8 @@ def main() -> None:
         answer = Answer(error=str(error))
     except (duckdb.OutOfMemoryException, MemoryError):
         answer = Answer(error=f"the query needs more than {MEMORY >> 20} MB of memory: ask for less at once")
+    except (OverflowError, ValueError):
+        answer = Answer(error="a value is larger than an answer can have it: ask for it as text, CAST(… AS VARCHAR)")
     except duckdb.Error as error:
         message = " ".join(str(error).partition("\nLINE ")[0].split())
         answer = Answer(error=message, moved=STATE in message and isinstance(error, duckdb.IOException))
@@ -114,12 +119,16 @@ def answer_to(request: Request) -> Answer:
 
 
 def give_up(cpu_seconds: int) -> None:
-    """To write files, to start programs, to leave a core dump, to outlive the parent, to compute for ever."""
+    """To write files, to start programs, to leave a core dump, to outlive the parent, to compute for ever; and what
+    wants for memory is ended before the gateway is."""
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # a /proc that cannot be written
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    resource.setrlimit(resource.RLIMIT_DATA, (WRITABLE, WRITABLE))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
 
 

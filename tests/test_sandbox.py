@@ -170,6 +170,15 @@ async def test_values_come_as_what_they_are(data: Path) -> None:
 
 
 @needs_landlock
+async def test_values_that_python_has_not_are_text_or_said(data: Path) -> None:
+    result = await ask(data, "SELECT DATE '0044-03-15 (BC)' AS d, TIMESTAMP '12000-01-01' AS t, 1::HUGEINT << 100 AS h")
+    assert result.rows == [("0044-03-15 (BC)", "12000-01-01 00:00:00", 1 << 100)]
+    for query in ("SELECT [1::HUGEINT << 100]", "SELECT INTERVAL 100000000 YEAR"):
+        with pytest.raises(sandbox.SqlError, match="CAST"):
+            await ask(data, query)
+
+
+@needs_landlock
 async def test_what_reads_relations_is_answered(data: Path) -> None:
     with unchanged(data):
         for query in ANSWERED:
@@ -319,6 +328,7 @@ def test_duckdbs_settings_alone_confine_reading(data: Path, query: str) -> None:
         ("SELECT count(*) FROM range(100000000) a, range(100000000) b", "took longer than 2 s"),
         ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t", "took longer than"),
         ("SELECT list(a.range || repeat('x', 1000)) FROM range(100000000) a", "memory"),
+        ("SELECT length(repeat('x', 1600000000))", "memory"),
         ("SELECT " + "(" * 100_000 + "1" + ")" * 100_000, "."),
     ],
 )
