@@ -1,7 +1,8 @@
 """`outlay import calls`: what comes in is what went out, money stays exact, and what is wrong changes nothing."""
 
+import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analytics
-from analytics import lake, verifying
+from analytics import lake, live, verifying
 from analytics.sources import call_files
-from gateway.call import Call
+from gateway import balances
+from gateway.budget_file import BudgetFile, BudgetTable
+from gateway.budgets import Budgets
+from gateway.call import NANO, Call
 from gateway.cli import outlay
+from gateway.config import LedgerSettings
+from gateway.control import Control
 from gateway.errors import UserError
+from gateway.ledger import Ledger, encode_close, write_calls
 from tests.journals import NOON, call, segment
+from tests.test_live import wait_for
 
 ALL = "SELECT * EXCLUDE (segment, day) FROM calls ORDER BY call_id"
 FULL: dict[str, Any] = {
@@ -209,3 +217,35 @@ def test_any_row_is_a_call_or_told(fields: dict[str, Any]) -> None:
             continue
         assert msgspec.json.decode(msgspec.json.encode(found.call), type=Call) == found.call
         assert (found.call.list_cost_nano is None) == (found.call.price_status in (None, "unpriced"))
+
+
+async def test_budgets_count_an_import_once_beside_a_gateway(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway does not read such a segment, which may be in an answer on its way: it asks for the ledger's sums."""
+    monkeypatch.setattr(balances, "ROUND_SECONDS", 0.02)
+    file = BudgetFile(data)
+    file.set("all", BudgetTable(scope="org", limit_usd=Decimal(100)), "cli")
+    budgets, at = Budgets(), datetime.now(UTC) - timedelta(hours=1)
+    settings = LedgerSettings(dir=str(data), reserve_bytes=0)
+    ledger = Ledger(settings, "gw-1")
+    with live.serving(data):
+        wait_for(data)
+        control = Control(data)
+        kept = balances.Balances(data, file, budgets, "gw-1", (control, ledger))
+        kept.start()
+        running = asyncio.create_task(kept.keep())
+        seen: set[int] = set()
+        try:
+            for number in (1, 2):
+                one = call(at, list_cost_nano=NANO, contracted_cost_nano=NANO)
+                assert write_calls(settings, [encode_close(one, one.started_us)], one.started_us) == 1
+                async with asyncio.timeout(20):
+                    while number * NANO not in seen:
+                        seen |= {account.spent for account in budgets.accounts()}
+                        await asyncio.sleep(0.005)
+        finally:
+            running.cancel()
+            await control.close()
+    assert seen - {0} == {NANO, 2 * NANO}
+    again = Budgets()
+    balances.Balances(data, file, again, "gw-2").start()  # without anybody to ask, the journal is read
+    assert [account.spent for account in again.accounts()] == [2 * NANO]
