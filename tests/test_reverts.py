@@ -288,7 +288,7 @@ def reverted(db: duckdb.DuckDBPyConnection, repo: str) -> dict[int, str]:
     return {
         int(pr_id.rpartition("!")[2]): f"{method} by {by.removeprefix(repo)[:2]} at {hour(at)}"
         + (f", again by {again_by.removeprefix(repo)[:2]} at {hour(again)}" if again else "")
-        for pr_id, at, by, method, _, again, again_by in rows
+        for pr_id, at, by, method, _, again, again_by, _ in rows
     }
 
 

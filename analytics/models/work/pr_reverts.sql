@@ -6,6 +6,7 @@
 -- @share: The part of it that was reverted, by lines, up to 1, less what small landings after that brought back
 -- @landed_again_at: When it landed again after that, at least nine parts of ten, UTC; NULL when it has not
 -- @landed_again_by: Pull request, or sha of the commit, that did it
+-- @undone_by: All that ever took it back, or landed it again
 -- Guesses count for nothing here: neither is blamed nor made whole what no word tells of.
 WITH found AS MATERIALIZED (
   SELECT found.*, prs.reverted_at AS stated_at
@@ -26,7 +27,8 @@ landings AS (
   SELECT
     pr_id, last_at,
     max(event_at) FILTER (is_whole AND event_at < last_at) AS before_at,
-    min({event_at: event_at, reverted_by: reverted_by}) FILTER (is_whole AND event_at > last_at) AS again
+    min({event_at: event_at, reverted_by: reverted_by}) FILTER (is_whole AND event_at > last_at) AS again,
+    list(DISTINCT reverted_by) FILTER (reverted_by IS NOT NULL) AS undone_by
   FROM events JOIN last_out USING (pr_id)
   GROUP BY pr_id, last_at
 ),
@@ -36,7 +38,8 @@ reverts AS (
     min({event_at: event_at, reverted_by: reverted_by, method: method}) FILTER (NOT lands) AS first,
     least(1, sum(share) FILTER (NOT lands)) - coalesce(sum(share) FILTER (lands AND NOT is_whole AND event_at > last_at), 0)
       AS share,
-    any_value(again) AS again
+    any_value(again) AS again,
+    any_value(undone_by) AS undone_by
   FROM events JOIN landings USING (pr_id)
   WHERE event_at > coalesce(before_at, TIMESTAMP '-infinity')
   GROUP BY pr_id
@@ -48,5 +51,6 @@ SELECT
   first.method AS method,
   CAST(greatest(0, share) AS DECIMAL(10,9)) AS share,
   again.event_at AS landed_again_at,
-  again.reverted_by AS landed_again_by
+  again.reverted_by AS landed_again_by,
+  undone_by
 FROM reverts
