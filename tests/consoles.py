@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from analytics import findings, lake, work
-from analytics.web import app
+from analytics.web import app, asking
 from gateway.app import load_prices
 from gateway.call import Principal
 from gateway.config import AdminKey, Auth, Config, ConsoleSettings, LedgerSettings, WasteSettings
@@ -178,7 +178,9 @@ async def soon(seconds: float = 20.0) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def looking(settings: Config, role: str | None = None, **more: Any) -> AsyncIterator[Viewer]:
-    """A console with these settings, and a viewer of it, signed in where a role is named."""
+    """A console with these settings, and a viewer of it, signed in where a role is named. Unless another base is given
+    it asks the published views, which are made already."""
+    more.setdefault("base", asking.Base(asking.opened))
     data = Path(settings.ledger.dir)
     jar = aiohttp.CookieJar(unsafe=True)
     port = free_port()

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from analytics import budgeting
-from analytics.web import app
+from analytics.web import app, visit
 from analytics.web.visit import RANKS, Page
 from gateway.app import budget_file
 from gateway.keys import Keys
@@ -17,6 +19,7 @@ from tests.consoles import SECRETS, looking, plain
 from tests.fakes.upstream import FakeUpstream, whole
 from tests.journals import NOON, call, segment
 
+MENU = [path for path, _ in visit.MENU]
 ROLES = (None, "viewer", "finops", "admin")
 DOCS = Path(__file__).parent.parent / "docs/console.md"
 
@@ -61,6 +64,9 @@ async def test_each_route_for_each_role(data: Path) -> None:
                     assert response.status in expected(page, role), (page.method, page.path, role, response.status)
                     if role is None and page.access != "anybody":
                         assert where.startswith("/sign-in"), page.path
+                    if role == "admin" and page.method == "GET" and page.path in MENU:  # of an empty folder
+                        assert response.status == 200, page.path
+                        assert "<h1>" in await response.text()
 
 
 async def test_no_change_is_made_without_the_forms_token(data: Path) -> None:
@@ -161,6 +167,21 @@ async def test_the_gateway_refuses_a_call_once_a_budget_is_set_and_takes_it_when
             async with consoles.soon():
                 while (await gateway.post("/v1/chat/completions", body)).status != 200:
                     pass
+
+
+async def test_what_running_calls_hold_is_what_the_gateway_says(data: Path) -> None:
+    said = 'outlay_budget_held_usd{budget="core"} 0.25\noutlay_budget_held_usd{budget="a \\"b"} 0\n'
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text=f"# TYPE outlay_budget_held_usd gauge\n{said}")
+
+    app_ = web.Application()
+    app_.add_routes([web.get("/-/metrics", metrics)])
+    async with TestServer(app_) as gateway:
+        async with looking(consoles.config(data), "viewer", gateway=str(gateway.make_url(""))) as viewer:
+            assert "core $0.25" in plain(await viewer.get("/budgets"))
+    async with looking(consoles.config(data), "viewer", gateway="http://127.0.0.1:9") as viewer:
+        assert "did not answer" in await viewer.get("/budgets")
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,17 @@ from decimal import Decimal
 from pathlib import Path
 from xml.etree import ElementTree
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.web import asking, charts, formats, spans
+from tests import consoles
 from tests.journals import call, segment
+from tests.trackers import know
+
+OPENED = asking.Base(asking.opened)
 
 
 def test_spans_are_whole_days_months_and_quarters() -> None:
@@ -56,7 +61,7 @@ def test_parameters_are_found_and_written_out_in_text_alone() -> None:
 
 
 async def test_a_query_that_takes_too_long_is_given_up_and_others_go_on(data: Path) -> None:
-    asks = asking.Asking(data, 0.5, 1)
+    asks = asking.Asking(data, 0.5, 1, OPENED)
     slow = "SELECT count(*) AS n FROM range(1000000) AS a(x), range(1000000) AS b(y) WHERE (x + y) % 7 = $n"
     try:
         with pytest.raises(asking.AskError, match="was given up"):
@@ -68,12 +73,37 @@ async def test_a_query_that_takes_too_long_is_given_up_and_others_go_on(data: Pa
 
 async def test_an_answer_is_given_again_until_something_changes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "FRESH_SECONDS", 0.0)
-    asks = asking.Asking(data, 30, 2)
+    asks = asking.Asking(data, 30, 2, OPENED)
     try:
         await asks.ask("SELECT 1 AS n", {})  # makes what the views need to be there
         first = await asks.ask("SELECT count(*) AS n FROM calls", {})
         assert await asks.ask("SELECT count(*) AS n FROM calls", {}) is first
         segment(data, [call()])
         assert (await asks.ask("SELECT count(*) AS n FROM calls", {})).dicts() == [{"n": 1}]
+    finally:
+        await asks.close()
+
+
+async def test_what_is_worked_out_is_made_anew_when_something_changed_and_until_then_the_one_before_answers(
+    data: Path,
+) -> None:
+    made: list[int] = []
+
+    def make(folder: Path) -> duckdb.DuckDBPyConnection:
+        made.append(len(made) + 1)
+        db = asking.opened(folder)
+        db.execute(f"SET VARIABLE made = {made[-1]}")
+        return db
+
+    asks = asking.Asking(data, 30, 2, asking.Base(make, ("work",)))
+    try:
+        for _ in range(2):
+            assert (await asks.ask("SELECT count(*) AS n FROM tickets", {})).dicts() == [{"n": 0}]
+        assert made == [1]
+        know(data, "PAY-1")
+        async with consoles.soon():
+            while len(made) < 2:
+                await asks.ask("SELECT count(*) AS n FROM tickets WHERE $n > 0", {"n": len(made)}, is_exact=True)
+        assert (await asks.ask("SELECT count(*) AS n FROM tickets", {}, is_exact=True)).dicts() == [{"n": 1}]
     finally:
         await asks.close()

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from analytics.web import asking, auth, budgets, keys, oidc, pages, quality, questions, signin, tickets, waste
-from analytics.web.asking import KEPT_SECONDS, AskError, Asking
+from analytics.web.asking import AskError, Asking
 from analytics.web.sessions import Attempts, Sessions
 from analytics.web.visit import STATIC, Console, Download, Page, ProblemError, Visit
 from gateway.admin_api import KeysApi
@@ -58,7 +59,12 @@ def routes() -> list[Page]:
 
 @contextlib.asynccontextmanager
 async def serving(
-    config: Config, data: Path, *, port: int | None = None, gateway: str | None = None
+    config: Config,
+    data: Path,
+    *,
+    port: int | None = None,
+    gateway: str | None = None,
+    base: asking.Base = asking.PAGES,
 ) -> AsyncIterator[str]:
     """Serve while the block runs. Yields where. Raises `OSError`, `UserError`."""
     if not await asyncio.to_thread(data.is_dir):
@@ -77,8 +83,8 @@ async def serving(
         url=url,
         ring=ring,
         configured=configured,
-        asks=Asking(data, settings.query_seconds, settings.queries),
-        scorecard=Asking(data, settings.query_seconds, 1, asking.with_scorecard, KEPT_SECONDS),
+        asks=Asking(data, settings.query_seconds, settings.queries, base),
+        scorecard=Asking(data, settings.query_seconds, settings.queries, asking.SCORECARD),
         sessions=Sessions(settings.idle_minutes * 60, settings.session_hours * 3600),
         attempts=Attempts(),
         apis=_endpoints(config, data, ring),
@@ -90,6 +96,8 @@ async def serving(
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
+        if base.most < math.inf:
+            console.asks.begin()
         yield url
     finally:
         await runner.cleanup()
@@ -150,7 +158,7 @@ def _guarded(console: Console) -> Any:
 
 
 async def _answer(console: Console, request: web.Request, handler: Any) -> web.StreamResponse:
-    if not is_own_host(console, request.headers.get("Host", "")):
+    if request.path != "/healthz" and not is_own_host(console, request.headers.get("Host", "")):
         return web.Response(status=421, text=f"The console is reached at {console.url}\n")
     visit = _visit(console, request)
     try:

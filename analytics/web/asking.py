@@ -6,6 +6,7 @@ folder is as it was, and in any case for `FRESH_SECONDS`: pages of many viewers 
 
 import asyncio
 import logging
+import math
 import os
 import re
 import time
@@ -27,6 +28,8 @@ FRESH_SECONDS = 10.0
 KEPT_SECONDS = 300.0
 """Longest that an answer is given again, though nothing changed: some ask what time it is."""
 ANSWERS_MAX = 500
+FACTS = ("ticket_facts", "ticket_names", "pr_ticket_weights", "pr_fates", "pr_reverts", "projects")
+"""Relations that follow from the work tables alone."""
 WATCHED = ("journal", "calls", "corrections", "work", "findings", "budgets", "scorecard", "prices")
 
 log = logging.getLogger("outlay.console")
@@ -49,34 +52,43 @@ class Answer:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
+@dataclass(frozen=True)
+class Base:
+    """A database that queries run in: how it is made, and when it is made anew, beside those that run."""
+
+    make: Callable[[Path], duckdb.DuckDBPyConnection]
+    watched: tuple[str, ...] = ()
+    """Folders in the data folder; when one of them has changed it is made anew, but not before `least` seconds."""
+    least: float = 0.0
+    most: float = math.inf
+    """After so many seconds it is made anew in any case: some of it asks what time it is."""
+
+
 class Asking:
     """Queries of one data folder."""
 
-    def __init__(
-        self,
-        data: Path,
-        seconds: float,
-        at_once: int,
-        opened: Callable[[Path], duckdb.DuckDBPyConnection] = lambda data: opened(data),
-        renew_seconds: float | None = None,
-    ) -> None:
-        """`opened` gives the database; where that is worked out, it is again when something has changed, but not
-        before `renew_seconds` (with one query at a time)."""
+    def __init__(self, data: Path, seconds: float, at_once: int, base: Base) -> None:
         self._data = data
-        self._open = opened
-        self._renew = renew_seconds
-        self._made: tuple[Any, float] = None, 0.0
-        """What the data folder was like when the database was opened, and when (monotonic)."""
+        self._base = base
         self._seconds = seconds
         self._turn = asyncio.Semaphore(at_once)
         self._opening = asyncio.Lock()
         self._db: duckdb.DuckDBPyConnection | None = None
+        self._made: tuple[Any, float] = None, 0.0
+        """What was watched was like when the database was made, and when (monotonic)."""
+        self._times_anew = 0
+        self._making: asyncio.Task[None] | None = None
         self._answers: OrderedDict[Any, tuple[Any, float, asyncio.Task[Answer]]] = OrderedDict()
         """By question: what the data folder was like, when it was asked (monotonic), and the answer."""
 
+    def begin(self) -> None:
+        """Make the database before somebody asks."""
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make_anew(), name="database")
+
     async def ask(self, sql: str, given: Given, *, is_exact: bool = False) -> Answer:
         """The rows of a query. `is_exact`: as of now, though the same was answered a moment ago. Raises `AskError`."""
-        key, mark, now = (sql, repr(sorted(given.items()))), self._mark(), time.monotonic()
+        key, mark, now = (sql, repr(sorted(given.items()))), (self._times_anew, self._mark()), time.monotonic()
         known = self._answers.get(key)
         if known is not None:
             was, since, task = known
@@ -96,10 +108,10 @@ class Asking:
         return await self._answer(sql, given)
 
     async def close(self) -> None:
-        running = [task for _, _, task in self._answers.values() if not task.done()]
+        running: list[asyncio.Task[Any]] = [task for _, _, task in self._answers.values() if not task.done()]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *([self._making] if self._making else []), return_exceptions=True)
         if self._db is not None:
             self._db.close()
 
@@ -110,10 +122,7 @@ class Asking:
         except TimeoutError:
             raise AskError("Too many queries are running. Try again in a moment.") from None
         try:
-            async with self._opening:
-                await self._have_database()
-            assert self._db is not None
-            return await self._in_time(self._db.cursor(), sql, given)
+            return await self._in_time((await self._database()).cursor(), sql, given)
         except duckdb.InterruptException:
             raise AskError(
                 f"This took longer than {self._seconds:g} s, and was given up. Choose a shorter span."
@@ -127,15 +136,30 @@ class Asking:
         finally:
             self._turn.release()
 
-    async def _have_database(self) -> None:
-        if self._db is not None and self._renew is not None:
-            mark, since = self._made
-            if time.monotonic() - since > self._renew and mark != self._mark():
-                self._db.close()
-                self._db = None
+    async def _database(self) -> duckdb.DuckDBPyConnection:
         if self._db is None:
-            self._made = self._mark(), time.monotonic()
-            self._db = await asyncio.to_thread(self._open, self._data)
+            async with self._opening:
+                if self._db is None:
+                    await self._make()
+        else:
+            mark, since = self._made
+            age = time.monotonic() - since
+            if age > self._base.most or (age > self._base.least and mark != self._mark(self._base.watched)):
+                self.begin()
+        assert self._db is not None
+        return self._db
+
+    async def _make(self) -> None:
+        self._made = self._mark(self._base.watched), time.monotonic()
+        self._times_anew += self._db is not None
+        self._db = await asyncio.to_thread(self._base.make, self._data)  # queries that run keep the one before
+
+    async def _make_anew(self) -> None:
+        try:
+            async with self._opening:
+                await self._make()
+        except (duckdb.Error, OSError, UserError) as error:
+            log.error("the pages' database cannot be made: %s", str(error).partition("\n")[0])
 
     async def _in_time(self, cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
         loop = asyncio.get_running_loop()
@@ -150,9 +174,9 @@ class Asking:
         finally:
             limit.cancel()
 
-    def _mark(self) -> tuple[Any, ...]:
+    def _mark(self, places: Sequence[str] = (".", *WATCHED)) -> tuple[Any, ...]:
         """Another one when something in the data folder has changed."""
-        return tuple(_marks(self._data))
+        return tuple(_marks(self._data, places))
 
 
 def _failed(task: "asyncio.Task[Answer]") -> bool:
@@ -160,18 +184,32 @@ def _failed(task: "asyncio.Task[Answer]") -> bool:
 
 
 def opened(data: Path) -> duckdb.DuckDBPyConnection:
+    """The published views, as anybody opens them."""
     db = analytics.open(data)
     db.execute("SET enable_progress_bar = false")
     return db
 
 
+def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
+    """All views, and as tables what trackers and forges tell: as views, to plan a query takes longer than to run it."""
+    lake.publish(data)
+    db = lake.scratch(data)
+    db.execute("SET enable_progress_bar = false")
+    build.create_views(db, data, build.load(), FACTS)
+    return db
+
+
 def with_scorecard(data: Path) -> duckdb.DuckDBPyConnection:
     """The scorecard's relations as tables: as views each question would work them out anew."""
-    analytics.open(data).close()
+    lake.publish(data)
     db = lake.scratch(data)
     db.execute("SET enable_progress_bar = false")
     scoring.look(db, data)
     return db
+
+
+PAGES = Base(with_facts, ("work",), 10.0, 600.0)
+SCORECARD = Base(with_scorecard, WATCHED, 300.0, 3600.0)
 
 
 def _run(cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
@@ -184,10 +222,10 @@ def _run(cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
         cursor.close()
 
 
-def _marks(data: Path) -> Iterator[Any]:
-    for place in (data, *(data / name for name in WATCHED)):
+def _marks(data: Path, places: Sequence[str]) -> Iterator[Any]:
+    for place in places:
         try:
-            with os.scandir(place) as entries:
+            with os.scandir(data / place) as entries:
                 for entry in sorted(entries, key=lambda each: each.name):
                     if not entry.name.endswith((".tmp", ".lock", ".log", ".sock")):
                         stat = entry.stat(follow_symlinks=False)

@@ -41,7 +41,7 @@ async def budgets(visit: Visit) -> web.Response:
     held, [shown] = await asyncio.gather(holds(visit), visit.tables(table))
     known = {row["name"] for row in shown.rows} if shown.pages == 1 and not shown.asked.q else set(names)
     return visit.show(
-        "budgets.html", shown=shown, held=held, scopes=SCOPES, periods=PERIODS, given=dict(visit.request.query),
+        "budgets.html", shown=shown, held=held, scopes=SCOPES, periods=PERIODS,
         waiting=[name for name in names if name not in known], done=DONE.get(visit.request.query.get("done", "")),
     )  # fmt: skip
 

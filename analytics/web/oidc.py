@@ -236,7 +236,7 @@ async def begin(visit: Visit) -> web.Response:
     try:
         where = await provider.address(begun, console.url + BACK)
     except OidcError as error:
-        raise _failed(visit, error) from None
+        raise _failed(error) from None
     response = web.Response(status=303, headers={"Location": where})
     signin.put_cookie(console, response, "oidc", _signed(console, begun), int(BEGUN_SECONDS))
     return response
@@ -246,11 +246,11 @@ async def back(visit: Visit) -> web.Response:
     provider, console, asked = _provider(visit), visit.console, visit.request.query
     begun = _begun(console, visit.request.cookies.get(signin.cookie_name(console, "oidc"), ""))
     if begun is None or not hmac.compare_digest(begun.state.encode(), asked.get("state", "").encode()):
-        raise _failed(visit, OidcError("it was not begun here, or too long ago"))
+        raise _failed(OidcError("it was not begun here, or too long ago"))
     try:
         claims = await provider.claims(begun, asked, console.url + BACK)
     except OidcError as error:
-        raise _failed(visit, error) from None
+        raise _failed(error) from None
     principal = principal_of(claims, console.config.console.oidc)
     if principal is None:
         log.warning("%s signed in without a role", name_of(claims))
@@ -261,8 +261,7 @@ async def back(visit: Visit) -> web.Response:
     return response
 
 
-def _failed(visit: Visit, error: OidcError) -> ProblemError:
-    visit.console.attempts.failed(visit.request.remote or "")
+def _failed(error: OidcError) -> ProblemError:
     log.warning("a sign-in with the identity provider failed: %s", error)
     return ProblemError(403, "The sign-in failed", f"Reason: {error}. Begin again from the sign-in page.")
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,24 @@ async def test_others_read_while_the_gateway_writes(tmp_path: Path, upstream: Fa
         # What was answered is visible at once: no flush, no wait.
         rows = await query(gateway.dir, "SELECT call_id FROM calls")
         assert load.answered <= {row["call_id"] for row in rows}
+
+
+async def test_the_console_is_served_beside_the_gateway_and_ends_with_it(
+    tmp_path: Path, upstream: FakeUpstream
+) -> None:
+    with (tmp_path / "log").open("w+b") as log:
+        async with served(write_config(tmp_path, upstream.url, pages=True), stderr=log) as gateway:
+            async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+                while not (found := re.search(rb"the console is at (http://\S+)", (tmp_path / "log").read_bytes())):
+                    await asyncio.sleep(0.1)
+                url = found[1].decode()
+                async with session.get(url) as response:
+                    assert "outlay keys create --role admin" in await response.text()
+                gateway.kill()
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    while True:  # until it is gone
+                        await (await session.get(url)).read()
+                        await asyncio.sleep(0.1)
 
 
 async def test_running_streams_finish_on_sigterm(tmp_path: Path, upstream: FakeUpstream) -> None:

@@ -1,4 +1,5 @@
-// What a chart says under the pointer, and with the arrow keys. Without it the browser shows each slot's title.
+// What a chart says under the pointer, and with the arrow keys; without it the browser shows each slot's title. All pages
+// work without scripts.
 "use strict";
 
 for (const figure of document.querySelectorAll("figure.chart")) {
@@ -38,9 +39,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   });
 }
 
-// Forms that ask whether they are meant.
-for (const form of document.querySelectorAll("form[data-ask]")) {
-  form.addEventListener("submit", (event) => {
-    if (!window.confirm(form.dataset.ask)) event.preventDefault();
-  });
-}
+// On a phone the menu is wider than the window: the page that is open is to be seen in it.
+const menu = document.querySelector(".top nav ul");
+const here = menu?.querySelector("[aria-current]");
+if (here) menu.scrollLeft = here.offsetLeft - menu.clientWidth / 2 + here.offsetWidth / 2;
