@@ -73,8 +73,10 @@ class Asked(NamedTuple):
     @contextlib.contextmanager
     def open(self, *, writable: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """The views; what goes wrong is one line. `writable`: a database in memory instead."""
-        analytics.open(self.data).close()
-        connection = lake.scratch(self.data) if writable else analytics.open(self.data)
+        connection = analytics.open(self.data)
+        if writable:
+            connection.close()
+            connection = lake.scratch(self.data)
         with connection as db, commands.errors_in_one_line():
             yield db
 

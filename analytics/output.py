@@ -23,6 +23,8 @@ SUMMED = ("list_cost_usd", "lost_cost_usd", "claimed_usd")
 DRAWN = ("claimed_usd", "list_cost_usd", "used")
 """Columns that a table on a terminal has bars of: the first of them that is there."""
 BAR_WIDTH = 16
+NARROWEST = 7
+"""Of a column, for a table to be one that can be read."""
 SHARES = ("used",)
 """Of these, a full bar is 1; of the others the largest in the table."""
 
@@ -79,12 +81,28 @@ def _table(found: Rows) -> None:
     for number, row in enumerate(rows):
         cells = (Text(_text(value)) for value in row)  # as text: a name may look like markup
         table.add_row(*cells, *([] if bars is None else [bars[number]]))
-    # A file or pipe has no width, and must not lose columns to one.
-    console.width = console.width if console.is_terminal else max(console.width, 20 * len(names), 200)
-    console.print(table)
+    if not console.is_terminal:
+        # A file or pipe has no width, and must not lose columns to one.
+        console.width = max(console.width, 20 * len(names), 200)
+        console.print(table)
+    elif rows and len(names) * NARROWEST > console.width:
+        for row in rows:
+            console.print(_record(names, row))
+    else:
+        console.print(table)
     unpriced = sum(row[names.index("unpriced_calls")] or 0 for row in rows) if "unpriced_calls" in names else 0
     if unpriced:
         click.echo(f"{unpriced} calls have no price and are in no sum; see: outlay sql 'FROM price_coverage'", err=True)
+
+
+def _record(names: Sequence[str], row: Sequence[Any]) -> Table:
+    """A row with a line for each column that has a value: what is too wide for a table."""
+    record = Table(box=None, show_header=False)
+    for name, value in zip(names, row, strict=True):
+        if value is not None:
+            record.add_row(Text(options.shown(name), style="bold"), Text(_text(value)))
+    record.add_row()
+    return record
 
 
 def _bars(found: Rows) -> list[Bar] | None:

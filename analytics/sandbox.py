@@ -90,14 +90,18 @@ async def _ask(data: Path, sql: str, rows_max: int, seconds: float, as_of: datet
             break
     if answer.error:
         raise SqlError(answer.error)
-    read = [_READ.get(kind.partition("(")[0]) if not kind.endswith("]") else None for kind in answer.types]
-    rows = [tuple(map(_value, msgspec.msgpack.decode(row), read)) for row in answer.rows]
+    rows = await asyncio.to_thread(_rows, answer)  # there may be many
     return Result(answer.columns, answer.types, rows, answer.truncated)
 
 
 def _request(data: Path, sql: str, rows_max: int, cpu_seconds: int, as_of: datetime | None) -> Request:
     folders, files = read_places()
     return Request(str(data.resolve()), folders, files, sql, rows_max, cpu_seconds, landlock.version() > 0, as_of)
+
+
+def _rows(answer: Answer) -> list[tuple[Any, ...]]:
+    read = [_READ.get(kind.partition("(")[0]) if not kind.endswith("]") else None for kind in answer.types]
+    return [tuple(map(_value, msgspec.msgpack.decode(row), read)) for row in answer.rows]
 
 
 async def _process(request: Request) -> Answer:

@@ -26,7 +26,7 @@ BYTES_MAX = 32 * 1024 * 1024
 """Of an answer."""
 MEMORY = 1024 * 1024 * 1024
 """Of a query, as DuckDB counts."""
-ADDRESSES = 8 * 1024 * 1024 * 1024
+ADDRESSES = 4 * 1024 * 1024 * 1024
 """Of the process: DuckDB reserves more than it uses."""
 STATE = "lake_state.csv"
 _DIES_WITH_PARENT = 1
@@ -172,7 +172,7 @@ def check(db: duckdb.DuckDBPyConnection, sql: str) -> None:
             continue
         if kind.endswith("_NODE") and kind not in QUERIES:
             raise NotAllowedError(ONLY)
-        if kind == "BASE_TABLE" and re.search(r"[./\\*?\[:]", node["table_name"]):
+        if kind in ("BASE_TABLE", "SHOW_REF") and re.search(r"[./\\*?\[:]", node["table_name"]):
             raise NotAllowedError("no files are read here: select from relations; SHOW TABLES lists them")
         if kind == "TABLE_FUNCTION":
             function = node["function"].get("function_name", "").lower()

@@ -87,9 +87,8 @@ class Attempts:
     async def answer(self) -> UpstreamAnswer | web.StreamResponse:
         """The answer of the `current` attempt, of which only the head was read; a whole one where others came after it.
         Raises the refusal that stands in for an answer."""
-        kept: tuple[Attempt, web.StreamResponse | Refusal] | None = (
-            None  # what the client gets when nothing better comes
-        )
+        # What the client gets when nothing better comes.
+        kept: tuple[Attempt, web.StreamResponse | Refusal] | None = None
         while True:
             came = await self._came()
             step = self._plan.after(_outcome(came), time.monotonic(), random.random())  # noqa: S311 - jitter

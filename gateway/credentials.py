@@ -12,6 +12,8 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
+from multidict import MultiMapping
+
 from gateway import hashing
 from gateway.call import Principal
 from gateway.errors import Refusal
@@ -184,9 +186,9 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
     return kept if credential is None else [*kept, credential]
 
 
-def returned(fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+def returned(fields: MultiMapping[str]) -> Iterable[tuple[str, str]]:
     """The fields of an answer to pass on: none that we set ourselves. An upstream's answers all have the same names."""
-    if fields.get("connection", "keep-alive") in ("keep-alive", "close"):
+    if all(each in ("keep-alive", "close") for each in fields.getall("connection", ())):
         pairs = fields.items()
         return compress(pairs, _are_returned(tuple(map(NAME, pairs))))
     return [pair for pair in end_to_end(fields.items()) if not _named(pair[0]).is_ours]

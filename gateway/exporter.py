@@ -126,7 +126,8 @@ class Exporter:
     # -- in threads --------------------------------------------------------------------------------------------
 
     def _holds(self, options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(self._telemetry.registry.get_sample_value("outlay_holds_open") or 0)
+        [gauge] = self._telemetry.holds_open.collect()  # this one alone: others look at what the loop changes
+        yield Observation(gauge.samples[0].value)
 
     def _run(self) -> None:
         while not (self._ends.is_set() and self._queue.empty()):

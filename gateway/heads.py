@@ -1,6 +1,7 @@
 """What the head of a request says, read once for all the requests of a connection that have the same one: tools repeat
-theirs. It is kept with the connection and goes with it, since secrets stand in it. Nothing is judged here: what may be
-otherwise at the next request, such as a key, is asked for each time.
+theirs. It is kept with the connection and goes with it, since secrets stand in it; and only that of a caller who may
+call: strangers fill no memory. Nothing is judged here: what may be otherwise at the next request, such as a key, is
+asked for each time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,10 +21,11 @@ from gateway.guard import Connection
 from gateway.repositories import header_branch, repo_name
 from gateway.routes import Target, region_of
 
+TRACE = ("traceparent", "")
 VARYING = frozenset({b"Content-Length", b"content-length", b"Traceparent", b"traceparent"})
 """Fields whose value is another one in each request: no part of what is kept."""
-KEPT_MAX = 8
-"""Different heads of a connection."""
+KEPT_MAX, KEPT_BYTES_MAX = 8, 8192
+"""Different heads of a connection, and the size of each."""
 
 
 class Way(NamedTuple):
@@ -60,6 +62,10 @@ class Head(NamedTuple):
     passes_trace: bool
 
 
+Kept = tuple[tuple[object, ...], Head]
+"""A head by all that it was read from."""
+
+
 class Heads:
     """Reads heads. `own`: the credentials of upstreams."""
 
@@ -67,22 +73,32 @@ class Heads:
         self._upstreams = upstreams
         self._own = own
 
-    def read(self, request: web.Request) -> Head:
+    def read(self, request: web.Request) -> tuple[Head, Kept | None]:
+        """The head; and, where it is a new one, what to `keep` once the caller may call."""
         connection = request.protocol
         assert isinstance(connection, Connection)
         fields = request.raw_headers
         key = request.method, request.raw_path, *compress(fields, _are_kept(tuple(map(credentials.NAME, fields))))
         head: Head | None = connection.heads.get(key)
+        new = None
         if head is None:
             head = self._read(request)
-            if len(connection.heads) >= KEPT_MAX:
-                connection.heads.clear()
-            if head.target is not None and head.refusal is None:
-                connection.heads[key] = head
+            new = (key, head)
         if head.passes_trace and "traceparent" in request.headers:
             traces = [("traceparent", value) for value in request.headers.getall("traceparent")]
             head = head._replace(way=head.way._replace(fields=[*head.way.fields, *traces]))
-        return head
+        return head, new
+
+    def keep(self, request: web.Request, new: Kept) -> None:
+        """Remember a head for the requests of its connection that come after this one."""
+        connection, (key, head) = request.protocol, new
+        assert isinstance(connection, Connection)
+        size = sum(len(name) + len(value) for name, value in request.raw_headers)
+        if head.target is None or head.refusal is not None or size > KEPT_BYTES_MAX:
+            return
+        if len(connection.heads) >= KEPT_MAX:
+            connection.heads.clear()
+        connection.heads[key] = head
 
     def _read(self, request: web.Request) -> Head:
         headers = credentials.readable(request.headers)
@@ -119,7 +135,7 @@ class Heads:
             upstream_path=credentials.without_gateway_key(target.path, any_key=credential is not None)
             if target
             else "",
-            passes_trace="traceparent" not in headers.get("connection", "").lower(),
+            passes_trace=TRACE in credentials.end_to_end([*request.headers.items(), TRACE]),
         )
 
     def way(self, request: web.Request, name: str, path: str) -> Way:

@@ -98,21 +98,27 @@ class Http1:
         connection = self._pool.take(origin)
         if connection is None:
             return asyncio.ensure_future(self._dial_and_ask(request))
-        if method in SAFE_TO_REPEAT:
-            return asyncio.ensure_future(self._ask_again(connection.ask(request)))
-        return connection.ask(request).head
+        answer = connection.ask(request)
+        coming = answer.head  # taken now: the answer lets go of it once it has come
+        if method not in SAFE_TO_REPEAT:
+            return coming
+        sent = asyncio.ensure_future(self._ask_again(answer, coming))
+        # Given up before its first step, it would leave an answer that nobody reads.
+        sent.add_done_callback(lambda ended: answer.close() if ended.cancelled() else None)
+        return sent
 
-    async def _ask_again(self, answer: Answer) -> UpstreamAnswer:
+    async def _ask_again(self, answer: Answer, head: asyncio.Future[UpstreamAnswer]) -> UpstreamAnswer:
         """The answer; asked for once more where the kept connection was gone."""
         try:
-            return await _head(answer)
+            return await _head(answer, head)
         except Refusal as refusal:
             if refusal.code != "upstream_unreachable":
                 raise
         return await self._dial_and_ask(answer.request)
 
     async def _dial_and_ask(self, request: Request) -> UpstreamAnswer:
-        return await _head((await self._dial(request)).ask(request))
+        answer = (await self._dial(request)).ask(request)
+        return await _head(answer, answer.head)
 
     async def _dial(self, request: Request) -> Connection:
         """A new connection. Raises `NotReachedError`."""
@@ -162,10 +168,10 @@ async def _look_up(host: str, port: int) -> Addresses:
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-async def _head(answer: Answer) -> UpstreamAnswer:
+async def _head(answer: Answer, head: asyncio.Future[UpstreamAnswer]) -> UpstreamAnswer:
     """The answer, once its head is there. Given up in the very turn in which it came, it is closed."""
     try:
-        return await answer.head
+        return await head
     except asyncio.CancelledError:
         answer.close()
         raise

@@ -168,13 +168,15 @@ class Proxy:
         """
         loop = asyncio.get_running_loop()
         started, started_us, began_ns = loop.time(), now_us(), time.perf_counter_ns()
-        head = self._heads.read(request)
+        head, new = self._heads.read(request)
         headers, target, path, dialect, route = head.headers, head.target, head.path, head.dialect, head.route
         call = _new_call(started_us, self._gateway_id, head, request.headers.get("traceparent"))
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
             may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, head.key)
             principal = may_go_on()
+            if new is not None:
+                self._heads.keep(request, new)
             if head.key is None:
                 credentials.check_page(headers)
             _set_principal(call, principal)

@@ -32,7 +32,7 @@ def resolve(raw: str, headers: Mapping[str, str], upstreams: Collection[str]) ->
     and query. Both may stand behind `/t/{ticket}` or `/t/{ticket}/task/{id}` (`#` of a ticket is written `~`).
     """
     marks = tuple(name for name in TELLING if name in headers)
-    # What stands behind a question mark may be a key, which nothing here may remember.
+    # What stands behind a question mark may be a key, which outlives no connection (`heads`).
     is_plain = "?" not in raw and len(raw) <= REMEMBERED_CHARS_MAX
     place = _placed(raw, marks) if is_plain else _placed.__wrapped__(raw, marks)
     if place is None:

@@ -2,8 +2,10 @@
 clients that do it (`http1`, `aiohttp_client`) give foreign errors the names of this page."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
+
+from multidict import MultiMapping
 
 from gateway.config import Upstream
 from gateway.errors import Refusal
@@ -27,7 +29,7 @@ class UpstreamAnswer(Protocol):
     @property
     def reason(self) -> str | None: ...
     @property
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> MultiMapping[str]:
         """Case-insensitive; `items` gives a field that comes twice twice."""
 
     def pieces(self) -> AsyncIterator[bytes]:

@@ -230,6 +230,16 @@ def test_a_terminal_shows_bars(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row.count("█") for row in (first, second, third)] == [16, 15, 0]  # of the second, the last is not full
 
 
+def test_a_terminal_that_is_too_narrow_shows_a_line_for_each_value(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    _, out, _ = run("sql", "FROM calls WHERE tickets = ['PAY-1', 'PAY-2']")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert re.search(r"^ *list_cost_usd +3\.000000001 *$", shown, re.MULTILINE)
+    assert "finish_reason" not in shown  # it has no value
+
+
 def test_what_takes_long_shows_that_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,13 +28,18 @@ from tests.test_live import wait_for
 from tests.wasteful import AS_OF
 
 BOOK = load_prices(Config())
+UNTOLD = (
+    "edits", "tool_calls", "tool_count", "tool_schema_tokens", "human_turn", "request_hash", "action_hash",
+    "session_id",
+)  # fmt: skip
 
 
 def made(data: Path) -> None:
-    """Loops of the team payments, and a tag that was typed in by somebody."""
+    """Loops of the team payments, a tag that was typed in by somebody, and a client that tells nothing."""
     plan = wasteful.Plan(3)
     for plant in (wasteful.loops, wasteful.stuffers):
         plant(plan)
+    plan.call(AS_OF - timedelta(days=9), client="plain", **dict.fromkeys(UNTOLD))
     lake.publish(data)
     wasteful.store(data, plan)
     findings.look(data, WasteSettings(), BOOK, AS_OF)
@@ -238,8 +243,9 @@ def test_a_report_looks_first_where_nobody_has(tmp_path: Path) -> None:
 
 def test_what_clients_do_not_tell_is_said(data: Path) -> None:
     told = json.loads(run("report", "coverage", "--section", "waste", "--json", "--data", str(data)).stdout)
-    assert [row["client"] for row in told] == ["claude-code"]
+    assert [row["client"] for row in told] == ["claude-code", "plain"]
     assert told[0]["silent_rules"] == []
+    assert told[1]["silent_rules"] == [f"W{number:02}" for number in range(1, 14) if number != 4]
 
 
 # -- the API -----------------------------------------------------------------------------------------------------------

@@ -226,6 +226,7 @@ WRONG = {
     "focus_quantities": 'UPDATE exported SET "PricingQuantity" = -1 WHERE "SkuMeter" = \'Output Tokens\'',
     "focus_tags": """UPDATE exported SET "Tags" = '{"ticket": ["a"]}'""",
     "focus_corrections": "UPDATE exported SET \"ChargeClass\" = 'Correction' WHERE \"SkuMeter\" = 'Output Tokens'",
+    "focus_skus": "UPDATE exported SET \"SkuPriceId\" = 'one'",
     "focus_sums": 'UPDATE exported SET "ListCost" = 1 WHERE "SkuMeter" = \'Output Tokens\'',
 }
 

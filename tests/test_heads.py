@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from gateway import guard
 from gateway.heads import KEPT_MAX
 from gateway.keys import Keys
 from tests.conftest import Running
@@ -63,9 +64,10 @@ async def test_traces_and_lengths_are_those_of_each_request(over_one: Running) -
         assert await ask(over_one, traceparent=trace) == 200
     assert await ask(over_one) == 200
     assert await ask(over_one, traceparent=traces[0], Connection="keep-alive, traceparent") == 200
+    assert await ask(over_one, traceparent=traces[1], Connection="keep-alive, x-traceparent-id") == 200
     got = over_one.upstream.requests
-    assert [each.header("traceparent") for each in got] == [*traces, None, None]
-    assert [row.get("traceparent") for row in over_one.closed()] == [*traces, None, traces[0]]
+    assert [each.header("traceparent") for each in got] == [*traces, None, None, traces[1]]
+    assert [row.get("traceparent") for row in over_one.closed()] == [*traces, None, *traces]
     async with over_one.post(PATH, {**ASKED, "max_tokens": 5}) as response:
         assert response.status == 200
     assert [len(each.body) for each in over_one.upstream.requests] == [
@@ -77,6 +79,17 @@ async def test_many_different_heads_are_served_all_the_same(over_one: Running) -
     for number in range(2 * KEPT_MAX + 1):
         assert await ask(over_one, x_outlay_task=f"run-{number}") == 200
     assert [row["task_id"] for row in over_one.closed()] == [f"run-{number}" for number in range(2 * KEPT_MAX + 1)]
+
+
+async def test_strangers_and_large_heads_fill_no_memory(over_one: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(guard.Connection, "heads", property(lambda _: heads, lambda *_: None), raising=False)
+    heads: dict[object, object] = {}
+    for key in ("olk_stranger", over_one.key):
+        for size in (10_000, 10):
+            status = await ask(over_one, Authorization=f"Bearer {key}", x_custom="x" * size)
+            kept.append((status, len(heads)))
+    assert kept == [(401, 0), (401, 0), (200, 0), (200, 1)]
 
 
 async def test_the_own_credential_of_a_client_is_that_of_each_request(over_one: Running) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import uvloop
 
 from gateway import credentials, http1_client
 from gateway.afterwards import let_go
@@ -58,6 +59,39 @@ async def gone(is_open: list[int]) -> None:
     async with asyncio.timeout(10):
         while is_open[0]:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_answer_that_is_there_at_once_is_none_too_early(run: Callable[[Any], Any]) -> None:
+    """uvloop looks for bytes before the next step of a task: an answer may come before anybody waits for it."""
+
+    async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(WHOLE)
+
+    async def ask() -> None:
+        async with serving(at_once) as (_, send, is_open):
+            for _ in range(200):
+                answer = await send("GET")
+                assert [piece async for piece in answer.pieces()] == [b"ok"]
+            assert is_open == [1]
+
+    run(ask())
+
+
+async def test_given_up_before_the_first_step_an_answer_is_closed() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD)
+        await reader.read()
+
+    async with serving(serve) as (_, send, is_open):
+        answer = await send("GET")
+        assert [piece async for piece in answer.pieces()] == [b"ok"]
+        let_go(send("GET"))
+        await gone(is_open)
 
 
 async def test_given_up_in_the_turn_in_which_its_head_came_an_answer_is_closed() -> None:

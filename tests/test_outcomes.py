@@ -535,6 +535,8 @@ def test_groups_sum_to_all(large: Path, capsys: pytest.CaptureFixture[str], what
     total = sum(Decimal(line.split(",")[names.index("list_cost_usd")]) for line in out[1:])
     condition = "ticket_id IS NOT NULL" if what == "tickets" else "task_id IS NOT NULL"
     assert rows(large, f"SELECT sum(list_cost_usd) FROM task_days WHERE {condition}") == [(total,)]
+    groups = [line.split(",")[0] for line in out[1:]]
+    assert by != "team" or [name for name in groups if name] == sorted(name for name in groups if name)
 
 
 def test_a_report_can_be_of_an_earlier_moment(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,7 @@ OTHERS = [
     "FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''/etc/passwd'')'))",
     "PRAGMA json_execute_serialized_sql('x')",
     "DESCRIBE FROM read_csv('/etc/passwd')",
+    "SHOW '{data}/keys.jsonl'",
     "SELECT getenv('HOME')",
     "SELECT * FROM calls, LATERAL (FROM read_text(calls.call_id))",
     "FROM read_csv('http://127.0.0.1:9/x.csv')",

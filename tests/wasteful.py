@@ -69,7 +69,7 @@ class Plan:
         given |= fields
         if given["usage_source"] == "none":
             given |= dict.fromkeys(("input_tokens", "output_tokens", "price_id"))
-            parts = {"list_cost_nano": 0, "price_status": None}
+            parts = {"price_status": None}
         else:
             read, write = given["cache_read_input_tokens"], given["cache_write_input_tokens"]
             parts = {
@@ -84,7 +84,7 @@ class Plan:
         if self.bare:
             given |= {"provider": None, "price_id": None}
             given |= {"tickets": ()} if len(given.get("tickets", ())) == 1 else {}
-            if not parts.get("cache_write_cost_nano"):
+            if parts.get("cache_write_cost_nano") == 0:
                 parts = dict.fromkeys(("list_cost_nano", "other_cost_nano"), parts["list_cost_nano"])
         self.calls.append(Call(**{**given, **parts}))
         return call_id

@@ -104,16 +104,16 @@ class Timed:
         return result
 
 
-def run(data: str) -> tuple[dict[str, float], float, float, int, float]:
+def run(data: str) -> tuple[dict[str, float], float, float, float, int, float]:
     book = load_prices(Config())
     with lake.scratch(Path(data), threads=THREADS) as db:
         db.execute("SET enable_progress_bar = false")
         timed: Any = Timed(db)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), time.process_time()
         news = waste.look(timed, Path(data), WasteSettings(), book, wasteful.AS_OF)
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - before
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return timed.seconds, seconds, memory, news.findings, news.claimed_nano / 1e9
+        return timed.seconds, seconds, busy, memory, news.findings, news.claimed_nano / 1e9
 
 
 def plain(data: Path) -> float:
@@ -138,10 +138,11 @@ def main() -> None:
         unit = plain(data)
         print(f"{calls:,} calls in {options.days} days; sum(list_cost_usd): {unit * 1000:.0f} ms")
         with ProcessPoolExecutor(1, SPAWN) as processes:
-            by_relation, seconds, memory, findings, usd = processes.submit(run, str(data)).result()
+            by_relation, seconds, busy, memory, findings, usd = processes.submit(run, str(data)).result()
         for name, taken in sorted(by_relation.items(), key=lambda item: -item[1]):
             print(f"{name:<24}{taken:>8.2f} s")
-        print(f"{'everything':<24}{seconds:>8.2f} s, {seconds / unit:.0f} times the sum, {memory:.0f} MiB")
+        print(f"{'everything':<24}{seconds:>8.2f} s, {busy:.1f} s of processor time, {memory:.0f} MiB")
+        print(f"{seconds / unit:.0f} times the sum")
         print(f"{findings:,} findings claim {usd:,.2f} USD")
 
 

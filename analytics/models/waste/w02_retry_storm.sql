@@ -78,12 +78,14 @@ kept AS (
   SELECT
     *,
     coalesce(answer_call_id, first_call_id) AS kept_call_id,
-    -- Each is 1.5 to 6 times the one before it, or is not much shorter once they have grown to four times the first.
+    -- Each is 1.2 to 6 times the one before it, as clients blur them, and 1.6 times on the mean; or it is not much shorter
+    -- once they have grown to four times the first.
     list_bool_or([
       list_bool_and([
-        p[i] > 0 AND (p[i + 1] BETWEEN 1.5 * p[i] AND 6 * p[i] OR p[i + 1] >= greatest(0.8 * p[i], 4 * p[1]))
+        p[i] > 0 AND (p[i + 1] BETWEEN 1.2 * p[i] AND 6 * p[i] OR p[i + 1] >= greatest(0.8 * p[i], 4 * p[1]))
         FOR i IN range(1, len(p))
-      ]) FOR p IN [gap_list, pause_list]
+      ]) AND list_max(p) >= least(4, 1.6 ** (len(p) - 1)) * p[1]
+      FOR p IN [gap_list, pause_list]
     ]) AS backed_off
   FROM judged
 )
