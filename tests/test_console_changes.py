@@ -100,11 +100,11 @@ async def test_a_budget_is_set_changed_raised_and_removed(data: Path) -> None:
         page = await viewer.get("/budgets")
         assert consoles.rows(page, "budgets")[0][:7] == [
             "core",
-            "team:core",
-            "total",
             "20.0 %",
             "$1.00",
             "$5.00",
+            "team:core",
+            "total",
             "$4.00",
         ]
         page = await viewer.get("/budgets/core")
