@@ -1,7 +1,6 @@
 """`outlay import calls`: calls that were made elsewhere, into the ledger."""
 
 import mmap
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def import_calls(
             known = _known(folder, incoming)
             new = sorted(place for call_id, place in places.items() if call_id not in known)
             if new:
-                writer = f"import-{secrets.token_hex(4)}"
-                ledger.write_calls(commands.journal_settings(config, folder), _lines(incoming, new), writer, new[0][0])
+                ledger.write_calls(commands.journal_settings(config, folder), _lines(incoming, new), new[0][0])
             if len(new) >= SEALED_FROM:
                 lake.settle(folder)
     except OSError as error:

@@ -164,6 +164,8 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
         console.print(
             f"The console: http://127.0.0.1:{console_port}, with the key {make_console_key(data)}", soft_wrap=True
         )
+        if plan is not None:
+            console.print("There, the story below is that of the last two quarters: choose Last quarter.")
         console.print(f"All data is made up and stays in {data}. Ask it things, in another terminal:", highlight=False)
         for question in (
             "outlay report spend --by team",

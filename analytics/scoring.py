@@ -33,11 +33,16 @@ def table_file(data: Path, table: str) -> Path:
 
 
 def prepare(data: Path) -> None:
-    """Make what the views of the scorecard need to be there. Until settings are noted, the shipped ones hold."""
+    """Make what the views of the scorecard need to be there. Until settings are noted, the shipped ones hold; they hold
+    for settings that came later than what was noted, too."""
+    shipped = _terms(0, None, ScorecardSettings(), PRODUCTION)
     with _alone(data), duckdb.connect() as db:
         for table in TABLES:
+            defaults = shipped if table == "terms" else {}
             if not table_file(data, table).exists():
-                _write(db, data, table, [_terms(0, None, ScorecardSettings(), PRODUCTION)] if table == "terms" else [])
+                _write(db, data, table, [defaults] if defaults else [])
+            elif _columns_stored(db, data, table) != _columns(db, table):
+                _write(db, data, table, [{**defaults, **row} for row in _stored(db, data, table)])
 
 
 def note_terms(
@@ -57,8 +62,8 @@ def note_terms(
 
 
 def freeze(data: Path, now: datetime) -> int:
-    """Write down the yardsticks of a quarter that has just begun, and what windows that have just settled came to.
-    The number of rows that are new. `now`: UTC, without a zone. Raises `duckdb.Error`."""
+    """Write down the yardsticks of a quarter that has just begun, and what windows that have just settled came to, as
+    of `now`. The number of rows that are new. `now`: UTC, without a zone. Raises `duckdb.Error`."""
     quarter = datetime(now.year, (now.month - 1) // 3 * 3 + 1, 1)  # noqa: DTZ001 - UTC, as all times of the lake
     new = 0
     if not work.table_file(data, "pull_requests").exists():
@@ -81,6 +86,7 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, also: Collection[str] = ()) 
 def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
     """Add to a table what a step finds in the views, which read that table. Only those that it asks are made."""
     with duckdb.connect() as db:
+        db.execute("SET VARIABLE as_of = CAST($at AS TIMESTAMP)", {"at": parameters["at"]})
         read = build.needed(db, build.load(), {step: build.read_model(build.FOLDER / "steps" / f"{step}.sql")})
         build.create_views(db, data, read, read.keys() & build.load(build.MODELS / "scorecard").keys())
         result = db.execute(build.step(step), parameters)
@@ -105,6 +111,15 @@ def _terms(
 
 def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:
     return disk.alone(data / "scorecard.lock", wait=True)
+
+
+def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    db.execute(build.step(f"read_{table}"), {"rows": "[]"})
+    return db.table("found").columns
+
+
+def _columns_stored(db: duckdb.DuckDBPyConnection, data: Path, table: str) -> list[str]:
+    return db.read_parquet(build.glob_of(table_file(data, table))).columns
 
 
 def _stored(db: duckdb.DuckDBPyConnection, data: Path, table: str) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from math import exp
 from pathlib import Path
+from statistics import NormalDist
 from typing import Literal
 
 import msgspec
@@ -27,6 +29,10 @@ BUILDERS = 7
 MEDIAN_LINES = 100
 TYPES = ("feature", "bug", "chore", "docs")
 DAY = timedelta(days=1)
+GROWTH = 1.1
+"""Work of the second quarter is a tenth larger."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps of this part of a circle fall evenly all over it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Change:
     """Name of the change that it takes back."""
     lands_again: str | None = None
     says_so: bool = True
-    """Whether its title tells of what it brings back."""
+    """Whether its title tells of what it takes or brings back."""
     minutes_open: int = 600
 
 
@@ -95,6 +101,8 @@ class Plan:
     """One release of a repository per so many hours; 0 = one for each change."""
     failing: frozenset[int] = frozenset()
     """Releases of the second quarter, by number modulo 3, that fail."""
+    rolls_back: bool = False
+    """An hour after each release of the second quarter, the last one of the first quarter is deployed again."""
 
     @property
     def measured(self) -> datetime:
@@ -122,11 +130,15 @@ Strategy = Callable[[Plan, random.Random], Plan]
 
 
 def plan(seed: int, prefix: str = "", tickets: int = 420, begins: datetime = BEGINS) -> Plan:
-    """So many tickets in each quarter, most of them with one pull request; sizes are log-normal, with σ = 1."""
+    """So many tickets in each quarter, most of them with one pull request. The size of their work is log-normal, with
+    σ = 1, and spread evenly over each repository and quarter: what an attack gains hangs on how it compares with the
+    quarter before, which no seed should decide."""
     rng = random.Random(seed)  # noqa: S311
     tasks: dict[str, Task] = {}
     changes: list[Change] = []
     sessions: list[Session] = []
+    usual = NormalDist()
+    places: dict[tuple[str, datetime], float] = {}
     for number in range(2 * tickets):
         start = begins if number < tickets else quarter_after(begins)
         team = TEAMS[number % len(TEAMS)]
@@ -136,9 +148,12 @@ def plan(seed: int, prefix: str = "", tickets: int = 420, begins: datetime = BEG
         tasks[ticket] = Task(ticket, team, rng.choice(TYPES), opened, done)
         author = f"{prefix}{team}-{rng.randrange(BUILDERS)}"
         repo = f"{prefix}acme/{team}-{rng.randrange(2)}"
-        for part in range(rng.choices((0, 1, 2), (10, 75, 15))[0]):
+        pulls = rng.choices((0, 1, 2), (10, 75, 15))[0]
+        place = places[repo, start] = (places.get((repo, start), rng.random()) + GOLDEN * (pulls > 0)) % 1
+        for part in range(pulls):
             merged = min(opened + (done - opened) * (0.6 + 0.4 * part), start + timedelta(days=86))
-            lines = max(1, round(MEDIAN_LINES * rng.lognormvariate(0, 1)))
+            size = GROWTH ** (start > begins) * exp(usual.inv_cdf(place or 0.5)) / pulls
+            lines = max(1, round(MEDIAN_LINES * size))
             files = tuple(f"src/m{rng.randrange(400)}.py" for _ in range(rng.randint(1, 5)))
             changes.append(Change(f"{number}.{part}", team, author, repo, (ticket,), merged, lines, files))
         at = opened + timedelta(hours=rng.uniform(1, 10))
@@ -168,23 +183,51 @@ def deployment_per_pull(before: Plan, rng: random.Random) -> Plan:
     return replace(before, release_hours=0)
 
 
-def split_pulls(*, own_tickets: bool) -> Strategy:
-    """Each pull request is four, in some of its files each, a day apart; each with a ticket of its own, or not."""
+def roll_backs(before: Plan, rng: random.Random) -> Plan:
+    """All is shipped, and taken back at once."""
+    return replace(before, rolls_back=True)
+
+
+def touch_ups(before: Plan, rng: random.Random) -> Plan:
+    """One line more, reviewed, for each ticket of the first quarter."""
+    more = [
+        replace(
+            change,
+            name=f"{change.name}/touched",
+            merged_at=before.measured + timedelta(days=rng.uniform(0, 80)),
+            lines=1,
+            files=(f"notes/{change.name}.md",),
+        )
+        for change in before.changes
+        if change.merged_at < before.measured
+    ]
+    return replace(before, changes=[*before.changes, *more])
+
+
+def split_pulls(
+    *, tickets: Literal["kept", "own", "none"] = "kept", hours: float = 24, shares_files: bool = True
+) -> Strategy:
+    """Each pull request is four of the same author, so many hours apart, in some of its files each, or in files of
+    their own; with its ticket, with a ticket each, or with none."""
 
     def strategy(before: Plan, rng: random.Random) -> Plan:
         tasks = dict(before.tasks)
 
         def parts(change: Change) -> Iterator[Change]:
             for number in range(4):
-                merged = change.merged_at + number * DAY
+                own = () if tickets == "none" else change.tickets
+                if tickets == "own" and number:
+                    own = (f"{change.tickets[0]}{number}00",)
+                    tasks[own[0]] = replace(tasks[change.tickets[0]], ticket_id=own[0])
                 files = tuple(rng.sample(change.files, (len(change.files) + 1) // 2))
-                tickets = change.tickets
-                if own_tickets and number:
-                    tickets = (f"{change.tickets[0]}{number}00",)
-                    tasks[tickets[0]] = replace(tasks[change.tickets[0]], ticket_id=tickets[0])
-                lines = change.lines // 4 + (number < change.lines % 4)
-                name = f"{change.name}/{number}"
-                yield replace(change, name=name, merged_at=merged, lines=lines, files=files, tickets=tickets)
+                yield replace(
+                    change,
+                    name=f"{change.name}/{number}",
+                    merged_at=change.merged_at + number * timedelta(hours=hours),
+                    lines=change.lines // 4 + (number < change.lines % 4),
+                    files=files if shares_files else (f"split/{change.name}/{number}.py",),
+                    tickets=own,
+                )
 
         after = before.with_changes(parts)
         return replace(after, tasks=tasks)
@@ -264,42 +307,78 @@ def filler(
     return strategy
 
 
-def revert_cycles(*, days: int, keeps_ticket: bool, says_so: bool = True) -> Strategy:
-    """Each pull request is reverted after some days, and lands again an hour later."""
+def revert_cycles(
+    *,
+    days: int,
+    keeps_ticket: bool = False,
+    tells: Literal["both", "revert", "nothing"] = "both",
+    hours: float = 1,
+    factor: float = 1,
+    in_parts: bool = False,
+) -> Strategy:
+    """Each pull request is reverted after some days, and lands again some hours later, with so many times the lines, or
+    in two parts that share no files. Titles tell of both, of the revert, or of nothing."""
 
     def strategy(before: Plan, rng: random.Random) -> Plan:
         def cycle(change: Change) -> Iterator[Change]:
             tickets = change.tickets if keeps_ticket else ()
             back_at = change.merged_at + days * DAY
-            again_at = back_at + timedelta(hours=1)
-            back = replace(change, name=f"{change.name}/back", tickets=tickets, merged_at=back_at, reverts=change.name)
             yield change
-            yield back
             yield replace(
+                change,
+                name=f"{change.name}/back",
+                tickets=tickets,
+                merged_at=back_at,
+                reverts=change.name,
+                says_so=tells != "nothing",
+            )
+            again = replace(
                 change,
                 name=f"{change.name}/again",
                 tickets=tickets,
-                merged_at=again_at,
+                merged_at=back_at + timedelta(hours=hours),
+                lines=round(change.lines * factor),
                 lands_again=change.name,
-                says_so=says_so,
+                says_so=tells == "both",
             )
+            if in_parts:
+                for number, lines in enumerate((again.lines // 2, again.lines - again.lines // 2)):
+                    own = (f"parts/{change.name}/{number}.py",)
+                    yield replace(again, name=f"{again.name}/{number}", lines=lines, files=own)
+            else:
+                yield again
 
         return before.with_changes(cycle)
 
     return strategy
 
 
-def reverted_third(before: Plan, rng: random.Random) -> Plan:
-    """A third of the pull requests is reverted within two days, for good."""
-    numbers = itertools.count()
+def reverted_third(*, says_so: bool = True, pretends: bool = False) -> Strategy:
+    """A third of the pull requests is reverted within two days, for good; a line that claims to bring it back may
+    follow."""
 
-    def maybe(change: Change) -> Iterator[Change]:
-        yield change
-        if next(numbers) % 3 == 0:
-            at = change.merged_at + timedelta(hours=rng.uniform(2, 46))
-            yield replace(change, name=f"{change.name}/back", merged_at=at, reverts=change.name)
+    def strategy(before: Plan, rng: random.Random) -> Plan:
+        numbers = itertools.count()
 
-    return before.with_changes(maybe)
+        def maybe(change: Change) -> Iterator[Change]:
+            yield change
+            if next(numbers) % 3 == 0:
+                at = change.merged_at + timedelta(hours=rng.uniform(2, 46))
+                back = replace(change, name=f"{change.name}/back", merged_at=at, reverts=change.name, says_so=says_so)
+                yield back
+                if pretends:
+                    yield replace(
+                        change,
+                        name=f"{change.name}/again",
+                        merged_at=at + timedelta(hours=2),
+                        lines=1,
+                        files=("README.md",),
+                        lands_again=change.name,
+                    )
+
+        return before.with_changes(maybe)
+
+    return strategy
 
 
 def failing_third(before: Plan, rng: random.Random) -> Plan:
@@ -330,6 +409,27 @@ def honest_growth(before: Plan, rng: random.Random) -> Plan:
         files = tuple(f"src/n{rng.randrange(400)}.py" for _ in range(rng.randint(1, 5)))
         more.append(replace(like, name=f"more-{number}", tickets=(ticket,), lines=lines, files=files))
     return replace(before, tasks=tasks, changes=[*before.changes, *more])
+
+
+def sandbag(before: Plan, rng: random.Random, count: int = 400) -> Plan:
+    """In the first quarter small pull requests, reviewed, are to make the yardstick of the second one small. The
+    quarter before the first was an honest one."""
+    first = [change for change in before.changes if change.merged_at < before.measured]
+    earlier = [
+        replace(each, name=f"{each.name}/earlier", tickets=(), merged_at=each.merged_at - 91 * DAY) for each in first
+    ]
+    small = [
+        replace(
+            rng.choice(first),
+            name=f"small-{number}",
+            tickets=(),
+            merged_at=before.begins + timedelta(days=rng.uniform(0, 84)),
+            lines=6,
+            files=(f"small/{number}.py",),
+        )
+        for number in range(count)
+    ]
+    return replace(before, changes=[*earlier, *small, *before.changes])
 
 
 def other_teams_tags(team: str) -> Strategy:
@@ -437,10 +537,13 @@ def _ticket(task: Task, prefix: str) -> work.Ticket:
 
 def _pull(change: Change, number: int) -> work.PullRequest:
     title = f"Change {change.name}"
-    if change.reverts is not None:
+    if change.reverts is not None and change.says_so:
         title = f'Revert "Change {change.reverts}"'
     elif change.lands_again is not None and change.says_so:
         title = f'Reapply "Change {change.lands_again}"'
+    added = change.lines - change.lines // 4
+    if change.reverts is not None:
+        added = change.lines // 4
     return work.PullRequest(
         pr_id=f"{change.repo}!{number}",
         repo=change.repo,
@@ -453,8 +556,8 @@ def _pull(change: Change, number: int) -> work.PullRequest:
         created_at=change.merged_at - timedelta(minutes=change.minutes_open),
         merged_at=change.merged_at,
         closed_at=change.merged_at,
-        additions=change.lines - change.lines // 4,
-        deletions=change.lines // 4,
+        additions=added,
+        deletions=change.lines - added,
         files=list(change.files),
         approvals_by_others=int(change.is_reviewed),
         updated_at=change.merged_at,
@@ -463,8 +566,8 @@ def _pull(change: Change, number: int) -> work.PullRequest:
 
 def _reverts(plan: Plan, numbers: Mapping[str, int]) -> Iterator[work.Revert]:
     for change in plan.changes:
-        other = change.reverts or (change.lands_again if change.says_so else None)
-        if other is not None:
+        other = change.reverts or change.lands_again
+        if other is not None and change.says_so:
             yield work.Revert(
                 reverting=_pr_id(change, numbers),
                 repo=change.repo,
@@ -478,27 +581,38 @@ def _reverts(plan: Plan, numbers: Mapping[str, int]) -> Iterator[work.Revert]:
 def _deployments(plan: Plan, numbers: Mapping[str, int]) -> tuple[list[work.Deployment], list[work.DeploymentPr]]:
     deployments: list[work.Deployment] = []
     carried: list[work.DeploymentPr] = []
+
+    def deploy(name: str, repo: str, sha: str, begun: datetime, fails: bool = False) -> None:
+        done = begun + timedelta(minutes=5)
+        deployments.append(
+            work.Deployment(
+                deployment_id=name,
+                repo=repo,
+                environment="production",
+                sha=sha,
+                status="success",
+                started_at=begun,
+                finished_at=done,
+                failed_at=done + timedelta(hours=1) if fails else None,
+                updated_at=done,
+            )
+        )
+
     for repo in sorted({change.repo for change in plan.changes}):
         changes = sorted((c for c in plan.changes if c.repo == repo), key=lambda change: change.merged_at)
+        stays = ""
         for number, (at, release) in enumerate(_releases(changes, plan.begins, plan.release_hours)):
-            fails = at >= plan.measured and number % 3 in plan.failing
+            is_attacked = at >= plan.measured
+            sha = f"{repo}/{number}"
             for again in range(1 + plan.redeploys):
-                begun = at + timedelta(minutes=30 * again)
-                done = begun + timedelta(minutes=5)
-                name = f"{repo}/{number}.{again}"
-                deployments.append(
-                    work.Deployment(
-                        deployment_id=name,
-                        repo=repo,
-                        environment="production",
-                        status="success",
-                        started_at=begun,
-                        finished_at=done,
-                        failed_at=done + timedelta(hours=1) if fails else None,
-                        updated_at=done,
-                    )
-                )
+                name = f"{sha}.{again}"
+                fails = is_attacked and number % 3 in plan.failing
+                deploy(name, repo, sha, at + timedelta(minutes=30 * again), fails)
                 carried += [work.DeploymentPr(deployment_id=name, pr_id=_pr_id(each, numbers)) for each in release]
+            if not is_attacked:
+                stays = sha
+            elif plan.rolls_back:
+                deploy(f"{sha}.back", repo, stays, at + timedelta(hours=1))
     return deployments, carried
 
 
@@ -517,8 +631,8 @@ def quarters_before(now: datetime) -> datetime:
     return (this - timedelta(days=170)).replace(day=1)
 
 
-def store_work(data: Path, plans: Iterable[Plan]) -> None:
-    """Bring the work tables of a data folder up to date with what plans come to."""
+def store_work(data: Path, plans: Iterable[Plan], seen_at: datetime | None = None) -> None:
+    """Bring the work tables of a data folder up to date with what plans come to. `seen_at`: by default now."""
     tables: dict[str, list[work.Row]] = {}
     for each in plans:
         for name, found in rows(each):
@@ -526,7 +640,7 @@ def store_work(data: Path, plans: Iterable[Plan]) -> None:
     with work.alone(data):
         for name, found in tables.items():
             work.spool(data, name, found)
-            work.store(data, name)
+            work.store(data, name, (), seen_at)
         work.write_tracker(data)
 
 

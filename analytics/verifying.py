@@ -18,6 +18,7 @@ AGE = timedelta(seconds=2)
 EXAMPLES = 5
 READ_OFTEN = (
     "journal_entries", "ticket_facts", "task_days", "metered_models", "model_keys", "invoice_reconciliation",
+    "arrived_prs", "unit_prs", "unit_sizes",
 )  # fmt: skip
 """Relations that several checks read, each worked out once: to plan and to sum them takes most of the time. The journal
 is read before the state, as in each query (see analytics/lake.py)."""

@@ -387,7 +387,8 @@ def _control_plane(config: Config, address: tuple[str, int] | None = None) -> li
     given = ["--until-stdin-closes"] + (["--config", config.file] if config.file else [])
     if address is None:
         return ["-m", "analytics", "--data", config.ledger.dir, *given]
-    return ["-m", "analytics.web", "--gateway", f"http://{address[0]}:{address[1]}", *given]
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return ["-m", "analytics.web", "--gateway", f"http://{host}:{address[1]}", *given]
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ from gateway.budgets import Account, Budget, Budgets, Hold, Sum, cost_of
 from gateway.call import Call
 from gateway.control import AwayError, Control
 from gateway.errors import UserError
-from gateway.ledger import BALANCES, Ledger, decode_as, now_us
+from gateway.ledger import BALANCES, Ledger, decode_as, is_imported, now_us
 from gateway.periods import span
 
 ROUND_SECONDS = 1.0
@@ -194,7 +194,11 @@ class Balances:
         except OSError:
             return
         for name in names:
-            if own or not name.endswith(f"-{self._gateway_id}.jsonl"):
+            if not own and self._ask_from is not None and is_imported(name):
+                # Not here: what is long past may be in an answer that is on its way, and would count twice.
+                if name not in self._through:
+                    self._through[name], self._asks_at = 0, 0.0
+            elif own or not name.endswith(f"-{self._gateway_id}.jsonl"):
                 try:
                     self._read(self._journal / name)
                 except FileNotFoundError:

@@ -520,8 +520,10 @@ class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         int, _help("Pull requests of one author merged so many hours apart may be one piece of work; 0 = never.", ge=0)
     ] = 72
     join_overlap: Annotated[float, _help("… if they share this part of their files.", gt=0, le=1)] = 0.5
+    join_lines: Annotated[
+        int, _help("Those of fewer lines each that one author merged on one day (UTC) are one piece; 0 = never.", ge=0)
+    ] = 150
     settle_days: Annotated[int, _help("Work counts so long after it arrived; until then it is pending.", ge=0)] = 14
-    fail_hours: Annotated[int, _help("A deployment that failed within so many hours is none.", ge=0)] = 24
     tiny_lines: Annotated[int, _help("Work of so few lines that nobody else approved counts nothing.", ge=0)] = 5
     first_median_lines: Annotated[
         int, _help("Lines of a usual piece of work, until there was a quarter to take the median of.", ge=1)
@@ -530,6 +532,30 @@ class ScorecardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     windows_min: Annotated[int, _help("With fewer earlier windows, nothing is compared.", ge=1)] = 4
     windows_back: Annotated[int, _help("So many earlier windows are a team's own past.", ge=1)] = 8
     builders_min: Annotated[int, _help("Groups of fewer people are shown together with others, or not.", ge=2)] = 5
+    signal_min: Annotated[
+        int, _help("So many pull requests or tickets are the fewest that a sign of gaming is about.", ge=1)
+    ] = 10
+    signal_share: Annotated[
+        float, _help("… and this part of all: of pull requests, or of the spend on tickets.", gt=0, le=1)
+    ] = 0.25
+    signal_growth: Annotated[float, _help("Pull requests that grew by this factor are looked at, …", gt=1)] = 1.5
+    signal_spend: Annotated[float, _help("… and spend that grew by this one, …", gt=1)] = 2
+    signal_flat: Annotated[float, _help("… when what came of them grew by this one at most.", gt=0)] = 1.1
+    signal_parts: Annotated[int, _help("So many pull requests in one piece of work are a split one.", ge=2)] = 4
+    signal_minutes: Annotated[
+        int,
+        _help("Tickets closed, and pull requests merged, within so many minutes of being opened are looked at.", ge=1),
+    ] = 10
+    signal_burst_days: Annotated[int, _help("In the last so many days of a window …", ge=1)] = 3
+    signal_burst: Annotated[float, _help("… so many times the usual number arrives.", gt=1)] = 3
+    signal_parked: Annotated[
+        float, _help("A ticket that costs so many times the median may carry what is for others.", gt=1)
+    ] = 10
+    signal_sessions: Annotated[
+        int, _help("So many sessions are the fewest that a sign of gaming is about, …", ge=1)
+    ] = 3
+    signal_calls: Annotated[int, _help("… of at least so many calls, …", ge=3)] = 30
+    signal_evenness: Annotated[float, _help("… whose pauses vary by this part of their mean at most.", gt=0)] = 0.15
     samples: Annotated[int, _help("Of the bootstrap that intervals come from.", ge=50, le=2000)] = 200
     seed: Annotated[int, _help("… and its seed: the same data give the same interval.")] = 1
 

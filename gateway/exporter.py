@@ -118,6 +118,7 @@ class Exporter:
         """Send what is there, for a bounded time; what is left then is dropped, and counted."""
         self._ends.set()
         self._thread.join(STOP_SECONDS)
+        self._spans.shutdown()  # type: ignore[no-untyped-call]  # nothing is tried again any more
         self._meters.shutdown(timeout_millis=STOP_SECONDS * 1000)
         if left := self._queue.qsize() + self._sending:
             self._telemetry.dropped.inc(left)

@@ -20,6 +20,7 @@ import fcntl
 import itertools
 import logging
 import os
+import secrets
 import stat
 import threading
 import time
@@ -40,6 +41,7 @@ FORMAT_VERSION = 1
 BALANCES = "balances.json"
 """What the budgets had spent when the present segments were begun."""
 AHEAD_US = 5 * 60 * 1_000_000
+IMPORT = "import"
 KEPT_MAX = 10_000
 """Records of finished calls that wait in memory for a journal that can be written again."""
 T = TypeVar("T")
@@ -470,10 +472,16 @@ def encode_close(call: Call, recorded_us: int) -> bytes:
     return encode("close", recorded_us, msgspec.json.encode(call))
 
 
-def write_calls(settings: LedgerSettings, lines: Iterable[bytes], writer_id: str, first_us: int) -> int:
+def write_calls(settings: LedgerSettings, lines: Iterable[bytes], first_us: int) -> int:
     """Book calls that were made elsewhere (lines of `encode_close`, recorded at `first_us` or later, microseconds since
     the epoch), beside running gateways. See `_write_segments`."""
+    writer_id = f"{IMPORT}-{secrets.token_hex(4)}"
     return _write_segments(settings, lines, writer_id, itertools.count(first_us).__next__)
+
+
+def is_imported(segment: str) -> bool:
+    """True of the name of a segment that `write_calls` wrote: its records are from before they were written."""
+    return f"-{IMPORT}-" in segment
 
 
 def _write_segments(

@@ -1,6 +1,5 @@
 """What is changed in the console: findings, budgets and keys, by the code of commands and API; and who may."""
 
-import asyncio
 import contextlib
 import json
 import re
@@ -10,6 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from analytics import budgeting
 from analytics.web import app, budgets, visit
@@ -103,11 +104,11 @@ async def test_a_budget_is_set_changed_raised_and_removed(data: Path) -> None:
         page = await viewer.get("/budgets")
         assert consoles.rows(page, "budgets")[0][:7] == [
             "core",
-            "team:core",
-            "total",
             "20.0 %",
             "$1.00",
             "$5.00",
+            "team:core",
+            "total",
             "$4.00",
         ]
         await viewer.post("/budgets", 409, **given)
@@ -146,9 +147,13 @@ async def test_budgets_of_persons_are_not_for_viewers(data: Path) -> None:
         for name, scope in (("hers", "user:ada"), ("all", "org")):
             await viewer.post("/budgets", name=name, scope=scope, limit_usd="5")
     budgeting.store(data, file.all(), NOON.replace(tzinfo=None))
-    said = "".join(f'outlay_budget_held_usd{{budget="{name}"}} {held}\n' for name, held in (("hers", 3), ("all", 4)))
-    async with telling(said) as gateway, looking(consoles.config(data), "viewer", gateway=gateway) as viewer:
-        assert "all $4.00" in plain(await viewer.get("/budgets"))
+    async with (
+        holding(hers=3, all=4, gone=5) as gateway,
+        looking(consoles.config(data), "viewer", gateway=gateway) as viewer,
+    ):
+        text = plain(await viewer.get("/budgets"))
+        assert "all $4.00" in text
+        assert "gone" not in text
         for path in ("/", "/budgets"):
             page = await viewer.get(path)
             assert "ada" not in page.partition("<main")[2]
@@ -157,17 +162,17 @@ async def test_budgets_of_persons_are_not_for_viewers(data: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def telling(metrics: str) -> AsyncIterator[str]:
-    """A gateway that answers with these metrics, whatever it is asked."""
+async def holding(**held: float) -> AsyncIterator[str]:
+    """A gateway whose running calls hold so much of budgets."""
+    said = "".join(f'outlay_budget_held_usd{{budget="{name}"}} {usd}\n' for name, usd in held.items())
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = f"# TYPE outlay_budget_held_usd gauge\n{metrics}"
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
-        await writer.drain()
-        writer.close()
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text=f"# TYPE outlay_budget_held_usd gauge\n{said}")
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    app_ = web.Application()
+    app_.add_routes([web.get("/-/metrics", metrics)])
+    async with TestServer(app_) as gateway:
+        yield str(gateway.make_url(""))
 
 
 def test_a_burn_down_shows_the_last_days_from_the_sum_of_those_before() -> None:
@@ -202,6 +207,11 @@ async def test_the_gateway_refuses_a_call_once_a_budget_is_set_and_takes_it_when
             async with consoles.soon():
                 while (await gateway.post("/v1/chat/completions", body)).status != 200:
                     pass
+
+
+async def test_what_a_gateway_that_does_not_answer_holds_is_not_known(data: Path) -> None:
+    async with looking(consoles.config(data), "viewer", gateway="http://127.0.0.1:9") as viewer:
+        assert "did not answer" in await viewer.get("/budgets")
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ async def test_from_the_overview_to_the_evidence(viewer: Viewer) -> None:
     assert consoles.rows(page, "tickets")[0][0] == "PAY-2"
     page = await viewer.get(f"/tickets{ALL}&only=nothing")
     [row] = consoles.rows(page, "tickets")
-    assert row[:5] == ["PAY-2", "=cmd|' /C calc'!A0", "bug", "abandoned", "$2.50 + 1 call without a price"]
+    assert row[:5] == ["PAY-2", "$2.50 + 1 call without a price", "=cmd|' /C calc'!A0", "bug", "abandoned"]
     page = await viewer.get("/tickets/PAY-1")
     assert [row[0] for row in consoles.rows(page, "ticket_tasks")] == ["task/one"]
     assert consoles.rows(page, "ticket_pull_requests")[0][0] == "acme/shop!7"

@@ -17,12 +17,14 @@ import pytest
 
 import analytics
 from analytics import budgeting, findings, lake, sandboxed, simulate
+from analytics.work import Ticket
 from gateway import scopes
 from gateway.budgets import Budget
 from gateway.call import Call
 from gateway.config import Config
 from gateway.prices import DEFAULT_BOOK, PriceBook
 from tests.test_corrections import correct
+from tests.trackers import know
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs/finops.md").read_text(encoding="utf-8")
@@ -44,11 +46,10 @@ def organisation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = plan.sessions[0]
     assert first.ticket is not None
     afterwards = replace(first, begins_at=late)
-    left = replace(plan.tasks[first.ticket], ticket_id=f"{first.ticket}9999", done_at=None)
-    for_nothing = replace(first, begins_at=late, ticket=left.ticket_id)
-    tasks = {**plan.tasks, left.ticket_id: left}
-    plan = replace(plan, tasks=tasks, sessions=[*plan.sessions, afterwards, for_nothing])
+    gone = f"{first.ticket}9999"
+    plan = replace(plan, sessions=[*plan.sessions, afterwards, replace(first, begins_at=late, ticket=gone)])
     simulate.store_work(data, [plan])
+    know(data, Ticket(ticket_id=gone, status_category="done", resolution="Won't Do"))
     calls = list(simulate.calls(plan, book))
     unpriced = msgspec.structs.replace(calls[0], call_id="unpriced", list_cost_nano=None, price_status="unpriced")
     simulate.store_calls(data, [*calls, unpriced])

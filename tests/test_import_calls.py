@@ -1,7 +1,8 @@
 """`outlay import calls`: what comes in is what went out, money stays exact, and what is wrong changes nothing."""
 
+import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analytics
-from analytics import lake, verifying
+from analytics import lake, live, verifying
 from analytics.sources import call_files
-from gateway.call import Call
+from gateway import balances
+from gateway.budget_file import BudgetFile, BudgetTable
+from gateway.budgets import Budgets
+from gateway.call import NANO, Call
 from gateway.cli import outlay
+from gateway.config import LedgerSettings
+from gateway.control import Control
 from gateway.errors import UserError
+from gateway.ledger import Ledger, encode_close, write_calls
 from tests.journals import NOON, call, segment
+from tests.test_live import wait_for
 
 ALL = "SELECT * EXCLUDE (segment, day) FROM calls ORDER BY call_id"
 FULL: dict[str, Any] = {
@@ -85,7 +93,7 @@ def test_what_is_not_told(data: Path, tmp_path: Path) -> None:
         made(2, list_cost_usd=0.000000003, input_cost_usd=0.000000001, ticket_id="PAY-1"),
         made(3, list_cost_usd=0, tickets=["PAY-2", "PAY-3"]),
         made(4, list_cost_usd="12.5", tickets=[], duration_ms=2000.0, recorded_at="2026-11-20T13:00:10+01:00"),
-        made(5, result="refused"),
+        made(5, result="refused", branch=""),
     )
     assert imported(data, file).exit_code == 0
     asked = """SELECT list_cost_usd, other_cost_usd, contracted_cost_usd, price_status, ticket_id, tickets, recorded_at
@@ -109,8 +117,12 @@ def test_what_is_not_told(data: Path, tmp_path: Path) -> None:
         ({"started_at": "yesterday"}, '"yesterday" is no time'),
         ({"started_at": 1763640000}, '"1763640000" is no time'),
         ({"started_at": "1969-12-31T23:59:59Z"}, "before 1970"),
+        ({"recorded_at": "2100-01-01T00:00:00Z"}, "after 2099"),
+        ({"duration_ms": 10**15}, "is no call's duration"),
         ({"recorded_at": True}, '"True" is no time'),
         ({"list_cost_usd": 1e-10}, "more than nine decimals"),
+        ({"list_cost_usd": "0.0000000010000000000000000000000000001"}, "more than nine decimals"),
+        ({"list_cost_usd": "1e99999999"}, "is no cost of a call"),
         ({"list_cost_usd": -1}, "-1 is no cost of a call"),
         ({"list_cost_usd": "NaN"}, "NaN is no cost of a call"),
         ({"list_cost_usd": 1e9}, "is no cost of a call"),
@@ -123,12 +135,15 @@ def test_what_is_not_told(data: Path, tmp_path: Path) -> None:
         ({"input_tokens": -5}, "input_tokens: -5 is no count"),
         ({"input_tokens": 1.5}, "input_tokens: Expected int, got"),
         ({"input_tokens": 2**63}, "is no count"),
+        ({"input_tokens": 1e300}, "input_tokens: Expected int"),
         ({"result": "done"}, '"done" is none of completed, client_cancelled'),
         ({"ticket_id": "PAY-2", "tickets": ["PAY-1"]}, "ticket_id must be the first of tickets"),
         ({"tickets": ["PAY-1", "PAY-1"]}, "stands twice"),
         ({"tickets": "PAY-1"}, "tickets: Expected array"),
         ({"team_id": "a\nb"}, "team_id: must be printable text"),
-        ({"other_units": {"seconds": "long"}}, "is no map of numbers"),
+        ({"other_units": {"seconds": "long"}}, "is no map of amounts"),
+        ({"other_units": {"seconds": -1}}, "is no map of amounts"),
+        ({"other_units": {"seconds": float("inf")}}, "row 2"),
         ({"list_cost": 1}, 'unknown column "list_cost"; did you mean "list_cost_usd"?'),
     ],
 )
@@ -155,6 +170,7 @@ def test_what_is_wrong_is_told_and_nothing_imported(
         ("calls.csv", "call_id,started_at,call_id\n", 'the column "call_id" is there twice'),
         ("calls.parquet", "no", "cannot be read as Parquet"),
         ("calls.jsonl", "[1]\n", "row 1: is no JSON object"),
+        ("calls.csv.gz", "call_id", "cannot be read: Not a gzipped file"),
     ],
 )
 def test_files_that_are_none(data: Path, tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -192,6 +208,8 @@ def test_many_calls_are_sealed_where_nobody_keeps_the_folder(
 )
 def test_any_row_is_a_call_or_told(fields: dict[str, Any]) -> None:
     values = {**made(), **{name: value for name, value in fields.items() if value is not None}}
+    if isinstance(values.get("other_units"), float):
+        values["other_units"] = {"seconds": values["other_units"]}
     for lax in (False, True):
         try:
             found = call_files.booked({k: str(v) for k, v in values.items()} if lax else values, lax=lax)
@@ -199,3 +217,35 @@ def test_any_row_is_a_call_or_told(fields: dict[str, Any]) -> None:
             continue
         assert msgspec.json.decode(msgspec.json.encode(found.call), type=Call) == found.call
         assert (found.call.list_cost_nano is None) == (found.call.price_status in (None, "unpriced"))
+
+
+async def test_budgets_count_an_import_once_beside_a_gateway(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway does not read such a segment, which may be in an answer on its way: it asks for the ledger's sums."""
+    monkeypatch.setattr(balances, "ROUND_SECONDS", 0.02)
+    file = BudgetFile(data)
+    file.set("all", BudgetTable(scope="org", limit_usd=Decimal(100)), "cli")
+    budgets, at = Budgets(), datetime.now(UTC) - timedelta(hours=1)
+    settings = LedgerSettings(dir=str(data), reserve_bytes=0)
+    ledger = Ledger(settings, "gw-1")
+    with live.serving(data):
+        wait_for(data)
+        control = Control(data)
+        kept = balances.Balances(data, file, budgets, "gw-1", (control, ledger))
+        kept.start()
+        running = asyncio.create_task(kept.keep())
+        seen: set[int] = set()
+        try:
+            for number in (1, 2):
+                one = call(at, list_cost_nano=NANO, contracted_cost_nano=NANO)
+                assert write_calls(settings, [encode_close(one, one.started_us)], one.started_us) == 1
+                async with asyncio.timeout(20):
+                    while number * NANO not in seen:
+                        seen |= {account.spent for account in budgets.accounts()}
+                        await asyncio.sleep(0.005)
+        finally:
+            running.cancel()
+            await control.close()
+    assert seen - {0} == {NANO, 2 * NANO}
+    again = Budgets()
+    balances.Balances(data, file, again, "gw-2").start()  # without anybody to ask, the journal is read
+    assert [account.spent for account in again.accounts()] == [2 * NANO]

@@ -155,6 +155,16 @@ def test_a_revert_that_names_the_ticket_delivers_nothing(data: Path) -> None:
     assert rows(data, asked, LATER) == [("delivered", "survived", 1, 1, 0, 1, days(15))]
 
 
+def test_what_takes_back_and_brings_back_again_and_again_is_no_work(data: Path) -> None:
+    named = {f"acme/shop!{number}": ["PAY-1"] for number in range(1, 5)}
+    know(data, ticket(1), prs=[merged(n, 10 + n) for n in range(1, 5)], pulls=named, synced=NOW)
+    for number in (2, 3, 4):
+        put(data, "reverts", days(20), revert(number, number - 1, at=10 + number))
+    spend(data, "PAY-1")
+    asked = "SELECT outcome, pull_requests, merged_pull_requests FROM ticket_costs"
+    assert rows(data, asked, LATER) == [("reverted", 1, 1)]
+
+
 def test_a_ticket_whose_work_is_a_revert_delivers_that(data: Path) -> None:
     prs = [merged(1, 10), merged(2, 12)]
     know(data, ticket(1), ticket(2), prs=prs, pulls={"acme/shop!1": ["PAY-1"], "acme/shop!2": ["PAY-2"]}, synced=NOW)
@@ -535,6 +545,8 @@ def test_groups_sum_to_all(large: Path, capsys: pytest.CaptureFixture[str], what
     total = sum(Decimal(line.split(",")[names.index("list_cost_usd")]) for line in out[1:])
     condition = "ticket_id IS NOT NULL" if what == "tickets" else "task_id IS NOT NULL"
     assert rows(large, f"SELECT sum(list_cost_usd) FROM task_days WHERE {condition}") == [(total,)]
+    groups = [line.split(",")[0] for line in out[1:]]
+    assert by != "team" or [name for name in groups if name] == sorted(name for name in groups if name)
 
 
 def test_a_report_can_be_of_an_earlier_moment(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

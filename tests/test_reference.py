@@ -31,7 +31,8 @@ def places(nav: object) -> Iterator[str]:
 
 
 def test_each_page_has_its_place(pages: dict[str, str]) -> None:
-    written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    """Decisions have theirs by themselves."""
+    written = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert sorted(places(SITE["nav"])) == sorted(written | pages.keys())
 
 

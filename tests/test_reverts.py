@@ -20,7 +20,7 @@ CASES: dict[str, list[work.Row]] = {}
 
 def merged(repo: str, number: int, at: float, **fields: Any) -> work.PullRequest:
     """A pull request that was merged so many hours after the beginning; its commit is named after its number."""
-    given: dict[str, Any] = {"title": f"Change {number}", "merge_commit": sha(number)}
+    given: dict[str, Any] = {"title": f"Change {number}", "merge_commit": sha(number), "author": "somebody"}
     return pull(number, repo=repo, merged_at=hours(at), closed_at=hours(at), **given | fields)
 
 
@@ -173,8 +173,30 @@ ALIKE = case(
     merged("acme/alike", 4, 10, files=["c", "d"], additions=100, deletions=0),
     merged("acme/alike", 5, 20),
     merged("acme/alike", 6, 30, files=["c"], additions=100, deletions=0),
-    merged("acme/alike", 7, 30, files=["c", "d"], additions=50, deletions=0),
+    merged("acme/alike", 7, 30, files=["c", "d"], additions=40, deletions=0),
+    merged("acme/alike", 8, 30, files=["a", "b"], additions=100, deletions=0, author="another"),
+    merged("acme/alike", 9, 24 * 60, files=["a", "b"], additions=100, deletions=0),
     said("acme/alike", 5, "Undo\n\nReverts acme/alike#4"),
+)
+SILENT = case(
+    "acme/silent",
+    merged("acme/silent", 1, 10, files=["a", "b"], additions=75, deletions=25),
+    merged("acme/silent", 2, 20, files=["a", "b"], additions=26, deletions=73),
+    merged("acme/silent", 3, 30, files=["a"], additions=180, deletions=0),
+    merged("acme/silent", 4, 10, files=["c"], additions=50, deletions=50),  # would look the same if done again
+    merged("acme/silent", 5, 20, files=["c"], additions=50, deletions=50),
+    merged("acme/silent", 6, 10, files=["d"], additions=100, deletions=0),
+    merged("acme/silent", 7, 24 * 100, files=["d"], additions=0, deletions=100),
+)
+ONE_LINE = case(
+    "acme/one-line",
+    merged("acme/one-line", 1, 10, additions=100, deletions=0),
+    merged("acme/one-line", 2, 20, additions=0, deletions=100),
+    merged("acme/one-line", 3, 30, additions=1, deletions=0),
+    merged("acme/one-line", 4, 40, additions=30, deletions=0),
+    said("acme/one-line", 2, "Undo\n\nReverts acme/one-line#1"),
+    said("acme/one-line", 3, "Reland\n\nRelands #1"),
+    said("acme/one-line", 4, "Reland\n\nRelands #1"),
 )
 STATED = case(
     "acme/stated",
@@ -266,7 +288,7 @@ def reverted(db: duckdb.DuckDBPyConnection, repo: str) -> dict[int, str]:
     return {
         int(pr_id.rpartition("!")[2]): f"{method} by {by.removeprefix(repo)[:2]} at {hour(at)}"
         + (f", again by {again_by.removeprefix(repo)[:2]} at {hour(again)}" if again else "")
-        for pr_id, at, by, method, _, again, again_by in rows
+        for pr_id, at, by, method, _, again, again_by, _ in rows
     }
 
 
@@ -288,7 +310,8 @@ def reverted(db: duckdb.DuckDBPyConnection, repo: str) -> dict[int, str]:
         (AGAIN, {1: "pr by !2 at 20h, again by !3 at 30h", 2: "pr by !3 at 30h"}),
         (REAPPLIED, {1: "sha by !2 at 20h, again by !3 at 30h"}),
         (THRICE, {1: "sha by !4 at 40h", 2: "sha by !3 at 30h, again by !4 at 40h", 3: "sha by !4 at 40h"}),
-        (ALIKE, {1: "pr by !2 at 20h, again by !3 at 30h", 4: "pr by !5 at 20h"}),
+        (ALIKE, {1: "pr by !2 at 20h", 4: "pr by !5 at 20h"}),
+        (ONE_LINE, {1: "pr by !2 at 20h"}),
         (STATED, {1: "stated by a  at 15h, again by !3 at 30h"}),
         (BY_TICKET, {}),
     ],
@@ -300,6 +323,23 @@ def test_reverted_pull_requests(db: duckdb.DuckDBPyConnection, repo: str, expect
 def test_part_of_a_pull_request_is_reverted_by_its_share_of_lines(db: duckdb.DuckDBPyConnection) -> None:
     rows = db.execute("SELECT pr_id, share FROM found WHERE starts_with(pr_id, 'acme/partly')").fetchall()
     assert dict(rows) == {"acme/partly!1": Decimal("0.3"), "acme/partly!4": Decimal(1)}
+
+
+def test_what_lands_in_part_leaves_the_rest_reverted(db: duckdb.DuckDBPyConnection) -> None:
+    [(share, again)] = db.execute(
+        "SELECT share, landed_again_at FROM found WHERE starts_with(pr_id, 'acme/one-line')"
+    ).fetchall()
+    assert (share, again) == (Decimal("0.69"), None)
+
+
+def test_what_no_word_tells_of_is_a_guess(db: duckdb.DuckDBPyConnection) -> None:
+    rows = db.execute("SELECT pr_id, reverted_by, lands FROM pr_revert_events WHERE method = 'files'").fetchall()
+    assert sorted(rows) == [
+        ("acme/alike!1", "acme/alike!3", True),
+        ("acme/alike!4", "acme/alike!6", True),
+        ("acme/silent!1", "acme/silent!2", False),
+        ("acme/silent!1", "acme/silent!3", True),
+    ]
 
 
 def test_a_ticket_alone_makes_a_candidate(db: duckdb.DuckDBPyConnection) -> None:

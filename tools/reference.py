@@ -1,6 +1,6 @@
 """Pages of the documentation that are made from the code: commands, settings, endpoints, relations.
 
-MkDocs calls `on_files` while it builds the site (`make docs`); nothing is written into the repository.
+MkDocs calls `on_config` and `on_files` while it builds the site (`make docs`); nothing is written into the repository.
 """
 
 import re
@@ -47,8 +47,15 @@ def pages() -> dict[str, str]:
     }  # fmt: skip
 
 
+def on_config(config: Any) -> Any:
+    """MkDocs' hook: decisions stand in the order of their days, by their titles."""
+    folder = Path(config.docs_dir)
+    config.nav.append({"Decisions": [str(path.relative_to(folder)) for path in sorted(folder.glob("decisions/*.md"))]})
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """MkDocs' hook."""
+    """MkDocs' hook: pages that no file is written for."""
     from mkdocs.structure.files import File
 
     for place, text in pages().items():

@@ -1,4 +1,4 @@
--- Tasks and what they cost in a span of days, by what the variable dimension names. A task for several tickets may be in several rows.
+-- Tasks and what they cost in a span of days, by what the variable dimension names. A task for several tickets may be in several rows. Teams are sorted by name: nobody is ranked.
 SELECT
   COLUMNS([getvariable('dimension')]), tasks, list_cost_usd,
   CAST(list_cost_usd / nullif(tasks, 0) AS DECIMAL(18,6)) AS per_task_usd,
@@ -8,6 +8,7 @@ SELECT
 FROM (
   SELECT
     COLUMNS([getvariable('dimension')]),
+    CASE WHEN getvariable('dimension') = 'team' THEN any_value(team) END AS by_name,
     count(DISTINCT task_id) AS tasks,
     sum(list_cost_usd) AS list_cost_usd,
     coalesce(sum(list_cost_usd) FILTER (WHERE outcome IN ('abandoned', 'stale', 'reverted', 'unknown_ticket')), 0)
@@ -21,5 +22,5 @@ FROM (
   GROUP BY ALL
 )
 ORDER BY
-  CASE $sort WHEN 'lost' THEN lost_cost_usd WHEN 'calls' THEN calls ELSE list_cost_usd END DESC, list_cost_usd DESC, 1
+  by_name, CASE $sort WHEN 'lost' THEN lost_cost_usd WHEN 'calls' THEN calls ELSE list_cost_usd END DESC, list_cost_usd DESC, 1
 LIMIT $limit

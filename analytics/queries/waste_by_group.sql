@@ -12,4 +12,4 @@ SELECT
   string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules
 FROM parts SEMI JOIN (FROM waste_findings WHERE list_contains($states, state)) USING (finding_id)
 GROUP BY ALL
-ORDER BY claimed_usd DESC, 1
+ORDER BY CASE WHEN getvariable('dimension') = 'team_id' THEN any_value(team_id) END, claimed_usd DESC, 1

@@ -9,9 +9,11 @@ exceptions, without which a sum or a check would mean something else:
 - `tickets` and `ticket_id` stand for each other
 """
 
+import math
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -23,11 +25,16 @@ from gateway.errors import UserError
 
 TEXT_MAX = 1024
 WHOLE_MAX = 2**63
+MICROS_MAX = 4_102_444_800_000_000
+"""The year 2100."""
+NUMBER_DIGITS_MAX = 40
+"""Of a number in a file: one with more is no count, and takes long to work out."""
 USD_MAX = 10**9
 """What DECIMAL(18,9) can hold, and more than a call costs."""
 KEPT_HERE = ("day", "segment")
 """Columns that say where this Outlay keeps a call: of another one they mean nothing."""
 REQUIRED = ("call_id", "started_at")
+EXACT = Context(prec=60)
 PARTS = ("input_cost_nano", "cache_read_cost_nano", "cache_write_cost_nano", "output_cost_nano")
 AFTER_DISCOUNTS = "contracted_cost_nano"
 HINTS = get_type_hints(Call)
@@ -84,8 +91,8 @@ def read(path: Path, problems: Problems, seen: Collection[str]) -> Iterator[Book
                     problems.row(number, "duplicate key", f"{short(row.call.call_id)} stands there twice")
                 else:
                     yield row
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _chosen(path: Path, header: list[str]) -> list[str]:
@@ -108,7 +115,7 @@ def booked(values: Mapping[str, Any], *, lax: bool) -> Booked:
             raise BadError("missing key", f"{name} is missing")
     found: dict[str, Any] = {"request_id": row["call_id"], "attempt": 1}
     for name, value in row.items():
-        if COLUMNS[name] == "TIMESTAMP":
+        if COLUMNS[name] == "TIMESTAMP" or (value == "" and name not in REQUIRED):
             continue
         if COLUMNS[name] == "DECIMAL":
             found[name.replace("_usd", "_nano")] = _nano(name, value)
@@ -125,6 +132,8 @@ def booked(values: Mapping[str, Any], *, lax: bool) -> Booked:
     recorded_us = started_us + 1000 * (call.duration_ms or 0)
     if "recorded_at" in row:
         recorded_us = _micros("recorded_at", row["recorded_at"])
+    elif recorded_us >= MICROS_MAX:
+        raise BadError("wrong value", f"duration_ms: {call.duration_ms:,} ms is no call's duration")
     return Booked(call, recorded_us)
 
 
@@ -136,8 +145,8 @@ def _micros(name: str, value: Any) -> int:
         raise BadError("wrong type", f'{name}: "{short(value)}" is no time: write 2026-11-25T10:00:00Z')
     moment = value.replace(tzinfo=UTC)
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-    if micros < 0:
-        raise BadError("wrong value", f'{name}: "{short(value)}" is before 1970')
+    if not 0 <= micros < MICROS_MAX:
+        raise BadError("wrong value", f'{name}: "{short(value)}" is before 1970, or after 2099')
     return micros
 
 
@@ -149,24 +158,27 @@ def _nano(name: str, value: Any) -> int:
         raise BadError("wrong type", f'{name}: "{short(value)}" is no amount') from None
     if not usd.is_finite() or not 0 <= usd < USD_MAX:
         raise BadError("wrong value", f"{name}: {short(value)} is no cost of a call")
-    if usd * NANO % 1:
+    if usd != (exact := usd.quantize(Decimal(1) / NANO, context=EXACT)):
         raise BadError("wrong value", f"{name}: {short(value)} has more than nine decimals: it would not stay exact")
-    return int(usd * NANO)
+    return int(exact.scaleb(9))
 
 
 def _whole(name: str, value: Any) -> Any:
     """A table that has empty cells may have written 12 as 12.0."""
-    return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else value
+    if not isinstance(value, Decimal) or not value.is_finite() or abs(value.adjusted()) > NUMBER_DIGITS_MAX:
+        return value
+    return int(value) if value == value.to_integral_value() else value
 
 
-def _units(value: Any) -> dict[str, float] | None:
+def _units(value: Any) -> dict[str, float]:
     try:
         units = msgspec.json.decode(value) if isinstance(value, str) else value
-        return {str(name): float(amount) for name, amount in units.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise BadError(
-            "wrong type", f'other_units: "{short(value)}" is no map of numbers: write {{"seconds": 12.5}}'
-        ) from None
+        found = {str(name): float(amount) for name, amount in units.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        found = {"": -1.0}
+    if not all(0 <= amount < math.inf for amount in found.values()):
+        raise BadError("wrong type", f'other_units: "{short(value)}" is no map of amounts: write {{"seconds": 12.5}}')
+    return found
 
 
 def _check(column: str, value: Any) -> None:

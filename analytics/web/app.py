@@ -158,7 +158,7 @@ def _guarded(console: Console) -> Any:
 
 
 async def _answer(console: Console, request: web.Request, handler: Any) -> web.StreamResponse:
-    if not is_own_host(console, request.headers.get("Host", "")):
+    if request.path != "/healthz" and not is_own_host(console, request.headers.get("Host", "")):
         return web.Response(status=421, text=f"The console is reached at {console.url}\n")
     visit = Visit(console, request, None)
     try:

@@ -35,7 +35,7 @@ async def budgets(visit: Visit) -> web.Response:
     names = [budget.name for budget in listed.budgets]
     table = Table(
         "console/budgets", "How budgets stand in their present period", {"names": names}, money="spent_usd",
-        search=("name", "scope", "owner"), is_exact=True,
+        search=("name", "scope", "owner"), is_exact=True, lead=("name", "used", "spent_usd", "limit_usd"),
         note="Calls that run are not in these figures. Of a budget for each ticket or the like, used is that of the "
         "account that has used most, and the limit that of each.",
         empty="No budget is in force. An admin sets one below, or with outlay budgets set.",
@@ -45,7 +45,7 @@ async def budgets(visit: Visit) -> web.Response:
         held = {name: held[name] for name in names if name in held}  # of those alone that a role may see
     known = {row["name"] for row in shown.rows} if shown.pages == 1 and not shown.asked.q else set(names)
     return visit.show(
-        "budgets.html", shown=shown, held=held, scopes=SCOPES, periods=PERIODS, given=dict(visit.request.query),
+        "budgets.html", shown=shown, held=held, scopes=SCOPES, periods=PERIODS,
         waiting=[name for name in names if name not in known], done=DONE.get(visit.request.query.get("done", "")),
     )  # fmt: skip
 

@@ -65,6 +65,11 @@ def moment(at: datetime | None, zone: ZoneInfo) -> str:
     return NOTHING if at is None else f"{in_zone(at, zone):%Y-%m-%d %H:%M}"
 
 
+def clock(at: float, zone: ZoneInfo) -> str:
+    """The time of day of seconds since the epoch."""
+    return f"{datetime.fromtimestamp(at, zone):%H:%M:%S}"
+
+
 def in_zone(at: datetime, zone: ZoneInfo) -> datetime:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(zone)
 

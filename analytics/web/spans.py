@@ -40,12 +40,6 @@ class Span:
             return {"period": None if self.name == DEFAULT else self.name, "from": None, "to": None}
         return {"period": None, "from": str(self.first), "to": str(self.last)}
 
-    @property
-    def text(self) -> str:
-        if self.name == "all":
-            return "All time"
-        return f"{self.first} to {self.last}" if self.first != self.last else str(self.first)
-
 
 def of(asked: Mapping[str, str], today: date, default: str = DEFAULT) -> Span:
     """What a query says; the default where it says nothing that can be read."""

@@ -53,6 +53,8 @@ class Table:
     note: str = ""
     money: str | None = "list_cost_usd"
     """Column beside which calls without a price are told; `None` where they are a column."""
+    lead: tuple[str, ...] = ()
+    """Columns that stand first: on a phone the others are out of sight. By default the money stands second."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Where cells of a column lead: an address with `{}` for the value, or `{name}` for that of another column."""
     is_long: bool = False
@@ -133,11 +135,10 @@ async def show(asks: Asking, table: Table, wanted: Asked) -> Shown:
     answers = await asyncio.gather(*(asks.ask(sql, given, is_exact=table.is_exact) for sql in (rows, beside) if sql))
     found = answers[0].dicts()
     sums = answers[-1].dicts()[0] if answers[-1].rows else {}
-    columns = tuple(
-        name
-        for name in answers[0].columns
-        if name != _COUNT and not name.startswith(_TOTAL) and name not in table.hidden
-    )
+    named = [each for each in answers[0].columns if not each.startswith(_TOTAL)]
+    named = [each for each in named if each != _COUNT and each not in table.hidden]
+    lead = table.lead or ((named[0], table.money) if table.money in named else ())
+    columns = tuple(sorted(named, key=lambda each: lead.index(each) if each in lead else len(lead)))
     totals = {column: sums.get(_TOTAL + column) for column in table.totals} if found else {}
     return Shown(table, wanted, columns, found, totals, sums.get(_COUNT, 0), sql_text(table, wanted), answers[0].at)
 

@@ -15,6 +15,7 @@ from analytics.web.visit import DAYS_DRAWN, SUMS, Page, ProblemError, Visit, cho
 
 NO_WASTE = "No rule of waste found anything here."
 FINDINGS: dict[str, Any] = {"hidden": ("finding_id",), "links": {"title": "/waste/{finding_id}"}}
+CALL_LEAD = ("started_at", "call_id", "list_cost_usd")
 CALL_FILTERS = (
     "team", "model", "provider", "client", "repo", "key", "purpose", "task", "ticket_source", "price_status",
     "usage_source", "result",
@@ -26,8 +27,8 @@ async def calls(visit: Visit) -> web.Response:
     asked = visit.request.query
     given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": asked.get("for", "")}
     table = Table(
-        "console/calls", "Calls", {**visit.span.given, **given}, totals=("list_cost_usd",), is_long=True, money=None,
-        sort="-started_at", links={"team_id": formats.onto(link("/spend", by="ticket"), "team={}")},
+        "console/calls", "Calls", {**visit.span.given, **given}, lead=CALL_LEAD, totals=("list_cost_usd",), money=None,
+        is_long=True, sort="-started_at", links={"team_id": formats.onto(link("/spend", by="ticket"), "team={}")},
     )  # fmt: skip
     [shown] = await visit.tables(table)
     chosen = [(name.replace("_", " "), value, visit.here(**{name: None})) for name, value in given.items() if value]
@@ -82,8 +83,9 @@ async def ticket(visit: Visit) -> web.Response:
         ),
         Table("console/ticket_findings", "Waste", given, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
         Table(
-            "console/ticket_calls", "Calls", given, money=None, sort="-started_at", totals=("list_cost_usd",),
-            note="Of a call for several tickets the cost is this ticket's share.", empty="No call was for this ticket.",
+            "console/ticket_calls", "Calls", given, money=None, lead=CALL_LEAD, sort="-started_at",
+            totals=("list_cost_usd",), note="Of a call for several tickets the cost is this ticket's share.",
+            empty="No call was for this ticket.",
         ),
     )  # fmt: skip
     events, spent, shown = await asyncio.gather(
@@ -120,7 +122,15 @@ async def task(visit: Visit) -> web.Response:
     if found is None:
         raise ProblemError(404, "No such task", "No call that is recorded was of this task.")
     wanted = (
-        Table("console/task_calls", "Calls", given, money=None, sort="started_at", totals=("list_cost_usd",)),
+        Table(
+            "console/task_calls",
+            "Calls",
+            given,
+            money=None,
+            sort="started_at",
+            totals=("list_cost_usd",),
+            lead=CALL_LEAD,
+        ),
         Table(
             "console/task_sessions", "Where they came from", given, totals=("list_cost_usd", "calls", "unpriced_calls")
         ),

@@ -46,7 +46,7 @@ async def waste(visit: Visit) -> web.Response:
     found = Table(
         "console/waste_findings", "Findings", {**given, "rule": rule}, totals=("claimed_usd",), money="claimed_usd",
         search=("finding_id", "title", "sentence", "ticket_id"), is_exact=True, hidden=("finding_id",),
-        links={"title": "/waste/{finding_id}"},
+        lead=("rule", "title", "state", "claimed_usd"), links={"title": "/waste/{finding_id}"},
         note="recoverable is what a rule says for itself, of all its calls, and counts dollars twice; claimed may be "
         "added up, and is of these days and this team.",
         empty="No finding is in this state in these days. Findings are looked for once an hour.",
@@ -64,7 +64,14 @@ async def finding(visit: Visit) -> web.Response:
     found, evidence = await _found(visit)
     given = {"finding": found["finding_id"]}
     [shown] = await visit.tables(
-        Table("console/finding_calls", "Its calls", given, money=None, totals=("list_cost_usd", "part_claimed_usd"))
+        Table(
+            "console/finding_calls",
+            "Its calls",
+            given,
+            money=None,
+            totals=("list_cost_usd", "part_claimed_usd"),
+            lead=("started_at", "call_id", "part_claimed_usd", "list_cost_usd"),
+        )
     )
     return visit.show(
         "finding.html", found=found, evidence=evidence, shown=shown, reasons=REASONS, under="/waste",

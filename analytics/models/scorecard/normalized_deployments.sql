@@ -5,7 +5,8 @@
 -- @as_of: As of when all is looked at, UTC
 -- @state: settled; settling: over, but not all of its units are settled; open: not over yet
 -- @builders: Builders, on average over the window
--- @builder_weeks: Weeks that they had in the window, up to now
+-- @builder_weeks: Weeks that they had in the window, up to now; of a settled window, as it was written down
+-- @authors: Authors of what arrived; NULL when they are fewer than are shown
 -- @units: Settled units of work, each where most of it was written
 -- @pending_units: Units that do not count yet
 -- @unreviewed_units: Settled units with a pull request that nobody else approved
@@ -26,8 +27,14 @@ WITH shown AS MATERIALIZED (
 groups AS (
   SELECT
     shown_as, window_start, any_value(window_end) AS window_end, sum(builders) AS builders,
-    sum(builder_weeks) AS builder_weeks
-  FROM shown
+    sum(coalesce(settled.builder_weeks, shown.builder_weeks)) AS builder_weeks
+  FROM shown LEFT JOIN settled_windows AS settled USING (team_id, window_start)
+  GROUP BY shown_as, window_start
+),
+writers AS (
+  SELECT shown_as, window_start, count(DISTINCT author) AS authors
+  FROM unit_prs JOIN (SELECT pr_id, author FROM arrived_prs) AS prs USING (pr_id) JOIN shown USING (team_id)
+  WHERE arrived_at >= window_start AND arrived_at < window_end
   GROUP BY shown_as, window_start
 ),
 units AS (
@@ -52,9 +59,10 @@ sums AS (
     count(*) FILTER (WHERE state = 'settled' AND is_main AND has_failed) AS failed_units,
     CAST(coalesce(sum(unsized_prs) FILTER (WHERE is_main), 0) AS BIGINT) AS unsized_prs,
     median(lines) FILTER (WHERE state = 'settled' AND is_main) AS median_lines,
-    sum(survival * lines * part) FILTER (WHERE state = 'settled')
-      / nullif(sum(lines * part) FILTER (WHERE state = 'settled'), 0) AS survival_14,
-    sum(survival_30 * lines * part) / nullif(sum(lines * part) FILTER (WHERE survival_30 IS NOT NULL), 0) AS survival_30,
+    sum(survival * lines * part ORDER BY unit_id) FILTER (WHERE state = 'settled')
+      / nullif(sum(lines * part ORDER BY unit_id) FILTER (WHERE state = 'settled'), 0) AS survival_14,
+    sum(survival_30 * lines * part ORDER BY unit_id)
+      / nullif(sum(lines * part ORDER BY unit_id) FILTER (WHERE survival_30 IS NOT NULL), 0) AS survival_30,
     coalesce(sum(normalized_deployments ORDER BY unit_id) FILTER (WHERE state = 'settled'), 0) AS nd,
     bool_and(is_frozen) AS is_frozen
   FROM parts
@@ -64,7 +72,7 @@ sums AS (
 -- draws come from the unit's name, the seed and the number of the sample, so that the same data give the same interval.
 seeded AS (
   SELECT
-    shown_as, window_start, normalized_deployments, samples,
+    shown_as, window_start, CAST(normalized_deployments AS DECIMAL(18,9)) AS normalized_deployments, samples,
     md5_number_lower(concat(seed, '/', unit_id)) % 2147483647 AS a, md5_number_upper(concat(seed, '/', unit_id)) % 2147483647 AS b
   FROM parts CROSS JOIN as_of JOIN scorecard_terms ON as_of >= applies_from AND as_of < applies_to
   WHERE state = 'settled'
@@ -87,7 +95,8 @@ totals AS (
 ),
 intervals AS (
   SELECT
-    shown_as, window_start, round(quantile_cont(nd, 0.05), 6) AS nd_low, round(quantile_cont(nd, 0.95), 6) AS nd_high
+    shown_as, window_start, round(quantile_cont(CAST(nd AS DOUBLE), 0.05), 6) AS nd_low,
+    round(quantile_cont(CAST(nd AS DOUBLE), 0.95), 6) AS nd_high
   FROM totals
   GROUP BY shown_as, window_start
 )
@@ -96,6 +105,7 @@ SELECT
   CASE WHEN window_end > as_of THEN 'open' WHEN window_end + INTERVAL 1 DAY * settle_days > as_of THEN 'settling'
     ELSE 'settled' END AS state,
   builders, builder_weeks,
+  CASE WHEN authors >= builders_min THEN authors END AS authors,
   coalesce(units, 0) AS units, coalesce(pending_units, 0) AS pending_units,
   coalesce(unreviewed_units, 0) AS unreviewed_units, coalesce(reopened_units, 0) AS reopened_units,
   coalesce(failed_units, 0) AS failed_units, coalesce(unsized_prs, 0) AS unsized_prs,
@@ -107,4 +117,5 @@ SELECT
 FROM groups CROSS JOIN as_of
   JOIN scorecard_terms ON window_start >= applies_from AND window_start < applies_to
   LEFT JOIN sums USING (shown_as, window_start)
+  LEFT JOIN writers USING (shown_as, window_start)
   LEFT JOIN intervals USING (shown_as, window_start)

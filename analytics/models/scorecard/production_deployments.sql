@@ -1,15 +1,13 @@
 -- Deployments to production that succeeded or failed by now. One row per deployment.
 -- @environment: Where to, as the forge calls it
 -- @ended_at: When it had succeeded, or failed, UTC
+-- @first_at: When its commit was first deployed there, UTC: before other deployments, when it puts an earlier one back
 -- @is_eligible: Whether it succeeded and stayed: it did not fail, and was not rolled back, within a day; else it failed
 WITH judged AS (
   SELECT
-    deployment_id, repo, environment, started_at, finished_at,
+    deployment_id, repo, environment, sha, finished_at,
     lower(coalesce(status, 'success')) AS word,
-    coalesce(
-      failures.failed_at, CASE WHEN lower(status) IN ('failure', 'failed', 'error') THEN coalesce(finished_at, started_at) END
-    ) AS broken_at,
-    finished_at + INTERVAL 1 HOUR * fail_hours AS stays_at,
+    failures.failed_at AS broken_at,
     as_of
   FROM deployments CROSS JOIN as_of
     LEFT JOIN deployment_failures AS failures USING (deployment_id)
@@ -20,7 +18,9 @@ WITH judged AS (
 SELECT
   deployment_id, repo, environment,
   coalesce(finished_at, broken_at) AS ended_at,
-  finished_at IS NOT NULL AND (broken_at IS NULL OR broken_at > as_of OR broken_at >= stays_at) AS is_eligible
+  min(coalesce(finished_at, broken_at)) OVER (PARTITION BY repo, environment, coalesce(sha, deployment_id)) AS first_at,
+  finished_at IS NOT NULL AND (broken_at IS NULL OR broken_at > as_of OR broken_at >= finished_at + INTERVAL 1 DAY)
+    AS is_eligible
 FROM judged
 WHERE coalesce(finished_at, broken_at) <= as_of
   AND (broken_at IS NOT NULL OR word IN ('success', 'successful', 'succeeded', 'completed', 'inactive', 'undeployed', 'deployed'))

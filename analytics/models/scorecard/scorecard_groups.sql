@@ -6,7 +6,8 @@
 -- @builders: Builders of the team, on average over the window
 -- @shown_as: The team; (other), together with more teams; NULL where even those would be too few, or for what belongs to none
 -- Too small teams are put together. Where that is one alone, or too small, too, the next smallest go with it: no
--- difference between what is shown and a total of all tells of a small one.
+-- difference between what is shown and a total of all tells of a small one. Who was in a team is known of the present
+-- alone, so it is as small as it is or was. A team without people has nobody to protect.
 WITH spent AS MATERIALIZED (
   SELECT team_id, window_start FROM team_spend
 ),
@@ -49,7 +50,10 @@ sized AS (
   SELECT
     window_start, window_end, days.team_id, builders_min,
     avg(coalesce(weekly.builders, first_known.builders, users_of.builders, 0)) AS builders,
-    sum(coalesce(weekly.builders, first_known.builders, users_of.builders, 0)) FILTER (WHERE on_day <= as_of) / 7 AS builder_weeks
+    sum(coalesce(weekly.builders, first_known.builders, users_of.builders, 0)) FILTER (WHERE on_day <= as_of) / 7 AS builder_weeks,
+    coalesce(least(
+      nullif(avg(coalesce(weekly.builders, first_known.builders, users_of.builders)), 0), any_value(users_of.builders)
+    ), 0) AS people
   FROM days CROSS JOIN as_of
     ASOF LEFT JOIN teams AS weekly ON weekly.team_id = days.team_id AND weekly.week <= on_day
     LEFT JOIN first_known ON first_known.team_id = days.team_id
@@ -59,28 +63,28 @@ sized AS (
 ordered AS (
   SELECT
     *,
-    count(*) FILTER (WHERE builders < builders_min) OVER windows AS small_ones,
+    count(*) FILTER (WHERE people < builders_min) OVER windows AS small_ones,
     row_number() OVER by_size AS place,
-    coalesce(sum(builders) OVER (by_size ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS builders_before
+    coalesce(sum(people) OVER (by_size ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS people_before
   FROM sized
-  WHERE team_id IS NOT NULL
-  WINDOW windows AS (PARTITION BY window_start), by_size AS (PARTITION BY window_start ORDER BY builders, team_id)
+  WHERE team_id IS NOT NULL AND people > 0
+  WINDOW windows AS (PARTITION BY window_start), by_size AS (PARTITION BY window_start ORDER BY people, team_id)
 ),
 hidden AS (
-  SELECT *, builders < builders_min OR (small_ones > 0 AND (place <= 2 OR builders_before < builders_min)) AS is_hidden
+  SELECT *, people < builders_min OR (small_ones > 0 AND (place <= 2 OR people_before < builders_min)) AS is_hidden
   FROM ordered
 ),
 shown AS (
   SELECT *,
     count(*) FILTER (WHERE is_hidden) OVER windows AS hidden_ones,
-    sum(builders) FILTER (WHERE is_hidden) OVER windows AS hidden_builders
+    sum(people) FILTER (WHERE is_hidden) OVER windows AS hidden_people
   FROM hidden
   WINDOW windows AS (PARTITION BY window_start)
 )
 SELECT
   window_start, window_end, team_id, builder_weeks, builders,
-  CASE WHEN NOT is_hidden THEN team_id WHEN hidden_ones >= 2 AND hidden_builders >= builders_min THEN '(other)' END
+  CASE WHEN NOT is_hidden THEN team_id WHEN hidden_ones >= 2 AND hidden_people >= builders_min THEN '(other)' END
     AS shown_as
 FROM shown
 UNION ALL
-SELECT window_start, window_end, team_id, NULL, NULL, NULL FROM sized WHERE team_id IS NULL
+SELECT window_start, window_end, team_id, builder_weeks, builders, team_id FROM sized WHERE team_id IS NULL OR people = 0

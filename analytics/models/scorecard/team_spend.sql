@@ -3,6 +3,7 @@
 -- @window_start: First day of the window, UTC
 -- @calls: Number of calls
 -- @unpriced_calls: Calls without a price; they are in no sum
+-- @covered_calls: Calls that are for a ticket or a declared purpose
 -- @spend_usd: What all of them cost, USD: the contracted cost, else that at list price. The other columns sum to it
 -- @direct_usd: … for one ticket, by evidence of their own
 -- @inherited_usd: … for one ticket, that of their task
@@ -32,6 +33,7 @@ SELECT
   date_trunc(period, started_at) AS window_start,
   count(*) AS calls,
   count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced_calls,
+  count(*) FILTER (WHERE known_by <> 'unattributed') AS covered_calls,
   coalesce(sum(cost_usd), 0) AS spend_usd,
   coalesce(sum(cost_usd - disputed_usd) FILTER (WHERE known_by = 'direct'), 0) AS direct_usd,
   coalesce(sum(cost_usd - disputed_usd) FILTER (WHERE known_by = 'inherited'), 0) AS inherited_usd,

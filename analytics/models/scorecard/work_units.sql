@@ -5,7 +5,7 @@
 -- @pr_ids: Pull requests that it is made of
 -- @tickets: Tickets that it is for
 -- @first_arrived_at: When the first of its pull requests arrived, UTC
--- @unit_at: Date of the unit, UTC: when the last of its pull requests first arrived
+-- @unit_at: Date of the unit, UTC: when half of its lines had arrived
 -- @open_hours: Hours that its pull requests were open, the longest
 -- @lines: Lines added and removed by its pull requests
 -- @repos: Repositories that they are in, with lines of each
@@ -14,9 +14,9 @@
 -- @size: v: log2(1 + lines / median), at most 2
 -- @survival: Part of its lines that was not taken back until it is settled
 -- @survival_30: Part of its lines that was not taken back within 30 days; NULL before they are over
--- @has_failed: Whether a deployment of it failed
+-- @has_failed: Whether a deployment of it failed until it is settled
 -- @was_reopened: Whether a ticket of it was opened again until it is settled
--- @needed_hotfix: Whether a hotfix to it, or to its files, arrived until it is settled
+-- @needed_hotfix: Whether a hotfix to its tickets, or to its files, arrived until it is settled
 -- @quality: q: survival, halved where a deployment failed, halved where a ticket was reopened or a hotfix needed
 -- @is_reviewed: Whether each of its pull requests was approved by somebody else
 -- @independence: ρ: 1 when it is reviewed, else a half, and nothing when it is tiny
@@ -27,64 +27,52 @@
 WITH parts AS MATERIALIZED (
   FROM unit_prs
 ),
+sizes AS MATERIALIZED (
+  FROM unit_sizes
+),
 moments AS MATERIALIZED (
   SELECT
-    unit_id, max(arrived_at) AS unit_at, min(arrived_at) AS first_arrived_at, bool_or(has_failed) AS has_failed,
-    max(epoch(merged_at - created_at)) / 3600 AS open_hours,
+    unit_id, min(arrived_at) AS first_arrived_at, max(epoch(merged_at - created_at)) / 3600 AS open_hours,
     bool_and(is_reviewed) AS is_reviewed, list(pr_id ORDER BY pr_id) AS pr_ids,
-    list_sort(list_distinct(flatten(list(roots)))) AS tickets,
-    coalesce(CAST(sum(lines) AS BIGINT), 0) AS lines, count(*) FILTER (WHERE lines IS NULL) AS unsized_prs
+    list_sort(list_distinct(flatten(list(roots)))) AS tickets, count(*) FILTER (WHERE lines IS NULL) AS unsized_prs
   FROM parts
   GROUP BY unit_id
 ),
 units AS MATERIALIZED (
-  SELECT moments.*, unit_at + INTERVAL 1 DAY * settle_days AS settles_at, tiny_lines, first_median_lines, units_min
-  FROM moments JOIN scorecard_terms ON unit_at >= applies_from AND unit_at < applies_to
-),
-repo_lines AS MATERIALIZED (
-  SELECT unit_id, repo, coalesce(sum(parts.lines), 0) AS lines
-  FROM parts
-  GROUP BY unit_id, repo
-),
-counted AS (
-  SELECT unit_id, repo, date_trunc('quarter', unit_at) + INTERVAL 3 MONTH AS quarter, repo_lines.lines
-  FROM repo_lines JOIN units USING (unit_id)
-  WHERE units.lines > CASE WHEN is_reviewed THEN 0 ELSE tiny_lines END
-),
--- Where nobody wrote a quarter's yardsticks down, they follow what becomes known of the quarter before.
-yardsticks AS MATERIALIZED (
-  SELECT quarter, repo, median_lines, units, true AS is_frozen FROM size_yardsticks
-  UNION ALL
-  SELECT quarter, repo, median(lines), count(*), false
-  FROM (
-    SELECT quarter, repo, lines FROM counted WHERE lines > 0
-    UNION ALL
-    SELECT quarter, NULL, sum(lines) FROM counted GROUP BY unit_id, quarter
-  ) ANTI JOIN size_yardsticks USING (quarter)
-  GROUP BY quarter, repo
+  SELECT
+    moments.*, unit_at, unit_lines AS lines, unit_at + INTERVAL 1 DAY * settle_days AS settles_at, settle_days, tiny_lines,
+    first_median_lines, units_min
+  FROM moments JOIN (SELECT DISTINCT unit_id, unit_at, unit_lines FROM sizes) AS sized USING (unit_id)
+    JOIN scorecard_terms ON unit_at >= applies_from AND unit_at < applies_to
 ),
 measured AS (
   SELECT
     unit_id,
-    list({repo: repo_lines.repo, lines: repo_lines.lines} ORDER BY repo_lines.repo) AS repos,
-    arg_max(coalesce(own.median_lines, everywhere.median_lines, first_median_lines), repo_lines.lines) AS median_lines,
-    least(2, log2(1 + sum(
-      repo_lines.lines / coalesce(own.median_lines, everywhere.median_lines, first_median_lines)
-    ))) AS size,
-    bool_and(coalesce(everywhere.is_frozen, true)) AS is_frozen
-  FROM repo_lines JOIN units USING (unit_id)
-    LEFT JOIN yardsticks AS own
-      ON own.repo = repo_lines.repo AND own.quarter = date_trunc('quarter', unit_at) AND own.units >= units_min
-    LEFT JOIN (FROM yardsticks WHERE repo IS NULL) AS everywhere ON everywhere.quarter = date_trunc('quarter', unit_at)
+    list({repo: repo, lines: lines} ORDER BY repo) AS repos,
+    max({lines: lines, repo: repo, median_lines: median_lines}).median_lines AS median_lines,
+    least(2, log2(1 + sum(lines / median_lines ORDER BY repo))) AS size,
+    bool_and(is_frozen) AS is_frozen
+  FROM (
+    SELECT
+      unit_id, sizes.repo, sizes.lines, coalesce(own.median_lines, everywhere.median_lines, first_median_lines) AS median_lines,
+      coalesce(everywhere.is_frozen, true) AS is_frozen
+    FROM sizes JOIN units USING (unit_id)
+      LEFT JOIN yardsticks AS own
+        ON own.repo = sizes.repo AND own.quarter = date_trunc('quarter', sizes.unit_at) AND own.units >= units_min
+      LEFT JOIN (FROM yardsticks WHERE repo IS NULL) AS everywhere
+        ON everywhere.quarter = date_trunc('quarter', sizes.unit_at)
+  )
   GROUP BY unit_id
 ),
-taken_back AS (
+-- What arrives after the unit's date has as much time to come back.
+troubles AS (
   SELECT
     unit_id,
-    sum(parts.lines * reverted_share) FILTER (WHERE reverted_at <= settles_at) AS settled_lines,
-    sum(parts.lines * reverted_share) FILTER (WHERE reverted_at <= unit_at + INTERVAL 30 DAY) AS lines_30
+    bool_or(failed_at <= greatest(settles_at, arrived_at + INTERVAL 1 DAY * settle_days)) AS has_failed,
+    sum(parts.lines * reverted_share)
+      FILTER (WHERE reverted_at <= greatest(settles_at, arrived_at + INTERVAL 1 DAY * settle_days)) AS settled_lines,
+    sum(parts.lines * reverted_share) FILTER (WHERE reverted_at <= greatest(unit_at, arrived_at) + INTERVAL 30 DAY) AS lines_30
   FROM parts JOIN units USING (unit_id)
-  WHERE reverted_at IS NOT NULL
   GROUP BY unit_id
 ),
 wrote AS (
@@ -94,7 +82,7 @@ wrote AS (
   FROM (
     SELECT
       unit_id, team_id, count(*) AS prs,
-      coalesce(sum(parts.lines) / nullif(any_value(units.lines), 0), count(*) / len(any_value(pr_ids))) AS part
+      coalesce(coalesce(sum(parts.lines), 0) / nullif(any_value(units.lines), 0), count(*) / len(any_value(pr_ids))) AS part
     FROM parts JOIN units USING (unit_id)
     GROUP BY unit_id, team_id
   )
@@ -103,6 +91,7 @@ wrote AS (
 statuses AS MATERIALIZED (
   SELECT coalesce(names.ticket_id, history.ticket_id) AS ticket_id, changed_at, history.status_category
   FROM ticket_statuses AS history LEFT JOIN ticket_names AS names ON names.name = history.ticket_id
+  WHERE history.status_category IS NOT NULL
 ),
 reopenings AS (
   SELECT ticket_id, changed_at AS reopened_at
@@ -130,7 +119,7 @@ hotfixed AS (
   WHERE fix.is_hotfix AND NOT was.is_hotfix
     AND fix.arrived_at > was.arrived_at AND fix.arrived_at <= settles_at
     AND (
-      fix.unit_id = was.unit_id
+      list_has_any(fix.roots, was.roots)
       OR len(list_intersect(fix.files, was.files))
         >= 0.5 * greatest(1, least(len(list_distinct(fix.files)), len(list_distinct(was.files))))
     )
@@ -142,7 +131,7 @@ factors AS (
     1 - least(1, coalesce(settled_lines / nullif(units.lines, 0), 0)) AS survival,
     CASE WHEN unit_at + INTERVAL 30 DAY <= as_of THEN 1 - least(1, coalesce(lines_30 / nullif(units.lines, 0), 0)) END
       AS survival_30,
-    has_failed,
+    coalesce(has_failed, false) AS has_failed,
     reopened.unit_id IS NOT NULL AS was_reopened,
     hotfixed.unit_id IS NOT NULL AS needed_hotfix,
     is_reviewed,
@@ -152,7 +141,7 @@ factors AS (
     is_frozen
   FROM units CROSS JOIN as_of
     LEFT JOIN measured USING (unit_id)
-    LEFT JOIN taken_back USING (unit_id)
+    LEFT JOIN troubles USING (unit_id)
     LEFT JOIN wrote USING (unit_id)
     LEFT JOIN reopened USING (unit_id)
     LEFT JOIN hotfixed USING (unit_id)

@@ -21,6 +21,7 @@ SELECT
   closed_at IS NOT NULL AND merged_at IS NULL AS is_given_up,
   CASE WHEN share >= 0.5 AND landed_again_at IS NULL THEN reverts.reverted_at END AS reverted_at,
   deployed_at,
+  undone_by,
   greatest(prs.created_at, merged_at, closed_at, prs.updated_at, reverts.reverted_at, landed_again_at) AS changed_at
 FROM pull_requests AS prs
   LEFT JOIN pr_reverts AS reverts USING (pr_id)

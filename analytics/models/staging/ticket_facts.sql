@@ -12,16 +12,11 @@
 -- @reverted_pull_requests: How many of the merged ones were reverted within 30 days and have not landed again
 -- @reverted_days: Days from the merge to the first of its reverts; NULL when none was reverted
 -- What is to be known of outcomes is in docs/outcomes.md.
-WITH weights AS MATERIALIZED (
-  FROM pr_ticket_weights
-),
-undone AS (
-  SELECT pr_id, reverted_by FROM pr_revert_events
-  UNION
-  SELECT pr_id, reverted_by FROM pull_requests WHERE reverted_by IS NOT NULL
+WITH works AS MATERIALIZED (
+  FROM pr_ticket_weights JOIN pr_fates USING (pr_id)
 ),
 undoing AS (
-  SELECT weights.ticket_id, reverted_by AS pr_id FROM undone JOIN weights USING (pr_id)
+  SELECT ticket_id, unnest(undone_by) AS pr_id FROM works
 ),
 prs AS (
   SELECT
@@ -36,7 +31,7 @@ prs AS (
     CASE WHEN bool_and(deployed_at IS NOT NULL) FILTER (WHERE merged_at IS NOT NULL) THEN max(deployed_at) END
       AS deployed_at,
     max(changed_at) AS changed_at
-  FROM weights ANTI JOIN undoing USING (ticket_id, pr_id) JOIN pr_fates USING (pr_id)
+  FROM works ANTI JOIN undoing USING (ticket_id, pr_id)
   GROUP BY ticket_id
 ),
 changes AS (

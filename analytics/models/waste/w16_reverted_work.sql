@@ -6,12 +6,14 @@
 -- @numbers: The pull requests, what reverted them and how that is known, reverted lines and all merged ones
 -- @sentence: The same in words
 -- Pull requests that revert, or land again, are not work of their own. Where a revert was reverted, or the ticket had
--- another pull request merged within a day of it, the work landed again, whatever words say.
+-- another pull request merged within a day of it, the work landed again, whatever words say. What may
+-- have landed again by its files is not held against anybody.
 WITH merged AS (
   SELECT
     ticket_id, prs.pr_id, merged_at, additions + deletions AS lines, reverts.reverted_at, reverted_by, method,
     CASE
       WHEN reverts.reverted_at <= merged_at + to_days(CAST(settings.w16_days AS INTEGER)) AND landed_again_at IS NULL
+        AND pr_id NOT IN (SELECT pr_id FROM pr_revert_events WHERE method = 'files' AND lands)
       THEN reverts.share ELSE 0
     END AS part
   FROM pr_ticket_weights

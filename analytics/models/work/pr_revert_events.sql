@@ -3,8 +3,8 @@
 -- @reverted_by: Pull request, or sha of the commit, that did it
 -- @event_at: When that was, UTC
 -- @lands: Whether it landed again
--- @method: How it was found: sha (of the commit it was merged with), commit (another one of its commits), pr (its number), title (quoted), files (no word says so: the same files and as many lines, nine parts of ten)
--- @share: The part that was taken back, by lines, up to 1
+-- @method: How it was found: sha (of the commit it was merged with), commit (another one of its commits), pr (its number), title (quoted), files (a guess, no word says so: the same files, and lines to match)
+-- @share: The part that was taken back or landed again, by lines, up to 1
 -- To take back a revert is to land again what it took back, and so on.
 WITH RECURSIVE targets AS MATERIALIZED (
   FROM revert_targets
@@ -20,12 +20,15 @@ walk AS (
   WHERE walk.steps < 10 AND next.reverted_at <= walk.reverted_at
 ),
 prs AS MATERIALIZED (
-  SELECT pr_id, merged_at, repo, additions, deletions, list_distinct(files) AS files
+  SELECT
+    pr_id, merged_at, repo, author, additions, deletions, additions + deletions AS lines, list_distinct(files) AS files,
+    coalesce(tickets, []) AS tickets
   FROM pull_requests
+    LEFT JOIN (SELECT pr_id, list(ticket_id) AS tickets FROM pr_ticket_weights GROUP BY pr_id) USING (pr_id)
   WHERE merged_at IS NOT NULL
 ),
 taken AS (
-  SELECT reverted_by, CASE WHEN count(*) = count(additions + deletions) THEN sum(additions + deletions) END AS lines
+  SELECT reverted_by, CASE WHEN count(*) = count(lines) THEN sum(lines) END AS lines
   FROM walk LEFT JOIN prs ON pr_id = target
   WHERE steps = 1
   GROUP BY reverted_by
@@ -33,23 +36,44 @@ taken AS (
 told AS MATERIALIZED (
   SELECT
     target AS pr_id, reverted_by, reverted_at AS event_at, lands, method,
-    CAST(coalesce(CASE WHEN taken.lines > 0 THEN least(1, (additions + deletions) / taken.lines) END, 1) AS DECIMAL(10,9))
+    CAST(coalesce(CASE WHEN taken.lines > 0 THEN least(1, prs.lines / taken.lines) END, 1) AS DECIMAL(10,9))
       AS share
   FROM walk JOIN taken USING (reverted_by) LEFT JOIN prs ON prs.pr_id = reverted_by
   QUALIFY row_number() OVER (PARTITION BY target, reverted_by ORDER BY steps) = 1
 ),
-alike AS (
+silent AS MATERIALIZED (
   -- Of changes that are smaller than that, others look the same by chance.
-  SELECT was.pr_id, again.pr_id AS reverted_by, again.merged_at AS event_at
-  FROM (SELECT pr_id, min(event_at) AS since FROM told WHERE NOT lands GROUP BY pr_id) AS reverted
-    JOIN (SELECT *, unnest(files) AS file FROM prs WHERE additions + deletions >= 10) AS was USING (pr_id)
-    JOIN (SELECT *, unnest(files) AS file FROM prs) AS again ON again.repo = was.repo AND again.file = was.file
-  WHERE again.merged_at > since AND again.pr_id NOT IN (SELECT reverted_by FROM targets)
-    AND again.additions BETWEEN 0.9 * was.additions AND was.additions / 0.9
-    AND again.deletions BETWEEN 0.9 * was.deletions AND was.deletions / 0.9
+  SELECT *, unnest(files) AS file FROM prs WHERE lines >= 10 AND pr_id NOT IN (SELECT reverted_by FROM targets)
+),
+inverse AS MATERIALIZED (
+  SELECT was.pr_id, back.pr_id AS reverted_by, back.merged_at AS event_at
+  FROM silent AS was JOIN silent AS back ON back.repo = was.repo AND back.file = was.file
+    AND back.merged_at > was.merged_at AND back.merged_at <= was.merged_at + INTERVAL 90 DAY
+    AND abs(back.additions - was.deletions) + abs(back.deletions - was.additions) <= 0.1 * was.lines
+  -- What adds about as many lines as it removes looks alike when it is done again and when it is undone.
+  WHERE abs(was.additions - was.deletions) >= 0.3 * was.lines
+  GROUP BY was.pr_id, back.pr_id, back.merged_at, was.files, back.files
+  HAVING count(*) >= 0.9 * greatest(len(was.files), len(back.files))
+),
+undone AS MATERIALIZED (
+  SELECT pr_id, reverted_by, event_at FROM told WHERE NOT lands
+  UNION ALL
+  FROM inverse WHERE pr_id NOT IN (SELECT reverted_by FROM inverse)
+),
+alike AS (
+  SELECT DISTINCT was.pr_id, again.pr_id AS reverted_by, again.merged_at AS event_at
+  FROM undone JOIN silent AS was USING (pr_id) JOIN silent AS again ON again.repo = was.repo AND again.file = was.file
+    AND again.merged_at > undone.event_at AND again.merged_at <= undone.event_at + INTERVAL 30 DAY
+    AND again.lines BETWEEN 0.5 * was.lines AND 2 * was.lines
+    LEFT JOIN told AS landing ON landing.pr_id = was.pr_id AND landing.lands AND landing.share >= 0.9
+      AND landing.event_at > undone.event_at AND landing.event_at < again.merged_at
+  WHERE landing.pr_id IS NULL AND (again.author = was.author OR list_has_any(again.tickets, was.tickets))
   GROUP BY was.pr_id, again.pr_id, again.merged_at, was.files, again.files
-  HAVING count(*) >= 0.9 * (len(was.files) + len(again.files) - count(*))
+  HAVING count(DISTINCT was.file) >= 0.5 * least(len(was.files), len(again.files))
 )
 SELECT pr_id, reverted_by, event_at, lands, method, share FROM told
+UNION ALL
+SELECT pr_id, reverted_by, event_at, false, 'files', CAST(1 AS DECIMAL(10,9))
+FROM undone ANTI JOIN told USING (pr_id, reverted_by)
 UNION ALL
 SELECT pr_id, reverted_by, event_at, true, 'files', CAST(1 AS DECIMAL(10,9)) FROM alike
