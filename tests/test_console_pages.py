@@ -19,6 +19,7 @@ from gateway.config import Config, WasteSettings
 from tests import consoles
 from tests.consoles import Viewer, looking, plain
 from tests.journals import NOON, call, segment
+from tests.trackers import know
 
 ALL = "?period=all"
 of_module = pytest.mark.asyncio(loop_scope="module")
@@ -365,23 +366,29 @@ async def test_a_finding_is_accepted_dismissed_with_a_reason_and_looked_at_again
 
 
 async def test_what_is_claimed_is_that_of_the_days_in_each_table_and_what_nobody_read_is_not_known(data: Path) -> None:
-    midnight = NOON + timedelta(hours=12)
-    same = [
-        call(
-            midnight + timedelta(minutes=minutes), tickets=("NEW-1",), ticket_id="NEW-1", ticket_source="header",
-            team_id="core", request_hash="d" * 32, input_tokens=1000, output_tokens=100, list_cost_nano=10**9,
-        )
-        for minutes in (-2, -1, 1)
-    ]  # fmt: skip
-    segment(data, same)
-    findings.look(data, WasteSettings(), load_prices(Config()), consoles.AS_OF, threads=1)
+    know(data, "PAY-1", synced=consoles.AS_OF + timedelta(days=1))
+    segment(
+        data,
+        [
+            call(
+                NOON + timedelta(days=n), tickets=(ticket,), ticket_id=ticket, ticket_source="header", team_id="core",
+                ticket_state=state, list_cost_nano=10**9,
+            )
+            for n in range(2)
+            for ticket, state in (("PAY-404", "unknown"), ("NEW-1", "unchecked"))
+        ],
+    )  # fmt: skip
+    findings.look(data, WasteSettings(), load_prices(Config()), consoles.AS_OF + timedelta(days=2), threads=1)
     (data / disk.MARKER).touch()
     async with looking(consoles.config(data), "viewer") as viewer:
-        for days, claimed in (("from=2026-11-20&to=2026-11-20", "$1.00"), ("from=2026-11-21&to=2026-11-21", "$1.00")):
+        for days, claimed in (("from=2026-11-20&to=2026-11-20", "$1.00"), ("from=2026-11-20&to=2026-11-21", "$2.00")):
             page = await viewer.get(f"/waste?{days}")
-            for table in ("waste_rules", "waste_findings"):
-                cells = [row[5] for row in consoles.rows(page, table)]
+            for table, column in (("waste_rules", 1), ("waste_findings", 3)):
+                cells = [row[column] for row in consoles.rows(page, table)]
                 assert cells == [claimed], (table, days)
-        [row] = consoles.rows(await viewer.get(f"/tickets{ALL}"), "tickets")
-        assert row[:6] == ["NEW-1", "–", "–", "–", "$3.00", "–"]
+        page = await viewer.get(f"/tickets{ALL}")
+        assert [row[:6] for row in consoles.rows(page, "tickets")] == [
+            ["NEW-1", "$2.00", "–", "–", "–", "–"],
+            ["PAY-404", "$2.00", "–", "–", "unknown ticket", "$2.00"],
+        ]
         assert "All of this is made up" in page
