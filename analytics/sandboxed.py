@@ -54,6 +54,7 @@ FUNCTIONS = {
 }  # fmt: skip
 """Functions to select from that read no file and run no text as SQL."""
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*FORMAT\s+\w+\s*\)\s*)?(.*)", re.IGNORECASE | re.DOTALL)
+AS_TEXT = "ask for it as text, CAST(… AS VARCHAR)"
 ONLY = "only one query that reads relations runs here: SELECT, FROM, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN"
 
 
@@ -96,8 +97,8 @@ def main() -> None:
         answer = Answer(error=str(error))
     except (duckdb.OutOfMemoryException, MemoryError):
         answer = Answer(error=f"the query needs more than {MEMORY >> 20} MB of memory: ask for less at once")
-    except (OverflowError, ValueError):
-        answer = Answer(error="a value is larger than an answer can have it: ask for it as text, CAST(… AS VARCHAR)")
+    except (OverflowError, ValueError) as error:
+        answer = Answer(error=f"a value is too large to be given as it is, {' '.join(str(error).split())}: {AS_TEXT}")
     except duckdb.Error as error:
         message = " ".join(str(error).partition("\nLINE ")[0].split())
         answer = Answer(error=message, moved=STATE in message and isinstance(error, duckdb.IOException))
@@ -211,18 +212,35 @@ def _run(db: duckdb.DuckDBPyConnection, request: Request) -> Answer:
         result = db.execute(f"SELECT {', '.join(as_text)} FROM ({row[0]})")  # noqa: S608 - it is that query
     answer = Answer([name for name, _ in columns], [kind for _, kind in columns])
     huge = [i for i, (_, kind) in enumerate(columns) if kind in ("HUGEINT", "UHUGEINT", "BIGNUM")]
-    size, encode = 0, msgspec.msgpack.Encoder(enc_hook=str).encode
+    size = 0
     while row := result.fetchone():
         values = list(row)
         for i in huge:
             values[i] = None if values[i] is None else str(values[i])
-        encoded = encode(values)
+        encoded = _encoded(answer.columns, values)
         size += len(encoded)
         if len(answer.rows) == request.rows_max or size > BYTES_MAX:
             answer.truncated = True
             break
         answer.rows.append(msgspec.Raw(encoded))
     return answer
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+
+
+def _encoded(columns: list[str], values: list[Any]) -> bytes:
+    """Raises `NotAllowedError`, which names the column, where a list or the like has a number of more than 64 bits."""
+    try:
+        return _encode(values)
+    except OverflowError:
+        pass
+    for name, value in zip(columns, values, strict=True):
+        try:
+            _encode(value)
+        except OverflowError:
+            raise NotAllowedError(f"{name} has a number of more than 64 bits in it: {AS_TEXT}") from None
+    raise AssertionError(columns)
 
 
 if __name__ == "__main__":
