@@ -131,7 +131,7 @@ async def _process(request: Request) -> Answer:
             process.kill()
         await asyncio.shield(process.wait())
     if code == 0:
-        return msgspec.msgpack.decode(said, type=Answer)
+        return await asyncio.to_thread(msgspec.msgpack.decode, said, type=Answer)
     if code == -signal.SIGXCPU:
         raise SqlError("the query computed longer than its time and was stopped: ask for less at once")
     raise SqlError("the query was ended by the system, most likely for want of memory: ask for less at once")
@@ -159,4 +159,9 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 
 def _value(value: Any, read: Callable[[str], Any] | None) -> Any:
-    return value if value is None or read is None else read(value)
+    if value is None or read is None:
+        return value
+    try:
+        return read(value)
+    except ValueError:  # Python has no such day: before the year 1, or after 9999
+        return value

@@ -6,6 +6,7 @@ parser says whether it is a single query that reads relations, and DuckDB's sett
 forbids.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -28,6 +29,8 @@ MEMORY = 1024 * 1024 * 1024
 """Of a query, as DuckDB counts."""
 ADDRESSES = 4 * 1024 * 1024 * 1024
 """Of the process: DuckDB reserves more than it uses."""
+WRITABLE = 1536 * 1024 * 1024
+"""Memory of the process that is its own: what DuckDB counts not, as long lists and JSON, is within it, too."""
 STATE = "lake_state.csv"
 _DIES_WITH_PARENT = 1
 
@@ -51,6 +54,7 @@ FUNCTIONS = {
 }  # fmt: skip
 """Functions to select from that read no file and run no text as SQL."""
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*FORMAT\s+\w+\s*\)\s*)?(.*)", re.IGNORECASE | re.DOTALL)
+AS_TEXT = "ask for it as text, CAST(… AS VARCHAR)"
 ONLY = "only one query that reads relations runs here: SELECT, FROM, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN"
 
 
@@ -93,6 +97,8 @@ def main() -> None:
         answer = Answer(error=str(error))
     except (duckdb.OutOfMemoryException, MemoryError):
         answer = Answer(error=f"the query needs more than {MEMORY >> 20} MB of memory: ask for less at once")
+    except (OverflowError, ValueError) as error:
+        answer = Answer(error=f"a value is too large to be given as it is, {' '.join(str(error).split())}: {AS_TEXT}")
     except duckdb.Error as error:
         message = " ".join(str(error).partition("\nLINE ")[0].split())
         answer = Answer(error=message, moved=STATE in message and isinstance(error, duckdb.IOException))
@@ -114,12 +120,16 @@ def answer_to(request: Request) -> Answer:
 
 
 def give_up(cpu_seconds: int) -> None:
-    """To write files, to start programs, to leave a core dump, to outlive the parent, to compute for ever."""
+    """To write files, to start programs, to leave a core dump, to outlive the parent, to compute for ever; and what
+    wants for memory is ended before the gateway is."""
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # a /proc that cannot be written
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    resource.setrlimit(resource.RLIMIT_DATA, (WRITABLE, WRITABLE))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
 
 
@@ -202,18 +212,35 @@ def _run(db: duckdb.DuckDBPyConnection, request: Request) -> Answer:
         result = db.execute(f"SELECT {', '.join(as_text)} FROM ({row[0]})")  # noqa: S608 - it is that query
     answer = Answer([name for name, _ in columns], [kind for _, kind in columns])
     huge = [i for i, (_, kind) in enumerate(columns) if kind in ("HUGEINT", "UHUGEINT", "BIGNUM")]
-    size, encode = 0, msgspec.msgpack.Encoder(enc_hook=str).encode
+    size = 0
     while row := result.fetchone():
         values = list(row)
         for i in huge:
             values[i] = None if values[i] is None else str(values[i])
-        encoded = encode(values)
+        encoded = _encoded(answer.columns, values)
         size += len(encoded)
         if len(answer.rows) == request.rows_max or size > BYTES_MAX:
             answer.truncated = True
             break
         answer.rows.append(msgspec.Raw(encoded))
     return answer
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+
+
+def _encoded(columns: list[str], values: list[Any]) -> bytes:
+    """Raises `NotAllowedError`, which names the column, where a list or the like has a number of more than 64 bits."""
+    try:
+        return _encode(values)
+    except OverflowError:
+        pass
+    for name, value in zip(columns, values, strict=True):
+        try:
+            _encode(value)
+        except OverflowError:
+            raise NotAllowedError(f"{name} has a number of more than 64 bits in it: {AS_TEXT}") from None
+    raise AssertionError(columns)
 
 
 if __name__ == "__main__":

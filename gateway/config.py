@@ -769,7 +769,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def _console_contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     console, oidc = config.console, config.console.oidc
-    if console.url and not re.fullmatch(r"https?://[^\s/?#@]+", console.url):
+    if console.url and not (re.fullmatch(r"https?://[^\s/?#@]+", console.url) and _is_address(console.url)):
         yield ("console", "url"), "[console] url must look like https://outlay.example.com, without a path"
     if not is_loopback(console.host) and not console.url:
         yield (

@@ -55,6 +55,9 @@ def make(data: Path) -> None:
         work.store(data, "deployments")
         work.spool(data, "deployment_prs", [work.DeploymentPr(deployment_id="d1", pr_id=merged.pr_id)])
         work.store(data, "deployment_prs")
+        people = {"ada": "payments", "grace": "payments", "edsger": "core"}
+        work.spool(data, "users", [work.User(user_id=user, team_id=team) for user, team in people.items()])
+        work.store(data, "users")
     same = {"request_hash": "d" * 32, "input_tokens": 1000, "output_tokens": 100}
     segment(
         data,

@@ -1,10 +1,12 @@
 """The console over plain HTTP: who gets in, what is shown to whom, and that sums are those of the ledger."""
 
+import asyncio
 import re
 import time
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from analytics.web import app, sessions
 from gateway.config import ConsoleSettings, OidcSettings, load
@@ -124,18 +126,18 @@ async def test_who_signs_out_is_out(made: Path) -> None:
         before = {cookie.key: cookie.value for cookie in viewer.session.cookie_jar}
         assert await viewer.post("/sign-out") == "/sign-in"
         await viewer.get("/", 303)
-        await viewer.get("/", 303, Cookie=f"outlay_session={before['outlay_session']}")
+        await viewer.get("/", 303, Cookie=f"outlay_{viewer.port}_session={before[f'outlay_{viewer.port}_session']}")
 
 
 async def test_a_sign_in_gives_another_session_each_time(made: Path) -> None:
     async with looking(consoles.config(made), "viewer") as viewer:
-        [first] = [cookie for cookie in viewer.session.cookie_jar if cookie.key == "outlay_session"]
+        [first] = [cookie for cookie in viewer.session.cookie_jar if cookie.key == f"outlay_{viewer.port}_session"]
         assert first["httponly"]
         assert first["samesite"] == "Lax"
         assert not first["secure"]
         await viewer.post("/sign-out")
         await viewer.sign_in(SECRETS["viewer"])
-        [second] = [cookie for cookie in viewer.session.cookie_jar if cookie.key == "outlay_session"]
+        [second] = [cookie for cookie in viewer.session.cookie_jar if cookie.key == f"outlay_{viewer.port}_session"]
         assert first.value != second.value
 
 
@@ -207,6 +209,33 @@ async def test_names_of_this_machine_are_its_own(made: Path, host: str) -> None:
             assert response.status == 200
 
 
+async def test_a_cookie_that_is_no_text_is_none(made: Path) -> None:
+    async with looking(consoles.config(made)) as viewer:
+        reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
+        for kind in ("session", "form", "oidc"):
+            writer.write(
+                b"GET /sign-in HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % viewer.port
+                + b"Cookie: outlay_%d_%b=\xff\xfe; outlay_zone=\xff\r\n\r\n" % (viewer.port, kind.encode())
+            )
+            answer = (await reader.readuntil(b"</html>")).decode()
+            assert answer.startswith("HTTP/1.1 200")
+            assert app.POLICY in answer
+        writer.close()
+
+
+async def test_two_consoles_of_a_machine_do_not_sign_each_other_out(made: Path) -> None:
+    async with looking(consoles.config(made), "viewer") as one, looking(consoles.config(made)) as other:
+        other.session.cookie_jar.update_cookies(
+            {cookie.key: cookie.value for cookie in one.session.cookie_jar}, URL("http://127.0.0.1")
+        )
+        await other.sign_in(SECRETS["admin"])
+        await other.post("/sign-out")
+        kept = {cookie.key: cookie.value for cookie in other.session.cookie_jar}
+        await one.get("/nowhere", 404, Cookie="; ".join(f"{name}={value}" for name, value in kept.items()))
+        assert f"outlay_{one.port}_session" in kept
+        assert f"outlay_{other.port}_session" not in kept
+
+
 async def test_changes_need_the_forms_token_and_come_from_here(made: Path) -> None:
     async with looking(consoles.config(made), "viewer") as viewer:
         await viewer.post("/sign-out", 403, csrf="guessed")
@@ -238,6 +267,7 @@ async def test_a_sign_in_that_another_page_sends_is_refused(made: Path) -> None:
         ('[console]\nhost = "0.0.0.0"\n', "set url to the address"),
         ('[console]\nhost = "0.0.0.0"\nurl = "https://x.example"\n', "set an admin key"),
         ('[console]\nurl = "https://x.example/outlay"\n', "without a path"),
+        ('[console]\nurl = "https://x.example:port"\n', "without a path"),
         ('[console]\ntimezone = "Mars/Base"\n', "there is no zone 'Mars/Base'"),
         ('[console.oidc]\nissuer = "http://idp.example"\n', "must be https://"),
         ('[console.oidc]\nissuer = "https://idp.example"\n', 'needs "client_id"'),

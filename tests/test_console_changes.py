@@ -1,7 +1,11 @@
 """What is changed in the console: findings, budgets and keys, by the code of commands and API; and who may."""
 
+import contextlib
 import json
 import re
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from analytics import budgeting
-from analytics.web import app, visit
+from analytics.web import app, budgets, visit
 from analytics.web.visit import RANKS, Page
 from gateway.app import budget_file
 from gateway.keys import Keys
@@ -107,10 +111,13 @@ async def test_a_budget_is_set_changed_raised_and_removed(data: Path) -> None:
             "total",
             "$4.00",
         ]
+        await viewer.post("/budgets", 409, **given)
         page = await viewer.get("/budgets/core")
         assert "config:admin: set to $5.00" in page
+        assert 'name="change" value="yes"' in page
         assert "<polyline" in page
-        await viewer.post("/budgets/core/raise", 400, amount_usd="2", until="soon", reason="x")
+        for until in ("soon", "9999-12-31"):
+            await viewer.post("/budgets/core/raise", 400, amount_usd="2", until=until, reason="x")
         await viewer.get("/budgets/core")
         await viewer.post("/budgets/core/raise", amount_usd="2", until="2999-01-01", reason="launch")
         assert "Raised: by $2.00" in plain(await viewer.get("/budgets/core"))
@@ -122,7 +129,7 @@ async def test_a_budget_is_set_changed_raised_and_removed(data: Path) -> None:
             {"warn_at": "x"},
         ):
             page = await viewer.post(
-                "/budgets", 422 if "scope" in wrong or "name" in wrong else 400, **{**given, **wrong}
+                "/budgets", 422 if "scope" in wrong or "name" in wrong else 400, **{**given, "change": "yes", **wrong}
             )
             assert "This was not taken" in page
             await viewer.get("/budgets")
@@ -140,12 +147,45 @@ async def test_budgets_of_persons_are_not_for_viewers(data: Path) -> None:
         for name, scope in (("hers", "user:ada"), ("all", "org")):
             await viewer.post("/budgets", name=name, scope=scope, limit_usd="5")
     budgeting.store(data, file.all(), NOON.replace(tzinfo=None))
-    async with looking(consoles.config(data), "viewer") as viewer:
+    async with (
+        holding(hers=3, all=4, gone=5) as gateway,
+        looking(consoles.config(data), "viewer", gateway=gateway) as viewer,
+    ):
+        text = plain(await viewer.get("/budgets"))
+        assert "all $4.00" in text
+        assert "gone" not in text
         for path in ("/", "/budgets"):
             page = await viewer.get(path)
             assert "ada" not in page.partition("<main")[2]
             assert "hers" not in page.partition("<main")[2]
         await viewer.get("/budgets/hers", 404)
+
+
+@contextlib.asynccontextmanager
+async def holding(**held: float) -> AsyncIterator[str]:
+    """A gateway whose running calls hold so much of budgets."""
+    said = "".join(f'outlay_budget_held_usd{{budget="{name}"}} {usd}\n' for name, usd in held.items())
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text=f"# TYPE outlay_budget_held_usd gauge\n{said}")
+
+    app_ = web.Application()
+    app_.add_routes([web.get("/-/metrics", metrics)])
+    async with TestServer(app_) as gateway:
+        yield str(gateway.make_url(""))
+
+
+def test_a_burn_down_shows_the_last_days_from_the_sum_of_those_before() -> None:
+    first = date(2024, 1, 1)
+    days = [{"day": first + timedelta(days=n), "spent_usd": Decimal(1)} for n in range(1200)]
+    row = {"starts_at": None, "ends_at": None, "limit_usd": Decimal(5000), "forecast_usd": None}
+    drawn = budgets._drawn(days, row)
+    assert drawn is not None
+    assert len(drawn["slots"]) == budgets.SLOTS_MAX
+    [spent] = [line for line in drawn["lines"] if line.kind == "spent"]
+    assert spent.points[-1] == (budgets.SLOTS_MAX - 1, Decimal(1200))
+    before = sum(str(day["day"]) < drawn["slots"][0] for day in days)
+    assert spent.points[0] == (0, min(before + 1, 1200))
 
 
 async def test_the_gateway_refuses_a_call_once_a_budget_is_set_and_takes_it_when_it_is_gone(
@@ -169,17 +209,7 @@ async def test_the_gateway_refuses_a_call_once_a_budget_is_set_and_takes_it_when
                     pass
 
 
-async def test_what_running_calls_hold_is_what_the_gateway_says(data: Path) -> None:
-    said = 'outlay_budget_held_usd{budget="core"} 0.25\noutlay_budget_held_usd{budget="a \\"b"} 0\n'
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(text=f"# TYPE outlay_budget_held_usd gauge\n{said}")
-
-    app_ = web.Application()
-    app_.add_routes([web.get("/-/metrics", metrics)])
-    async with TestServer(app_) as gateway:
-        async with looking(consoles.config(data), "viewer", gateway=str(gateway.make_url(""))) as viewer:
-            assert "core $0.25" in plain(await viewer.get("/budgets"))
+async def test_what_a_gateway_that_does_not_answer_holds_is_not_known(data: Path) -> None:
     async with looking(consoles.config(data), "viewer", gateway="http://127.0.0.1:9") as viewer:
         assert "did not answer" in await viewer.get("/budgets")
 
@@ -209,7 +239,13 @@ async def test_a_key_is_made_shown_once_and_revoked(start_gateway: StartGateway,
         await viewer.post(f"/keys/{key.created.key_id}/revoke")
         assert (await gateway.post("/v1/chat/completions", body)).status == 401
         assert "revoked" in await viewer.get(f"/keys/{key.created.key_id}?done=revoked")
-        for wrong in ({"models": "x" * 201}, {"expires": "soon"}, {"role": "root"}, {"ticket": "?"}):
+        for wrong in (
+            {"models": "x" * 201},
+            {"expires": "soon"},
+            {"expires": "9999-12-31"},
+            {"role": "root"},
+            {"ticket": "?"},
+        ):
             assert "This was not taken" in await viewer.post("/keys", 422 if "ticket" in wrong else 400, **wrong)
             await viewer.get("/keys")
 

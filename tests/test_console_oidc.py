@@ -14,6 +14,7 @@ import pytest
 from yarl import URL
 
 from analytics.web import oidc
+from analytics.web.sessions import ATTEMPTS
 from gateway.config import OidcSettings
 from tests import consoles
 from tests.consoles import Viewer, looking
@@ -57,7 +58,7 @@ async def test_who_comes_back_with_a_role_is_in(empty_lake: Path, provider: Iden
         page = await viewer.get("/nowhere", 404)
         assert "oidc:ada" in page
         assert "finops" in page
-        assert [cookie.key for cookie in viewer.session.cookie_jar] == ["outlay_session"]
+        assert [cookie.key for cookie in viewer.session.cookie_jar] == [f"outlay_{viewer.port}_session"]
         assert len(provider.token_requests[0]["code_verifier"]) >= 43
         await viewer.post("/sign-out")
         await viewer.get("/", 303)
@@ -177,7 +178,7 @@ async def test_a_sign_in_that_another_browser_began_is_none(empty_lake: Path, pr
         viewer.session.cookie_jar.clear()
         async with viewer.session.get(URL(back, encoded=True), allow_redirects=False) as response:
             assert response.status == 403
-        viewer.session.cookie_jar.update_cookies({"outlay_oidc": "e30=.0000"}, URL(viewer.url))
+        viewer.session.cookie_jar.update_cookies({f"outlay_{viewer.port}_oidc": "e30=.0000"}, URL(viewer.url))
         async with viewer.session.get(URL(back, encoded=True), allow_redirects=False) as response:
             assert response.status == 403
 
@@ -192,12 +193,29 @@ async def test_new_keys_of_the_provider_are_asked_for(
         assert (await follow(viewer))[0] == 303
 
 
-async def test_a_provider_that_is_away_is_said_so(empty_lake: Path, provider: Identity) -> None:
+async def test_a_provider_that_is_away_is_said_so_and_keeps_nobody_from_signing_in_with_a_key(
+    empty_lake: Path, provider: Identity
+) -> None:
     away = settings(provider, issuer="http://127.0.0.1:9")
-    async with looking(consoles.config(empty_lake, (), oidc=away)) as viewer:
-        status, _, page = await follow(viewer)
-        assert status == 403
-        assert "does not answer" in page
+    async with looking(consoles.config(empty_lake, oidc=away)) as viewer:
+        for path in ("/sign-in/oidc", f"{oidc.BACK}?state=x") * ATTEMPTS:
+            status, _, page = await follow(viewer, path)
+            assert status == 403
+            assert "does not answer" in page or "was not begun here" in page
+        assert await viewer.sign_in(consoles.SECRETS["viewer"]) == "/"
+
+
+async def test_an_address_in_capitals_is_the_same_one(empty_lake: Path, provider: Identity) -> None:
+    config = consoles.config(empty_lake, url="https://Outlay.Example.com", oidc=settings(provider))
+    async with (
+        looking(config) as viewer,
+        viewer.session.get(
+            f"http://127.0.0.1:{viewer.port}/sign-in/oidc",
+            headers={"Host": "outlay.example.com"},
+            allow_redirects=False,
+        ) as response,
+    ):
+        assert response.headers["Location"].startswith(provider.url)
 
 
 async def test_by_another_name_of_this_machine_it_begins_at_its_own(empty_lake: Path, provider: Identity) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import AsyncIterator
+from datetime import date, timedelta
 from html import unescape
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import pytest
 import pytest_asyncio
 
 import analytics
-from analytics import build, findings
-from analytics.web import asking, pages, questions
+from analytics import build, disk, findings
+from analytics.web import asking, pages, questions, tables, visit
+from gateway.app import load_prices
+from gateway.config import Config, WasteSettings
 from tests import consoles
 from tests.consoles import Viewer, looking, plain
+from tests.journals import NOON, call, segment
+from tests.trackers import know
 
 ALL = "?period=all"
 of_module = pytest.mark.asyncio(loop_scope="module")
@@ -55,6 +60,16 @@ async def test_the_overview_says_what_was_spent_and_what_is_not_in_it(viewer: Vi
     assert "delivered nothing $2.50" in text
     assert "For no ticket $0.30" in text
     assert "$0.10 declared overhead" in text
+    assert "For tickets $3.50 89.7 % of it + 1 call without a price" in text
+    assert "delivered nothing $2.50 + 1 call without a price" in text
+    assert "delivered nothing $2.50" in plain(await viewer.get(f"/{ALL}&tickets.page=9"))
+
+
+@pytest.mark.parametrize("asked", ["month=9999-12", "month=0001-01", "from=9999-12-31&to=9999-12-31", "to=0001-01-01"])
+@of_module
+async def test_a_calendar_ends_where_python_ends(viewer: Viewer, asked: str) -> None:
+    for path in ("/", "/spend", "/waste"):
+        await viewer.get(f"{path}?{asked}")
 
 
 @of_module
@@ -98,6 +113,29 @@ async def test_keys_stand_by_name_and_without_what_came_of_it(viewer: Viewer) ->
     page = await viewer.get(f"/spend{ALL}&by=key")
     assert [row[0] for row in consoles.rows(page, "spend_by_key")] == ["key_1", "key_2", "key_3"]
     assert "outcome" not in page.split("<main")[1]
+
+
+@pytest.mark.parametrize("sort", ["-list_cost_usd", "list_cost_usd", "-calls", "-input_tokens", "-unpriced_calls"])
+@of_module
+async def test_nothing_ranks_keys(viewer: Viewer, sort: str) -> None:
+    path = f"/spend{ALL}&by=key&spend_by_key.sort={sort}"
+    page = await viewer.get(path)
+    assert [row[0] for row in consoles.rows(page, "spend_by_key")] == ["key_1", "key_2", "key_3"]
+    assert set(re.findall(r"spend_by_key\.sort=-?(\w+)#", page)) == {"key_id", "team_id"}
+    assert re.findall(r'class="key s\d"></span>([^<]*)', page) == ["spend"]
+    lines = list(csv.DictReader(io.StringIO(await viewer.get(f"{path}&csv=spend_by_key"))))
+    assert [line["key_id"] for line in lines] == ["key_1", "key_2", "key_3"]
+
+
+@of_module
+async def test_what_spend_is_made_of_leads_to_a_page(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visit, "today", lambda: date(2026, 11, 22))
+    for by in ("team", "key", "model", "day"):
+        page = await viewer.get(f"/spend?by={by}")
+        links = re.findall(
+            r'href="(/(?:calls|spend)[^"]*)"', page.partition('id="spend_by_')[2].partition("<tbody>")[2]
+        )
+        await viewer.get(unescape(links[0]))
 
 
 @of_module
@@ -172,6 +210,16 @@ async def test_csv_is_exact_and_no_formula(viewer: Viewer) -> None:
 
 
 @of_module
+async def test_csv_that_would_be_cut_off_is_not_sent(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "CSV_ROWS", 6)
+    assert len((await viewer.get(f"/calls{ALL}&csv=calls")).splitlines()) == 7
+    monkeypatch.setattr(tables, "CSV_ROWS", 5)
+    assert "Too many rows" in await viewer.get(f"/calls{ALL}&csv=calls", 422)
+    await viewer.get("/sql")
+    assert "has more of them" in await viewer.post("/sql", 422, sql="FROM range(6)", csv="yes")
+
+
+@of_module
 async def test_the_sql_that_is_shown_gives_what_is_shown(viewer: Viewer) -> None:
     for path in (
         f"/{ALL}",
@@ -214,6 +262,8 @@ async def test_coverage_says_what_is_unattributed_unpriced_and_estimated(viewer:
     assert "Unattributed $0.30 7.7 % of $3.90 1 call" in text
     assert "Without a price 1 call of 6; in no sum, and not $0" in text
     assert "Usage estimated $0.30" in text
+    [link] = re.findall(r'href="(/calls[^"]*)"><span>Usage estimated', page)
+    assert len(consoles.rows(await viewer.get(unescape(link)), "calls")) == 1
     assert {row[2] for row in consoles.rows(page, "coverage_prices")} == {"unpriced", "exact"}
     [link] = set(re.findall(r'href="(/calls[^"]*price_status=unpriced[^"]*usage_source=reported)"', page))
     assert len(consoles.rows(await viewer.get(unescape(link)), "calls")) == 1
@@ -245,6 +295,20 @@ async def test_the_sql_page_answers_within_limits_and_writes_nothing(viewer: Vie
         assert "root:" not in page
     assert sorted(path.name for path in viewer.folder.rglob("*")) == before
     assert (await viewer.post("/sql", 200, sql="SELECT 1.50 AS a", csv="yes")).splitlines() == ["a", "1.50"]
+
+
+@of_module
+async def test_the_sql_page_shows_moments_as_they_are_and_cuts_no_query(viewer: Viewer) -> None:
+    await viewer.get("/sql")
+    sql = "SELECT TIMESTAMP '2026-11-20 12:00:01' AS at, DATE '0044-03-15 (BC)' AS ides"
+    page = await viewer.post("/sql?zone=Asia/Tokyo", 200, sql=sql)
+    assert "2026-11-20 12:00:01" in page.partition("<tbody>")[2]
+    assert "0044-03-15 (BC)" in page.partition("<tbody>")[2]
+    for path in ("/sql", "/sql/open"):
+        page = await viewer.post(path, 422, sql="SELECT 1 -- " + "x" * questions.SQL_MAX)
+        assert "at most 50,000 characters" in page
+        [after] = re.findall(r'name="next" value="([^"]*)"', page)
+        await viewer.get(unescape(after))
 
 
 @of_module
@@ -298,3 +362,32 @@ async def test_a_finding_is_accepted_dismissed_with_a_reason_and_looked_at_again
     assert [each["state"] for each in findings.listed(viewer.folder)] == ["accepted"]
     await viewer.post(path, state="new")
     assert [each["state"] for each in findings.listed(viewer.folder)] == ["new"]
+
+
+async def test_what_is_claimed_is_that_of_the_days_in_each_table_and_what_nobody_read_is_not_known(data: Path) -> None:
+    know(data, "PAY-1", synced=consoles.AS_OF + timedelta(days=1))
+    segment(
+        data,
+        [
+            call(
+                NOON + timedelta(days=n), tickets=(ticket,), ticket_id=ticket, ticket_source="header", team_id="core",
+                ticket_state=state, list_cost_nano=10**9,
+            )
+            for n in range(2)
+            for ticket, state in (("PAY-404", "unknown"), ("NEW-1", "unchecked"))
+        ],
+    )  # fmt: skip
+    findings.look(data, WasteSettings(), load_prices(Config()), consoles.AS_OF + timedelta(days=2), threads=1)
+    (data / disk.MARKER).touch()
+    async with looking(consoles.config(data), "viewer") as viewer:
+        for days, claimed in (("from=2026-11-20&to=2026-11-20", "$1.00"), ("from=2026-11-20&to=2026-11-21", "$2.00")):
+            page = await viewer.get(f"/waste?{days}")
+            for table, column in (("waste_rules", 1), ("waste_findings", 3)):
+                cells = [row[column] for row in consoles.rows(page, table)]
+                assert cells == [claimed], (table, days)
+        page = await viewer.get(f"/tickets{ALL}")
+        assert [row[:6] for row in consoles.rows(page, "tickets")] == [
+            ["NEW-1", "$2.00", "–", "–", "–", "–"],
+            ["PAY-404", "$2.00", "–", "–", "unknown ticket", "$2.00"],
+        ]
+        assert "All of this is made up" in page

@@ -1,5 +1,7 @@
 """Parts of the console without a server: spans of days, amounts as text, charts, and the runner of queries."""
 
+import csv
+import io
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.web import asking, charts, formats, spans
+from analytics.web import asking, charts, formats, spans, tables
 from tests import consoles
 from tests.journals import call, segment
 from tests.trackers import know
@@ -26,6 +28,16 @@ def test_spans_are_whole_days_months_and_quarters() -> None:
     assert spans.named("last-quarter", date(2026, 1, 5)).first == date(2025, 10, 1)
     assert spans.of({"month": "2026-02"}, today) == spans.Span("", date(2026, 2, 1), date(2026, 2, 28))
     assert spans.of({"from": "2026-02-03", "to": "2026-01-01"}, today).first == date(2026, 1, 1)
+    assert spans.of({"month": "9999-12"}, today) == spans.Span("", date(2999, 12, 1), date(2999, 12, 31))
+    for asked in (
+        {"month": "0001-01"},
+        {"from": "9999-12-31"},
+        {"to": "0001-01-01"},
+        {"from": "9999-12-31", "to": "x"},
+    ):
+        span = spans.of(asked, today)
+        assert spans.FIRST <= span.first <= span.last <= spans.LAST
+        assert span.given["from"] < span.given["to"]
     assert spans.of({"from": "nonsense", "period": "nonsense"}, today).name == "30d"
 
 
@@ -52,6 +64,29 @@ def test_bars_sum_to_what_they_are_made_of(rows: list[tuple[str, str, Decimal]])
     drawn = charts.stacked(chart)
     assert drawn.count("<svg") == 2
     ElementTree.fromstring(f"<x>{drawn}</x>")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("=1+1", "'=1+1"), ("a\n=1", "a\n'=1"), (" =1", "' =1"), ("\t=1", "'\t=1"), ("a\n\nb = 1", "a\n\nb = 1"),
+        (["=1", "b"], "'=1, b"), ("1-1", "1-1"), (-1, -1), (Decimal("-1.50"), "-1.50"), (None, None),
+    ],
+)  # fmt: skip
+def test_no_line_of_a_csv_is_a_formula(value: object, text: object) -> None:
+    assert tables.plain(value) == text
+    if isinstance(value, str):
+        assert next(csv.reader(io.StringIO(tables.csv_of((value,), [])))) == [text]
+
+
+def test_an_address_asks_for_more() -> None:
+    assert formats.onto("/calls", "key={}") == "/calls?key={}"
+    assert formats.onto("/calls?team=a", "key={}") == "/calls?team=a&key={}"
+
+
+def test_a_chart_of_months_has_a_table_of_months() -> None:
+    assert '"col">month<' in charts.table(charts.bars(["2026-11"], []), "x")
+    assert '"col">day<' in charts.table(charts.bars(["2026-11-20"], []), "x")
 
 
 def test_parameters_are_found_and_written_out_in_text_alone() -> None:

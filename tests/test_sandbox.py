@@ -170,6 +170,24 @@ async def test_values_come_as_what_they_are(data: Path) -> None:
 
 
 @needs_landlock
+async def test_values_that_python_has_not_are_text_or_said(data: Path) -> None:
+    result = await ask(data, "SELECT DATE '0044-03-15 (BC)' AS d, TIMESTAMP '12000-01-01' AS t, 1::HUGEINT << 100 AS h")
+    assert result.rows == [("0044-03-15 (BC)", "12000-01-01 00:00:00", 1 << 100)]
+    for query, said in (
+        ("SELECT 1 AS a, [1::HUGEINT << 100] AS b", "b has a number of more than 64 bits"),
+        ("SELECT INTERVAL 100000000 YEAR", "a value is too large"),
+    ):
+        with pytest.raises(sandbox.SqlError, match=f"{said}.*CAST"):
+            await ask(data, query)
+
+
+def test_a_query_is_ended_before_others_when_memory_is_short() -> None:
+    code = "from analytics import sandboxed\nsandboxed.give_up(60)\nprint(open('/proc/self/oom_score_adj').read())"
+    said = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert int(said.stdout) == 1000
+
+
+@needs_landlock
 async def test_what_reads_relations_is_answered(data: Path) -> None:
     with unchanged(data):
         for query in ANSWERED:
@@ -192,7 +210,7 @@ async def test_no_more_rows_than_asked_for(data: Path) -> None:
 
 @needs_landlock
 async def test_no_more_bytes_than_an_answer_may_have(data: Path) -> None:
-    result = await ask(data, "SELECT repeat('x', 10000000) FROM range(100)", rows_max=100)
+    result = await ask(data, "SELECT repeat('x', 10000000) FROM range(40)", rows_max=40)
     assert (len(result.rows), result.truncated) == (3, True)
 
 
@@ -319,6 +337,7 @@ def test_duckdbs_settings_alone_confine_reading(data: Path, query: str) -> None:
         ("SELECT count(*) FROM range(100000000) a, range(100000000) b", "took longer than 2 s"),
         ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t", "took longer than"),
         ("SELECT list(a.range || repeat('x', 1000)) FROM range(100000000) a", "memory"),
+        ("SELECT length(repeat('x', 1600000000))", "memory"),
         ("SELECT " + "(" * 100_000 + "1" + ")" * 100_000, "."),
     ],
 )

@@ -160,8 +160,9 @@ def _guarded(console: Console) -> Any:
 async def _answer(console: Console, request: web.Request, handler: Any) -> web.StreamResponse:
     if request.path != "/healthz" and not is_own_host(console, request.headers.get("Host", "")):
         return web.Response(status=421, text=f"The console is reached at {console.url}\n")
-    visit = _visit(console, request)
+    visit = Visit(console, request, None)
     try:
+        visit = _visit(console, request)
         response: web.StreamResponse = await handler(request)
         return response
     except Download as download:
@@ -204,10 +205,10 @@ def is_own_host(console: Console, host: str) -> bool:
 
 
 def _visit(console: Console, request: web.Request) -> Visit:
-    token = request.cookies.get(signin.cookie_name(console, "session"))
+    token = signin.cookie(console, request, "session")
     session = console.sessions.find(token)
     if session is not None and not auth.is_in_force(console.ring, session.principal, session.proof):
-        console.sessions.end(token or "")
+        console.sessions.end(token)
         session = None
     return Visit(console, request, session)
 
@@ -217,7 +218,7 @@ async def _serve(console: Console, page: Page, request: web.Request) -> web.Stre
     session = visit.session
     if page.access != "anybody":
         if session is None:
-            raise web.HTTPSeeOther(signin.address(request) if request.method in ("GET", "HEAD") else "/sign-in")
+            raise web.HTTPSeeOther(signin.address(request) if request.method == "GET" else "/sign-in")
         if not visit.may(page.access):
             return _problem(
                 visit,

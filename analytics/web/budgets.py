@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -13,12 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from analytics.web import charts
 from analytics.web.charts import Line
 from analytics.web.tables import Table
-from analytics.web.visit import Page, ProblemError, Visit, api, form_body, spelled_out
+from analytics.web.visit import Page, ProblemError, Visit, api, end_of_day, form_body, spelled_out
 from gateway.budgets_api import BudgetDetail, BudgetList, NewBudget, NewRaise
 from gateway.periods import Period
 from gateway.scopes import EACH, KINDS
 
 HOLDS_SECONDS = 1.0
+SLOTS_MAX = 400
+"""Days that a burn-down shows: the last ones, beginning with the sum of those before."""
 PERIODS = get_args(Period)
 SCOPES = ("org", *EACH, *(f"{kind}:…" for kind in KINDS if kind != "org"))
 FIELDS = ("scope", "limit_usd", "period", "timezone", "on_exceed", "mode", "owner")
@@ -39,6 +41,8 @@ async def budgets(visit: Visit) -> web.Response:
         empty="No budget is in force. An admin sets one below, or with outlay budgets set.",
     )  # fmt: skip
     held, [shown] = await asyncio.gather(holds(visit), visit.tables(table))
+    if held is not None:
+        held = {name: held[name] for name in names if name in held}  # of those alone that a role may see
     known = {row["name"] for row in shown.rows} if shown.pages == 1 and not shown.asked.q else set(names)
     return visit.show(
         "budgets.html", shown=shown, held=held, scopes=SCOPES, periods=PERIODS,
@@ -76,8 +80,10 @@ def _drawn(days: list[dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]
     begin: datetime | None = row["starts_at"]
     first, today = begin.date() if begin else days[0]["day"], max(days[-1]["day"], datetime.now(UTC).date())
     last = max(today, (end - timedelta(microseconds=1)).date() if end else today)
-    slots = [str(first + timedelta(days=number)) for number in range(min((last - first).days + 1, 400))]
-    by_day, total, points = {str(each["day"]): each["spent_usd"] for each in days}, Decimal(), []
+    first = max(first, last - timedelta(days=SLOTS_MAX - 1))
+    slots = [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
+    by_day, points = {str(each["day"]): each["spent_usd"] for each in days}, []
+    total = sum((amount for day, amount in by_day.items() if day < slots[0]), Decimal())
     for number, slot in enumerate(slots):
         if slot > str(today):
             break
@@ -115,6 +121,11 @@ async def holds(visit: Visit) -> dict[str, Decimal] | None:
 async def set_budget(visit: Visit) -> web.Response:
     form = visit.form
     name = form.get("name", "").strip()
+    listed: BudgetList = await api(visit, "GET /-/api/v1/budgets")
+    if "change" not in form and any(budget.name == name for budget in listed.budgets):
+        raise ProblemError(
+            409, "This was not taken", f"There is a budget {name}: change it on its page, or choose another name."
+        )
     body = {field: form[field].strip() for field in FIELDS if form.get(field, "").strip()}
     if warn_at := form.get("warn_at", "").replace("%", "").strip():
         try:
@@ -134,11 +145,7 @@ async def remove_budget(visit: Visit) -> web.Response:
 async def raise_budget(visit: Visit) -> web.Response:
     name, form = visit.request.match_info["name"], visit.form
     body = {field: form[field].strip() for field in ("amount_usd", "reason", "value") if form.get(field, "").strip()}
-    try:
-        until = date.fromisoformat(form.get("until", ""))
-    except ValueError:
-        raise ProblemError(400, "This was not taken", "Until: choose a day.") from None
-    body["until"] = f"{until + timedelta(days=1)}T00:00:00Z"
+    body["until"] = end_of_day("Until", form.get("until", ""))
     await api(visit, "POST /-/api/v1/budgets/{name}/raise", {"name": name}, form_body(body, NewRaise))
     raise web.HTTPSeeOther(f"/budgets/{name}?done=raised")
 

@@ -194,8 +194,8 @@ def table(chart: Bars, what: str) -> Markup:
         for slot in chart.slots
     )
     return Markup(
-        '<table><caption>{}</caption><thead><tr><th scope="col">day</th>{}</tr></thead><tbody>{}</tbody></table>'
-    ).format(what, head, rows)
+        '<table><caption>{}</caption><thead><tr><th scope="col">{}</th>{}</tr></thead><tbody>{}</tbody></table>'
+    ).format(what, "month" if chart.slots and len(chart.slots[0]) == len("2026-11") else "day", head, rows)
 
 
 def legend(chart: Bars) -> Markup:

@@ -121,6 +121,11 @@ def cell(column: str, value: Any, zone: ZoneInfo) -> str:
             return str(value)
 
 
+def answered(column: str, value: Any) -> str:
+    """A value of somebody's own query: moments as they are, for nobody knows what of them is UTC."""
+    return str(value) if isinstance(value, datetime) else cell(column, value, ZoneInfo("UTC"))
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
@@ -147,6 +152,11 @@ def query(path: str, given: Mapping[str, str | None]) -> str:
     """An address with what it is asked for, without what is empty."""
     asked = urlencode({name: value for name, value in given.items() if value})
     return f"{path}?{asked}" if asked else path
+
+
+def onto(address: str, asked: str) -> str:
+    """An address that asks for more, which is written as it is to stand there."""
+    return f"{address}{'&' if '?' in address else '?'}{asked}"
 
 
 def time_tag(at: datetime | None, zone: ZoneInfo) -> Markup:

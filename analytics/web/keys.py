@@ -1,12 +1,11 @@
 """Keys: which there are, what each spends, making and revoking them: by the admin API's own code."""
 
-from datetime import date, timedelta
 from typing import get_args
 
 from aiohttp import web
 
 from analytics.web.tickets import days_chart
-from analytics.web.visit import Page, ProblemError, Visit, api, form_body
+from analytics.web.visit import Page, Visit, api, end_of_day, form_body
 from gateway.admin_api import KeyHistory, KeyList, MadeKey, NewKey, Revocation
 from gateway.call import Purpose, Role, TicketPolicy
 
@@ -42,11 +41,7 @@ async def make(visit: Visit) -> web.Response:
         if given := [each.strip() for each in form.get(field, "").split(",") if each.strip()]:
             body[field] = given
     if form.get("expires", "").strip():
-        try:
-            day = date.fromisoformat(form["expires"].strip())
-        except ValueError:
-            raise ProblemError(400, "This was not taken", "Expires: choose a day.") from None
-        body["expires_at"] = f"{day + timedelta(days=1)}T00:00:00Z"
+        body["expires_at"] = end_of_day("Expires", form["expires"])
     made: MadeKey = await api(visit, "POST /-/api/v1/keys", {}, form_body(body, NewKey))
     listed: KeyList = await api(visit, "GET /-/api/v1/keys")
     shown = sorted((each for each in listed.keys if each.state == "active"), key=lambda each: each.key_id)

@@ -19,7 +19,7 @@ import jwt
 import msgspec
 from aiohttp import web
 
-from analytics.web import signin
+from analytics.web import formats, signin
 from analytics.web.visit import RANKS, Console, Page, ProblemError, Visit
 from gateway.call import Principal, Role
 from gateway.config import OidcSettings, is_loopback, secret
@@ -64,7 +64,7 @@ class Provider:
             "code_challenge": challenge, "code_challenge_method": "S256",
         }  # fmt: skip
         endpoint = (await self._known())["authorization_endpoint"]
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(given)}"
+        return formats.onto(endpoint, urlencode(given))
 
     async def claims(self, begun: Begun, asked: Mapping[str, str], back: str) -> dict[str, Any]:
         """What the provider says of whoever came back. Raises `OidcError`."""
@@ -230,7 +230,7 @@ async def begin(visit: Visit) -> web.Response:
     provider, console = _provider(visit), visit.console
     wanted = signin.after(visit.request.query.get("next"))
     # Cookies are by name, and the provider calls back by ours.
-    if visit.request.headers.get("Host") != urlsplit(console.url).netloc:
+    if visit.request.headers.get("Host", "").lower() != urlsplit(console.url).netloc.lower():
         raise web.HTTPSeeOther(f"{console.url}/sign-in/oidc?{urlencode({'next': wanted})}")
     begun = Begun(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(64), wanted, time.time())
     try:
@@ -244,7 +244,7 @@ async def begin(visit: Visit) -> web.Response:
 
 async def back(visit: Visit) -> web.Response:
     provider, console, asked = _provider(visit), visit.console, visit.request.query
-    begun = _begun(console, visit.request.cookies.get(signin.cookie_name(console, "oidc"), ""))
+    begun = _begun(console, signin.cookie(console, visit.request, "oidc"))
     if begun is None or not hmac.compare_digest(begun.state.encode(), asked.get("state", "").encode()):
         raise _failed(OidcError("it was not begun here, or too long ago"))
     try:

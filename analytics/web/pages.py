@@ -8,7 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from analytics.web import charts, signin
+from analytics import findings
+from analytics.web import charts, formats, signin
 from analytics.web.spans import Span
 from analytics.web.tables import Table
 from analytics.web.visit import (
@@ -27,8 +28,6 @@ from analytics.web.visit import (
 )
 from gateway.budgets_api import BudgetList
 
-UNDISMISSED = ["new", "accepted", "fixed", "regressed"]
-
 
 async def overview(visit: Visit) -> web.Response:
     span = visit.span
@@ -38,19 +37,20 @@ async def overview(visit: Visit) -> web.Response:
     small: dict[str, Any] = {"rows": 5, "hidden": ("contracted_cost_usd", "percent", "calls", "last_call_at", "tasks")}
     lost = Table(
         "console/tickets", "Tickets that cost most and delivered nothing", {**given, "team": None, "only": "nothing"},
-        totals=("lost_cost_usd",), empty="No ticket that delivered nothing had calls in these days.", **small,
+        empty="No ticket that delivered nothing had calls in these days.", **small,
     )  # fmt: skip
     budgets = Table(
         "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_exact=True,
         empty="There is no budget yet. An admin sets one under Budgets.",
     )  # fmt: skip
-    totals, waste, chart, tables = await asyncio.gather(
+    totals, lost_totals, waste, chart, tables = await asyncio.gather(
         visit.ask("console/overview_totals", before=before, **given),
-        visit.ask("console/waste_totals", states=UNDISMISSED, team=None, **given),
+        visit.ask("console/lost_totals", **given),
+        visit.ask("console/waste_totals", states=list(findings.UNDISMISSED), team=None, **given),
         spend_chart(visit, span, "team", None),
         visit.tables(lost, *([budgets] if await _has_budgets(visit) else [])),
     )
-    [sums], [wasted] = totals.dicts(), waste.dicts()
+    [sums], [wasted], [nothing] = totals.dicts(), waste.dicts(), lost_totals.dicts()
     return visit.show(
         "overview.html",
         span=span,
@@ -59,7 +59,7 @@ async def overview(visit: Visit) -> web.Response:
         days=days,
         change=None if span.name == "all" else _change(sums["list_cost_usd"], sums["before_usd"]),
         share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
-        lost_usd=tables[0].totals.get("lost_cost_usd", Decimal()),
+        lost=nothing,
         sql=spelled_out("console/overview_totals", {"before": before, **given}),
         tables=tables,
         **chart,
@@ -120,24 +120,24 @@ NOTES = {
     "key": "Keys stand in the order of their names, and nothing is told of what came of it: a key may be a person's.",
     "ticket": "The row without a ticket is all spend that is for none.",
 }
-CHARTED = ("team", "model", "key", "purpose", "client", "provider", "repo")
+CHARTED = ("team", "model", "purpose", "client", "provider", "repo")
 
 
 async def spend(visit: Visit) -> web.Response:
     span, by, team = visit.span, choice(visit, "by", DIMENSIONS, "team"), visit.request.query.get("team") or None
+    calls = visit.here("/calls", by=None, csv=None)
     links = {
-        "team": {"team_id": visit.here("/spend", by="ticket", csv=None) + "&team={}"},
-        "key": {"key_id": visit.here("/calls", by=None, csv=None) + "&key={}"},
-        "day": {"day": link("/calls", team=team) + ("&" if team else "?") + "from={}&to={}"},
+        "team": {"team_id": formats.onto(visit.here("/spend", by="ticket", csv=None), "team={}")},
+        "key": {"key_id": formats.onto(calls, "key={}")},
+        "day": {"day": formats.onto(link("/calls", team=team), "from={}&to={}")},
     } | {
-        each: {each: visit.here("/calls", by=None, csv=None) + f"&{each}={{}}"}
-        for each in ("model", "purpose", "client", "provider", "repo")
+        each: {each: formats.onto(calls, f"{each}={{}}")} for each in ("model", "purpose", "client", "provider", "repo")
     }
     columns = {"team": "team_id", "ticket": "ticket_id", "task": "task_id", "key": "key_id"}
     table = Table(
         f"spend_by_{by}", f"Spend by {DIMENSIONS[by].lower()}", {**span.given, "team": team}, totals=SUMS,
         search=(columns.get(by, by),) if by != "day" else (), links=links.get(by, {}),
-        sort="key_id" if by == "key" else "",
+        sort="key_id" if by == "key" else "", sorts=("key_id", "team_id") if by == "key" else (),
         note=NOTES.get(by, ""),
         empty="No calls in these days. Choose others, or send one through the gateway.",
     )  # fmt: skip

@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from analytics.cli import QUADRANTS, SECTIONS
+from analytics.web import formats
 from analytics.web.spans import of as span_of
 from analytics.web.tables import Table
 from analytics.web.visit import SUMS, Page, Visit, spelled_out, today
@@ -32,8 +33,10 @@ async def coverage(visit: Visit) -> web.Response:
             "console/coverage_prices", "Prices and usage", given, totals=SUMS, money=None,
             note="Calls without a price are in no sum. An estimate says that no provider reported the usage.",
             links={
-                name: visit.here("/calls", csv=None) + ("&" if visit.request.query_string else "?")
-                + "model={model}&price_status={price_status}&usage_source={usage_source}"
+                name: formats.onto(
+                    visit.here("/calls", csv=None),
+                    "model={model}&price_status={price_status}&usage_source={usage_source}",
+                )
                 for name in ("price_status", "usage_source")
             },
         ),

@@ -10,12 +10,12 @@ from aiohttp import web
 
 from analytics import build, sandbox
 from analytics.web import tables
-from analytics.web.visit import Download, Page, ProblemError, Visit
+from analytics.web.visit import TOO_MANY, Download, Page, ProblemError, Visit, cannot_write
 from gateway import lines
 
 ROWS_MAX = 1000
-CSV_ROWS_MAX = 100_000
 SQL_MAX = 50_000
+TOO_LONG = f"A query has at most {SQL_MAX:,} characters; this one was not run."
 NAME_MAX = 120
 FOLDER = build.FOLDER / "queries" / "questions"
 
@@ -64,24 +64,31 @@ async def show(visit: Visit) -> web.Response:
 
 async def open_(visit: Visit) -> web.Response:
     """Take a query to the page, without running it."""
-    return _page(visit, await asyncio.to_thread(saved, visit.console.data), visit.form.get("sql", "")[:SQL_MAX])
+    sql = visit.form.get("sql", "").replace("\r\n", "\n")
+    return _page(
+        visit, await asyncio.to_thread(saved, visit.console.data), sql, error=TOO_LONG if len(sql) > SQL_MAX else ""
+    )
 
 
 async def run(visit: Visit) -> web.Response:
-    sql = visit.form.get("sql", "")[:SQL_MAX]
+    sql = visit.form.get("sql", "").replace("\r\n", "\n")
     own = await asyncio.to_thread(saved, visit.console.data)
     if not sql.strip():
         return _page(visit, own, sql, error="Write a query, or choose a question.")
+    if len(sql) > SQL_MAX:
+        return _page(visit, own, sql, error=TOO_LONG)
     is_csv, begun = "csv" in visit.form, time.monotonic()
     try:
         result = await sandbox.run(
-            visit.console.data, sql, rows_max=CSV_ROWS_MAX if is_csv else ROWS_MAX,
+            visit.console.data, sql, rows_max=tables.CSV_ROWS if is_csv else ROWS_MAX,
             seconds=visit.console.config.console.query_seconds,
         )  # fmt: skip
     except sandbox.SqlError as error:
         return _page(visit, own, sql, error=str(error))
+    if is_csv and result.truncated:
+        return _page(visit, own, sql, error=f"{TOO_MANY} The answer has more of them, or more than 32 MB.")
     if is_csv:
-        raise Download(tables.csv_of(tuple(result.columns), result.rows), "query")
+        raise Download(await asyncio.to_thread(tables.csv_of, tuple(result.columns), result.rows), "query")
     return _page(visit, own, sql, result=result, took=time.monotonic() - begun)
 
 
@@ -96,7 +103,7 @@ def _page(
     took: float = 0.0,
 ) -> web.Response:
     return visit.show(
-        "sql.html", 422 if error else 200, sql=sql.replace("\r\n", "\n"), name=name, error=error, result=result,
+        "sql.html", 422 if error else 200, sql=sql, name=name, error=error, result=result,
         took=took, shipped=shipped(), saved=own, rows_max=ROWS_MAX, why_off=sandbox.why_off(),
     )  # fmt: skip
 
@@ -123,9 +130,7 @@ async def _write(visit: Visit, event: Event) -> None:
     try:
         await asyncio.to_thread(lines.append, visit.console.data / "questions.jsonl", lambda: event)
     except OSError:
-        raise ProblemError(
-            503, "It cannot be written", "The data folder cannot be written; nothing was changed."
-        ) from None
+        raise cannot_write() from None
 
 
 PAGES = [

@@ -52,9 +52,9 @@ class Sessions:
             del self._by_digest[min(self._by_digest, key=lambda digest: self._by_digest[digest].seen)]
         return token, session
 
-    def find(self, token: str | None) -> Session | None:
+    def find(self, token: str) -> Session | None:
         """The session of a token, which is used by this."""
-        if token is None or (session := self._by_digest.get(_digest(token))) is None:
+        if (session := self._by_digest.get(_digest(token))) is None:
             return None
         now = self._clock()
         if now - session.seen > self._idle or now - session.began > self._longest:

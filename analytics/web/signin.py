@@ -2,7 +2,7 @@
 
 import hmac
 import secrets
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
@@ -14,8 +14,17 @@ FORM_SECONDS = 3600
 
 
 def cookie_name(console: Console, kind: str) -> str:
-    """Under https with a prefix that keeps other hosts of the domain from setting it."""
-    return f"__Host-outlay_{kind}" if console.is_https else f"outlay_{kind}"
+    """Under https with a prefix that keeps other hosts of the domain from setting it; with the port, for browsers give
+    cookies to all of a host."""
+    port = urlsplit(console.url).port
+    name = f"outlay_{kind}" if port is None else f"outlay_{port}_{kind}"
+    return f"__Host-{name}" if console.is_https else name
+
+
+def cookie(console: Console, request: web.Request, kind: str) -> str:
+    """What a browser sent; empty where it is none of ours."""
+    given = request.cookies.get(cookie_name(console, kind), "")
+    return given if given.isascii() else ""
 
 
 def put_cookie(console: Console, response: web.Response, kind: str, value: str, seconds: int | None = None) -> None:
@@ -55,12 +64,12 @@ def _form_token(console: Console, nonce: str) -> str:
 
 
 def is_form_of(visit: Visit, given: str) -> bool:
-    nonce = visit.request.cookies.get(cookie_name(visit.console, "form"), "")
+    nonce = cookie(visit.console, visit.request, "form")
     return bool(nonce) and hmac.compare_digest(_form_token(visit.console, nonce).encode(), given.encode())
 
 
 def _form(visit: Visit, status: int = 200, said: str = "") -> web.Response:
-    nonce = visit.request.cookies.get(cookie_name(visit.console, "form")) or secrets.token_urlsafe(16)
+    nonce = cookie(visit.console, visit.request, "form") or secrets.token_urlsafe(16)
     wanted = visit.form.get("next") or visit.request.query.get("next") or ""
     response = visit.show(
         "sign_in.html", status, said=said, token=_form_token(visit.console, nonce), next=after(wanted),
@@ -103,7 +112,7 @@ def let_in(visit: Visit, principal: Principal, name: str, proof: str, wanted: st
 
 
 async def leave(visit: Visit) -> web.Response:
-    visit.console.sessions.end(visit.request.cookies.get(cookie_name(visit.console, "session"), ""))
+    visit.console.sessions.end(cookie(visit.console, visit.request, "session"))
     response = web.Response(status=303, headers={"Location": "/sign-in"})
     drop_cookie(visit.console, response, "session")
     return response

@@ -45,9 +45,10 @@ def of(asked: Mapping[str, str], today: date, default: str = DEFAULT) -> Span:
     """What a query says; the default where it says nothing that can be read."""
     first, last = _day(asked.get("from")), _day(asked.get("to"))
     if first or last:
-        first, last = max(first or FIRST, FIRST), min(last or today, LAST)
+        first, last = first or FIRST, last or today
         return Span("", min(first, last), max(first, last))
     if month := _day(f"{asked.get('month', '')}-01"):
+        month = month.replace(day=1)
         return Span("", month, _month_after(month) - timedelta(days=1))
     name = asked.get("period", default)
     return named(name if name in NAMES else default, today)
@@ -79,7 +80,8 @@ def _month_after(day: date) -> date:
 
 
 def _day(text: str | None) -> date | None:
+    """Within the calendar that pages know, so that there is a day before and one after it."""
     try:
-        return date.fromisoformat(text or "")
+        return min(max(date.fromisoformat(text or ""), FIRST), LAST)
     except ValueError:
         return None

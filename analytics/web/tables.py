@@ -21,7 +21,13 @@ ROWS = 50
 CSV_ROWS = 100_000
 NAMED = re.compile(r"\{(\w*)\}")
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+FORMULA = re.compile(r"^(?=\s*[=+\-@]|[\t\r])", re.MULTILINE)
+"""Where a line begins that a spreadsheet would take for a formula."""
 _COUNT, _TOTAL = "rows_in_all", "total_of_"
+
+
+class TooManyError(Exception):
+    """More rows than are sent as CSV."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Table:
     given: Mapping[str, Any] = field(default_factory=dict)
     sort: str = ""
     """Column that comes first, `-` before it for the largest; by default as the query has it."""
+    sorts: tuple[str, ...] = ()
+    """Columns that it may be sorted by, where not by all."""
     search: tuple[str, ...] = ()
     """Columns that a filter looks at."""
     totals: tuple[str, ...] = ()
@@ -57,6 +65,9 @@ class Table:
     @property
     def name(self) -> str:
         return self.query.rpartition("/")[2]
+
+    def sorts_by(self, column: str) -> bool:
+        return not self.sorts or column in self.sorts
 
     def to(self, column: str, row: Mapping[str, Any]) -> str | None:
         if column not in self.links or not row[column]:
@@ -109,7 +120,8 @@ class Shown:
 def asked(table: Table, query: Mapping[str, str]) -> Asked:
     """Of an address. What cannot be meant is left out."""
     sort = query.get(f"{table.name}.sort", "")
-    sort = sort if COLUMN.fullmatch(sort.removeprefix("-")) else table.sort
+    column = sort.removeprefix("-")
+    sort = sort if COLUMN.fullmatch(column) and table.sorts_by(column) else table.sort
     page = query.get(f"{table.name}.page", "1")
     return Asked(
         sort, query.get(f"{table.name}.q", "")[:200], int(page) if re.fullmatch(r"[1-9][0-9]{0,5}", page) else 1
@@ -152,23 +164,25 @@ def sql_text(table: Table, wanted: Asked) -> str:
 
 
 async def as_csv(asks: Asking, table: Table, wanted: Asked) -> str:
-    """All rows, up to a limit, exact. Raises `AskError`."""
-    asked = f"{_where(table, wanted)}{_order(wanted)}\nLIMIT {CSV_ROWS}"
+    """All rows, exact. Raises `AskError`, `TooManyError`."""
+    asked = f"{_where(table, wanted)}{_order(wanted)}\nLIMIT {CSV_ROWS + 1}"
     sql = f"SELECT * FROM (\n{asking.text(table.query)}\n){asked}"  # noqa: S608 - from our files alone
     answer = await asks.ask_once(sql, {**table.given, "console_q": wanted.q})
-    return csv_of(answer.columns, answer.rows)
+    if len(answer.rows) > CSV_ROWS:
+        raise TooManyError
+    return await asyncio.to_thread(csv_of, answer.columns, answer.rows)
 
 
 def csv_of(columns: tuple[str, ...], rows: Any) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines)
-    writer.writerow(columns)
+    writer.writerow(map(plain, columns))
     writer.writerows([plain(value) for value in row] for row in rows)
     return lines.getvalue()
 
 
 def plain(value: Any) -> Any:
-    """For a spreadsheet, which would take some texts of strangers for formulas: those get a quote before them."""
+    """For a spreadsheet, which would take some texts of strangers for formulas: those lines get a quote before them."""
     match value:
         case Decimal():
             return format(value, "f")
@@ -176,8 +190,8 @@ def plain(value: Any) -> Any:
             return f"{value:%Y-%m-%dT%H:%M:%S.%f}Z"
         case list() | tuple():
             return plain(", ".join(map(str, value)))
-        case str() if value.startswith(("=", "+", "-", "@", "\t", "\r")):
-            return "'" + value
+        case str():
+            return FORMULA.sub("'", value)
         case _:
             return value
 

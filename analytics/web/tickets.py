@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from analytics.web import charts
+from analytics.web import charts, formats
 from analytics.web.asking import Answer
 from analytics.web.tables import Table
 from analytics.web.visit import DAYS_DRAWN, SUMS, Page, ProblemError, Visit, choice, link, spelled_out
@@ -28,7 +28,7 @@ async def calls(visit: Visit) -> web.Response:
     given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": asked.get("for", "")}
     table = Table(
         "console/calls", "Calls", {**visit.span.given, **given}, lead=CALL_LEAD, totals=("list_cost_usd",), money=None,
-        is_long=True, sort="-started_at", links={"team_id": link("/spend", by="ticket") + "&team={}"},
+        is_long=True, sort="-started_at", links={"team_id": formats.onto(link("/spend", by="ticket"), "team={}")},
     )  # fmt: skip
     [shown] = await visit.tables(table)
     chosen = [(name.replace("_", " "), value, visit.here(**{name: None})) for name, value in given.items() if value]

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,7 @@ import jinja2
 import msgspec
 from aiohttp import web
 
+from analytics import disk
 from analytics.web import asking, auth, charts, formats, spans, tables
 from analytics.web.asking import Answer, Asking
 from analytics.web.sessions import Attempts, Session, Sessions
@@ -41,6 +42,11 @@ MENU = (
     ("/", "Overview"), ("/spend", "Spend"), ("/tickets", "Tickets"), ("/waste", "Waste"), ("/scorecard", "Scorecard"),
     ("/budgets", "Budgets"), ("/keys", "Keys"), ("/coverage", "Coverage"), ("/sql", "SQL"),
 )  # fmt: skip
+
+
+TOO_MANY = (
+    f"CSV is sent with at most {tables.CSV_ROWS:,} rows and nothing is cut off: outlay.duckdb has all, for any shell."
+)
 
 
 class ProblemError(Exception):
@@ -96,7 +102,7 @@ class Console:
 
     @property
     def is_synthetic(self) -> bool:
-        return self.config.ledger.synthetic
+        return self.config.ledger.synthetic or (self.data / disk.MARKER).exists()
 
 
 @dataclass
@@ -149,7 +155,10 @@ class Visit:
         csv, asks = self.request.query.get("csv"), asks or self.console.asks
         for table in wanted:
             if csv == table.name:
-                text = await tables.as_csv(asks, table, tables.asked(table, self.request.query))
+                try:
+                    text = await tables.as_csv(asks, table, tables.asked(table, self.request.query))
+                except tables.TooManyError:
+                    raise ProblemError(422, "Too many rows", f"{TOO_MANY} Choose fewer days, or a filter.") from None
                 raise Download(text, table.name)
         shown = (tables.show(asks, table, tables.asked(table, self.request.query)) for table in wanted)
         return list(await asyncio.gather(*shown))
@@ -215,6 +224,14 @@ def form_body(given: Mapping[str, Any], kind: type[T]) -> T:
         return read_body(msgspec.json.encode(given), kind)
     except ApiError as error:
         raise _problem_of(error) from None
+
+
+def end_of_day(what: str, text: str) -> str:
+    """Of a day in a form, as endpoints take moments. Raises `ProblemError`."""
+    try:
+        return f"{date.fromisoformat(text.strip()) + timedelta(days=1)}T00:00:00Z"
+    except (ValueError, OverflowError):
+        raise ProblemError(400, "This was not taken", f"{what}: choose a day.") from None
 
 
 def _problem_of(error: ApiError | Refusal) -> ProblemError:

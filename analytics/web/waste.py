@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any, cast, get_args
 
-import duckdb
 import msgspec
 from aiohttp import web
 
 from analytics import findings
+from analytics.web import formats
 from analytics.web.tables import Table
-from analytics.web.visit import Page, ProblemError, Visit, choice, spelled_out
+from analytics.web.visit import Page, ProblemError, Visit, cannot_write, choice, spelled_out
 from gateway.errors import UserError
 from gateway.findings import Reason, State, Verdict
 
@@ -40,14 +40,15 @@ async def waste(visit: Visit) -> web.Response:
     given = {**span.given, "team": team, "states": _states(state)}
     rules = Table(
         "console/waste_rules", "By rule, each dollar once", given, totals=("claimed_usd", "findings", "unpriced_calls"),
-        money="claimed_usd", links={"rule": visit.here(rule=None, csv=None).rstrip("?") + _and(visit) + "rule={}"},
+        money="claimed_usd", links={"rule": formats.onto(visit.here(rule=None, csv=None), "rule={}")},
         is_exact=True, empty="Nothing was found in these days.",
     )  # fmt: skip
     found = Table(
         "console/waste_findings", "Findings", {**given, "rule": rule}, totals=("claimed_usd",), money="claimed_usd",
         search=("finding_id", "title", "sentence", "ticket_id"), is_exact=True, hidden=("finding_id",),
         lead=("rule", "title", "state", "claimed_usd"), links={"title": "/waste/{finding_id}"},
-        note="recoverable is what a rule says for itself, and counts dollars twice; claimed may be added up.",
+        note="recoverable is what a rule says for itself, of all its calls, and counts dollars twice; claimed may be "
+        "added up, and is of these days and this team.",
         empty="No finding is in this state in these days. Findings are looked for once an hour.",
     )  # fmt: skip
     teams, looked_at, shown = await asyncio.gather(
@@ -57,10 +58,6 @@ async def waste(visit: Visit) -> web.Response:
         "waste.html", span=span, state=state, states=STATES, team=team, rule=rule, shown=shown,
         teams=[row[0] for row in teams.rows], looked_at=looked_at.rows[0][0] if looked_at.rows else None,
     )  # fmt: skip
-
-
-def _and(visit: Visit) -> str:
-    return "&" if "?" in visit.here(rule=None, csv=None) else "?"
 
 
 async def finding(visit: Visit) -> web.Response:
@@ -96,22 +93,17 @@ async def review(visit: Visit) -> web.Response:
     except UserError as error:
         raise ProblemError(422, "This was not taken", f"{error}.") from None
     except OSError:
-        raise ProblemError(
-            503, "It cannot be written", "The data folder cannot be written; nothing was changed."
-        ) from None
+        raise cannot_write() from None
     raise web.HTTPSeeOther(f"/waste/{found['finding_id']}?done={verdict}")
 
 
 async def _found(visit: Visit) -> tuple[dict[str, Any], dict[str, Any]]:
     """A finding, and its evidence. Who it is about is not for pages (rule W18): the API tells it."""
     name = visit.request.match_info["finding_id"]
-    try:
-        found = await asyncio.to_thread(findings.one, visit.console.data, name)
-    except (duckdb.Error, OSError, UserError):
-        raise ProblemError(503, "No answer", "Findings cannot be read at the moment.") from None
+    found = await visit.one("finding", is_exact=True, finding_id=name, team=None)
     if found is None:
         raise ProblemError(404, "No such finding", "It may be gone: prices, tickets and reverts arrive late.")
-    evidence: dict[str, Any] = msgspec.json.decode(bytes(found["evidence"]))
+    evidence: dict[str, Any] = msgspec.json.decode(found["evidence"])
     return found, evidence
 
 

@@ -14,7 +14,7 @@ WHERE started_at >= $from AND started_at < $to
   AND ($task IS NULL OR task_id = $task)
   AND ($ticket_source IS NULL OR ticket_source = $ticket_source)
   AND ($price_status IS NULL OR price_status = $price_status)
-  AND ($usage_source IS NULL OR usage_source = $usage_source)
+  AND ($usage_source IS NULL OR list_contains(string_split($usage_source, ','), usage_source))
   AND ($result IS NULL OR result = $result)
   AND CASE $for
     WHEN 'ticket' THEN len(tickets) > 0

@@ -3,7 +3,7 @@ SELECT
   CAST(date_trunc($unit, started_at) AS DATE) AS slot,
   coalesce(CASE $by
     WHEN 'team' THEN team_id WHEN 'model' THEN coalesce(response_model, request_model) WHEN 'purpose' THEN purpose
-    WHEN 'client' THEN client WHEN 'provider' THEN provider WHEN 'repo' THEN repo WHEN 'key' THEN key_id
+    WHEN 'client' THEN client WHEN 'provider' THEN provider WHEN 'repo' THEN repo
     ELSE 'spend'
   END, '(none)') AS series,
   count(*) AS calls,

@@ -1,4 +1,4 @@
--- Tickets by what they cost in a span of days, and what became of them. lost_cost_usd is what was spent on those that delivered nothing.
+-- Tickets by what they cost in a span of days, and what became of them. lost_cost_usd is what was spent on those that delivered nothing; NULL where the tracker was not read.
 SELECT
   tickets.ticket_id, title, tickets.type, tickets.outcome, list_cost_usd, lost_cost_usd, contracted_cost_usd,
   round(100 * list_cost_usd / nullif(sum(list_cost_usd) OVER (), 0), 1) AS percent,
@@ -9,9 +9,9 @@ FROM (
     any_value(type) AS type,
     any_value(outcome) AS outcome,
     sum(list_cost_usd) AS list_cost_usd,
-    coalesce(
+    CASE WHEN any_value(outcome) IS NOT NULL THEN coalesce(
       sum(list_cost_usd) FILTER (WHERE outcome IN ('abandoned', 'stale', 'reverted', 'unknown_ticket')), 0
-    ) AS lost_cost_usd,
+    ) END AS lost_cost_usd,
     sum(contracted_cost_usd) AS contracted_cost_usd,
     CAST(sum(calls) AS BIGINT) AS calls,
     CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls,
