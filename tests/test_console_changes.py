@@ -146,6 +146,8 @@ async def test_budgets_of_persons_are_not_for_viewers(data: Path) -> None:
     async with looking(consoles.config(data), "admin") as viewer:
         for name, scope in (("hers", "user:ada"), ("all", "org")):
             await viewer.post("/budgets", name=name, scope=scope, limit_usd="5")
+        page = await viewer.get("/budgets?budgets.sort=-spent_usd")
+        assert set(re.findall(r"budgets\.sort=-?(\w+)#", page)) <= {"name", "scope", "period", "mode", "owner"}
     budgeting.store(data, file.all(), NOON.replace(tzinfo=None))
     async with (
         holding(hers=3, all=4, gone=5) as gateway,

@@ -33,8 +33,10 @@ DONE = {
 async def budgets(visit: Visit) -> web.Response:
     listed: BudgetList = await api(visit, "GET /-/api/v1/budgets")
     names = [budget.name for budget in listed.budgets]
+    is_of_persons = any(budget.scope.startswith(("user:", "key:")) for budget in listed.budgets)
     table = Table(
         "console/budgets", "How budgets stand in their present period", {"names": names}, money="spent_usd",
+        sorts=("name", "scope", "period", "mode", "owner") if is_of_persons else (),  # they are not ranked by spend
         search=("name", "scope", "owner"), is_exact=True, lead=("name", "used", "spent_usd", "limit_usd"),
         note="Calls that run are not in these figures. Of a budget for each ticket or the like, used is that of the "
         "account that has used most, and the limit that of each.",
