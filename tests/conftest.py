@@ -112,19 +112,27 @@ async def open_gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `data` is copied from: to make all views takes long."""
+def lake_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `data` is copied from, as views take long to make. They name the place of `data`: nobody opens these."""
     folder = tmp_path_factory.mktemp("lake") / "data"
     lake.publish(folder)
-    return folder.rename(folder.with_name("empty"))
+    return folder.rename(folder.with_name("template"))
+
+
+@pytest.fixture(scope="session")
+def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder without a call, for tests that do not change it."""
+    folder = tmp_path_factory.mktemp("empty") / "data"
+    lake.publish(folder)
+    return folder
 
 
 @pytest.fixture
-def data(empty_lake: Path, tmp_path: Path) -> Iterator[Path]:
+def data(lake_template: Path, tmp_path: Path) -> Iterator[Path]:
     """A data folder without a call, at `tmp_path / "data"`: there in truth after the test, until then in the place that
     its views name, which is the same in each test."""
-    folder, here = empty_lake.with_name("data"), tmp_path / "data"
-    shutil.copytree(empty_lake, folder)
+    folder, here = lake_template.with_name("data"), tmp_path / "data"
+    shutil.copytree(lake_template, folder)
     here.symlink_to(folder)
     yield folder
     here.unlink()

@@ -20,7 +20,7 @@ ALL = "?period=all"
 
 @pytest.fixture
 def made(empty_lake: Path) -> Path:
-    """Without a call, and not changed: its views are made, and name the place where it was before."""
+    """Without a call, and not changed."""
     return empty_lake
 
 

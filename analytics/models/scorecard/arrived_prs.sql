@@ -24,22 +24,28 @@ teams_of AS MATERIALIZED (
   GROUP BY lower(user_id)
   HAVING count(DISTINCT team_id) = 1
 ),
+arrivals AS MATERIALIZED (
+  FROM pr_arrivals
+),
+undone AS MATERIALIZED (
+  FROM pr_reverts
+),
 moves AS MATERIALIZED (
   SELECT pr_id AS target, reverted_by AS pr_id, event_at, lands, method FROM pr_revert_events, as_of WHERE event_at <= as_of
 ),
 back AS MATERIALIZED (
   SELECT pr_id, reverted_at, share, method
-  FROM pr_reverts, as_of
+  FROM undone, as_of
   WHERE reverted_at <= as_of AND (landed_again_at IS NULL OR landed_again_at > as_of)
   UNION ALL
   SELECT target, min(event_at) FILTER (NOT lands), 1, 'files'
-  FROM moves WHERE target NOT IN (SELECT pr_id FROM pr_reverts)
+  FROM moves WHERE target NOT IN (SELECT pr_id FROM undone)
   GROUP BY target
   HAVING bool_or(NOT lands) AND NOT bool_or(lands AND method <> 'files')
 ),
 lost AS MATERIALIZED (
   SELECT pr_id
-  FROM back LEFT JOIN pr_arrivals USING (pr_id)
+  FROM back LEFT JOIN arrivals USING (pr_id)
     JOIN scorecard_terms ON reverted_at >= applies_from AND reverted_at < applies_to
   WHERE share >= 0.9 AND (arrived_at IS NULL OR reverted_at <= arrived_at + INTERVAL 1 DAY * settle_days)
 ),
@@ -73,7 +79,7 @@ SELECT
   coalesce(share, 0) AS reverted_share,
   back.method AS revert_method,
   lands_again
-FROM pr_arrivals JOIN pull_requests USING (pr_id)
+FROM arrivals JOIN pull_requests USING (pr_id)
   LEFT JOIN teams_of ON teams_of.login = lower(author)
   LEFT JOIN kinds USING (pr_id)
   LEFT JOIN back USING (pr_id)

@@ -22,18 +22,21 @@
 -- @overhead_share: Part of the spend that is declared overhead
 -- With fewer units than the scorecard needs, no number of the work is shown but that of its units.
 -- A team's arrow is against its own past alone: this is no table of who is best.
-WITH spend AS (
+WITH paid AS MATERIALIZED (
+  FROM team_spend
+),
+spend AS MATERIALIZED (
   SELECT
     shown_as AS team_id, window_start, sum(calls) AS calls, sum(unpriced_calls) AS unpriced_calls, sum(covered_calls) AS covered_calls,
     sum(spend_usd) AS spend_usd, sum(direct_usd) AS direct_usd, sum(inherited_usd) AS inherited_usd,
     sum(split_usd) AS split_usd, sum(overhead_usd) AS overhead_usd, sum(unattributed_usd) AS unattributed_usd,
     sum(disputed_usd) AS disputed_usd, sum(waste_usd) AS waste_usd
-  FROM team_spend JOIN (FROM scorecard_groups WHERE shown_as IS NOT NULL) USING (team_id, window_start)
+  FROM paid JOIN (FROM scorecard_groups WHERE shown_as IS NOT NULL) USING (team_id, window_start)
   GROUP BY shown_as, window_start
   UNION ALL BY NAME
-  FROM team_spend WHERE team_id IS NULL
+  FROM paid WHERE team_id IS NULL
 ),
-compared AS (
+compared AS MATERIALIZED (
   SELECT
     delivered.*, units_min, windows_min,
     list(nd_per_builder_week) FILTER (WHERE state = 'settled' AND units >= units_min) OVER earlier AS past,

@@ -27,6 +27,9 @@
 WITH parts AS MATERIALIZED (
   FROM unit_prs
 ),
+usual AS MATERIALIZED (
+  FROM yardsticks
+),
 sizes AS MATERIALIZED (
   FROM unit_sizes
 ),
@@ -57,9 +60,9 @@ measured AS (
       unit_id, sizes.repo, sizes.lines, coalesce(own.median_lines, everywhere.median_lines, first_median_lines) AS median_lines,
       coalesce(everywhere.is_frozen, true) AS is_frozen
     FROM sizes JOIN units USING (unit_id)
-      LEFT JOIN yardsticks AS own
+      LEFT JOIN usual AS own
         ON own.repo = sizes.repo AND own.quarter = date_trunc('quarter', sizes.unit_at) AND own.units >= units_min
-      LEFT JOIN (FROM yardsticks WHERE repo IS NULL) AS everywhere
+      LEFT JOIN (FROM usual WHERE repo IS NULL) AS everywhere
         ON everywhere.quarter = date_trunc('quarter', sizes.unit_at)
   )
   GROUP BY unit_id
