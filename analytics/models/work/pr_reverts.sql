@@ -10,8 +10,7 @@
 -- Guesses count for nothing here: neither is blamed nor made whole what no word tells of.
 WITH found AS MATERIALIZED (
   SELECT found.*, prs.reverted_at AS stated_at
-  FROM pr_revert_events AS found LEFT JOIN pull_requests AS prs USING (pr_id)
-  WHERE method <> 'files'
+  FROM told_reverts AS found LEFT JOIN pull_requests AS prs USING (pr_id)
 ),
 events AS MATERIALIZED (
   SELECT pr_id, event_at, lands, lands AND share >= 0.9 AS is_whole, reverted_by, method, share
