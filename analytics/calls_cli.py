@@ -9,7 +9,7 @@ import duckdb
 
 import analytics
 from analytics import build, commands, disk, lake
-from analytics.sources import call_files
+from analytics.sources import call_files, files
 from analytics.sources.files import Problems
 from gateway import ledger
 from gateway.errors import UserError
@@ -49,7 +49,8 @@ def import_calls(
             commands.patience(),
         ):
             places = _put_aside(incoming, problems)
-            _check(problems, skip_bad=skip_bad)
+            if not skip_bad:
+                files.demand_none(problems)
             known = _known(folder, incoming)
             new = sorted(place for call_id, place in places.items() if call_id not in known)
             if new:
@@ -65,8 +66,7 @@ def import_calls(
         commands.print_json({"imported": len(new), "known": len(known), "left_out_rows": left_out})
         return
     click.echo(f"{len(new):,} calls were imported, {len(known):,} were there already.")
-    for path, reasons in left_out.items():
-        click.echo(f"{path}: left out: " + ", ".join(f"{rows:,} rows ({reason})" for reason, rows in reasons.items()))
+    commands.print_left_out(left_out)
 
 
 def _put_aside(incoming: Path, problems: Sequence[Problems]) -> dict[str, Place]:
@@ -79,15 +79,6 @@ def _put_aside(incoming: Path, problems: Sequence[Problems]) -> dict[str, Place]
                 lines.write(line)
                 places[call.call_id] = (recorded_us, begin, begin + len(line))
     return places
-
-
-def _check(problems: Sequence[Problems], *, skip_bad: bool) -> None:
-    """Raises `UserError` where something is wrong."""
-    total = sum(map(len, problems))
-    if total and not skip_bad:
-        lines = [line for each in problems for line in each.lines]
-        more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
-        raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
 
 
 def _known(folder: Path, incoming: Path) -> set[str]:

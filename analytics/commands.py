@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     # A file or pipe has no width, and must not lose columns to one.
     console.width = console.width if console.is_terminal else max(console.width, 20 * len(columns), 200)
     console.print(table)
+
+
+def print_left_out(left_out: Mapping[str, Mapping[Any, int]]) -> None:
+    """Rows of files that were not imported, by file and reason."""
+    for path, reasons in left_out.items():
+        click.echo(f"{path}: left out: " + ", ".join(f"{rows:,} rows ({reason})" for reason, rows in reasons.items()))
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ import click
 import duckdb
 
 from analytics import commands, invoices, work
-from analytics.sources import invoice_files
+from analytics.sources import files, invoice_files
 from analytics.sources.files import Problems
 from gateway import app
 from gateway.errors import UserError
@@ -47,10 +47,8 @@ def import_invoice(
     folder = commands.data_folder(config, data)
     with commands.patience():
         sums, problems = _read(paths, terms)
-    if not skip_bad and (total := sum(map(len, problems))):
-        lines = [line for each in problems for line in each.lines]
-        more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
-        raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
+    if not skip_bad:
+        files.demand_none(problems)
     made = sums.statements(invoices.Naming(book))
     try:
         with commands.patience(), work.alone(folder):
@@ -77,8 +75,7 @@ def import_invoice(
     click.echo(", ".join(f"{rows:,} rows of {source}" for source, rows in sums.rows.items()) + " were read.")
     if sums.other_rows:
         click.echo(f"{sums.other_rows:,} of them, of other services, were left out.")
-    for path, reasons in left_out.items():
-        click.echo(f"{path}: left out: " + ", ".join(f"{rows:,} rows ({reason})" for reason, rows in reasons.items()))
+    commands.print_left_out(left_out)
     if unknown:
         click.echo(f"The price book has no model for: {'; '.join(unknown[:10])}{'; …' if len(unknown) > 10 else ''}")
 

@@ -145,10 +145,8 @@ def _import(
     reverts: list[work.Revert] = []
     for table, path in paths.items():
         work.spool(folder, table, _noting(files.read(path, table, problems[table]), keys, projects, reverts))
-    if not skip_bad and (total := sum(map(len, problems.values()))):
-        lines = [line for each in problems.values() for line in each.lines]
-        more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
-        raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
+    if not skip_bad:
+        files.demand_none(problems.values())
     imported = [Imported(table, path, work.store(folder, table), problems[table]) for table, path in paths.items()]
     if reverts and "reverts" not in paths:
         work.spool(folder, "reverts", reverts)

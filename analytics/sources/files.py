@@ -66,6 +66,14 @@ class Problems:
         return self.rows.total() + len(self.columns)
 
 
+def demand_none(problems: Collection[Problems]) -> None:
+    """Raises `UserError`, which tells them, where there are any: then nothing is imported."""
+    if total := sum(map(len, problems)):
+        lines = [line for each in problems for line in each.lines]
+        more = [f"… and {total - len(lines):,} more"] if total > len(lines) else []
+        raise UserError("\n".join([*lines, *more, "Nothing was imported; --skip-bad leaves out what is wrong."]))
+
+
 def table_of(path: Path) -> str:
     """The table that a file is of. Raises `UserError` for a name or format that none has."""
     table, kind = path.stem.lower(), path.suffix.lower()
