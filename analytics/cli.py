@@ -13,10 +13,9 @@ import duckdb
 import analytics
 from analytics import budgeting, build, commands, findings, lake, output, scoring, verifying
 from analytics.output import Format
-from gateway.app import load_prices
 from gateway.config import Config, load
 from gateway.errors import UserError
-from gateway.findings import State
+from gateway.verdicts import State
 
 QUERIES = build.FOLDER / "queries"
 ROWS_SHOWN = 30
@@ -314,6 +313,8 @@ def look(data: Path, config: Path | None, as_of: datetime | None = None, *, repl
             f"what is shown was found as of {last:%Y-%m-%dT%H:%M:%S}: "
             "to have what is found as of an earlier moment in its place, say --replace"
         )
+    from gateway.app import load_prices  # all of a gateway: takes longer to load than most reports
+
     settings = load(config) if config else Config()
     now = datetime.now(UTC).replace(tzinfo=None)
     with commands.patience(), commands.errors_in_one_line():

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -16,8 +16,10 @@ from analytics.beside import beside
 from gateway.call import NANO
 from gateway.config import WasteSettings
 from gateway.errors import UserError
-from gateway.findings import NEWS, News, Reason, State, Verdict
-from gateway.prices import PriceBook
+from gateway.verdicts import NEWS, News, Reason, State, Verdict
+
+if TYPE_CHECKING:
+    from gateway.prices import PriceBook
 
 UNDISMISSED: tuple[State, ...] = ("new", "accepted", "fixed", "regressed")
 NOTE_MAX = 500
@@ -31,7 +33,7 @@ log = logging.getLogger("outlay.findings")
 
 
 def look(
-    data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime, threads: int | None = None
+    data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime, threads: int | None = None
 ) -> waste.News:
     """Look for waste as of a moment (UTC, without a zone), and keep what is found."""
     with lake.scratch(data, threads) as db:
@@ -40,7 +42,7 @@ def look(
 
 
 @contextlib.contextmanager
-def looking(data: Path, settings: WasteSettings, book: Callable[[], PriceBook]) -> Iterator[None]:
+def looking(data: Path, settings: WasteSettings, book: "Callable[[], PriceBook]") -> Iterator[None]:
     """Looks beside the keeper's rounds. A failure is logged in one line, once. What is new is noted for the gateway."""
     if not settings.every_minutes:
         yield

@@ -10,7 +10,7 @@ import click
 from analytics import cli, commands, findings, output
 from analytics.output import Format
 from gateway.errors import UserError
-from gateway.findings import Reason, State
+from gateway.verdicts import Reason, State
 
 
 @click.group("findings")

@@ -29,7 +29,7 @@ import analytics
 from analytics import budgeting, build, findings, lake
 from gateway.control import ASKING_MAX, ID, SOCKET, Kind, socket_path
 from gateway.errors import UserError
-from gateway.findings import State
+from gateway.verdicts import State
 
 FRESH_SECONDS = 3.0
 GATHER_SECONDS = 0.01

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import duckdb
 import msgspec
@@ -20,7 +20,9 @@ import msgspec
 from analytics import build, disk
 from gateway import hashing
 from gateway.config import WasteSettings
-from gateway.prices import PriceBook
+
+if TYPE_CHECKING:
+    from gateway.prices import PriceBook
 
 RULES = tuple(f"W{number:02}" for number in range(1, 19))
 VERSIONS = dict.fromkeys(RULES, "1")
@@ -100,7 +102,7 @@ def _read_rates(db: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> No
 
 
 def rates(
-    book: PriceBook, used: list[tuple[str | None, str]], settings: WasteSettings, at: datetime
+    book: "PriceBook", used: list[tuple[str | None, str]], settings: WasteSettings, at: datetime
 ) -> Iterator[dict[str, Any]]:
     """What the price book says of models that were used, and of the cheaper ones that they are compared with.
 
@@ -159,7 +161,9 @@ def _write(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
 # -- looking for waste -------------------------------------------------------------------------------------------------
 
 
-def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> None:
+def find(
+    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime
+) -> None:
     """Make tables in `db`, a `lake.scratch`, of what the rules find as of a moment (UTC, without a zone)."""
     db.execute("SET VARIABLE judged_at = $as_of", {"as_of": as_of})
     db.execute("SET VARIABLE caller_key = $key", {"key": hashing.keyed(hashing.load_key(data), "callers of findings")})
@@ -184,7 +188,9 @@ class News(NamedTuple):
     claimed_nano: int
 
 
-def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> News:
+def look(
+    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime
+) -> News:
     """Look for waste as of a moment, and keep what is found. Raises `duckdb.Error`, `OSError`."""
     with alone(data):
         find(db, data, settings, book, as_of)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -19,27 +19,16 @@ from msgspec import Meta
 from gateway import money
 from gateway.control import AwayError, Control
 from gateway.endpoints import ApiError, Asked, Endpoint
+from gateway.verdicts import NEWS, News, Reason, State, Verdict
 
-State = Literal["new", "accepted", "dismissed", "fixed", "regressed"]
-Verdict = Literal["new", "accepted", "dismissed"]
-Reason = Literal["intended", "test", "wrong_tag", "false_positive", "other"]
 Rule = Annotated[str, Meta(pattern="^W(0[1-9]|1[0-8])$", examples=["W03"])]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Note = Annotated[str, Meta(min_length=1, max_length=500)]
 SHAPE = "[0-9a-f]{16}"
-NEWS = "findings/news.json"
 ROUND_SECONDS = 60.0
 YEAR_US = 366 * 24 * 3600 * 1_000_000
 
 log = logging.getLogger("outlay")
-
-
-class News(msgspec.Struct, frozen=True):
-    """What the last look that found something new found: `findings/news.json`."""
-
-    as_of: datetime
-    findings: int
-    claimed_nano: int
 
 
 class Finding(msgspec.Struct, kw_only=True):

@@ -11,7 +11,7 @@ from analytics.web import formats
 from analytics.web.tables import Table
 from analytics.web.visit import Page, ProblemError, Visit, cannot_write, choice, spelled_out
 from gateway.errors import UserError
-from gateway.findings import Reason, State, Verdict
+from gateway.verdicts import Reason, State, Verdict
 
 STATES = {
     "": "All but dismissed", "open": "To look at", "accepted": "Accepted", "fixed": "Fixed", "regressed": "Came back",
