@@ -23,6 +23,7 @@ def open(  # noqa: A001 - analytics.open(...) reads well
     if not lake.is_published(data):
         lake.publish(data)
     db = duckdb.connect(str(data / "outlay.duckdb"), read_only=True)
+    db.execute("SET parquet_metadata_cache = true")  # of a file that was replaced, DuckDB forgets what it read
     if as_of is not None:
         moment = as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": moment})

@@ -79,13 +79,23 @@ class Asked(NamedTuple):
         with connection as db, commands.errors_in_one_line():
             yield db
 
-    def print(self, db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any]) -> None:
-        """What a query of ours gives, in the format asked for."""
+    def print(
+        self, db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], limit: int | None = None
+    ) -> None:
+        """What a query of ours gives, in the format asked for: all of it, or so many rows, and if there are more."""
         if self.out is not None:
             with commands.patience():
-                db.sql(_query(name), params=parameters).write_parquet(str(self.out), compression="zstd")
-        else:
+                found = db.sql(_query(name), params=parameters)
+                (found.limit(limit) if limit else found).write_parquet(str(self.out), compression="zstd")
+        elif limit is None:
             output.show(_found(db, name, parameters), self.format)
+        else:
+            with commands.patience():
+                result = db.execute(_query(name), parameters)
+                rows = result.fetchmany(limit + 1)
+            output.show(output.Rows([column[0] for column in result.description], rows[:limit]), self.format)
+            if len(rows) > limit:
+                click.echo(f"Only the first {limit:,} rows: --limit shows more, --format csv all", err=True)
 
     def print_sections(
         self,
@@ -145,12 +155,19 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
 
 @report.command()
 @click.option("--by", type=click.Choice(_dimensions()), default="team", show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Show so many rows.  [default: 30 tickets or tasks in a table, else all]",
+)
 @_asks(PERIOD, TEAM)
-def spend(asked: Asked, by: str) -> None:
+def spend(asked: Asked, by: str, limit: int | None) -> None:
     """What calls cost at list price."""
+    if limit is None and asked.format == "table" and by in ("ticket", "task"):
+        limit = ROWS_SHOWN
     parameters = asked.parameters(team=asked.team)
     with asked.open() as db:
-        asked.print(db, f"spend_by_{by}", parameters)
+        asked.print(db, f"spend_by_{by}", parameters, limit)
 
 
 class _Moment(click.ParamType[datetime]):

@@ -13,7 +13,7 @@ FROM (
   FROM calls
   WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
     AND ($team IS NULL OR team_id = $team)
-    AND len(tickets) > 0
+    AND len(tickets) > 0 AND len(ticket_candidates) > 0
 )
 WHERE len(others) > 0
 GROUP BY ALL

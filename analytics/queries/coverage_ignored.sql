@@ -11,6 +11,7 @@ FROM (
   FROM calls
   WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
     AND ($team IS NULL OR team_id = $team)
+    AND len(ticket_candidates) > 0
 )
 WHERE contains(candidate, ':(')
 GROUP BY ALL

@@ -3,7 +3,7 @@ SELECT
   team_id,
   client,
   count(*) AS calls,
-  count(*) FILTER (WHERE list_cost_usd IS NULL) AS unpriced_calls,
+  count(*) - count(list_cost_usd) AS unpriced_calls,
   count(DISTINCT task_id) AS tasks,
   coalesce(sum(list_cost_usd), 0) AS list_cost_usd,
   CASE
@@ -16,7 +16,7 @@ SELECT
     ELSE 'send x-outlay-ticket, or put /t/PAY-123 before the path of the base URL; a service: a key with --ticket or --purpose'
   END AS advice
 FROM calls
-WHERE len(tickets) = 0 AND purpose IS NULL AND result IS DISTINCT FROM 'refused'
+WHERE ticket_id IS NULL AND purpose IS NULL AND result IS DISTINCT FROM 'refused'
   AND started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
   AND ($team IS NULL OR team_id = $team)
 GROUP BY ALL

@@ -3,15 +3,15 @@ WITH told AS (
   SELECT
     client,
     count(*) AS calls,
-    count(*) FILTER (human_turn IS NULL) AS no_human_turn,
-    count(*) FILTER (edits IS NULL) AS no_edits,
-    count(*) FILTER (tool_calls IS NULL) AS no_tool_calls,
-    count(*) FILTER (tool_schema_tokens IS NULL) AS no_tool_schema,
-    count(*) FILTER (coalesce(session_id, task_id) IS NULL) AS no_session,
-    count(*) FILTER (request_hash IS NULL) AS no_request_hash,
-    count(*) FILTER (prefix_hash IS NULL) AS no_prefix_hash,
-    count(*) FILTER (action_hash IS NULL) AS no_action_hash,
-    count(*) FILTER (coalesce(tool_count, tool_schema_tokens) IS NULL) AS no_tools
+    count(*) - count(human_turn) AS no_human_turn,
+    count(*) - count(edits) AS no_edits,
+    count(*) - count(tool_calls) AS no_tool_calls,
+    count(*) - count(tool_schema_tokens) AS no_tool_schema,
+    count(*) - count(coalesce(session_id, task_id)) AS no_session,
+    count(*) - count(request_hash) AS no_request_hash,
+    count(*) - count(prefix_hash) AS no_prefix_hash,
+    count(*) - count(action_hash) AS no_action_hash,
+    count(*) - count(coalesce(tool_count, tool_schema_tokens)) AS no_tools
   FROM calls
   WHERE started_at >= $from AND started_at < $to AND ($team IS NULL OR team_id = $team)
     AND result = 'completed' AND usage_source IS DISTINCT FROM 'none'

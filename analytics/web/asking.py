@@ -195,6 +195,7 @@ def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
     lake.publish(data)
     db = lake.scratch(data)
     db.execute("SET enable_progress_bar = false")
+    db.execute("SET parquet_metadata_cache = true")
     build.create_views(db, data, build.load(), FACTS)
     return db
 

@@ -25,7 +25,14 @@
 -- @unexplained_usd: What none of this explains; negative where less was charged than metered
 -- Each part takes from what those before it left, never more than that, and with its sign: no dollar is explained twice.
 -- Whole nano-USD up to the last step. `gap` is what usage on the invoice has more than what was metered.
-WITH days AS (
+-- Calls are summed once, and named once: what is asked more than once is MATERIALIZED.
+WITH sums AS MATERIALIZED (
+  FROM metered_models
+),
+keys AS MATERIALIZED (
+  FROM model_keys
+),
+days AS (
   SELECT DISTINCT provider, day FROM invoice_lines
 ),
 lines AS (
@@ -36,7 +43,7 @@ lines AS (
     CASE WHEN is_known_model OR is_metered THEN model ELSE item END AS name,
     CAST(CAST(amount_usd AS DECIMAL(28,9)) * 1000000000 AS BIGINT) AS nano
   FROM invoice_lines
-    LEFT JOIN (SELECT provider, name AS model, model_key, is_metered FROM model_keys) USING (provider, model)
+    LEFT JOIN (SELECT provider, name AS model, model_key, is_metered FROM keys) USING (provider, model)
   WHERE charge <> 'none'
 ),
 invoiced AS (
@@ -54,13 +61,13 @@ invoiced AS (
 ),
 metered AS (
   SELECT provider, day, model_key, CAST(sum(COLUMNS(* EXCLUDE (provider, day, model_key, name, is_metered))) AS BIGINT)
-  FROM metered_models JOIN model_keys USING (provider, name)
+  FROM sums JOIN keys USING (provider, name)
   GROUP BY ALL
 ),
 names AS (
   SELECT provider, model_key, min_by(name, (length(name), name)) AS model
   FROM (
-    SELECT provider, model_key, name FROM model_keys
+    SELECT provider, model_key, name FROM keys
     UNION ALL
     SELECT provider, model_key, name FROM lines WHERE NOT is_known
   )

@@ -26,7 +26,8 @@ WITH costs AS (
       WHEN result IN ('client_cancelled', 'upstream_cut', 'stopped_by_budget') THEN 'aborted'
       ELSE 'estimated'
     END AS what,
-    CAST(started_at + to_milliseconds(coalesce(duration_ms, 0)) AS DATE) > CAST(started_at AS DATE) AS is_over_midnight,
+    (epoch_us(started_at) + 1000 * coalesce(duration_ms, 0)) // 86400000000 > epoch_us(started_at) // 86400000000
+      AS is_over_midnight,
     list_cost_usd,
     CASE WHEN list_cost_usd IS NOT NULL THEN coalesce(contracted_cost_usd, list_cost_usd) END AS metered_usd
   FROM calls
