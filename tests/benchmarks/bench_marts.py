@@ -1,11 +1,15 @@
 """What marts and reports cost in a large organisation: `python -m tests.benchmarks.bench_marts [--rows N]`.
 
-Prints for each mart, summed up, and for each report the best of some runs, in seconds and seconds of CPU, and how often
-that is what it takes to sum one column of all calls; then what it took to store the work tables with a long history.
+Prints for each mart, summed up, for each query of a report, and for each report as a command, from its start to its
+end, the best of some runs, in seconds and seconds of CPU, and how often that is what it takes to sum one column of all
+calls; then what it took to store the work tables with a long history.
 """
 
 import argparse
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,22 +17,40 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import analytics
-from analytics import build, work
+from analytics import build, findings, work
 from tests.benchmarks.harness import organisation
 
 RUNS = 3
 MARTS = ("ticket_costs", "task_costs", "outcome_costs", "unattributed_spend", "overhead_spend")
 REPORTS = ("tickets", "tasks", "tickets_by", "tasks_by")
+COMMANDS = (
+    "--help", "report tickets", "report tickets --by project", "report tickets --as-of 2026-09-15", "report tasks",
+    "report tasks --by outcome", "report spend", "report spend --by ticket", "report spend --by task",
+    "report coverage", "report waste", "report waste --by team", "report invoices", "report invoices --by day",
+    "report budgets", "report budgets --shadow --from 2026-09-01 --to 2026-09-30", "report scorecard",
+)  # fmt: skip
 SPANS = {"all days": (date.min, date.max), "a month": (date(2026, 9, 1), date(2026, 10, 1))}
 
 
 def best(run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, of this process and of those that it waited for."""
     times = []
     for _ in range(RUNS):
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, before = time.perf_counter(), os.times()
         run()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+        wall, after = time.perf_counter() - wall, os.times()
+        times.append((wall, sum(after[:4]) - sum(before[:4])))
     return min(times)
+
+
+def outlay(data: Path, command: str) -> None:
+    of_data = [] if command == "--help" else ["--data", str(data)]
+    subprocess.run(
+        [sys.executable, "-m", "gateway", *command.split(), *of_data],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def remember(data: Path, versions: int) -> float:
@@ -69,15 +91,20 @@ def main() -> None:
             for mart in MARTS:
                 wall, cpu = best(lambda mart=mart: db.execute(f"SELECT max(columns(*)) FROM {mart}").fetchall())  # type: ignore[misc]
                 total += wall
-                print(f"{mart:<28}{wall:>8.2f}{cpu:>8.2f}{cpu / plain[1]:>8.1f}")
-            print(f"{'all marts':<28}{total:>8.2f}")
+                print(f"{mart:<48}{wall:>8.2f}{cpu:>8.2f}{cpu / plain[1]:>8.1f}")
+            print(f"{'all marts':<48}{total:>8.2f}")
             db.execute("SET VARIABLE dimension = 'outcome'")
             for report in REPORTS:
                 query = (build.FOLDER / "queries" / f"{report}.sql").read_text(encoding="utf-8")
                 for span, (first, last) in SPANS.items():
                     given = {"from": first, "to": last, "team": None, "sort": "cost", "limit": 30}
                     wall, cpu = best(lambda query=query, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]
-                    print(f"{'report ' + report + ', ' + span:<28}{wall:>8.2f}{cpu:>8.2f}{cpu / plain[1]:>8.1f}")
+                    print(f"{'report ' + report + ', ' + span:<48}{wall:>8.2f}{cpu:>8.2f}{cpu / plain[1]:>8.1f}")
+        if findings.looked_at(data) is None:
+            outlay(data, "findings look")
+        for command in COMMANDS:
+            wall, cpu = best(lambda command=command: outlay(data, command))  # type: ignore[misc]
+            print(f"{command.removeprefix('report '):<48}{wall:>8.2f}{cpu:>8.2f}{cpu / plain[1]:>8.1f}", flush=True)
         print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
         if options.versions:
             took = remember(data, options.versions)
