@@ -1,19 +1,22 @@
 -- What budgets in shadow mode would have refused. One row per budget and basis: what the gateway recorded since the
 -- budget is what it is; before that, the calls replayed in the order of their starts: those that began when their
 -- account had spent its limit. What a refused call cost is spent in both, for it was not refused.
-WITH account_charges AS (
+WITH all_charges AS MATERIALIZED (
+  FROM budget_charges
+),
+account_charges AS (
   SELECT *, coalesce(sum(charged_usd) OVER (
     PARTITION BY name, value, period_start ORDER BY started_at, call_id
     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
   ), 0) AS spent_usd
-  FROM budget_charges
+  FROM all_charges
   WHERE period <> 'rolling_24h'
   UNION ALL
   SELECT *, coalesce(sum(charged_usd) OVER (
     PARTITION BY name, value ORDER BY started_at
     RANGE BETWEEN INTERVAL 24 HOUR PRECEDING AND CURRENT ROW EXCLUDE CURRENT ROW
   ), 0) AS spent_usd
-  FROM budget_charges
+  FROM all_charges
   WHERE period = 'rolling_24h'
 ),
 judged AS (
@@ -26,6 +29,7 @@ judged AS (
     ]), 0) AS is_over
   FROM account_charges AS charges JOIN budgets USING (name) JOIN calls USING (call_id)
   WHERE charges.started_at >= CAST($from AS TIMESTAMP) AND charges.started_at < CAST($to AS TIMESTAMP)
+    AND calls.started_at >= CAST($from AS TIMESTAMP) AND calls.started_at < CAST($to AS TIMESTAMP)
 ),
 refused AS (
   SELECT
