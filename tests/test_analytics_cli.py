@@ -194,6 +194,19 @@ def test_spend_by_ticket_splits_and_shows_what_is_without(run: Run) -> None:
     ]
 
 
+def test_a_table_of_many_tickets_shows_those_that_cost_most(run: Run, data: Path) -> None:
+    many = [call(tickets=(f"MANY-{n}",), list_cost_nano=n) for n in range(40)]
+    segment(data, many, at=NOON + timedelta(hours=1))
+    _, out, errors = run("report", "spend", "--by", "ticket")
+    assert (len(out.splitlines()), out.split()[5]) == (1 + 30 + 1, "PAY-1")
+    assert "Only the first 30 rows" in errors
+    _, out, errors = run("report", "spend", "--by", "ticket", "--limit", "43")
+    assert (len(out.splitlines()), "Only" in errors) == (1 + 43 + 1, False)
+    for format_ in ("csv", "json"):
+        _, out, _ = run("report", "spend", "--by", "ticket", "--format", format_)
+        assert all(f"MANY-{n}" in out for n in range(40))
+
+
 def test_spend_is_limited_to_days_and_a_team(run: Run) -> None:
     def calls(*options: str) -> list[str]:
         _, out, _ = run("report", "spend", "--by", "day", "--format", "csv", *options)

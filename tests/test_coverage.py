@@ -117,6 +117,8 @@ def test_statuses_of_which_nobody_can_tell_what_they_mean_are_shown(data: Path, 
         ("已完成", "done", "jira"),
         ("Review", None, "linear"),
         ("Done", "done", "jira"),
+        ("Parked", None, "jira"),
+        ("Lost", None, "jira"),
     ]
     told += [("open", "todo", "github"), ("open", "in_progress", "github")]
     known: list[Any] = [
@@ -124,9 +126,14 @@ def test_statuses_of_which_nobody_can_tell_what_they_mean_are_shown(data: Path, 
         for number, (status, category, source) in enumerate(told, 1)
     ]
     know(data, *known)
-    segment(data, [later(9 + n, **named(each.ticket_id)) for n, each in enumerate(known)], at=NOON + timedelta(days=1))
+    called = [
+        named("OPS-4", "OPS-5"),
+        *(named(each.ticket_id) for each in known if each.status not in ("Parked", "Lost")),
+    ]
+    segment(data, [later(9 + n, **each) for n, each in enumerate(called)], at=NOON + timedelta(days=1))
     assert [(r["status"], r["taken_for"], r["tickets"]) for r in sections(run)["statuses"]] == [
         ("已完成", ["done", "todo"], 2),
+        ("Parked", ["?"], 1),
         ("Review", ["?"], 1),
     ]
 

@@ -397,7 +397,7 @@ def test_versions_that_a_crash_cut_off_are_written_the_next_time(data: Path, mon
 
 # -- sums ----------------------------------------------------------------------------------------------------------
 
-TICKETS = st.sampled_from(["PAY-1", "PAY-2", "PAY-3", "OLD-1", "PAY-900", "OPS-1"])
+TICKETS = st.sampled_from(["PAY-1", "PAY-2", "PAY-3", "OLD-1", "PAY-900", "OPS-1", """O'"],{\\-1"""])
 CALLS = st.lists(
     st.fixed_dictionaries(
         {
