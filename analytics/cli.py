@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -104,17 +105,23 @@ class Asked(NamedTuple):
         sections: dict[str, str],
         section: str | None,
         parameters: dict[str, Any],
+        *,
+        together: bool = False,
     ) -> None:
-        """One section of a report, or all: one table, or one object, after the other."""
+        """One section of a report, or all: one table, or one object, after the other. `together`: see
+        `_found_together`."""
         if section is not None:
             self.print(db, f"{name}_{section}", parameters)
-        elif self.format == "json":
-            found = {each: _found(db, f"{name}_{each}", parameters) for each in sections}
+            return
+        names = [f"{name}_{each}" for each in sections]
+        rows = _found_together(db, names, parameters) if together else [_found(db, each, parameters) for each in names]
+        found = dict(zip(sections, rows, strict=True))
+        if self.format == "json":
             commands.print_json({each: output.dicts(rows) for each, rows in found.items()})
         else:
             for each, title in sections.items():
                 click.echo(f"{title}:")
-                self.print(db, f"{name}_{each}", parameters)
+                output.show(found[each], self.format)
                 click.echo()
 
 
@@ -125,6 +132,20 @@ def _query(name: str) -> str:
 def _found(db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any]) -> output.Rows:
     with commands.patience():
         return output.of(db.execute(_query(name), parameters))
+
+
+def _found_together(
+    db: duckdb.DuckDBPyConnection, names: Sequence[str], parameters: dict[str, Any]
+) -> list[output.Rows]:
+    """The same of several, two at a time: what one of them does on one core alone, such as planning, holds up none.
+    The connection's variables are not there."""
+
+    def found(name: str) -> output.Rows:
+        with db.cursor() as cursor:
+            return output.of(cursor.execute(_query(name), parameters))
+
+    with commands.patience(), ThreadPoolExecutor(2) as pool:
+        return list(pool.map(found, names))
 
 
 def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -257,7 +278,7 @@ def coverage(asked: Asked, section: str | None) -> None:
     _check_section(asked, SECTIONS, section)
     parameters = asked.parameters(team=asked.team)
     with asked.open() as db:
-        asked.print_sections(db, "coverage", SECTIONS, section, parameters)
+        asked.print_sections(db, "coverage", SECTIONS, section, parameters, together=True)
 
 
 def _check_section(asked: Asked, sections: dict[str, str], section: str | None) -> None:
