@@ -7,6 +7,7 @@ cookies, no decoding, no session. RFC 9112; what it does in each fault: docs/rel
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from operator import methodcaller
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -32,6 +33,10 @@ LATE_SECONDS, EXCUSED_SECONDS = 0.1, 1.0
 """A timer that rings so late tells that this process was busy: what has come by then is read first."""
 SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Sent once more when a kept connection turns out to be gone (RFC 9110 §9.2.2). What is billed never is."""
+
+
+BARE = methodcaller("strip", " \t")
+"""The value of a header field without the blanks around it, which are none of it."""
 
 
 class Origin(NamedTuple):
@@ -378,7 +383,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # else a trailer
-            self._fields += (name, value.strip(b" \t"))
+            self._fields += (name, value)
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
@@ -393,7 +398,7 @@ class Connection(asyncio.Protocol):
         texts = b"\n".join(self._fields).decode("utf-8", "surrogateescape").split("\n") if self._fields else []
         if len(texts) != len(self._fields):
             raise ValueError("a header field has a line break in it")
-        headers = CIMultiDict(zip(texts[::2], texts[1::2], strict=True))
+        headers = CIMultiDict(zip(texts[::2], map(BARE, texts[1::2]), strict=True))
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)
