@@ -13,7 +13,7 @@ import msgspec
 
 from gateway import money
 from gateway.budget_notices import BudgetNotices, local, per, scope_of
-from gateway.budgets import Account, Budgets, Charges, Decision, Hold, Quote, cost_of, decide, tightest
+from gateway.budgets import Account, Budgets, Charges, Decision, Hold, Quote, cost_of, decide, least_left
 from gateway.call import Ask, BudgetAction, Call
 from gateway.errors import Refusal
 from gateway.ledger import now_us
@@ -377,8 +377,7 @@ class Admission:
 
     def remaining(self, hold: Hold) -> int | None:
         """What is left of the tightest of the call's budgets, nano-USD."""
-        found = tightest(hold.charges, now_us())
-        return None if found is None else found[1]
+        return least_left(hold.charges, now_us())
 
 
 # -- what a person is told ----------------------------------------------------------------------------------------

@@ -520,9 +520,9 @@ class Budgets:
         is_told = booked_us is not None and booked_us < self._asked_us
         if cost == 0:
             return
-        for charge in charges:
-            part = charge.part(cost) if cost is not None and charge.tickets else cost
-            charge.account.post(part, started_us, is_told=is_told)
+        for account, tickets, of_tickets in charges:
+            part = share(cost, tickets, of_tickets) if tickets and cost is not None else cost
+            account.post(part, started_us, is_told=is_told)
 
     def _keep(self, account: Account) -> None:
         key = account.budget.identity, account.value
@@ -604,9 +604,8 @@ def _cover(found: dict[tuple[str, str], Covering], budget: Budget, value: str, t
 def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
     """Add what a call reserves to its accounts, or take it off."""
     whole = hold.amount * sign, hold.firm * sign, hold.ceiling * sign
-    for charge in hold.charges:
-        account, tickets, _ = charge
-        held, firm, ceiling = map(charge.part, whole) if tickets else whole
+    for account, tickets, of_tickets in hold.charges:
+        held, firm, ceiling = (share(each, tickets, of_tickets) for each in whole) if tickets else whole
         account.held += held
         account.firm += firm
         account.ceilings += ceiling
@@ -618,15 +617,10 @@ def hard(charges: Iterable[Charge]) -> list[Charge]:
     return [charge for charge in charges if charge.account.budget.is_hard]
 
 
-def tightest(charges: Iterable[Charge], at_us: int) -> tuple[Account, int] | None:
-    """The account with the least left, and how much that is (nano-USD, held money taken off; never below 0)."""
-    found: Account | None = None
-    least = UNBOUNDED
-    for account, _, _ in charges:
-        left = account.limit(at_us) - account.spent - account.held
-        if left < least:
-            found, least = account, left
-    return None if found is None else (found, max(least, 0))
+def least_left(charges: Iterable[Charge], at_us: int) -> int | None:
+    """What is left of the tightest account: nano-USD, held money taken off, never below 0."""
+    left = [account.limit(at_us) - account.spent - account.held for account, _, _ in charges]
+    return max(min(left), 0) if left else None
 
 
 def cost_of(call: Call) -> int | None:

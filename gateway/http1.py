@@ -124,24 +124,28 @@ class Answer:
         self._timer = loop.call_later(self._idle_seconds, self._look)
         self.head.add_done_callback(self._head_is_done)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[bytes]:
         """The body in whatever pieces arrive, at once. Raises `UpstreamLost`."""
-        while True:
-            if self._parts:
-                piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts.clear()
-                self._buffered = 0
-                if self._connection is not None:
-                    self._connection.go_on()
-                yield piece
-            elif self._lost is not None:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._parts:
+            if self._lost is not None:
                 raise self._lost
-            elif self.is_over:
-                return
-            else:
-                loop = asyncio.get_running_loop()
-                self._heard, self._waiter = loop.time(), loop.create_future()
-                await self._waiter
+            if self.is_over:
+                raise StopAsyncIteration
+            loop = asyncio.get_running_loop()
+            self._heard, self._waiter = loop.time(), loop.create_future()
+            await self._waiter
+        piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._buffered = 0
+        if self._connection is not None:
+            self._connection.go_on()
+        return piece
 
     def close(self) -> None:
         """Close the connection of an answer that was not read to its end."""

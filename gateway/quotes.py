@@ -111,8 +111,7 @@ class Last:
     @property
     def high(self) -> float:
         """Nine of ten are not higher."""
-        size = len(self._sorted)
-        return self._sorted[min(size - 1, int(size * QUANTILE))]
+        return self._sorted[int(len(self._sorted) * QUANTILE)]
 
 
 class _Seen:
