@@ -7,7 +7,7 @@ asked for where it matters (`View`).
 
 import asyncio
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -89,7 +89,7 @@ class Grant(msgspec.Struct, array_like=True):
             call.max_output_tokens = self.max_output_tokens
 
 
-class _Held(NamedTuple):
+class _Held(msgspec.Struct, frozen=True):
     """A call that has a hold."""
 
     hold: Hold
@@ -152,7 +152,9 @@ class Admission:
     def _admit_usual(self, call: Call, wanted: Wanted, charges: Charges, estimate: Estimate) -> Grant:
         """Its most is far above what any response costs, and sessions are open for long."""
         usual = estimate.quote.usual
-        quote = estimate.quote._replace(fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False)
+        quote = msgspec.structs.replace(
+            estimate.quote, fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False
+        )
         decision = self._decide(charges, quote, waited=True)
         if (hold := self._hold(call, charges, quote, decision)) is None:
             raise self._refuse(call, decision.account)
@@ -227,7 +229,8 @@ class Admission:
         if looked.input_tokens is not None:
             estimate = self._estimate(call, wanted, input_tokens=looked.input_tokens) or known
         clamps = estimate.quote.clamps and looked.clamps
-        return estimate._replace(quote=estimate.quote._replace(clamps=clamps, stops=looked.stops))
+        quote = msgspec.structs.replace(estimate.quote, clamps=clamps, stops=looked.stops)
+        return msgspec.structs.replace(estimate, quote=quote)
 
     async def _rerouted(
         self, call: Call, wanted: Wanted, charges: Charges, view: View

@@ -91,6 +91,11 @@ class Breakers:
         self._rules = rules
         self._troubled: dict[tuple[str, str], Breaker] = {}
 
+    @property
+    def has_trouble(self) -> bool:
+        """False when no upstream pauses."""
+        return bool(self._troubled)
+
     def order(self, names: Iterable[str], model: str, now: float) -> list[str]:
         """The same names, but for those that pause, which come last."""
         return sorted(names, key=lambda name: self.pause(name, model, now) is not None)

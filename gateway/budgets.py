@@ -209,7 +209,7 @@ class Hold:
         return self.amount if self.may_stop else self.ceiling
 
 
-class Quote(NamedTuple):
+class Quote(msgspec.Struct, frozen=True):
     """What a call may cost, nano-USD. The worst case of `t` output tokens is `fixed + t * rate`."""
 
     fixed: int
@@ -246,7 +246,7 @@ NEAR = 20
 """So many calls at their worst."""
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     verdict: Verdict
     amount: int = 0
     ceiling: int = 0

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
+import msgspec
 from multidict import CIMultiDict
 
 from gateway.config import Upstream
@@ -51,7 +52,7 @@ class Origin(NamedTuple):
     """Before the path."""
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """One request, ready to be written."""
 
     name: str

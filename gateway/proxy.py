@@ -419,11 +419,13 @@ class Proxy:
         the refusal `upstream_unreachable` where none is left."""
         model, now = ask.model or "", time.monotonic()
         upstreams, breakers = self._config.upstreams, self._breakers
-        order = [
-            name
-            for name in breakers.order(places, model, now)
-            if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
-        ]
+        order = places
+        if breakers.has_trouble:
+            order = [
+                name
+                for name in breakers.order(places, model, now)
+                if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
+            ]
         if not order and (pause := breakers.pause(places[0], model, now)) is not None:
             opened, until = (datetime.now(UTC) + timedelta(seconds=at - now) for at in pause)
             raise Refusal(
