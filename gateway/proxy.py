@@ -627,7 +627,7 @@ def _with_usage(
     """The body with `stream_options.include_usage` where the usage would else not be reported; `None` = as sent."""
     if dialect is not openai_chat.DIALECT or not ask.stream:
         return None
-    if any(name.lower() == "content-encoding" for name, _ in fields):
+    if "content-encoding" in map(str.lower, map(credentials.NAME, fields)):
         return None
     wanted = upstream.include_usage
     if wanted is None:
