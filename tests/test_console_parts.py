@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics import work
 from analytics.web import asking, charts, formats, spans, tables
 from tests import consoles
-from tests.journals import call, segment
-from tests.trackers import know
+from tests.journals import NOON, call, segment
+from tests.trackers import hours, know
 
 OPENED = asking.Base(asking.opened)
 
@@ -142,3 +143,51 @@ async def test_what_is_worked_out_is_made_anew_when_something_changed_and_until_
         assert (await asks.ask("SELECT count(*) AS n FROM tickets", {}, is_exact=True)).dicts() == [{"n": 1}]
     finally:
         await asks.close()
+
+
+def test_a_tickets_page_has_the_sums_and_outcome_of_ticket_costs(data: Path) -> None:
+    """Calls for several tickets are split on it without the views that split them."""
+    moved = work.Ticket(ticket_id="PAY-1", aliases=["OLD-5"], status_category="in_progress", updated_at=hours(-1))
+    given_up = work.Ticket(ticket_id="PAY-2", status_category="done", resolution="Won't Do", done_at=hours(-1))
+    know(data, moved, given_up, synced=hours(24 * 40))
+    named = (
+        ("OLD-5",),
+        ("OLD-5", "PAY-2", "PAY-1"),
+        ("PAY-2", "PAY-404", "PAY-1"),
+        ("PAY-404",),
+        ("NEW-1", "PAY-1"),
+        (),
+    )
+    segment(
+        data,
+        [
+            call(
+                NOON + timedelta(minutes=number), tickets=tickets, ticket_id=tickets[0] if tickets else None,
+                task_id=f"task-{number % 2}", team_id="core", list_cost_nano=cost, contracted_cost_nano=cost,
+            )
+            for tickets in named
+            for number, cost in enumerate((10**9 + 1, 10**9 + 2, 7, None))
+        ],
+    )  # fmt: skip
+    seen = {}
+    with asking.opened(data) as db:
+        columns = "ticket_id, outcome, calls, unpriced_calls, tasks, list_cost_usd, contracted_cost_usd"
+        costs = db.execute(f"SELECT {columns} FROM ticket_costs").fetchall()
+        for row in costs:
+            [(ticket, names)] = db.execute(asking.text("console/ticket_names"), {"ticket": row[0]}).fetchall()
+            given = {"ticket": ticket, "names": names}
+
+            def ask(query: str, columns: str, given: dict[str, object] = given) -> list[tuple[object, ...]]:
+                sql = asking.spelled_out(asking.whole(query, "console/ticket_parts"), given)
+                return db.execute(f"SELECT {columns} FROM ({sql})").fetchall()
+
+            [head] = ask("console/ticket", columns)
+            assert head == row
+            for query in ("console/ticket_tasks", "console/ticket_days"):
+                assert ask(query, "sum(calls), sum(unpriced_calls), sum(list_cost_usd)") == [(row[2], row[3], row[5])]
+            assert ask("console/ticket_calls", "count(*), sum(list_cost_usd)") == [(row[2], row[5])]
+            seen[ticket] = row[1]
+        assert db.execute(asking.text("console/ticket_names"), {"ticket": "OLD-5"}).fetchall() == [
+            ("PAY-1", ["OLD-5", "PAY-1"])
+        ]
+    assert seen == {"PAY-1": "in_progress", "PAY-2": "abandoned", "PAY-404": "unknown_ticket", "NEW-1": None}

@@ -34,23 +34,23 @@ async def overview(visit: Visit) -> web.Response:
     given = span.given
     days = (span.last - span.first).days + 1
     before = given["from"] - (timedelta(0) if span.name == "all" else timedelta(days=days))
-    small: dict[str, Any] = {"rows": 5, "hidden": ("contracted_cost_usd", "percent", "calls", "last_call_at", "tasks")}
+    hidden = ("contracted_cost_usd", "percent", "calls", "last_call_at", "tasks", "lost_cost_usd")
     lost = Table(
         "console/tickets", "Tickets that cost most and delivered nothing", {**given, "team": None, "only": "nothing"},
-        empty="No ticket that delivered nothing had calls in these days.", **small,
+        empty="No ticket that delivered nothing had calls in these days.", rows=5, is_small=True, hidden=hidden,
+        totals=("list_cost_usd", "unpriced_calls"),
     )  # fmt: skip
     budgets = Table(
-        "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_exact=True,
-        empty="There is no budget yet. An admin sets one under Budgets.",
+        "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_small=True,
+        is_exact=True, empty="There is no budget yet. An admin sets one under Budgets.",
     )  # fmt: skip
-    totals, lost_totals, waste, chart, tables = await asyncio.gather(
+    totals, waste, chart, tables = await asyncio.gather(
         visit.ask("console/overview_totals", before=before, **given),
-        visit.ask("console/lost_totals", **given),
         visit.ask("console/waste_totals", states=list(findings.UNDISMISSED), team=None, **given),
         spend_chart(visit, span, "team", None),
         visit.tables(lost, *([budgets] if await _has_budgets(visit) else [])),
     )
-    [sums], [wasted], [nothing] = totals.dicts(), waste.dicts(), lost_totals.dicts()
+    [sums], [wasted] = totals.dicts(), waste.dicts()
     return visit.show(
         "overview.html",
         span=span,
@@ -59,7 +59,7 @@ async def overview(visit: Visit) -> web.Response:
         days=days,
         change=None if span.name == "all" else _change(sums["list_cost_usd"], sums["before_usd"]),
         share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
-        lost=nothing,
+        lost=tables[0].totals or {"list_cost_usd": Decimal(), "unpriced_calls": 0},
         sql=spelled_out("console/overview_totals", {"before": before, **given}),
         tables=tables,
         **chart,

@@ -63,16 +63,27 @@ async def tickets(visit: Visit) -> web.Response:
     )  # fmt: skip
 
 
+PARTS = "console/ticket_parts"
+"""A ticket's calls, which most of its page is about."""
+
+
 async def ticket(visit: Visit) -> web.Response:
     name = visit.request.match_info["ticket_id"]
-    found = await visit.one("console/ticket", ticket=name)
-    if found is None:
-        raise ProblemError(404, "No such ticket", f"No call was for {name}, and no tracker that was read knows it.")
-    if found["ticket_id"] != name:
-        raise web.HTTPSeeOther("/tickets/" + quote(found["ticket_id"], safe=""))
-    given = {"ticket": name}
-    wanted = (
-        Table("console/ticket_tasks", "Tasks", given, totals=SUMS, empty="No call was for this ticket."),
+    called = await visit.one("console/ticket_names", ticket=name)
+    assert called is not None
+    if called["ticket_id"] != name:
+        raise web.HTTPSeeOther("/tickets/" + quote(called["ticket_id"], safe=""))
+    given = {"ticket": name, "names": called["names"]}
+    about_calls = (
+        Table("console/ticket_tasks", "Tasks", given, PARTS, totals=SUMS, empty="No call was for this ticket."),
+        Table("console/ticket_findings", "Waste", given, PARTS, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
+        Table(
+            "console/ticket_calls", "Calls", given, PARTS, money=None, lead=CALL_LEAD, sort="-started_at",
+            totals=("list_cost_usd",), note="Of a call for several tickets the cost is this ticket's share.",
+            empty="No call was for this ticket.",
+        ),
+    )  # fmt: skip
+    about_work = (
         Table(
             "console/ticket_pull_requests", "Pull requests", given, money=None, hidden=("url", "closed_at"),
             empty="No pull request names this ticket, in its title, branch, text or commits.",
@@ -81,21 +92,19 @@ async def ticket(visit: Visit) -> web.Response:
             "console/ticket_deployments", "Deployments", given, money=None, hidden=("url",),
             empty="No deployment that was read carried its pull requests.",
         ),
-        Table("console/ticket_findings", "Waste", given, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
-        Table(
-            "console/ticket_calls", "Calls", given, money=None, lead=CALL_LEAD, sort="-started_at",
-            totals=("list_cost_usd",), note="Of a call for several tickets the cost is this ticket's share.",
-            empty="No call was for this ticket.",
-        ),
     )  # fmt: skip
-    events, spent, shown = await asyncio.gather(
+    ([facts, spent], [tasks, waste, its_calls]), events, [pulls, deployments] = await asyncio.gather(
+        visit.over(PARTS, given, ("console/ticket", "console/ticket_days"), about_calls),
         visit.ask("console/ticket_events", ticket=name),
-        visit.ask("console/ticket_days", ticket=name),
-        visit.tables(*wanted),
+        visit.tables(*about_work),
     )
+    if not facts.rows:
+        raise ProblemError(404, "No such ticket", f"No call was for {name}, and no tracker that was read knows it.")
+    [found] = facts.dicts()
     return visit.show(
-        "ticket.html", found=found, shown=shown, events=_timeline(found, events.dicts()), under="/tickets",
-        sql=spelled_out("console/ticket", given), **days_chart(spent, "console/ticket_days", given),
+        "ticket.html", found=found, shown=[tasks, pulls, deployments, waste, its_calls],
+        events=_timeline(found, events.dicts()), under="/tickets", sql=spelled_out("console/ticket", given, PARTS),
+        **days_chart(spent, "console/ticket_days", given, PARTS),
     )  # fmt: skip
 
 
@@ -105,7 +114,7 @@ def _timeline(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> 
     return sorted([*events, *own], key=lambda each: each["happened_at"])
 
 
-def days_chart(spent: Answer, query: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def days_chart(spent: Answer, query: str, given: Mapping[str, Any], over: str = "") -> dict[str, Any]:
     rows = [(str(row["slot"]), row["series"], row["list_cost_usd"]) for row in spent.dicts()]
     slots: list[str] = []
     if rows:
@@ -113,7 +122,7 @@ def days_chart(spent: Answer, query: str, given: Mapping[str, Any]) -> dict[str,
         slots = [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
         if len(slots) > DAYS_DRAWN:
             rows, slots = [(slot[:7], *more) for slot, *more in rows], list(dict.fromkeys(slot[:7] for slot in slots))
-    return {"chart": charts.bars(slots, rows), "chart_sql": spelled_out(query, given)}
+    return {"chart": charts.bars(slots, rows), "chart_sql": spelled_out(query, given, over)}
 
 
 async def task(visit: Visit) -> web.Response:
@@ -171,10 +180,11 @@ async def call(visit: Visit) -> web.Response:
     found = await visit.one("console/call", **given)
     if found is None:
         raise ProblemError(404, "No such call", "No call of this id is recorded.")
+    small: dict[str, Any] = {"money": None, "is_small": True}
     wanted = [
-        Table("console/call_changes", "What became known of its ticket later", given, money=None, empty="Nothing."),
-        Table("console/call_findings", "Waste", given, money=None, empty=NO_WASTE, **FINDINGS),
-        Table("console/call_attempts", "Attempts of the request", {"request": found["request_id"]}, money=None),
+        Table("console/call_changes", "What became known of its ticket later", given, empty="Nothing.", **small),
+        Table("console/call_findings", "Waste", given, empty=NO_WASTE, **FINDINGS, **small),
+        Table("console/call_attempts", "Attempts of the request", {"request": found["request_id"]}, **small),
     ]
     shown = await visit.tables(*wanted)
     sql = spelled_out("console/call", given)
