@@ -9,15 +9,13 @@ from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gateway import keys
+from gateway import keys, terminal
 from gateway.call import PURPOSES, Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.keys import Change, KeyInfo, Keys
 from gateway.options import config_option, data_option, json_option, settings
+from gateway.terminal import Grid
 from gateway.ticket_keys import TicketKeys
 
 T = TypeVar("T")
@@ -198,10 +196,10 @@ def _print(rows: list[KeyInfo] | list[Change], columns: tuple[str, ...], as_json
     shown = [
         name for name in columns if any(_cell(getattr(row, name)) for row in rows)
     ]  # what nobody has takes no room
-    table = Table(*shown, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(_cell(getattr(row, name))) for name in shown))  # no markup: it is what people wrote
-    Console().print(table if rows else nothing)
+    if not rows:
+        click.echo(nothing)
+        return
+    terminal.show(Grid(shown, [[_cell(getattr(row, name)) for name in shown] for row in rows]))
 
 
 def _cell(value: Any) -> str:
