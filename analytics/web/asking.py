@@ -28,6 +28,8 @@ FRESH_SECONDS = 10.0
 KEPT_SECONDS = 300.0
 """Longest that an answer is given again, though nothing changed: some ask what time it is."""
 ANSWERS_MAX = 500
+TRIES = 3
+"""Of a query that fails."""
 FACTS = ("ticket_facts", "ticket_names", "pr_ticket_weights", "pr_fates", "pr_reverts", "projects")
 """Relations that follow from the work tables alone."""
 WATCHED = ("journal", "calls", "corrections", "work", "findings", "budgets", "scorecard", "prices")
@@ -134,7 +136,7 @@ class Asking:
         except TimeoutError:
             raise AskError("Too many queries are running. Try again in a moment.") from None
         try:
-            return await self._in_time((await self._database()).cursor(), questions, over)
+            return await self._once_more(questions, over)
         except duckdb.InterruptException:
             raise AskError(
                 f"This took longer than {self._seconds:g} s, and was given up. Choose a shorter span."
@@ -147,6 +149,17 @@ class Asking:
             raise AskError("This cannot be answered at the moment; the log of the console says why.") from None
         finally:
             self._turn.release()
+
+    async def _once_more(self, questions: Sequence[Question], over: str) -> list[Answer]:
+        """A file that is replaced while a query reads it fails that query, and not the next one."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._in_time((await self._database()).cursor(), questions, over)
+            except (duckdb.InterruptException, duckdb.BinderException):
+                raise
+            except duckdb.Error as error:
+                log.info("a query is asked once more: %s", str(error).partition("\n")[0])
+        return await self._in_time((await self._database()).cursor(), questions, over)
 
     async def _database(self) -> duckdb.DuckDBPyConnection:
         if self._db is None:

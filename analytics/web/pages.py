@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from analytics import findings
-from analytics.web import charts, formats, signin
+from analytics.web import charts, formats, signin, tables
 from analytics.web.spans import Span
 from analytics.web.tables import Table
 from analytics.web.visit import (
@@ -44,7 +44,7 @@ async def overview(visit: Visit) -> web.Response:
         "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_small=True,
         is_exact=True, empty="There is no budget yet. An admin sets one under Budgets.",
     )  # fmt: skip
-    totals, waste, chart, tables = await asyncio.gather(
+    totals, waste, chart, shown = await asyncio.gather(
         visit.ask("console/overview_totals", before=before, **given),
         visit.ask("console/waste_totals", states=list(findings.UNDISMISSED), team=None, **given),
         spend_chart(visit, span, "team", None),
@@ -59,9 +59,10 @@ async def overview(visit: Visit) -> web.Response:
         days=days,
         change=None if span.name == "all" else _change(sums["list_cost_usd"], sums["before_usd"]),
         share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
-        lost=tables[0].totals or {"list_cost_usd": Decimal(), "unpriced_calls": 0},
+        recorded=None if sums["calls"] else await visit.recorded(),
+        lost=shown[0].totals or {"list_cost_usd": Decimal(), "unpriced_calls": 0},
         sql=spelled_out("console/overview_totals", {"before": before, **given}),
-        tables=tables,
+        tables=shown,
         **chart,
     )
 
@@ -117,9 +118,10 @@ DIMENSIONS = {
     "client": "Client", "provider": "Provider", "repo": "Repository", "day": "Day",
 }  # fmt: skip
 NOTES = {
-    "key": "Keys stand in the order of their names, and nothing is told of what came of it: a key may be a person's.",
+    "key": "Keys stand in the order of their ids, and nothing is told of what came of it: a key may be a person's.",
     "ticket": "The row without a ticket is all spend that is for none.",
 }
+SORTS = {"key": "key_id", "day": "day"}
 CHARTED = ("team", "model", "purpose", "client", "provider", "repo")
 
 
@@ -133,13 +135,14 @@ async def spend(visit: Visit) -> web.Response:
     } | {
         each: {each: formats.onto(calls, f"{each}={{}}")} for each in ("model", "purpose", "client", "provider", "repo")
     }
+    unnamed = "for=no_ticket" if by == "ticket" else f"{by}={tables.NONE}"
     columns = {"team": "team_id", "ticket": "ticket_id", "task": "task_id", "key": "key_id"}
     table = Table(
         f"spend_by_{by}", f"Spend by {DIMENSIONS[by].lower()}", {**span.given, "team": team}, totals=SUMS,
         search=(columns.get(by, by),) if by != "day" else (), links=links.get(by, {}),
-        sort="key_id" if by == "key" else "", sorts=("key_id", "team_id") if by == "key" else (),
-        note=NOTES.get(by, ""),
-        empty="No calls in these days. Choose others, or send one through the gateway.",
+        unnamed={} if by == "day" else {columns.get(by, by): formats.onto(calls, unnamed)},
+        sort=SORTS.get(by, "-list_cost_usd"), sorts=("key_id", "team_id") if by == "key" else (),
+        note=NOTES.get(by, ""), empty="No calls in these days. Choose others, or send one through the gateway.",
     )  # fmt: skip
     teams, chart, [shown] = await asyncio.gather(
         visit.ask("console/teams"),
@@ -148,7 +151,8 @@ async def spend(visit: Visit) -> web.Response:
     )
     return visit.show(
         "spend.html", span=span, by=by, team=team, dimensions=DIMENSIONS, shown=shown,
-        teams=[row[0] for row in teams.rows], **chart,
+        teams=[row[0] for row in teams.rows], recorded=None if shown.count or shown.asked.q else await visit.recorded(),
+        **chart,
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ NAMED = re.compile(r"\{(\w*)\}")
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 FORMULA = re.compile(r"^(?=\s*[=+\-@]|[\t\r])", re.MULTILINE)
 """Where a line begins that a spreadsheet would take for a formula."""
+NONE = "(none)"
+"""In an address: what has no value."""
 _COUNT, _TOTAL = "rows_in_all", "total_of_"
 
 
@@ -59,6 +61,8 @@ class Table:
     """Columns that stand first: on a phone the others are out of sight. By default the money stands second."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Where cells of a column lead: an address with `{}` for the value, or `{name}` for that of another column."""
+    unnamed: Mapping[str, str] = field(default_factory=dict)
+    """Where those without a value lead."""
     is_long: bool = False
     """So many rows that they are counted apart from those that are shown."""
     rows: int = ROWS
@@ -74,9 +78,11 @@ class Table:
         return not self.sorts or column in self.sorts
 
     def to(self, column: str, row: Mapping[str, Any]) -> str | None:
-        if column not in self.links or not row[column]:
+        """Of a cell, if it leads anywhere."""
+        addresses = self.links if row[column] else self.unnamed
+        if column not in addresses:
             return None
-        return NAMED.sub(lambda name: quote(str(row[name[1] or column]), safe=""), self.links[column])
+        return NAMED.sub(lambda name: quote(str(row[name[1] or column] or NONE), safe=""), addresses[column])
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,30 @@ CALL_FILTERS = (
 )  # fmt: skip
 
 
+FOR = {
+    "": "anything", "ticket": "a ticket", "no_ticket": "no ticket", "overhead": "a declared purpose and no ticket",
+    "nothing": "no ticket and no declared purpose",
+}  # fmt: skip
+
+
 async def calls(visit: Visit) -> web.Response:
     """The evidence behind a sum."""
     asked = visit.request.query
-    given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": asked.get("for", "")}
+    given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": choice(visit, "for", FOR, "")}
     table = Table(
         "console/calls", "Calls", {**visit.span.given, **given}, lead=CALL_LEAD, totals=("list_cost_usd",), money=None,
         is_long=True, sort="-started_at", links={"team_id": formats.onto(link("/spend", by="ticket"), "team={}")},
     )  # fmt: skip
     [shown] = await visit.tables(table)
-    chosen = [(name.replace("_", " "), value, visit.here(**{name: None})) for name, value in given.items() if value]
-    return visit.show("calls.html", span=visit.span, shown=shown, chosen=chosen, under="/spend")
+    chosen = [
+        (formats.label(name), FOR[value] if name == "for" else value, visit.here(**{name: None}))
+        for name, value in given.items()
+        if value
+    ]
+    return visit.show(
+        "calls.html", span=visit.span, shown=shown, chosen=chosen, under="/spend",
+        recorded=None if shown.count else await visit.recorded(),
+    )  # fmt: skip
 
 
 # -- tickets ----------------------------------------------------------------------------------------------------------
@@ -58,6 +71,7 @@ async def tickets(visit: Visit) -> web.Response:
     )
     return visit.show(
         "tickets.html", span=span, only=only, team=team, kinds=OUTCOMES, shown=shown, outcomes=outcomes.dicts(),
+        recorded=None if outcomes.rows else await visit.recorded(),
         teams=[row[0] for row in teams.rows],
         sql=spelled_out("console/ticket_outcomes", {**span.given, "team": team}),
     )  # fmt: skip
@@ -173,6 +187,11 @@ SOURCES = {
     "metadata": "the request's metadata", "branch": "the branch that the tool works on",
     "task": "an earlier call of the same task", "none": "nothing",
 }  # fmt: skip
+TASK_SOURCES = {
+    "header": "the request's header x-outlay-task", "path": "the address that the tool calls",
+    "session": "the tool's session", "conversation": "the conversation that it goes on with",
+    "none": "nothing: it is that of this request",
+}  # fmt: skip
 
 
 async def call(visit: Visit) -> web.Response:
@@ -188,7 +207,10 @@ async def call(visit: Visit) -> web.Response:
     ]
     shown = await visit.tables(*wanted)
     sql = spelled_out("console/call", given)
-    return visit.show("call.html", found=found, shown=shown, usage=USAGE, sources=SOURCES, sql=sql, under="/spend")
+    return visit.show(
+        "call.html", found=found, shown=shown, usage=USAGE, sources=SOURCES, task_sources=TASK_SOURCES, sql=sql,
+        under="/spend",
+    )  # fmt: skip
 
 
 PAGES = [

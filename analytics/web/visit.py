@@ -1,6 +1,7 @@
 """What pages have in common: the console that serves them, who looks, what of, and how it is shown."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from gateway.call import Principal, Role
 from gateway.config import Config
 from gateway.endpoints import ApiError, Asked, Endpoint, read_body
 from gateway.errors import Refusal
-from gateway.keys import Keys
+from gateway.keys import Keys, NoSuchKeyError
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parent
@@ -132,6 +133,14 @@ class Visit:
     def span(self) -> Span:
         return spans.of(self.request.query, today())
 
+    @property
+    def who(self) -> str:
+        """Whoever is signed in, as people call him: a key by its name."""
+        assert self.session is not None
+        with contextlib.suppress(NoSuchKeyError):
+            return self.console.ring.one(self.principal.key_id or "").created.name or self.session.name
+        return self.session.name
+
     def may(self, access: Access) -> bool:
         return self.session is not None and RANKS[self.session.principal.role] >= NEEDS[access]
 
@@ -180,6 +189,10 @@ class Visit:
                 except tables.TooManyError:
                     raise ProblemError(422, "Too many rows", f"{TOO_MANY} Choose fewer days, or a filter.") from None
                 raise Download(text, table.name)
+
+    async def recorded(self) -> dict[str, Any] | None:
+        """First and last day with a call, to say where there is something, on a page without anything."""
+        return await self.one("console/recorded")
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -253,7 +266,7 @@ def end_of_day(what: str, text: str) -> str:
 
 
 def _problem_of(error: ApiError | Refusal) -> ProblemError:
-    title = {404: "There is no such thing", 403: "Not with this key"}.get(error.status, "This was not taken")
+    title = {404: "It is not there", 403: "Not with this key"}.get(error.status, "This was not taken")
     text = error.message.removeprefix("Outlay: ")
     return ProblemError(error.status, title, text[:1].upper() + text[1:])
 
