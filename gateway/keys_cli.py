@@ -98,7 +98,9 @@ def create(
     if for_claims:
         use = "Set it as OUTLAY_CLAIM_KEY where `outlay run` or a CI job signs."
     elif event.role is not None:
-        use = f"It opens /-/api/v1 as {event.role} (docs/api.md), and makes no calls."
+        bound = event.team_id or event.user_id or event.ticket or event.purpose or event.models or event.upstreams
+        what = "/-/api/v1" if bound or event.ticket_policy else "the console and /-/api/v1"
+        use = f"It opens {what} as {event.role} (docs/console.md, docs/api.md), and makes no calls."
     click.echo(f"{event.key_id}\n{secret}\nThis is shown once. {use}")
 
 

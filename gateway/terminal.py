@@ -57,7 +57,8 @@ def show(grid: Grid) -> None:
         console.width = max(console.width, sum(full.values()) + BETWEEN * len(every))
         console.print(_table(grid, full, with_bars=False))
         return
-    least = {each: grid.least(each) for each in every}
+    # What would fill half of the window alone goes over lines: else there were no room for a name of any length.
+    least = {each: min(grid.least(each), console.width // 2 - BETWEEN) for each in every}
     kept = _kept(grid, least, console.width)
     if len(kept) < len(every):
         if grid.is_whole or len(kept) * 2 < len(every):
@@ -104,6 +105,8 @@ def _table(grid: Grid, widths: Mapping[int, int], *, with_bars: bool) -> Table:
 def _record(names: Sequence[str], row: Sequence[str]) -> Table:
     """A row with a line for each column that has a value."""
     record = Table(box=None, show_header=False)
+    record.add_column(no_wrap=True)
+    record.add_column(overflow="fold")
     for name, value in zip(names, row, strict=True):
         if value:
             record.add_row(Text(options.shown(name), style="bold"), Text(options.shown(value)))

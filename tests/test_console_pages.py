@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -194,6 +195,18 @@ async def test_days_without_a_call_say_where_there_are_some(viewer: Viewer) -> N
         assert "recorded from 2026-11-20 to 2026-11-20" in plain(page), path
         [address] = re.findall(r'href="([^"]+)">the last month with any', page)
         assert "recorded from" not in await viewer.get(unescape(address))
+
+
+async def test_a_call_without_a_price_is_no_bar_and_no_amount(data: Path) -> None:
+    ticket = "acme/a-repository-with-a-long-name-that-goes-on#1234567"
+    segment(data, [call(NOON, tickets=(ticket,), ticket_id=ticket, list_cost_nano=None, price_status="unpriced")])
+    async with looking(consoles.config(data), "viewer") as viewer:
+        for path in ("/", "/spend", f"/tickets/{quote(ticket, safe='')}"):
+            page = await viewer.get(f"{path}?from=2026-11-20&to=2026-11-20")
+            assert "none of these calls has a price" in page, path
+            assert "<svg" not in page, path
+            assert "+ 1 call without a price" in page, path
+        assert consoles.rows(await viewer.get("/calls?period=all"), "calls")[0][2] == "unpriced"
 
 
 async def test_a_console_without_a_call_says_how_to_send_one(data: Path) -> None:

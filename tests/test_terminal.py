@@ -81,3 +81,14 @@ def test_a_file_has_no_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     names = [f"a_rather_long_name_{number}" for number in range(20)]
     out, errors = shown(Grid(names, [["x" * 40] * 20]), 20, monkeypatch, capsys)
     assert (len(out.splitlines()), out.split()[:20], errors) == (2, names, "")
+
+
+def test_a_name_of_any_length_goes_over_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "".join(f"{number:03}" for number in range(40))
+    out, errors = shown(Grid(["ticket", "usd"], [[name, "1.25"]]), 60, monkeypatch, capsys)
+    assert (errors, "1.25" in out) == ("", True)
+    assert "".join(line.split()[0] for line in out.splitlines()[1:] if line.strip()) == name
+    out, _ = shown(Grid(["ticket", *"abcd"], [[name, *["x" * 30] * 4]], is_whole=True), 60, monkeypatch, capsys)
+    assert "".join(out.split()).startswith(f"ticket{name}ax")

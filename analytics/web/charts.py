@@ -34,6 +34,11 @@ class Bars:
     amounts: Mapping[tuple[str, str], Decimal]
     """By slot and series."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing that is to be drawn has an amount."""
+        return not any(self.amounts.values())
+
     def total(self, slot: str) -> Decimal:
         return sum((self.amounts.get((slot, name), Decimal()) for name in self.series), Decimal())
 
