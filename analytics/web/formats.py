@@ -130,7 +130,7 @@ def answered(column: str, value: Any) -> str:
 
 def fact_label(name: str) -> str:
     """A number of a finding's evidence, or a threshold of its rule: `w03_calls` is that of calls."""
-    return label(re.sub(r"^w[0-9]{2}_", "", name))
+    return label(re.sub(r"^w[0-9]{2}_|_s$", "", name))
 
 
 def fact(name: str, value: Any) -> str:
