@@ -10,6 +10,7 @@ from aiohttp import web
 
 from analytics import findings
 from analytics.web import charts, formats, signin, tables
+from analytics.web.asking import Answer
 from analytics.web.spans import Span
 from analytics.web.tables import Table
 from analytics.web.visit import (
@@ -28,6 +29,9 @@ from analytics.web.visit import (
 )
 from gateway.budgets_api import BudgetList
 
+CALLS = "console/overview_calls"
+"""What the sums and the chart of the overview are about."""
+
 
 async def overview(visit: Visit) -> web.Response:
     span = visit.span
@@ -44,10 +48,10 @@ async def overview(visit: Visit) -> web.Response:
         "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_small=True,
         is_exact=True, empty="There is no budget yet. An admin sets one under Budgets.",
     )  # fmt: skip
-    totals, waste, chart, shown = await asyncio.gather(
-        visit.ask("console/overview_totals", before=before, **given),
+    of_calls = {**given, "before": before, "unit": unit_of(span)}
+    ([totals, by_day], _), waste, shown = await asyncio.gather(
+        visit.over(CALLS, of_calls, ("console/overview_totals", "console/overview_days"), ()),
         visit.ask("console/waste_totals", states=list(findings.UNDISMISSED), team=None, **given),
-        spend_chart(visit, span, "team", None),
         visit.tables(lost, *([budgets] if await _has_budgets(visit) else [])),
     )
     [sums], [wasted] = totals.dicts(), waste.dicts()
@@ -61,9 +65,9 @@ async def overview(visit: Visit) -> web.Response:
         share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
         recorded=None if sums["calls"] else await visit.recorded(),
         lost=shown[0].totals or {"list_cost_usd": Decimal(), "unpriced_calls": 0},
-        sql=spelled_out("console/overview_totals", {"before": before, **given}),
+        sql=spelled_out("console/overview_totals", of_calls, CALLS),
         tables=shown,
-        **chart,
+        **spend_chart(span, by_day, spelled_out("console/overview_days", of_calls, CALLS)),
     )
 
 
@@ -83,17 +87,18 @@ def _change(now: Decimal, before: Decimal) -> str | None:
     return f"{abs(float(share)) * 100:.0f} % {'more' if share >= 0 else 'less'}"
 
 
-async def spend_chart(visit: Visit, span: Span, by: str, team: str | None) -> dict[str, Any]:
-    """Bars of spend by day, or by what still fits, and a dimension."""
-    unit = "day" if (span.last - span.first).days < DAYS_DRAWN else "month"
-    given = {**span.given, "team": team, "unit": unit, "by": by}
-    answer = await visit.ask("console/spend_over_time", **given)
+def unit_of(span: Span) -> str:
+    """Of time, that a chart has bars of: days, or what still fits."""
+    return "day" if (span.last - span.first).days < DAYS_DRAWN else "month"
+
+
+def spend_chart(span: Span, spent: Answer, sql: str) -> dict[str, Any]:
+    """Bars of spend by unit of time and a dimension."""
+    unit = unit_of(span)
     rows = [
-        (str(row["slot"])[: 7 if unit == "month" else 10], row["series"], row["list_cost_usd"])
-        for row in answer.dicts()
+        (str(row["slot"])[: 7 if unit == "month" else 10], row["series"], row["list_cost_usd"]) for row in spent.dicts()
     ]
     slots = _slots(span, unit, [slot for slot, _, _ in rows])
-    sql = spelled_out("console/spend_over_time", given)
     return {"chart": charts.bars(slots, rows), "chart_sql": sql, "unit": unit}
 
 
@@ -144,15 +149,14 @@ async def spend(visit: Visit) -> web.Response:
         sort=SORTS.get(by, "-list_cost_usd"), sorts=("key_id", "team_id") if by == "key" else (),
         note=NOTES.get(by, ""), empty="No calls in these days. Choose others, or send one through the gateway.",
     )  # fmt: skip
-    teams, chart, [shown] = await asyncio.gather(
-        visit.ask("console/teams"),
-        spend_chart(visit, span, by if by in CHARTED else "", team),
-        visit.tables(table),
+    drawn = {**span.given, "team": team, "unit": unit_of(span), "by": by if by in CHARTED else ""}
+    teams, spent, [shown] = await asyncio.gather(
+        visit.ask("console/teams"), visit.ask("console/spend_over_time", **drawn), visit.tables(table)
     )
     return visit.show(
         "spend.html", span=span, by=by, team=team, dimensions=DIMENSIONS, shown=shown,
         teams=[row[0] for row in teams.rows], recorded=None if shown.count or shown.asked.q else await visit.recorded(),
-        **chart,
+        **spend_chart(span, spent, spelled_out("console/spend_over_time", drawn)),
     )  # fmt: skip
 
 
