@@ -80,13 +80,26 @@ class Asked(NamedTuple):
         with connection as db, commands.errors_in_one_line():
             yield db
 
-    def print(self, db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any]) -> None:
-        """What a query of ours gives, in the format asked for."""
+    def print(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        name: str,
+        parameters: dict[str, Any],
+        most: int | None = None,
+        nothing: str = "(nothing)",
+    ) -> None:
+        """What a query of ours gives, in the format asked for; `most`: at most so many rows, and it is said."""
         if self.out is not None:
             with commands.patience():
                 db.sql(_query(name), params=parameters).write_parquet(str(self.out), compression="zstd")
-        else:
-            output.show(_found(db, name, parameters), self.format)
+            return
+        found = _found(db, name, parameters)
+        is_cut = most is not None and len(found.rows) > most
+        output.show(found._replace(rows=found.rows[:most]) if is_cut else found, self.format, nothing=nothing)
+        if is_cut:
+            click.echo(
+                f"These are {most}, with their total, of more: --limit says how many, --by sums up all.", err=True
+            )
 
     def print_sections(
         self,
@@ -185,15 +198,14 @@ WORK = (
 
 
 def _report_work(name: str, asked: Asked, by: str | None, sort: str, limit: int | None, as_of: datetime | None) -> None:
-    if limit is None and asked.format == "table" and by is None:
-        limit = ROWS_SHOWN
-    parameters = asked.parameters(team=asked.team, sort=sort, limit=limit)
+    most = ROWS_SHOWN if limit is None and asked.format == "table" and by is None else None
+    parameters = asked.parameters(team=asked.team, sort=sort, limit=most + 1 if most else limit)
     with asked.open() as db:
         if as_of is not None:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
         if by is not None:
             db.execute("SET VARIABLE dimension = $by", {"by": by})
-        asked.print(db, f"{name}_by" if by else name, parameters)
+        asked.print(db, f"{name}_by" if by else name, parameters, most)
 
 
 @report.command()
@@ -275,6 +287,12 @@ def scorecard(asked: Asked, section: str | None, as_of: datetime | None) -> None
         asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
 
 
+NO_BUDGETS = (
+    "No budget is known here. `outlay budgets set` makes one; `outlay serve` has it here within a minute, "
+    "`outlay budgets list` at once."
+)
+
+
 @report.command()
 @click.option("--shadow", is_flag=True, help="What those in shadow mode would have refused.")
 @click.option("--from", "from_", type=click.DateTime(["%Y-%m-%d"]), help="With --shadow: first day, UTC.  [last month]")
@@ -286,7 +304,7 @@ def budgets(asked: Asked, shadow: bool) -> None:
         if asked.from_ or asked.to:
             raise click.UsageError("--from and --to go with --shadow: else a budget is shown in its present period")
         with asked.open() as db:
-            asked.print(db, "budgets", {})
+            asked.print(db, "budgets", {}, nothing=NO_BUDGETS)
         return
     this_month = datetime.now(UTC).replace(tzinfo=None, day=1, hour=0, minute=0, second=0, microsecond=0)
     first = asked.from_ or min(asked.to or this_month, this_month - timedelta(days=1)).replace(day=1)

@@ -1,14 +1,17 @@
 """`outlay findings`: look for waste, at what was found, accept or dismiss it."""
 
 import getpass
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 import click
+import msgspec
 
 from analytics import cli, commands, findings, output
 from analytics.output import Format
+from gateway import options
 from gateway.errors import UserError
 from gateway.findings import Reason, State
 
@@ -63,8 +66,14 @@ def show(finding_id: str, data: Path, as_json_: bool) -> None:
     for name, value in {"state": found["state"], "reason": found["reason"], **money}.items():
         if value is not None:
             click.echo(f"{name}: {value if isinstance(value, str) else commands.usd(value)}")
-    click.echo(f"evidence: {bytes(found['evidence']).decode()}")
-    click.echo(f"calls: {' '.join(found['call_ids'])}")
+    evidence = msgspec.json.decode(bytes(found["evidence"]))
+    for part, title in (("numbers", "found"), ("parameters", "threshold")):
+        for name, value in (evidence[part] or {}).items():
+            told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            click.echo(options.shown(f"{title} {name}: {told}"))
+    click.echo(f"calls: {len(found['call_ids'])}")
+    for call_id in found["call_ids"]:
+        click.echo(f"  {call_id}")
     for each in found["reviews"]:
         said = " ".join(part for part in (each["state"], each["reason"], each["note"]) if part)
         click.echo(f"{each['reviewed_at']:%Y-%m-%d %H:%M} {each['reviewed_by']}: {said}")

@@ -138,10 +138,11 @@ async def _process(request: Request) -> Answer:
 
 
 def read_places() -> tuple[list[str], list[str]]:
-    """What the views read, of a data folder: whole folders, and files."""
+    """What the views read, of a data folder: whole folders, and files. `retired` is where files lie that queries listed
+    before they were replaced by links (`lake`)."""
     named = {place for model in build.load().values() for place in re.findall(r"'lake:([^']*)'", model.sql)}
     folders = {place.partition("/")[0] for place in named if "*" in place}
-    return sorted(folders), sorted(place for place in named if place.partition("/")[0] not in folders)
+    return sorted({*folders, "retired"}), sorted(place for place in named if place.partition("/")[0] not in folders)
 
 
 _READ: dict[str, Callable[[str], Any]] = {

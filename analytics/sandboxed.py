@@ -141,8 +141,7 @@ def confine(data: Path, folders: list[str], files: list[str], *, kernel: bool) -
         # Files are written aside and renamed, so their folders are opened; not that of all, which has secrets.
         own = {data / name for name in files if "/" not in name}
         places = {data / name for name in folders} | {(data / name).parent for name in files if "/" in name}
-        places |= {path for path in own if path.exists()}
-        landlock.restrict([views, *(os.open(place, os.O_PATH) for place in places)])
+        landlock.restrict([views, *(os.open(place, os.O_PATH) for place in places | own if place.exists())])
     return views
 
 

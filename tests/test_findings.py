@@ -201,6 +201,8 @@ def test_the_commands(data: Path) -> None:
     assert run("findings", "dismiss", finding_id, "--reason", "test", "--note", "a try", *place).exit_code == 0
     told = run("findings", "show", finding_id, *place).stdout
     assert "dismissed test a try" in told
+    assert "threshold w03_calls: 5" in told.splitlines()
+    assert "{" not in told
     assert finding_id not in run("findings", "list", *place).stdout
     assert finding_id in run("findings", "list", "--state", "dismissed", "--rule", "w03", *place).stdout
     assert run("findings", "reopen", finding_id, *place).exit_code == 0

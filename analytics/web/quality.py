@@ -19,6 +19,7 @@ EMPTY = {
     "statuses": "Nobody needs to say what a status means.",
     "waste": "No calls in these days.",
 }
+ITS_CALLS = "model={model}&price_status={price_status}&usage_source={usage_source}"
 NO_SCORE = (
     "Nothing is shown here: there is no window with spend or delivered work, or groups are smaller than five builders. "
     "Import teams with outlay import work, and read trackers and forges with outlay sync."
@@ -27,18 +28,13 @@ NO_SCORE = (
 
 async def coverage(visit: Visit) -> web.Response:
     span, team = visit.span, visit.request.query.get("team") or None
-    given = {**span.given, "team": team}
+    given, its_calls = {**span.given, "team": team}, formats.onto(visit.here("/calls", csv=None), ITS_CALLS)
     wanted = [
         Table(
             "console/coverage_prices", "Prices and usage", given, totals=SUMS, money=None,
             note="Calls without a price are in no sum. An estimate says that no provider reported the usage.",
-            links={
-                name: formats.onto(
-                    visit.here("/calls", csv=None),
-                    "model={model}&price_status={price_status}&usage_source={usage_source}",
-                )
-                for name in ("price_status", "usage_source")
-            },
+            links=dict.fromkeys(("price_status", "usage_source"), its_calls),
+            unnamed=dict.fromkeys(("price_status", "usage_source"), its_calls),
         ),
         *(
             Table(f"coverage_{name}", title.partition(" ([")[0], given, empty=EMPTY[name], money=None, rows=20)

@@ -47,8 +47,8 @@ async def waste(visit: Visit) -> web.Response:
         "console/waste_findings", "Findings", {**given, "rule": rule}, totals=("claimed_usd",), money="claimed_usd",
         search=("finding_id", "title", "sentence", "ticket_id"), is_exact=True, hidden=("finding_id",),
         lead=("rule", "title", "state", "claimed_usd"), links={"title": "/waste/{finding_id}"},
-        note="recoverable is what a rule says for itself, of all its calls, and counts dollars twice; claimed may be "
-        "added up, and is of these days and this team.",
+        note="What is recoverable a rule says for itself, of all its calls, and dollars are in it twice. What is "
+        "claimed may be added up, and is of these days and this team.",
         empty="No finding is in this state in these days. Findings are looked for once an hour.",
     )  # fmt: skip
     teams, looked_at, shown = await asyncio.gather(
