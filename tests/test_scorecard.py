@@ -83,7 +83,7 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, duc
         data, ScorecardSettings(units_min=8, windows_min=2, signal_min=8, signal_growth=2), simulate.BEGINS
     )
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         yield data, db
 
 
@@ -337,7 +337,7 @@ def test_what_is_written_down_is_as_of_then(data: Path) -> None:
     assert scoring.freeze(data, plan.measured + timedelta(days=1)) > 0
     with duckdb.connect() as db:
         db.execute("SET VARIABLE as_of = $at", {"at": plan.measured + timedelta(days=1)})
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         assert db.execute("FROM size_yardsticks").fetchall() == db.execute("FROM settled_windows").fetchall() == []
         assert db.execute("SELECT count(*) > 0 FROM work_units").fetchall() == [(True,)]
 
@@ -365,7 +365,7 @@ def test_builders_of_a_settled_window_are_those_that_were_known_then(data: Path)
                 work.store(data, name, (), AT)
         scoring.freeze(data, at(2026, 11, 1))
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         found = db.execute(
             "SELECT nd / nd_per_builder_week FROM normalized_deployments WHERE units > 0 AND team_id = 'search'"
         )
@@ -382,7 +382,7 @@ def test_what_is_shown_together_has_no_past(data: Path) -> None:
             work.store(data, name, (), plan.begins)
     scoring.freeze(data, plan.measured + timedelta(days=1))
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         of_windows = db.execute(
             "SELECT window_start, list(DISTINCT team_id) FROM scorecard WHERE state IS NOT NULL GROUP BY 1"
         )
@@ -399,7 +399,7 @@ def work_rows(data: Path, table: str) -> list[Any]:
 def nd(data: Path) -> tuple[float, float]:
     """Of the first and of the second quarter."""
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         rows = db.execute(
             "SELECT window_start, coalesce(nd, 0), first_nd, restated_nd FROM scorecard WHERE state IS NOT NULL"
         ).fetchall()
@@ -413,7 +413,7 @@ def test_intervals_hold_the_number_and_are_the_same_each_time(looked: tuple[Path
     rows = db.execute("SELECT nd_low, nd, nd_high, units FROM normalized_deployments WHERE units >= 5").fetchall()
     assert len(rows) > 50
     assert all(low < nd < high for low, nd, high, _ in rows)
-    sql = build.load()["normalized_deployments"].sql
+    sql = build.load(build.MEASURES)["normalized_deployments"].sql
     again = db.execute(f"SELECT nd_low, nd, nd_high, units FROM ({sql}) WHERE units >= 5").fetchall()
     assert sorted(again) == sorted(rows)
 

@@ -15,7 +15,7 @@ import jinja2
 import msgspec
 from aiohttp import web
 
-from analytics import disk
+from analytics import disk, kept
 from analytics.web import asking, auth, charts, formats, spans, tables
 from analytics.web.asking import Answer, Asking
 from analytics.web.sessions import Attempts, Session, Sessions
@@ -79,8 +79,6 @@ class Console:
     configured: Mapping[str, Principal]
     """Holders of the admin keys of the settings."""
     asks: Asking
-    scorecard: Asking
-    """Of relations that are worked out once for many questions."""
     sessions: Sessions
     attempts: Attempts
     apis: Mapping[str, Endpoint]
@@ -150,9 +148,9 @@ class Visit:
         rows = (await self.ask(query, **given)).dicts()
         return rows[0] if rows else None
 
-    async def tables(self, *wanted: Table, asks: Asking | None = None) -> list[Shown]:
+    async def tables(self, *wanted: Table) -> list[Shown]:
         """Asked for together. When CSV of one is wanted, that alone is made, and sent."""
-        csv, asks = self.request.query.get("csv"), asks or self.console.asks
+        csv, asks = self.request.query.get("csv"), self.console.asks
         for table in wanted:
             if csv == table.name:
                 try:
@@ -162,6 +160,11 @@ class Visit:
                 raise Download(text, table.name)
         shown = (tables.show(asks, table, tables.asked(table, self.request.query)) for table in wanted)
         return list(await asyncio.gather(*shown))
+
+    async def kept(self, kind: kept.Kind) -> kept.State:
+        """Of what is written down, which the keeper, and no page, works out."""
+        [found] = (await self.ask(kept.RECORDS, is_exact=True)).rows
+        return await asyncio.to_thread(kept.state, self.console.data, kind, found=found)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

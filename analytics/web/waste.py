@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from analytics import findings
+from analytics.waste import KEPT
 from analytics.web import formats
 from analytics.web.tables import Table
 from analytics.web.visit import Page, ProblemError, Visit, cannot_write, choice, spelled_out
@@ -51,12 +52,10 @@ async def waste(visit: Visit) -> web.Response:
         "added up, and is of these days and this team.",
         empty="No finding is in this state in these days. Findings are looked for once an hour.",
     )  # fmt: skip
-    teams, looked_at, shown = await asyncio.gather(
-        visit.ask("console/teams"), visit.ask("waste_looked_at"), visit.tables(rules, found)
-    )
+    teams, there, shown = await asyncio.gather(visit.ask("console/teams"), visit.kept(KEPT), visit.tables(rules, found))
     return visit.show(
         "waste.html", span=span, state=state, states=STATES, team=team, rule=rule, shown=shown,
-        teams=[row[0] for row in teams.rows], looked_at=looked_at.rows[0][0] if looked_at.rows else None,
+        teams=[row[0] for row in teams.rows], there=there,
     )  # fmt: skip
 
 
