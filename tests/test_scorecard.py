@@ -11,14 +11,12 @@ from typing import Any
 import duckdb
 import msgspec
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analytics
 from analytics import build, lake, scoring, simulate, verifying, work
 from analytics.simulate import Plan
-from gateway.cli import outlay
 from gateway.config import ScorecardSettings
 from gateway.prices import DEFAULT_BOOK, PriceBook
 
@@ -439,17 +437,6 @@ def test_few_units_or_windows_are_not_enough_data(looked: tuple[Path, duckdb.Duc
     # The first two windows of a team have no past to be compared with.
     first = min(row["window_start"] for row in rows)
     assert all(row["window_start"] > first + timedelta(days=58) for row in compared)
-
-
-def test_the_report_says_where_to_read_on_and_has_all_sections(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
-    data, _ = looked
-    arguments = ["report", "scorecard", "--data", str(data), "--team", "Hsearch", "--json"]
-    result = CliRunner().invoke(outlay, arguments)
-    assert result.exit_code == 0, result.output
-    report = msgspec.json.decode(result.output)
-    assert report.keys() == {"outcome", "cost", "flow", "durability", "signals"}
-    assert {row["team_id"] for row in report["outcome"]} == {"Hsearch"}
-    assert CliRunner().invoke(outlay, [*arguments[:4], "--format", "csv"]).exit_code == 2
 
 
 # -- single units ------------------------------------------------------------------------------------------------------

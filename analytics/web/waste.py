@@ -40,7 +40,7 @@ async def waste(visit: Visit) -> web.Response:
     team, rule = visit.request.query.get("team") or None, visit.request.query.get("rule") or None
     given = {**span.given, "team": team, "states": _states(state)}
     rules = Table(
-        "console/waste_rules", "By rule, each dollar once", given, totals=("claimed_usd", "findings", "unpriced_calls"),
+        "waste_by_rule", "By rule, each dollar once", given, totals=("claimed_usd", "findings", "unpriced_calls"),
         money="claimed_usd", links={"rule": formats.onto(visit.here(rule=None, csv=None), "rule={}")},
         is_exact=True, empty="Nothing was found in these days.",
     )  # fmt: skip
