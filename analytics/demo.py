@@ -364,5 +364,6 @@ def _print_summary(console: Console, books: Books, people: Organisation, served:
         counts = [people.outcomes[tool, outcome] for outcome in outcomes]
         tools.add_row(tool, str(sum(counts)), *(str(count or "") for count in counts))
     console.print(spend, "", tools, "", sep="\n")
-    console.print(f"The providers served {served:,} calls, the gateway recorded {books.calls:,}.")
+    early = f": {books.calls - served:,} were broken off before they got there" if books.calls > served else ""
+    console.print(f"The providers served {served:,} calls, the gateway recorded {books.calls:,}{early}.")
     console.print(f"The data stays in {data}. Check it: outlay verify --data {data}", highlight=False, soft_wrap=True)
