@@ -338,7 +338,7 @@ def look(data: Path, config: Config, as_of: datetime | None = None, *, replace: 
             "to have what is found as of an earlier moment in its place, say --replace"
         )
     with commands.patience(), commands.errors_in_one_line():
-        findings.look(data, config.waste, load_prices(config), as_of or kept.now())
+        findings.look(data, config.waste, load_prices(config), as_of)
 
 
 LOOK_AGAIN = "`outlay findings look` looks again."

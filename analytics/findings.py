@@ -32,16 +32,17 @@ log = logging.getLogger("outlay.findings")
 
 
 def look(
-    data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime, threads: int | None = None
+    data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime | None = None, threads: int | None = None
 ) -> waste.News:
-    """Look for waste as of a moment (UTC, without a zone), and keep what is found. What is new is noted for the
-    gateway, whoever looks: the next one finds nothing new in it."""
+    """Look for waste as of a moment (UTC, without a zone), by default now, and keep what is found. What is new is noted
+    for the gateway, whoever looks: the next one finds nothing new in it."""
     with lake.scratch(data, threads) as db:
         db.execute("SET enable_progress_bar = false")
         found = waste.look(db, data, settings, book, as_of)
     if found.findings and settings.notice_usd and found.claimed_nano >= settings.notice_usd * NANO:
         with disk.put(data / NEWS) as aside:
-            aside.write_bytes(msgspec.json.encode(News(as_of.replace(tzinfo=UTC), found.findings, found.claimed_nano)))
+            news = News(found.as_of.replace(tzinfo=UTC), found.findings, found.claimed_nano)
+            aside.write_bytes(msgspec.json.encode(news))
     return found
 
 
@@ -52,7 +53,7 @@ def refresh(data: Path, config: Config) -> kept.State:
     judged_by, there = waste.judged_by(config.waste, book), kept.read(data, waste.KEPT)
     if config.file is None and there is not None and there.settings != judged_by:
         return kept.state(data, waste.KEPT)
-    return kept.refresh(data, waste.KEPT, lambda: look(data, config.waste, book, kept.now()), judged_by)
+    return kept.refresh(data, waste.KEPT, lambda: look(data, config.waste, book), judged_by)
 
 
 @contextlib.contextmanager
@@ -66,7 +67,7 @@ def looking(data: Path, settings: WasteSettings, book: Callable[[], PriceBook]) 
         prices = book()
         there = kept.state(data, waste.KEPT, waste.judged_by(settings, prices))
         if not there.is_fresh(timedelta(minutes=settings.every_minutes)):
-            look(data, settings, prices, kept.now(), threads=1)
+            look(data, settings, prices, threads=1)
 
     def failed(line: str) -> None:
         log.error("waste could not be looked for, trying again: %s", line)

@@ -75,10 +75,12 @@ def read(data: Path, kind: Kind) -> Made | None:
 
 
 @contextlib.contextmanager
-def noting(data: Path, kind: Kind, as_of: datetime, settings: str = "") -> Iterator[None]:
-    """While the block runs something is worked out and written down; how is noted when it has ended well."""
-    made = Made(now(), as_of, _made_of(data, kind, records(data)), settings)
-    yield
+def noting(data: Path, kind: Kind, as_of: datetime | None, settings: str = "") -> Iterator[datetime]:
+    """While the block runs something is worked out and written down; how is noted when it has ended well. Yields as of
+    when: by default a moment after what it is made of was looked at, so that nothing between is missed."""
+    of, at = _made_of(data, kind, records(data)), now()
+    made = Made(at, as_of or at, of, settings)
+    yield made.as_of
     seconds = (now() - made.at).total_seconds()
     with disk.put(kind.note(data)) as aside:
         aside.write_bytes(msgspec.json.encode(msgspec.structs.replace(made, seconds=seconds)))

@@ -116,7 +116,7 @@ def _own() -> Collection[str]:
 def look(db: duckdb.DuckDBPyConnection, data: Path, as_of: datetime | None = None) -> None:
     """Work the scorecard out in `db`, a `lake.scratch`, and write it down. `as_of`: as of another moment than now, UTC,
     without a zone. Raises `duckdb.Error`, `OSError`."""
-    with _alone(data), kept.noting(data, KEPT, as_of or kept.now()):
+    with _alone(data), kept.noting(data, KEPT, as_of):
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
         work_out(db, data)
         for name in build.load(build.MEASURES):

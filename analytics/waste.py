@@ -175,14 +175,17 @@ def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
 class News(NamedTuple):
     """What a look found that was not there before; nothing, where one as of a later moment had been."""
 
+    as_of: datetime
     findings: int
     claimed_nano: int
 
 
-def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> News:
-    """Look for waste as of a moment, and keep what is found. Raises `duckdb.Error`, `OSError`."""
-    with alone(data), kept.noting(data, KEPT, as_of, judged_by(settings, book)):
-        find(db, data, settings, book, as_of)
+def look(
+    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime | None
+) -> News:
+    """Look for waste as of a moment, by default now, and keep what is found. Raises `duckdb.Error`, `OSError`."""
+    with alone(data), kept.noting(data, KEPT, as_of, judged_by(settings, book)) as moment:
+        find(db, data, settings, book, moment)
         last = {table: build.glob_of(file(data, table)) for table in ("settings", "found")}
         [(looked_at, *news)] = db.execute(build.step("new_findings"), last).fetchall()
         for table, path in {
@@ -192,4 +195,4 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, boo
             "waste_settings": file(data, "settings"),
         }.items():
             kept.write(db.table(table), path)
-    return News(*news) if looked_at is None or as_of > looked_at else News(0, 0)
+    return News(moment, *news) if looked_at is None or moment > looked_at else News(moment, 0, 0)

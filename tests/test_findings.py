@@ -328,6 +328,12 @@ def test_the_keeper_looks_and_notes_what_is_new_once(tmp_path: Path) -> None:
     assert news.claimed_nano > 100 * 10**9
     kept.forget(tmp_path, waste.KEPT)  # else it is fresh, and nobody looks
     assert looked() == news  # nothing is new the second time
+    waste.file(tmp_path, "found").unlink()
+    lake.publish(tmp_path)
+    assert run("report", "waste", "--data", str(tmp_path)).exit_code == 0
+    after = msgspec.json.decode((tmp_path / shown.NEWS).read_bytes(), type=shown.News)
+    assert after.findings == news.findings  # told of by whoever looks
+    assert after.as_of > news.as_of
 
 
 def test_what_is_new_is_neither_dismissed_nor_known_nor_from_before(data: Path) -> None:
