@@ -27,7 +27,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -203,21 +203,29 @@ def _prepare(data: Path) -> None:
         if any(path for kind in KINDS for path in (data / kind).glob("day=*/*.parquet")):
             raise UserError(f"{state_file(data)} is missing, which says which files count: restore it from a backup")
         write_state(data, [])
-    for kind in KINDS:
-        if not anchor_file(data, kind).exists():
-            with disk.put(anchor_file(data, kind)) as aside:
-                _write_anchor(data, kind, aside)
+    missing = [kind for kind in KINDS if not anchor_file(data, kind).exists()]
+    if missing:
+        with _anchor(data) as db:
+            for kind in missing:
+                with disk.put(anchor_file(data, kind)) as aside:
+                    _write_anchor(db, kind, aside)
     work.prepare(data)
     budgeting.prepare(data)
     scoring.prepare(data)
     waste.prepare(data)
 
 
-def _write_anchor(data: Path, kind: str, file: Path) -> None:
-    with duckdb.connect() as db:
+@contextlib.contextmanager
+def _anchor(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database that has read the anchor's segment: what is written of it has all columns."""
+    with duckdb.connect(config={"threads": 1}) as db:
         _read_segment(db, data / "journal" / f"{ANCHOR_SEGMENT}.jsonl", DAY_ZERO)
-        db.execute(build.step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
-        db.execute(build.step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(file)})
+        yield db
+
+
+def _write_anchor(db: duckdb.DuckDBPyConnection, kind: str, file: Path) -> None:
+    db.execute(build.step("fill_anchor"), {"day": ANCHOR_DAY, "correction": None if kind == "calls" else ""})
+    db.execute(build.step(f"write_{kind}"), {"day": ANCHOR_DAY, "file": str(file)})
 
 
 def add_columns(data: Path) -> None:
@@ -226,22 +234,27 @@ def add_columns(data: Path) -> None:
     DuckDB wants the columns of a listing's first file, the anchor, in all of them, and passes over others. So the
     anchor comes last: before that each file may have the new columns, after that each has them. A crash repeats it.
     """
-    for kind in KINDS:
-        if not anchor_file(data, kind).exists():
-            continue
-        with duckdb.connect(config={"threads": 1}) as db, disk.put(anchor_file(data, kind)) as anchor:
-            _write_anchor(data, kind, anchor)
-            wanted = _columns(db, anchor)
-            for file in sorted((data / kind).glob("day=*/*.parquet")):
-                try:
-                    if file.is_symlink() or file.stem == "anchor" or wanted <= _columns(db, file):
-                        continue
-                    with disk.put(file) as aside:
-                        names = {"like": build.glob_of(anchor), "from": build.glob_of(file), "file": str(aside)}
-                        db.execute(build.step("add_columns"), names)
-                        _check_sums(db, aside, file_sums(db, file))
-                except duckdb.Error as error:  # a damaged file, which queries over it meet anyhow
-                    log.error("%s cannot be read: %s", file, str(error).partition("\n")[0])
+    kinds = [kind for kind in KINDS if anchor_file(data, kind).exists()]
+    if kinds:
+        with _anchor(data) as db:
+            for kind in kinds:
+                with disk.put(anchor_file(data, kind)) as anchor:
+                    _write_anchor(db, kind, anchor)
+                    _add_columns_of(db, data, kind, anchor)
+
+
+def _add_columns_of(db: duckdb.DuckDBPyConnection, data: Path, kind: str, anchor: Path) -> None:
+    wanted = _columns(db, anchor)
+    for file in sorted((data / kind).glob("day=*/*.parquet")):
+        try:
+            if file.is_symlink() or file.stem == "anchor" or wanted <= _columns(db, file):
+                continue
+            with disk.put(file) as aside:
+                names = {"like": build.glob_of(anchor), "from": build.glob_of(file), "file": str(aside)}
+                db.execute(build.step("add_columns"), names)
+                _check_sums(db, aside, file_sums(db, file))
+        except duckdb.Error as error:  # a damaged file, which queries over it meet anyhow
+            log.error("%s cannot be read: %s", file, str(error).partition("\n")[0])
 
 
 def _columns(db: duckdb.DuckDBPyConnection, file: Path) -> set[tuple[str, str]]:

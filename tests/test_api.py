@@ -62,8 +62,8 @@ async def spend(gateway: Running, **headers: str) -> Decimal:
 
 
 @pytest.fixture
-async def told(gateway: Running) -> AsyncIterator[Running]:
-    """A gateway whose control plane is there."""
+async def told(data: Path, gateway: Running) -> AsyncIterator[Running]:
+    """A gateway whose control plane is there, over a folder whose views are made."""
     with live.serving(gateway.dir):
         await asyncio.to_thread(wait_for, gateway.dir)
         yield gateway

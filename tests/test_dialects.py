@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import dialects
@@ -514,6 +514,7 @@ ITEMS: Any = st.recursive(
 )
 
 
+@settings(max_examples=30)  # to make such values up takes nearly all of the time
 @given(st.lists(st.dictionaries(st.text(), ITEMS)), st.sampled_from([None, 1]), st.integers(1, 50))
 def test_items_of_an_array_come_whole_wherever_it_is_cut(values: list[Any], indent: int | None, size: int) -> None:
     content = json.dumps(values, indent=indent, ensure_ascii=False).encode("utf-8", "replace")
@@ -534,6 +535,7 @@ def test_a_long_array_is_never_held_whole() -> None:
     assert framing.is_open
 
 
+@settings(max_examples=30)
 @given(st.lists(st.dictionaries(st.text(), ITEMS), min_size=2, max_size=4), st.integers(1, 50))
 def test_lines_that_nobody_announced(values: list[Any], size: int) -> None:
     lines = [json.dumps(value) for value in values]

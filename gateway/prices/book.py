@@ -29,6 +29,7 @@ SELF_HOSTED = frozenset({"ollama", "llamacpp", "llama.cpp", "lmstudio", "vllm", 
 """Nobody sends a bill for these: another provider's price for the same weights would be an invention."""
 
 CACHED_LOOKUPS = 4096
+CACHED_BOOKS = 4
 
 REPORTED_NANO_MAX = 10**18 - 1
 """The most that `DECIMAL(18,9)` holds. A provider's figure above it, or below 0, is not believed."""
@@ -185,12 +186,9 @@ class PriceBook:
 
     @classmethod
     def load(cls, path: Path, supplement: Path | None = SUPPLEMENT) -> "PriceBook":
-        """Read a snapshot and a supplement to it. Raises `ValueError`, a readable line per problem, when one is bad."""
-        list_id, providers = load_snapshot(path)
-        if supplement is None:
-            return cls(list_id, providers, Supplement(), Overrides())
-        more = load_supplement(supplement)
-        return cls(f"{list_id}.{more.digest}", providers, more, Overrides())
+        """Read a snapshot and a supplement to it, or give the book that was made of the same files before: who looks
+        for waste asks each time. Raises `ValueError`, a readable line per problem, when one is bad."""
+        return _load(path, supplement, _stamp(path), supplement and _stamp(supplement))
 
     def with_overrides(self, overrides: Overrides) -> "PriceBook":
         """This book with an installation's own prices, aliases and discounts on top."""
@@ -515,3 +513,21 @@ def _joined(price_id: str, other: str) -> str:
     if not price_id:
         return other
     return price_id if other in price_id.split("+") else f"{price_id}+{other}"
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Another one whenever the file is; none where it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@lru_cache(CACHED_BOOKS)
+def _load(path: Path, supplement: Path | None, *_stamps: tuple[int, int, int] | None) -> PriceBook:
+    list_id, providers = load_snapshot(path)
+    if supplement is None:
+        return PriceBook(list_id, providers, Supplement(), Overrides())
+    more = load_supplement(supplement)
+    return PriceBook(f"{list_id}.{more.digest}", providers, more, Overrides())
