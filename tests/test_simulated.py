@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics.demo import MARKER, demo, fresh_folder
@@ -486,6 +486,7 @@ def test_pieces_lose_nothing(text: str, words: int) -> None:
     assert "".join(pieces(text, words)) == (text if text.strip() else "")
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers(1, 400), st.booleans(), st.booleans(), st.booleans())
 def test_usage_adds_up_in_every_format(
     seed: int, limit: int, thinks: bool, shows_thoughts: bool, fetches_pages: bool
