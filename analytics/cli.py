@@ -11,12 +11,13 @@ import click
 import duckdb
 
 import analytics
-from analytics import budgeting, build, commands, findings, lake, output, scoring, verifying
+from analytics import budgeting, build, commands, findings, kept, lake, output, scorecard, scoring, verifying
 from analytics.output import Format
 from gateway.app import load_prices
-from gateway.config import Config, load
+from gateway.config import Config
 from gateway.errors import UserError
 from gateway.findings import State
+from gateway.options import config_option, settings
 
 QUERIES = build.FOLDER / "queries"
 ROWS_SHOWN = 30
@@ -271,20 +272,47 @@ QUADRANTS = {
 """Of `report scorecard`; each is a query `scorecard_…`."""
 
 
-@report.command()
+def refreshed(data: Path, refresh: Callable[[], kept.State]) -> kept.State:
+    """What is written down, as `refresh` leaves it. Raises `UserError`."""
+    analytics.open(data).close()
+    try:
+        with commands.patience(), commands.errors_in_one_line():
+            return refresh()
+    except OSError as error:
+        raise UserError(f"{error.filename or data} cannot be written: {error.strerror or error}") from None
+
+
+def say_as_of(there: kept.State, format_: Format, again: str, more: str = "") -> None:
+    """Below a table as of when it is; and in any format, where there is newer data, what has it counted."""
+    if there.made is not None and format_ == "table":
+        click.echo(f"As of {there.made.as_of:%Y-%m-%d %H:%M} UTC{more}")
+    if there.is_newer:
+        click.echo(f"There is newer data, or there are other settings, since then: {again}", err=True)
+
+
+@report.command("scorecard")
 @click.option("--section", type=click.Choice(list(QUADRANTS)), help="Only this one.")
 @as_of_option
+@click.option("--anew", is_flag=True, help="Work it out anew, however long that takes.")
+@config_option
 @_asks(PERIOD, TEAM)
-def scorecard(asked: Asked, section: str | None, as_of: datetime | None) -> None:
+def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: bool, config_path: Path | None) -> None:
     """Delivered work of teams, each against its own past: docs/metrics.md says what each number can and cannot say."""
     _check_section(asked, QUADRANTS, section)
     parameters = asked.parameters(team=asked.team)
-    with asked.open(writable=True) as db:
-        if as_of is not None:
+    if as_of is not None:
+        with asked.open(writable=True) as db:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
-        with commands.patience():
-            scoring.look(db, asked.data)
+            with commands.patience():
+                scoring.work_out(db, asked.data)
+            asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
+        return
+    config = settings(config_path)
+    refreshed(asked.data, lambda: findings.refresh(asked.data, config))
+    there = refreshed(asked.data, lambda: scorecard.refresh(asked.data, anew=anew))
+    with asked.open() as db:
         asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
+    say_as_of(there, asked.format, "`outlay report scorecard --anew` works it out again.")
 
 
 NO_BUDGETS = (
@@ -317,12 +345,7 @@ def budgets(asked: Asked, shadow: bool) -> None:
         asked.print(db, "budgets_shadow", {"from": first, "to": last})
 
 
-config_option = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file with the thresholds, prices."
-)
-
-
-def look(data: Path, config: Path | None, as_of: datetime | None = None, *, replace: bool = False) -> None:
+def look(data: Path, config: Config, as_of: datetime | None = None, *, replace: bool = False) -> None:
     """Look for waste now, or as of a moment (UTC). Raises `UserError` for one before the last look, unless its findings
     are to be replaced."""
     analytics.open(data).close()
@@ -332,12 +355,11 @@ def look(data: Path, config: Path | None, as_of: datetime | None = None, *, repl
             f"what is shown was found as of {last:%Y-%m-%dT%H:%M:%S}: "
             "to have what is found as of an earlier moment in its place, say --replace"
         )
-    settings = load(config) if config else Config()
-    now = datetime.now(UTC).replace(tzinfo=None)
     with commands.patience(), commands.errors_in_one_line():
-        findings.look(data, settings.waste, load_prices(settings), as_of or now)
+        findings.look(data, config.waste, load_prices(config), as_of)
 
 
+LOOK_AGAIN = "`outlay findings look` looks again."
 WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
 
 
@@ -346,21 +368,16 @@ WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
 @click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
 @config_option
 @_asks(PERIOD, TEAM)
-def waste(asked: Asked, by: str, state: tuple[State, ...], config: Path | None) -> None:
-    """What could have been saved, each dollar once; as of the last look."""
+def waste(asked: Asked, by: str, state: tuple[State, ...], config_path: Path | None) -> None:
+    """What could have been saved, each dollar once."""
     parameters = asked.parameters(team=asked.team, states=list(state or findings.UNDISMISSED))
-    analytics.open(asked.data).close()
-    if (as_of := findings.looked_at(asked.data)) is None:  # nobody has looked yet
-        look(asked.data, config)
-        as_of = findings.looked_at(asked.data)
+    config = settings(config_path)
+    there = refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     with asked.open() as db:
         if by != "rule":
             db.execute("SET VARIABLE dimension = $by", {"by": WASTE_GROUPS[by]})
         asked.print(db, "waste_by_rule" if by == "rule" else "waste_by_group", parameters)
-    if asked.format == "table":
-        click.echo(
-            f"As of {as_of:%Y-%m-%d %H:%M} UTC: `outlay findings look` looks again, `outlay findings list` shows each."
-        )
+    say_as_of(there, asked.format, LOOK_AGAIN, ": `outlay findings list` shows each.")
 
 
 # -- verify --------------------------------------------------------------------------------------------------------

@@ -96,7 +96,9 @@ async def _ask(data: Path, sql: str, rows_max: int, seconds: float, as_of: datet
 
 def _request(data: Path, sql: str, rows_max: int, cpu_seconds: int, as_of: datetime | None) -> Request:
     folders, files = read_places()
-    return Request(str(data.resolve()), folders, files, sql, rows_max, cpu_seconds, landlock.version() > 0, as_of)
+    views = [] if as_of is None else build.views_of_another_moment()
+    confined = landlock.version() > 0
+    return Request(str(data.resolve()), folders, files, sql, rows_max, cpu_seconds, confined, as_of, views)
 
 
 def _rows(answer: Answer) -> list[tuple[Any, ...]]:

@@ -12,7 +12,8 @@ from typing import Any
 import duckdb
 from rich.console import Console
 
-from analytics import build, commands, lake, scoring, simulate, waste
+import analytics
+from analytics import build, commands, findings, lake, scorecard, simulate
 from analytics.simulated import tracker
 from analytics.simulated.people import PEOPLE
 from gateway.config import Config
@@ -22,14 +23,16 @@ GAMING_TEAM = "mobile"
 
 
 def make(data: Path, seed: int, now: datetime, book: PriceBook) -> simulate.Plan:
-    """Write two quarters of history into an empty data folder, in the second of which a team games the board, and since
-    the last month what was done for tickets that `simulated.tracker` knows."""
+    """Write into an empty data folder two quarters of history, in the second of which a team games the board, and since
+    the last month what was done for tickets that `simulated.tracker` knows; and what waste and scorecard come to."""
     lake.publish(data)
     honest = simulate.plan(seed, tickets=360, begins=simulate.quarters_before(now))
     plan = simulate.leaderboard(GAMING_TEAM)(honest, random.Random(seed))  # noqa: S311
     simulate.store_work(data, [plan])
     recent = simulate.calls(_since_last_month(seed, now), book, seed, "recent-")
     simulate.store_calls(data, itertools.chain(simulate.calls(plan, book, seed), recent))
+    findings.look(data, Config().waste, book, now)
+    scorecard.look(data)
     return plan
 
 
@@ -48,13 +51,10 @@ def _since_last_month(seed: int, now: datetime) -> simulate.Plan:
     return simulate.Plan("", begun, tasks, (), sessions)
 
 
-def tell(console: Console, data: Path, plan: simulate.Plan, now: datetime, book: PriceBook) -> None:
-    """Look for waste, as of now, and print the story."""
+def tell(console: Console, data: Path, plan: simulate.Plan) -> None:
+    """Print the story."""
     quarter = {"from": plan.measured, "to": simulate.quarter_after(plan.measured)}
-    with lake.scratch(data) as db:
-        waste.look(db, data, Config().waste, book, now)
-    with lake.scratch(data) as db:
-        scoring.look(db, data, ("waste_findings", "calls"))
+    with analytics.open(data) as db:
         board = _table(console, db, "story_board", "A board of tokens, as it hung in the hall:", quarter)
         first = board[0][0]
         _table(

@@ -340,9 +340,11 @@ async def test_coverage_says_what_is_unattributed_unpriced_and_estimated(viewer:
 @of_module
 async def test_the_scorecard_shows_no_small_group(viewer: Viewer) -> None:
     page = await viewer.get(f"/scorecard{ALL}")
+    assert re.search(r"<small>As of [-0-9]+ [0-9:]+</small>", page)
     sections = ("outcome", "cost", "flow", "durability")
     shown = {row[0] for name in sections for row in consoles.rows(page, f"scorecard_{name}")}
-    assert shown <= {"(other)", "–"}
+    assert shown == set()
+    assert "groups are smaller than five builders" in page
 
 
 @of_module
@@ -449,7 +451,7 @@ async def test_what_is_claimed_is_that_of_the_days_in_each_table_and_what_nobody
     async with looking(consoles.config(data), "viewer") as viewer:
         for days, claimed in (("from=2026-11-20&to=2026-11-20", "$1.00"), ("from=2026-11-20&to=2026-11-21", "$2.00")):
             page = await viewer.get(f"/waste?{days}")
-            for table, column in (("waste_rules", 1), ("waste_findings", 3)):
+            for table, column in (("waste_by_rule", 1), ("waste_findings", 3)):
                 cells = [row[column] for row in consoles.rows(page, table)]
                 assert cells == [claimed], (table, days)
         page = await viewer.get(f"/tickets{ALL}")

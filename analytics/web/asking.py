@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 
 import analytics
-from analytics import build, lake, scoring
+from analytics import build, lake
 from gateway.errors import UserError
 
 FRESH_SECONDS = 10.0
@@ -226,17 +226,7 @@ def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def with_scorecard(data: Path) -> duckdb.DuckDBPyConnection:
-    """The scorecard's relations as tables: as views each question would work them out anew."""
-    lake.publish(data)
-    db = lake.scratch(data)
-    db.execute("SET enable_progress_bar = false")
-    scoring.look(db, data)
-    return db
-
-
 PAGES = Base(with_facts, ("work",), 10.0, 600.0)
-SCORECARD = Base(with_scorecard, WATCHED, 300.0, 3600.0)
 
 
 def _run(cursor: duckdb.DuckDBPyConnection, questions: Sequence[Question], over: str) -> list[Answer]:

@@ -4,6 +4,7 @@ import asyncio
 
 from aiohttp import web
 
+from analytics import scoring
 from analytics.cli import QUADRANTS, SECTIONS
 from analytics.web import formats
 from analytics.web.spans import of as span_of
@@ -24,6 +25,7 @@ NO_SCORE = (
     "Nothing is shown here: there is no window with spend or delivered work, or groups are smaller than five builders. "
     "Import teams with outlay import work, and read trackers and forges with outlay sync."
 )
+NO_LOOK = "Nobody has worked this out yet."
 
 
 async def coverage(visit: Visit) -> web.Response:
@@ -55,10 +57,12 @@ async def scorecard(visit: Visit) -> web.Response:
     """Teams by name, each against its own past. What is too small for that, the views do not show."""
     span, team = span_of(visit.request.query, today(), "last-quarter"), visit.request.query.get("team") or None
     given = {**span.given, "team": team}
-    wanted = [Table(f"scorecard_{name}", title, given, money=None, empty=NO_SCORE) for name, title in QUADRANTS.items()]
-    shown = await visit.tables(*wanted, asks=visit.console.scorecard)
+    there = await visit.kept(scoring.KEPT)
+    empty = NO_SCORE if there.made else NO_LOOK
+    wanted = [Table(f"scorecard_{name}", title, given, money=None, empty=empty) for name, title in QUADRANTS.items()]
+    shown = await visit.tables(*wanted)
     teams = sorted({row["team_id"] for row in shown[0].rows if row["team_id"]} | ({team} if team else set()))
-    return visit.show("scorecard.html", span=span, team=team, teams=teams, shown=shown)
+    return visit.show("scorecard.html", span=span, team=team, teams=teams, shown=shown, there=there)
 
 
 PAGES = [

@@ -16,7 +16,7 @@ import jinja2
 import msgspec
 from aiohttp import web
 
-from analytics import disk
+from analytics import disk, kept
 from analytics.web import asking, auth, charts, formats, spans, tables
 from analytics.web.asking import Answer, Asking
 from analytics.web.sessions import Attempts, Session, Sessions
@@ -80,8 +80,6 @@ class Console:
     configured: Mapping[str, Principal]
     """Holders of the admin keys of the settings."""
     asks: Asking
-    scorecard: Asking
-    """Of relations that are worked out once for many questions."""
     sessions: Sessions
     attempts: Attempts
     apis: Mapping[str, Endpoint]
@@ -159,10 +157,10 @@ class Visit:
         rows = (await self.ask(query, **given)).dicts()
         return rows[0] if rows else None
 
-    async def tables(self, *wanted: Table, asks: Asking | None = None) -> list[Shown]:
+    async def tables(self, *wanted: Table) -> list[Shown]:
         """Asked for together. When CSV of one is wanted, that alone is made, and sent."""
-        asks = asks or self.console.asks
-        await self._send_csv(asks, wanted)
+        await self._send_csv(wanted)
+        asks = self.console.asks
         shown = (tables.show(asks, table, tables.asked(table, self.request.query)) for table in wanted)
         return list(await asyncio.gather(*shown))
 
@@ -170,7 +168,7 @@ class Visit:
         self, over: str, given: Mapping[str, Any], queries: Sequence[str], wanted: Sequence[Table]
     ) -> tuple[list[Answer], list[Shown]]:
         """Queries and tables that are about the rows of one query, which are found once for them all."""
-        await self._send_csv(self.console.asks, wanted)
+        await self._send_csv(wanted)
         asked = [(table, tables.asked(table, self.request.query)) for table in wanted]
         of_tables = [tables.questions(table, of) for table, of in asked]
         questions = [(asking.text(query), given) for query in queries] + [each for some in of_tables for each in some]
@@ -181,11 +179,11 @@ class Visit:
             for (table, of), some in zip(asked, of_tables, strict=True)
         ]
 
-    async def _send_csv(self, asks: Asking, wanted: Sequence[Table]) -> None:
+    async def _send_csv(self, wanted: Sequence[Table]) -> None:
         for table in wanted:
             if self.request.query.get("csv") == table.name:
                 try:
-                    text = await tables.as_csv(asks, table, tables.asked(table, self.request.query))
+                    text = await tables.as_csv(self.console.asks, table, tables.asked(table, self.request.query))
                 except tables.TooManyError:
                     raise ProblemError(422, "Too many rows", f"{TOO_MANY} Choose fewer days, or a filter.") from None
                 raise Download(text, table.name)
@@ -193,6 +191,11 @@ class Visit:
     async def recorded(self) -> dict[str, Any] | None:
         """First and last day with a call, to say where there is something, on a page without anything."""
         return await self.one("console/recorded")
+
+    async def kept(self, kind: kept.Kind) -> kept.State:
+        """Of what is written down, which the keeper, and no page, works out."""
+        [found] = (await self.ask(kept.RECORDS, is_exact=True)).rows
+        return await asyncio.to_thread(kept.state, self.console.data, kind, found=found)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
