@@ -14,7 +14,7 @@ def open(  # noqa: A001 - analytics.open(...) reads well
     With `as_of`, all is as it was known at that moment: UTC, unless it has a time zone of its own. The views are
     published first where they are missing or the folder has moved. Raises `UserError` when there is no such folder.
     """
-    from analytics import lake
+    from analytics import build, lake
     from gateway.errors import UserError
 
     data = Path(path)
@@ -27,4 +27,6 @@ def open(  # noqa: A001 - analytics.open(...) reads well
     if as_of is not None:
         moment = as_of.astimezone(UTC).replace(tzinfo=None) if as_of.tzinfo else as_of
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": moment})
+        for view in build.views_of_another_moment():
+            db.execute(view)
     return db

@@ -1,5 +1,5 @@
 """`python -m analytics --data DIR`: keeps a data folder (`lake.keep`), notes budgets (`budgeting`) and yardsticks
-(`scoring`), looks for late evidence (`attributing`) and waste (`findings`), reads trackers (`sync`) and answers the
+(`scorecard`), looks for late evidence (`attributing`) and waste (`findings`), reads trackers (`sync`) and answers the
 gateway (`live`)."""
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import duckdb
 
-from analytics import attributing, budgeting, commands, findings, lake, live, scoring, sync
+from analytics import attributing, budgeting, commands, findings, lake, live, scorecard, sync
 from gateway.app import budget_file, load_prices
 from gateway.config import Config, load
 from gateway.errors import UserError
@@ -60,7 +60,7 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
     with (
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),
-        scoring.noting(data, settings if config else None),
+        scorecard.keeping(data, settings if config else None),
         attributing.looking(data, tickets, commands.journal_settings(settings, data)),
         sync.syncing(data, settings),
         findings.looking(data, settings.waste, lambda: load_prices(settings)),

@@ -22,6 +22,8 @@ FOLDER = Path(__file__).parent
 MODELS = FOLDER / "models"
 ON_DEMAND = MODELS / "waste"
 """Worked out by the keeper, and no views: they read the calls too often. What they find is in models/findings/."""
+MEASURES = MODELS / "measures"
+"""The same: views of them take seconds to plan. Those of these names, in models/scorecard/, read what it wrote."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,14 @@ class Model:
 
 
 def load(folder: Path = MODELS) -> dict[str, Model]:
-    """All models below a folder, by name; without those on demand, unless it is their folder."""
+    """All models below a folder, by name; without those that the keeper works out, unless it is their folder."""
     return dict(_load(folder))
 
 
 @cache
 def _load(folder: Path) -> dict[str, Model]:
-    paths = [path for path in sorted(folder.rglob("*.sql")) if folder == ON_DEMAND or ON_DEMAND not in path.parents]
-    return {path.stem: read_model(path) for path in paths}
+    apart = {ON_DEMAND, MEASURES} - {folder}
+    return {path.stem: read_model(path) for path in sorted(folder.rglob("*.sql")) if not apart & {*path.parents}}
 
 
 def read_model(path: Path) -> Model:
@@ -120,6 +122,12 @@ def located(sql: str, data: Path) -> str:
 def define_views(db: duckdb.DuckDBPyConnection, data: Path, sql: str) -> None:
     """Create the views that a query reads, to be used at once, without comments."""
     create_views(db, data, needed(db, load(), {"": Model("", "", {}, sql)}))
+
+
+def views_of_another_moment() -> list[str]:
+    """Statements for a connection that asks as of another moment than that of what is written down: they put what that
+    comes to, worked out in each query, in its place."""
+    return [f"CREATE TEMP VIEW {name} WITH (DEFER_BINDING) AS {model.sql}" for name, model in load(MEASURES).items()]
 
 
 def digest(data: Path, models: Mapping[str, Model]) -> str:

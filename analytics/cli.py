@@ -12,10 +12,11 @@ import click
 import duckdb
 
 import analytics
-from analytics import budgeting, build, commands, findings, lake, output, scoring, verifying
+from analytics import budgeting, build, commands, findings, kept, lake, output, scorecard, scoring, verifying
 from analytics.output import Format
-from gateway.config import Config, load
+from gateway.config import Config
 from gateway.errors import UserError
+from gateway.options import config_option, settings
 from gateway.verdicts import State
 
 QUERIES = build.FOLDER / "queries"
@@ -81,22 +82,26 @@ class Asked(NamedTuple):
             yield db
 
     def print(
-        self, db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], limit: int | None = None
+        self,
+        db: duckdb.DuckDBPyConnection,
+        name: str,
+        parameters: dict[str, Any],
+        most: int | None = None,
+        nothing: str = "(nothing)",
     ) -> None:
-        """What a query of ours gives, in the format asked for: all of it, or so many rows, and if there are more."""
+        """What a query of ours gives, in the format asked for; `most`: at most so many rows, and it is said."""
         if self.out is not None:
             with commands.patience():
-                found = db.sql(_query(name), params=parameters)
-                (found.limit(limit) if limit else found).write_parquet(str(self.out), compression="zstd")
-        elif limit is None:
-            output.show(_found(db, name, parameters), self.format)
-        else:
-            with commands.patience():
-                result = db.execute(_query(name), parameters)
-                rows = result.fetchmany(limit + 1)
-            output.show(output.Rows([column[0] for column in result.description], rows[:limit]), self.format)
-            if len(rows) > limit:
-                click.echo(f"Only the first {limit:,} rows: --limit shows more, --format csv all", err=True)
+                all_found = db.sql(_query(name), params=parameters)
+                (all_found.limit(most) if most else all_found).write_parquet(str(self.out), compression="zstd")
+            return
+        found = _found(db, name, parameters, most + 1 if most else None)
+        is_cut = most is not None and len(found.rows) > most
+        output.show(found._replace(rows=found.rows[:most]) if is_cut else found, self.format, nothing=nothing)
+        if is_cut:
+            click.echo(
+                f"These are {most}, with their total, of more: --limit says how many, --by sums up all.", err=True
+            )
 
     def print_sections(
         self,
@@ -129,9 +134,11 @@ def _query(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _found(db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any]) -> output.Rows:
+def _found(
+    db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], most: int | None = None
+) -> output.Rows:
     with commands.patience():
-        return output.of(db.execute(_query(name), parameters))
+        return output.of(db.execute(_query(name), parameters), most)
 
 
 def _found_together(
@@ -184,11 +191,10 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
 @_asks(PERIOD, TEAM)
 def spend(asked: Asked, by: str, limit: int | None) -> None:
     """What calls cost at list price."""
-    if limit is None and asked.format == "table" and by in ("ticket", "task"):
-        limit = ROWS_SHOWN
+    most = ROWS_SHOWN if limit is None and asked.format == "table" and by in ("ticket", "task") else limit
     parameters = asked.parameters(team=asked.team)
     with asked.open() as db:
-        asked.print(db, f"spend_by_{by}", parameters, limit)
+        asked.print(db, f"spend_by_{by}", parameters, most)
 
 
 class _Moment(click.ParamType[datetime]):
@@ -222,15 +228,14 @@ WORK = (
 
 
 def _report_work(name: str, asked: Asked, by: str | None, sort: str, limit: int | None, as_of: datetime | None) -> None:
-    if limit is None and asked.format == "table" and by is None:
-        limit = ROWS_SHOWN
-    parameters = asked.parameters(team=asked.team, sort=sort, limit=limit)
+    most = ROWS_SHOWN if limit is None and asked.format == "table" and by is None else None
+    parameters = asked.parameters(team=asked.team, sort=sort, limit=most + 1 if most else limit)
     with asked.open() as db:
         if as_of is not None:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
         if by is not None:
             db.execute("SET VARIABLE dimension = $by", {"by": by})
-        asked.print(db, f"{name}_by" if by else name, parameters)
+        asked.print(db, f"{name}_by" if by else name, parameters, most)
 
 
 @report.command()
@@ -296,20 +301,53 @@ QUADRANTS = {
 """Of `report scorecard`; each is a query `scorecard_…`."""
 
 
-@report.command()
+def refreshed(data: Path, refresh: Callable[[], kept.State]) -> kept.State:
+    """What is written down, as `refresh` leaves it. Raises `UserError`."""
+    analytics.open(data).close()
+    try:
+        with commands.patience(), commands.errors_in_one_line():
+            return refresh()
+    except OSError as error:
+        raise UserError(f"{error.filename or data} cannot be written: {error.strerror or error}") from None
+
+
+def say_as_of(there: kept.State, format_: Format, again: str, more: str = "") -> None:
+    """Below a table as of when it is; and in any format, where there is newer data, what has it counted."""
+    if there.made is not None and format_ == "table":
+        click.echo(f"As of {there.made.as_of:%Y-%m-%d %H:%M} UTC{more}")
+    if there.is_newer:
+        click.echo(f"There is newer data, or there are other settings, since then: {again}", err=True)
+
+
+@report.command("scorecard")
 @click.option("--section", type=click.Choice(list(QUADRANTS)), help="Only this one.")
 @as_of_option
+@click.option("--anew", is_flag=True, help="Work it out anew, however long that takes.")
+@config_option
 @_asks(PERIOD, TEAM)
-def scorecard(asked: Asked, section: str | None, as_of: datetime | None) -> None:
+def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: bool, config_path: Path | None) -> None:
     """Delivered work of teams, each against its own past: docs/metrics.md says what each number can and cannot say."""
     _check_section(asked, QUADRANTS, section)
     parameters = asked.parameters(team=asked.team)
-    with asked.open(writable=True) as db:
-        if as_of is not None:
+    if as_of is not None:
+        with asked.open(writable=True) as db:
             db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
-        with commands.patience():
-            scoring.look(db, asked.data)
+            with commands.patience():
+                scoring.work_out(db, asked.data)
+            asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
+        return
+    config = settings(config_path)
+    refreshed(asked.data, lambda: findings.refresh(asked.data, config))
+    there = refreshed(asked.data, lambda: scorecard.refresh(asked.data, anew=anew))
+    with asked.open() as db:
         asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
+    say_as_of(there, asked.format, "`outlay report scorecard --anew` works it out again.")
+
+
+NO_BUDGETS = (
+    "No budget is known here. `outlay budgets set` makes one; `outlay serve` has it here within a minute, "
+    "`outlay budgets list` at once."
+)
 
 
 @report.command()
@@ -323,7 +361,7 @@ def budgets(asked: Asked, shadow: bool) -> None:
         if asked.from_ or asked.to:
             raise click.UsageError("--from and --to go with --shadow: else a budget is shown in its present period")
         with asked.open() as db:
-            asked.print(db, "budgets", {})
+            asked.print(db, "budgets", {}, nothing=NO_BUDGETS)
         return
     this_month = datetime.now(UTC).replace(tzinfo=None, day=1, hour=0, minute=0, second=0, microsecond=0)
     first = asked.from_ or min(asked.to or this_month, this_month - timedelta(days=1)).replace(day=1)
@@ -336,12 +374,7 @@ def budgets(asked: Asked, shadow: bool) -> None:
         asked.print(db, "budgets_shadow", {"from": first, "to": last})
 
 
-config_option = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file with the thresholds, prices."
-)
-
-
-def look(data: Path, config: Path | None, as_of: datetime | None = None, *, replace: bool = False) -> None:
+def look(data: Path, config: Config, as_of: datetime | None = None, *, replace: bool = False) -> None:
     """Look for waste now, or as of a moment (UTC). Raises `UserError` for one before the last look, unless its findings
     are to be replaced."""
     analytics.open(data).close()
@@ -353,12 +386,11 @@ def look(data: Path, config: Path | None, as_of: datetime | None = None, *, repl
         )
     from gateway.app import load_prices  # all of a gateway: takes longer to load than most reports
 
-    settings = load(config) if config else Config()
-    now = datetime.now(UTC).replace(tzinfo=None)
     with commands.patience(), commands.errors_in_one_line():
-        findings.look(data, settings.waste, load_prices(settings), as_of or now)
+        findings.look(data, config.waste, load_prices(config), as_of)
 
 
+LOOK_AGAIN = "`outlay findings look` looks again."
 WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
 
 
@@ -367,21 +399,16 @@ WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
 @click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
 @config_option
 @_asks(PERIOD, TEAM)
-def waste(asked: Asked, by: str, state: tuple[State, ...], config: Path | None) -> None:
-    """What could have been saved, each dollar once; as of the last look."""
+def waste(asked: Asked, by: str, state: tuple[State, ...], config_path: Path | None) -> None:
+    """What could have been saved, each dollar once."""
     parameters = asked.parameters(team=asked.team, states=list(state or findings.UNDISMISSED))
-    analytics.open(asked.data).close()
-    if (as_of := findings.looked_at(asked.data)) is None:  # nobody has looked yet
-        look(asked.data, config)
-        as_of = findings.looked_at(asked.data)
+    config = settings(config_path)
+    there = refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     with asked.open() as db:
         if by != "rule":
             db.execute("SET VARIABLE dimension = $by", {"by": WASTE_GROUPS[by]})
         asked.print(db, "waste_by_rule" if by == "rule" else "waste_by_group", parameters)
-    if asked.format == "table":
-        click.echo(
-            f"As of {as_of:%Y-%m-%d %H:%M} UTC: `outlay findings look` looks again, `outlay findings list` shows each."
-        )
+    say_as_of(there, asked.format, LOOK_AGAIN, ": `outlay findings list` shows each.")
 
 
 # -- verify --------------------------------------------------------------------------------------------------------

@@ -14,13 +14,12 @@ import duckdb
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from analytics import disk, lake
-from gateway import options
+from gateway import terminal
 from gateway.config import Config, LedgerSettings
 from gateway.errors import UserError
+from gateway.terminal import Grid
 
 PATIENCE_SECONDS = 2.0
 
@@ -49,19 +48,12 @@ def tidy_when_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table(box=None, header_style="bold")
-    for number, name in enumerate(columns):
-        amount = any(isinstance(row[number], Decimal | int) for row in rows)
-        table.add_column(name, justify="right" if amount else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(Text(usd(v) if isinstance(v, Decimal) else "" if v is None else options.shown(str(v))) for v in row)
-        )
-    console = Console()
-    # A file or pipe has no width, and must not lose columns to one.
-    console.width = console.width if console.is_terminal else max(console.width, 20 * len(columns), 200)
-    console.print(table)
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], first: Sequence[str] = ()) -> None:
+    """`first`: columns that are left out last where a window is narrow."""
+    cells = [[usd(v) if isinstance(v, Decimal) else "" if v is None else str(v) for v in row] for row in rows]
+    numbers = range(len(columns))
+    amounts = [n for n in numbers if any(isinstance(row[n], Decimal | int) for row in rows)]
+    terminal.show(Grid(columns, cells, right=amounts, first=first))
 
 
 def print_left_out(left_out: Mapping[str, Mapping[Any, int]]) -> None:

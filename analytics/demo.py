@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from analytics import lake, story
+import analytics
+from analytics import build, lake, story
 from analytics.disk import MARKER as MARKER
 from analytics.simulated import tracker
 from analytics.simulated.people import PEOPLE, Organisation
@@ -176,8 +177,11 @@ async def _run(data: Path, lock: IO[str], calls: int | None, seed: int, port: in
             console.print(f"  {question} --data {data}", highlight=False, soft_wrap=True)
         if plan is not None:
             console.print()
-            await asyncio.to_thread(story.tell, console, data, plan, now, book)
-        books = await _watch(console, url, people, gateway, data, stop)
+            await asyncio.to_thread(story.tell, console, data, plan)
+        begun = datetime.now(UTC).replace(tzinfo=None)
+        await _watch(console, url, people, gateway, data, stop)
+    # Now all is recorded, also of calls that were broken off at the end.
+    books = await asyncio.to_thread(recorded_since, data, begun)
     _print_summary(console, books, people, sum(total["calls"] for total in providers.totals.values()), data)
 
 
@@ -268,7 +272,7 @@ def _died(data: Path) -> UserError:
 
 @dataclass(frozen=True)
 class Books:
-    """What the gateway's metrics say. For reading only: the exact sums are in the ledger."""
+    """What was recorded, by the gateway's metrics while it runs, and by the ledger when it has ended."""
 
     calls: int = 0
     in_flight: int = 0
@@ -292,6 +296,14 @@ def read_books(metrics: str) -> Books:
     return Books(calls, in_flight, usd)
 
 
+def recorded_since(data: Path, since: datetime) -> Books:
+    """What the ledger has of calls that began at a moment (UTC) or later."""
+    query = (build.FOLDER / "queries" / "demo_spend.sql").read_text(encoding="utf-8")
+    with analytics.open(data) as db:
+        teams = db.execute(query, {"since": since}).fetchall()
+    return Books(sum(calls for _, calls, _ in teams), usd={team: usd for team, _, usd in teams})
+
+
 async def _watch(
     console: Console,
     url: str,
@@ -299,8 +311,8 @@ async def _watch(
     gateway: asyncio.subprocess.Process,
     data: Path,
     stop: asyncio.Event,
-) -> Books:
-    """Let the people work until they are done or `stop` is set; says how far they are. Returns the last books."""
+) -> None:
+    """Let the people work until they are done or `stop` is set; says how far they are."""
     working = asyncio.create_task(people.work(), name="people")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     died = asyncio.create_task(gateway.wait(), name="gateway")
@@ -320,11 +332,6 @@ async def _watch(
                 live.update("stopping …", refresh=True)
                 working.cancel()
                 await asyncio.wait({working})
-                books = await _look(client)
-                while books.in_flight:
-                    await asyncio.sleep(0.05)
-                    books = await _look(client)
-                return books
     finally:
         for task in (working, stopped, died):
             task.cancel()
@@ -357,5 +364,6 @@ def _print_summary(console: Console, books: Books, people: Organisation, served:
         counts = [people.outcomes[tool, outcome] for outcome in outcomes]
         tools.add_row(tool, str(sum(counts)), *(str(count or "") for count in counts))
     console.print(spend, "", tools, "", sep="\n")
-    console.print(f"The providers served {served:,} calls, the gateway recorded {books.calls:,}.")
+    early = f": {books.calls - served:,} were broken off before they got there" if books.calls > served else ""
+    console.print(f"The providers served {served:,} calls, the gateway recorded {books.calls:,}{early}.")
     console.print(f"The data stays in {data}. Check it: outlay verify --data {data}", highlight=False, soft_wrap=True)

@@ -4,17 +4,17 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 import analytics
-from analytics import build, disk, lake, waste
+from analytics import build, disk, kept, lake, waste
 from analytics.beside import beside
 from gateway.call import NANO
-from gateway.config import WasteSettings
+from gateway.config import Config, WasteSettings
 from gateway.errors import UserError
 from gateway.verdicts import NEWS, News, Reason, State, Verdict
 
@@ -33,29 +33,44 @@ log = logging.getLogger("outlay.findings")
 
 
 def look(
-    data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime, threads: int | None = None
+    data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime | None = None, threads: int | None = None
 ) -> waste.News:
-    """Look for waste as of a moment (UTC, without a zone), and keep what is found."""
+    """Look for waste as of a moment (UTC, without a zone), by default now, and keep what is found. What is new is noted
+    for the gateway, whoever looks: the next one finds nothing new in it."""
     with lake.scratch(data, threads) as db:
         db.execute("SET enable_progress_bar = false")
-        return waste.look(db, data, settings, book, as_of)
+        found = waste.look(db, data, settings, book, as_of)
+    if found.findings and settings.notice_usd and found.claimed_nano >= settings.notice_usd * NANO:
+        with disk.put(data / NEWS) as aside:
+            news = News(found.as_of.replace(tzinfo=UTC), found.findings, found.claimed_nano)
+            aside.write_bytes(msgspec.json.encode(news))
+    return found
+
+
+def refresh(data: Path, config: Config) -> kept.State:
+    """What is written down, looked for anew where it is not fresh. Without settings of this installation, what was
+    found by others than the shipped ones is left as it is."""
+    from gateway.app import load_prices  # all of a gateway: takes longer to load than most reports
+
+    book = load_prices(config)
+    judged_by, there = waste.judged_by(config.waste, book), kept.read(data, waste.KEPT)
+    if config.file is None and there is not None and there.settings != judged_by:
+        return kept.state(data, waste.KEPT)
+    return kept.refresh(data, waste.KEPT, lambda: look(data, config.waste, book), judged_by)
 
 
 @contextlib.contextmanager
 def looking(data: Path, settings: WasteSettings, book: "Callable[[], PriceBook]") -> Iterator[None]:
-    """Looks beside the keeper's rounds. A failure is logged in one line, once. What is new is noted for the gateway."""
+    """Looks beside the keeper's rounds. A failure is logged in one line, once."""
     if not settings.every_minutes:
         yield
         return
 
     def once() -> None:
-        now = datetime.now(UTC).replace(tzinfo=None)
-        found = look(data, settings, book(), now, threads=1)
-        if found.findings and settings.notice_usd and found.claimed_nano >= settings.notice_usd * NANO:
-            with disk.put(data / NEWS) as aside:
-                aside.write_bytes(
-                    msgspec.json.encode(News(now.replace(tzinfo=UTC), found.findings, found.claimed_nano))
-                )
+        prices = book()
+        there = kept.state(data, waste.KEPT, waste.judged_by(settings, prices))
+        if not there.is_fresh(timedelta(minutes=settings.every_minutes)):
+            look(data, settings, prices, threads=1)
 
     def failed(line: str) -> None:
         log.error("waste could not be looked for, trying again: %s", line)

@@ -1,15 +1,19 @@
 """`outlay findings`: look for waste, at what was found, accept or dismiss it."""
 
 import getpass
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 import click
+import msgspec
 
 from analytics import cli, commands, findings, output
 from analytics.output import Format
+from gateway import options
 from gateway.errors import UserError
+from gateway.options import config_option, settings
 from gateway.verdicts import Reason, State
 
 
@@ -24,6 +28,7 @@ def findings_() -> None:
 @click.option("--team", help="Only those of this team.")
 @click.option("--ticket", help="Only those about this ticket.")
 @click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@config_option
 @cli.data_option
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @cli.json_option
@@ -33,17 +38,22 @@ def list_(
     team: str | None,
     ticket: str | None,
     most: int,
+    config_path: Path | None,
     data: Path,
     format_: Format,
     as_json_: bool,
 ) -> None:
     """Findings, those that claim most first."""
+    config = settings(config_path)
+    there = cli.refreshed(data, lambda: findings.refresh(data, config))
     rows = findings.listed(data, state or findings.UNDISMISSED, rule and rule.upper(), team, ticket, most)
-    if as_json_ or format_ == "json":
+    format_ = "json" if as_json_ else format_
+    if format_ == "json":
         commands.print_json(rows)
-        return
-    shown = ("finding_id", "rule", "state", "team_id", "ticket_id", "calls", "claimed_usd", "sentence")
-    output.show(output.Rows(shown, [[row[name] for name in shown] for row in rows]), format_)
+    else:
+        shown = ("finding_id", "rule", "state", "team_id", "ticket_id", "calls", "claimed_usd", "sentence")
+        output.show(output.Rows(shown, [[row[name] for name in shown] for row in rows]), format_)
+    cli.say_as_of(there, format_, cli.LOOK_AGAIN)
 
 
 @findings_.command()
@@ -63,8 +73,14 @@ def show(finding_id: str, data: Path, as_json_: bool) -> None:
     for name, value in {"state": found["state"], "reason": found["reason"], **money}.items():
         if value is not None:
             click.echo(f"{name}: {value if isinstance(value, str) else commands.usd(value)}")
-    click.echo(f"evidence: {bytes(found['evidence']).decode()}")
-    click.echo(f"calls: {' '.join(found['call_ids'])}")
+    evidence = msgspec.json.decode(bytes(found["evidence"]))
+    for part, title in (("numbers", "found"), ("parameters", "threshold")):
+        for name, value in (evidence[part] or {}).items():
+            told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            click.echo(options.shown(f"{title} {name}: {told}"))
+    click.echo(f"calls: {len(found['call_ids'])}")
+    for call_id in found["call_ids"]:
+        click.echo(f"  {call_id}")
     for each in found["reviews"]:
         said = " ".join(part for part in (each["state"], each["reason"], each["note"]) if part)
         click.echo(f"{each['reviewed_at']:%Y-%m-%d %H:%M} {each['reviewed_by']}: {said}")
@@ -106,11 +122,11 @@ def reopen(finding_id: tuple[str, ...], note: str | None, data: Path) -> None:
     "--as-of", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Moment of judgement, UTC.  [now]"
 )
 @click.option("--replace", is_flag=True, help="Also when what is shown was found as of a later moment.")
-@cli.config_option
+@config_option
 @cli.data_option
-def look_(as_of: datetime | None, replace: bool, config: Path | None, data: Path) -> None:
+def look_(as_of: datetime | None, replace: bool, config_path: Path | None, data: Path) -> None:
     """Look for waste now; `outlay serve` does it once an hour."""
-    cli.look(data, config, as_of, replace=replace)
+    cli.look(data, settings(config_path), as_of, replace=replace)
 
 
 def _me() -> str:

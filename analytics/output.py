@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime, time
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
@@ -11,20 +12,17 @@ import click
 import duckdb
 from rich.bar import Bar
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from analytics import commands
-from gateway import options
+from gateway import terminal
+from gateway.terminal import BAR_WIDTH, Grid
 
 Format = Literal["table", "json", "csv", "parquet"]
 SUMMED = ("list_cost_usd", "lost_cost_usd", "claimed_usd")
 """Columns that a table has the total of."""
 DRAWN = ("claimed_usd", "list_cost_usd", "used")
 """Columns that a table on a terminal has bars of: the first of them that is there."""
-BAR_WIDTH = 16
-NARROWEST = 7
-"""Of a column, for a table to be one that can be read."""
+FINEST = Decimal("0.0001")
 SHARES = ("used",)
 """Of these, a full bar is 1; of the others the largest in the table."""
 
@@ -36,17 +34,23 @@ class Rows(NamedTuple):
     rows: Sequence[Sequence[Any]]
 
 
-def of(result: duckdb.DuckDBPyConnection) -> Rows:
-    return Rows([column[0] for column in result.description or ()], result.fetchall())
+def of(result: duckdb.DuckDBPyConnection, most: int | None = None) -> Rows:
+    """All of it, or at most so many rows."""
+    rows = result.fetchall() if most is None else result.fetchmany(most)
+    return Rows([column[0] for column in result.description or ()], rows)
 
 
-def show(found: Rows, format_: Format) -> None:
+def show(found: Rows, format_: Format, *, is_exact: bool = False, nothing: str = "(nothing)") -> None:
+    """`is_exact`: all of it, as it is, and nothing summed up that was not asked for. `nothing`: said instead of a table
+    without rows."""
     if format_ == "json":
         commands.print_json(dicts(found))
     elif format_ == "csv":
         _csv(found)
+    elif found.rows:
+        _table(found, is_exact=is_exact)
     else:
-        _table(found)
+        click.echo(nothing)
 
 
 def dicts(found: Rows) -> list[dict[str, Any]]:
@@ -65,62 +69,77 @@ def _field(value: Any) -> Any:
     return format(value, "f") if isinstance(value, Decimal) else value
 
 
-def _table(found: Rows) -> None:
+def _table(found: Rows, *, is_exact: bool) -> None:
     names, rows = found
-    console = Console()
-    numbers = [any(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(names))]
-    table = Table(box=None, header_style="bold", show_footer=bool({*SUMMED} & {*names}), footer_style="bold")
-    for i, name in enumerate(names):
-        amounts = [row[i] for row in rows if isinstance(row[i], Decimal)]
-        total = sum(amounts, Decimal(0)) if name in SUMMED else None
-        justify: Literal["left", "right"] = "right" if numbers[i] else "left"
-        table.add_column(Text(options.shown(name)), Text(_text(total)), justify=justify, overflow="fold")
-    bars = _bars(found) if console.is_terminal else None
-    if bars is not None:
-        table.add_column("", width=BAR_WIDTH)
-    for number, row in enumerate(rows):
-        cells = (Text(_text(value)) for value in row)  # as text: a name may look like markup
-        table.add_row(*cells, *([] if bars is None else [bars[number]]))
-    if not console.is_terminal:
-        # A file or pipe has no width, and must not lose columns to one.
-        console.width = max(console.width, 20 * len(names), 200)
-        console.print(table)
-    elif rows and len(names) * NARROWEST > console.width:
-        for row in rows:
-            console.print(_record(names, row))
-    else:
-        console.print(table)
+    columns = [_column(name, [row[i] for row in rows], is_exact=is_exact) for i, name in enumerate(names)]
+    numbers = {i for i in range(len(names)) if any(isinstance(row[i], int | float | Decimal) for row in rows)}
+    terminal.show(
+        Grid(
+            names,
+            [*zip(*columns, strict=True)],
+            right=numbers | {i for i, name in enumerate(names) if name.endswith("_usd")},
+            footer=[] if is_exact else _footer(found),
+            bars=[] if is_exact else _bars(found),
+            first=SUMMED,
+            is_whole=is_exact,
+        )
+    )
     unpriced = sum(row[names.index("unpriced_calls")] or 0 for row in rows) if "unpriced_calls" in names else 0
     if unpriced:
-        click.echo(f"{unpriced} calls have no price and are in no sum; see: outlay sql 'FROM price_coverage'", err=True)
+        told = "1 call has no price and is" if unpriced == 1 else f"{unpriced:,} calls have no price and are"
+        click.echo(f"{told} in no sum; see: outlay sql 'FROM price_coverage'", err=True)
 
 
-def _record(names: Sequence[str], row: Sequence[Any]) -> Table:
-    """A row with a line for each column that has a value: what is too wide for a table."""
-    record = Table(box=None, show_header=False)
-    for name, value in zip(names, row, strict=True):
-        if value is not None:
-            record.add_row(Text(options.shown(name), style="bold"), Text(_text(value)))
-    record.add_row()
-    return record
+def _footer(found: Rows) -> list[str]:
+    """Totals of amounts, where there is more than one row to sum up."""
+    if len(found.rows) < 2 or not {*SUMMED} & {*found.columns}:
+        return []
+    footer = []
+    for i, name in enumerate(found.columns):
+        amounts = [row[i] for row in found.rows if name in SUMMED and isinstance(row[i], Decimal)]
+        footer.append(_column(name, [sum(amounts), *amounts], is_exact=False)[0] if amounts else "")
+    return [footer[0] or "total", *footer[1:]]
 
 
-def _bars(found: Rows) -> list[Bar] | None:
+def _column(name: str, values: Sequence[Any], *, is_exact: bool) -> list[str]:
+    """Values of a column as text. Unless it has to be exact, a window shows moments to the second, and amounts to a
+    hundredth of a cent, where that is enough to tell them from nothing."""
+    if is_exact or not Console().is_terminal:
+        return [_text(value) for value in values]
+    moments = [value for value in values if isinstance(value, datetime)]
+    if moments:
+        shape = "%Y-%m-%d" if all(each.time() == time() for each in moments) else "%Y-%m-%d %H:%M:%S"
+        return [value.strftime(shape) if isinstance(value, datetime) else _text(value) for value in values]
+    amounts = [value for value in values if isinstance(value, Decimal)]
+    if name.endswith("_usd") and amounts and all(abs(each) >= FINEST or not each for each in amounts):
+        return [f"{value:,.4f}" if isinstance(value, Decimal) else _text(value) for value in values]
+    return [_text(value) for value in values]
+
+
+def _bars(found: Rows) -> list[Bar]:
     """One for each row, where there is something to compare."""
     name = next((name for name in DRAWN if name in found.columns), None)
     if name is None or len(found.rows) < 2:
-        return None
+        return []
     values = [row[found.columns.index(name)] for row in found.rows]
     lengths = [float(value) if isinstance(value, int | float | Decimal) and value > 0 else 0.0 for value in values]
     full = 1.0 if name in SHARES else max(lengths)
-    return [Bar(full, 0, min(length, full), width=BAR_WIDTH) for length in lengths] if full else None
+    return [Bar(full, 0, min(length, full), width=BAR_WIDTH) for length in lengths] if full else []
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return f"{value:,f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return options.shown(str(value))
+    match value:
+        case None:
+            return ""
+        case Decimal():
+            return f"{value:,f}"
+        case bool():
+            return str(value)
+        case int():
+            return f"{value:,}"
+        case list() | tuple():
+            return ", ".join(map(_text, value))
+        case dict():
+            return json.dumps(value, ensure_ascii=False, default=str)
+        case _:
+            return str(value)

@@ -100,7 +100,7 @@ def show(model: str, provider: str | None, at: datetime | None, config_path: Pat
         for offer in found
     ]
     columns = ("", "provider", "model", "tier", "since", "input tokens", *main, "others", "status", "price_id")
-    commands.print_table(columns, rows)
+    commands.print_table(columns, rows, first=("model", "tier", "input", "output"))
     click.echo(f"USD per million tokens. → counts at {moment:%Y-%m-%d %H:%M} UTC. {book.id}")
 
 

@@ -96,7 +96,9 @@ async def _ask(data: Path, sql: str, rows_max: int, seconds: float, as_of: datet
 
 def _request(data: Path, sql: str, rows_max: int, cpu_seconds: int, as_of: datetime | None) -> Request:
     folders, files = read_places()
-    return Request(str(data.resolve()), folders, files, sql, rows_max, cpu_seconds, landlock.version() > 0, as_of)
+    views = [] if as_of is None else build.views_of_another_moment()
+    confined = landlock.version() > 0
+    return Request(str(data.resolve()), folders, files, sql, rows_max, cpu_seconds, confined, as_of, views)
 
 
 def _rows(answer: Answer) -> list[tuple[Any, ...]]:
@@ -138,10 +140,11 @@ async def _process(request: Request) -> Answer:
 
 
 def read_places() -> tuple[list[str], list[str]]:
-    """What the views read, of a data folder: whole folders, and files."""
+    """What the views read, of a data folder: whole folders, and files. `retired` is where files lie that queries listed
+    before they were replaced by links (`lake`)."""
     named = {place for model in build.load().values() for place in re.findall(r"'lake:([^']*)'", model.sql)}
     folders = {place.partition("/")[0] for place in named if "*" in place}
-    return sorted(folders), sorted(place for place in named if place.partition("/")[0] not in folders)
+    return sorted({*folders, "retired"}), sorted(place for place in named if place.partition("/")[0] not in folders)
 
 
 _READ: dict[str, Callable[[str], Any]] = {

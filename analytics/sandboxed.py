@@ -69,6 +69,8 @@ class Request(msgspec.Struct):
     cpu_seconds: int
     confined: bool
     as_of: datetime | None = None
+    views: list[str] = []
+    """Statements that make those that hold as of then."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -141,8 +143,7 @@ def confine(data: Path, folders: list[str], files: list[str], *, kernel: bool) -
         # Files are written aside and renamed, so their folders are opened; not that of all, which has secrets.
         own = {data / name for name in files if "/" not in name}
         places = {data / name for name in folders} | {(data / name).parent for name in files if "/" in name}
-        places |= {path for path in own if path.exists()}
-        landlock.restrict([views, *(os.open(place, os.O_PATH) for place in places)])
+        landlock.restrict([views, *(os.open(place, os.O_PATH) for place in places | own if place.exists())])
     return views
 
 
@@ -154,6 +155,8 @@ def limit(db: duckdb.DuckDBPyConnection, views: int, request: Request) -> None:
     db.execute("USE outlay")
     if request.as_of is not None:
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": request.as_of})
+    for view in request.views:
+        db.execute(view)
     db.execute("SET allowed_directories = $value", {"value": [f"{data / name}/" for name in request.folders]})
     db.execute("SET allowed_paths = $value", {"value": [str(data / name) for name in request.files]})
     db.execute("SET enable_external_access = false")

@@ -1,34 +1,42 @@
-"""What the scorecard holds fast: its constants, the yardsticks of each quarter, what windows came to when they settled.
+"""The scorecard: what it holds fast, which are its constants, the yardsticks of each quarter, and what windows came to
+when they settled; and what it comes to now.
 
-The keeper writes them down below `scorecard/`, so that views know what was announced, and when; nothing there is ever
-changed, only added to. What is measured, and how, is said in models/scorecard.
+Both are written down below `scorecard/`. To the first there is only ever added, so that views know what was announced,
+and when. The second is worked out anew when something has changed (`kept`), and read by views, reports and pages, for
+to plan it alone takes seconds. What is measured is said in models/scorecard, and how there and in models/measures.
 """
 
 import contextlib
-import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
 
-from analytics import build, disk, work
-from analytics.beside import beside
-from gateway.config import Config, ScorecardSettings, WorkSettings
+from analytics import build, disk, kept, work
+from gateway.config import ScorecardSettings, WorkSettings
 
-ROUND_SECONDS = 6 * 3600.0
 FREEZE_DAYS = 7
 """Of a quarter, in which its yardsticks are written down; later would be no yardstick that was known before."""
 PRODUCTION = WorkSettings().environments
 TABLES = ("terms", "yardsticks", "settled")
-
-log = logging.getLogger("outlay.scoring")
+READ_OFTEN = (
+    "pull_requests", "tickets", "ticket_names", "pr_ticket_weights", "pr_reverts", "pr_revert_events", "waste_findings",
+)  # fmt: skip
+KEPT = kept.Kind(
+    "scorecard",
+    (
+        *kept.WORK,
+        *(f"scorecard/{table}.parquet" for table in TABLES),
+        *(f"findings/{name}" for name in ("found.parquet", "claims.parquet", "reviews.jsonl")),
+    ),
+)
 
 
 def table_file(data: Path, table: str) -> Path:
-    """Of `TABLES`."""
+    """Of `TABLES`, and of the relations in models/measures."""
     return data / "scorecard" / f"{table}.parquet"
 
 
@@ -43,6 +51,12 @@ def prepare(data: Path) -> None:
                 _write(db, data, table, [defaults] if defaults else [])
             elif _columns_stored(db, data, table) != _columns(db, table):
                 _write(db, data, table, [{**defaults, **row} for row in _stored(db, data, table)])
+        anew = []
+        for name in build.load(build.MEASURES):
+            db.execute(build.step(f"empty_{name}"))
+            anew.append(kept.write_unless_alike(db, table_file(data, name)))
+        if any(anew):
+            kept.forget(data, KEPT)
 
 
 def note_terms(
@@ -65,35 +79,59 @@ def freeze(data: Path, now: datetime) -> int:
     """Write down the yardsticks of a quarter that has just begun, and what windows that have just settled came to, as
     of `now`. The number of rows that are new. `now`: UTC, without a zone. Raises `duckdb.Error`."""
     quarter = datetime(now.year, (now.month - 1) // 3 * 3 + 1, 1)  # noqa: DTZ001 - UTC, as all times of the lake
-    new = 0
     if not work.table_file(data, "pull_requests").exists():
         return 0
-    with _alone(data):
-        if now - quarter < timedelta(days=FREEZE_DAYS):
-            new += _add(data, "yardsticks", "freeze_yardsticks", {"quarter": quarter, "at": now})
-        return new + _add(data, "settled", "note_settled", {"at": now})
+    steps: dict[str, tuple[str, dict[str, Any]]] = {"settled": ("note_settled", {"at": now})}
+    if now - quarter < timedelta(days=FREEZE_DAYS):
+        steps["yardsticks"] = "freeze_yardsticks", {"quarter": quarter, "at": now}
+    with _alone(data), duckdb.connect() as db:
+        db.execute("SET VARIABLE as_of = $at", {"at": now})
+        asking = {step: build.read_model(build.FOLDER / "steps" / f"{step}.sql") for step, _ in steps.values()}
+        _make(db, data, build.needed(db, _models(), asking))
+        return sum(_add(db, data, table, *step) for table, step in steps.items())
 
 
-def look(db: duckdb.DuckDBPyConnection, data: Path, also: Collection[str] = ()) -> None:
-    """Make the scorecard's relations as tables of `db`, a `lake.scratch`: worked out once for many questions. The
-    variable `as_of` of `db` counts, as everywhere. `also`: other relations that are asked."""
-    models = build.load()
-    own = build.load(build.MODELS / "scorecard")
-    wanted = own | {name: models[name] for name in also}
-    build.create_views(db, data, wanted | build.needed(db, models, wanted), own)
+def work_out(db: duckdb.DuckDBPyConnection, data: Path) -> None:
+    """Make the scorecard's relations as tables of `db`, a `lake.scratch`. The variable `as_of` of `db` counts, as
+    everywhere."""
+    own = {name: model for name, model in _models().items() if name in _own()}
+    _make(db, data, own | build.needed(db, _models(), own))
 
 
-def _add(data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
-    """Add to a table what a step finds in the views, which read that table. Only those that it asks are made."""
-    with duckdb.connect() as db:
-        db.execute("SET VARIABLE as_of = CAST($at AS TIMESTAMP)", {"at": parameters["at"]})
-        read = build.needed(db, build.load(), {step: build.read_model(build.FOLDER / "steps" / f"{step}.sql")})
-        build.create_views(db, data, read, read.keys() & build.load(build.MODELS / "scorecard").keys())
-        result = db.execute(build.step(step), parameters)
-        names_found = [column[0] for column in result.description or ()]
-        found = [dict(zip(names_found, row, strict=True)) for row in result.fetchall()]
-        if found:
-            _write(db, data, table, [*_stored(db, data, table), *found])
+def _make(db: duckdb.DuckDBPyConnection, data: Path, models: Mapping[str, build.Model]) -> None:
+    """Make relations: as tables all of the scorecard, and what many of them read, for to plan it takes as long as to
+    ask it. All are as of one moment."""
+    build.create_views(db, data, models, {"as_of", *READ_OFTEN, *_own()} & models.keys())
+
+
+def _models() -> dict[str, build.Model]:
+    """All relations, none of them written down."""
+    return build.load() | build.load(build.MEASURES)
+
+
+def _own() -> Collection[str]:
+    return build.load(build.MODELS / "scorecard").keys()
+
+
+def look(db: duckdb.DuckDBPyConnection, data: Path, as_of: datetime | None = None) -> None:
+    """Work the scorecard out in `db`, a `lake.scratch`, and write it down. `as_of`: as of another moment than now, UTC,
+    without a zone. Raises `duckdb.Error`, `OSError`."""
+    with _alone(data), kept.noting(data, KEPT, as_of):
+        db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
+        work_out(db, data)
+        for name in build.load(build.MEASURES):
+            db.execute(build.step(f"empty_{name}"))
+            db.execute(f"INSERT INTO found BY NAME FROM {name}")
+            kept.write(db.table("found"), table_file(data, name))
+
+
+def _add(db: duckdb.DuckDBPyConnection, data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
+    """Add to a table what a step finds. The number of rows."""
+    result = db.execute(build.step(step), parameters)
+    names_found = [column[0] for column in result.description or ()]
+    found = [dict(zip(names_found, row, strict=True)) for row in result.fetchall()]
+    if found:
+        _write(db, data, table, [*_stored(db, data, table), *found])
     return len(found)
 
 
@@ -131,21 +169,3 @@ def _write(db: duckdb.DuckDBPyConnection, data: Path, table: str, rows: Iterable
     with disk.put(table_file(data, table)) as aside:
         db.execute(build.step(f"read_{table}"), {"rows": msgspec.json.encode(list(rows)).decode()})
         db.table("found").write_parquet(str(aside), compression="zstd")
-
-
-@contextlib.contextmanager
-def noting(data: Path, config: Config | None) -> Iterator[None]:
-    """Writes down, beside the keeper's rounds, what is to be held fast. Without settings, the constants stay
-    as they are."""
-
-    def note() -> None:
-        now = datetime.now(UTC).replace(tzinfo=None)
-        if config is not None:
-            note_terms(data, config.scorecard, now, config.work.environments)
-        freeze(data, now)
-
-    def failed(line: str) -> None:
-        log.error("the scorecard's yardsticks stay as they were: %s", line)
-
-    with beside("scorecard", note, ROUND_SECONDS, failed, at_once=True):
-        yield

@@ -649,10 +649,11 @@ def store_work(data: Path, plans: Iterable[Plan], seen_at: datetime | None = Non
 MODEL = "claude-sonnet-4-5"
 
 
-def calls(plan: Plan, book: PriceBook, seed: int = 1) -> Iterator[Call]:
-    """What agents asked models, by session; the same for the same seed."""
+def calls(plan: Plan, book: PriceBook, seed: int = 1, names: str = "s") -> Iterator[Call]:
+    """What agents asked models, by session; the same for the same seed. `names` begin those of sessions."""
     for number, session in enumerate(plan.sessions):
-        yield from _session(plan, session, book, random.Random(f"{seed}/{number}"), f"{plan.prefix}s{number}")  # noqa: S311
+        rng = random.Random(f"{seed}/{number}")  # noqa: S311
+        yield from _session(plan, session, book, rng, f"{plan.prefix}{names}{number}")
 
 
 def _session(plan: Plan, session: Session, book: PriceBook, rng: random.Random, name: str) -> Iterator[Call]:

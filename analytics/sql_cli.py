@@ -89,7 +89,7 @@ def answer(asked: Asked, text: str) -> None:
                 )  # fmt: skip
         except sandbox.SqlError as error:
             raise UserError(str(error)) from None
-        output.show(output.Rows(found.columns, found.rows), asked.format)
+        output.show(output.Rows(found.columns, found.rows), asked.format, is_exact=True)
         if found.truncated:
             click.echo(f"Only the first {len(found.rows):,} rows: --rows gives more, outlay.duckdb all.", err=True)
 

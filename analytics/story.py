@@ -3,15 +3,19 @@
 The history is made up (`simulate`); each number that is told is asked of the ledger.
 """
 
+import itertools
 import random
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from rich.console import Console
 
-from analytics import build, commands, lake, scoring, simulate, waste
+import analytics
+from analytics import build, commands, findings, lake, scorecard, simulate
+from analytics.simulated import tracker
+from analytics.simulated.people import PEOPLE
 from gateway.config import Config
 from gateway.prices import PriceBook
 
@@ -19,22 +23,38 @@ GAMING_TEAM = "mobile"
 
 
 def make(data: Path, seed: int, now: datetime, book: PriceBook) -> simulate.Plan:
-    """Write two quarters of history into an empty data folder; in the second one a team games the board."""
+    """Write into an empty data folder two quarters of history, in the second of which a team games the board, and since
+    the last month what was done for tickets that `simulated.tracker` knows; and what waste and scorecard come to."""
     lake.publish(data)
     honest = simulate.plan(seed, tickets=360, begins=simulate.quarters_before(now))
     plan = simulate.leaderboard(GAMING_TEAM)(honest, random.Random(seed))  # noqa: S311
     simulate.store_work(data, [plan])
-    simulate.store_calls(data, simulate.calls(plan, book, seed))
+    recent = simulate.calls(_since_last_month(seed, now), book, seed, "recent-")
+    simulate.store_calls(data, itertools.chain(simulate.calls(plan, book, seed), recent))
+    findings.look(data, Config().waste, book, now)
+    scorecard.look(data)
     return plan
 
 
-def tell(console: Console, data: Path, plan: simulate.Plan, now: datetime, book: PriceBook) -> None:
-    """Look for waste, as of now, and print the story."""
+def _since_last_month(seed: int, now: datetime) -> simulate.Plan:
+    """Sessions for tickets of the people who call now, until these ended, or up to now."""
+    rng, begun = random.Random(seed), tracker.begun(now)  # noqa: S311
+    tasks, sessions = {}, []
+    for person in PEOPLE:
+        for ticket in person.tickets if person.ticket_by != "none" else ():
+            tasks[ticket] = simulate.Task(ticket, person.team, "task", begun, None)
+            if (fate := tracker.FATE[ticket]) != "new":
+                days = tracker.WORK_DAYS if fate in tracker.ENDED else (now - begun).days
+                for _ in range(rng.randint(1, 4)):
+                    at = begun + timedelta(days=rng.uniform(0, days - 1))
+                    sessions.append(simulate.Session(person.team, person.user, ticket, at, rng.randint(4, 20)))
+    return simulate.Plan("", begun, tasks, (), sessions)
+
+
+def tell(console: Console, data: Path, plan: simulate.Plan) -> None:
+    """Print the story."""
     quarter = {"from": plan.measured, "to": simulate.quarter_after(plan.measured)}
-    with lake.scratch(data) as db:
-        waste.look(db, data, Config().waste, book, now)
-    with lake.scratch(data) as db:
-        scoring.look(db, data, ("waste_findings", "calls"))
+    with analytics.open(data) as db:
         board = _table(console, db, "story_board", "A board of tokens, as it hung in the hall:", quarter)
         first = board[0][0]
         _table(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 import duckdb
 import msgspec
 
-from analytics import build, disk
+from analytics import build, disk, kept
 from gateway import hashing
 from gateway.config import WasteSettings
 
@@ -31,6 +31,9 @@ READ_IN_PART = {"waste_paid_calls"}
 """Not worked out for all calls: rules want it of a few."""
 WINDOWED = ("W08", "W11", "W13")
 """Rules that compare with what was usual in the window."""
+ASIDE = ("every_minutes", "notice_usd")
+"""Settings that no finding depends on."""
+KEPT = kept.Kind("findings")
 SQL_TYPES: Mapping[Any, str] = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", Decimal: "DECIMAL(18,9)"}
 
 
@@ -62,6 +65,13 @@ def parameters(settings: WasteSettings, rule: str) -> dict[str, Any]:
     """The thresholds of a rule, by the names of their settings."""
     names = [name for name in settings.__struct_fields__ if name.startswith(rule.lower())]
     return {name: getattr(settings, name) for name in [*names, *(["window_days"] if rule in WINDOWED else [])]}
+
+
+def judged_by(settings: WasteSettings, book: "PriceBook") -> str:
+    """Another text when findings would be others, for settings or prices."""
+    terms = {name: getattr(settings, name) for name in settings.__struct_fields__ if name not in ASIDE}
+    plain = {name: value.normalize() if isinstance(value, Decimal) else value for name, value in terms.items()}
+    return f"{_json(plain)} {book.id}"
 
 
 def version(settings: WasteSettings, rule: str) -> str:
@@ -133,29 +143,14 @@ def prepare(data: Path) -> None:
             with disk.put(reviews_file(data)) as aside:
                 aside.touch()
         _read_settings(db, WasteSettings(), None)
-        _write_unless_alike(db, file(data, "settings"))
+        anew = [kept.write_unless_alike(db, file(data, "settings"))]
         _read_rates(db, [])
-        _write_unless_alike(db, rates_file(data))
+        anew.append(kept.write_unless_alike(db, rates_file(data)))
         for table in ("found", "claims"):
             db.execute(build.step(f"empty_{table}"))
-            _write_unless_alike(db, file(data, table))
-
-
-def _write_unless_alike(db: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Write the table `found`, unless the file has its columns."""
-    wanted = db.table("found")
-    try:
-        there = db.read_parquet(build.glob_of(path), hive_partitioning=False)
-        if (there.columns, there.types) == (wanted.columns, wanted.types):
-            return
-    except duckdb.Error:  # it is not there, or broken
-        pass
-    _write(wanted, path)
-
-
-def _write(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
-    with disk.put(path) as aside:
-        relation.write_parquet(str(aside), compression="zstd")
+            anew.append(kept.write_unless_alike(db, file(data, table)))
+        if any(anew):
+            kept.forget(data, KEPT)
 
 
 # -- looking for waste -------------------------------------------------------------------------------------------------
@@ -184,16 +179,17 @@ def find(
 class News(NamedTuple):
     """What a look found that was not there before; nothing, where one as of a later moment had been."""
 
+    as_of: datetime
     findings: int
     claimed_nano: int
 
 
 def look(
-    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime
+    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime | None
 ) -> News:
-    """Look for waste as of a moment, and keep what is found. Raises `duckdb.Error`, `OSError`."""
-    with alone(data):
-        find(db, data, settings, book, as_of)
+    """Look for waste as of a moment, by default now, and keep what is found. Raises `duckdb.Error`, `OSError`."""
+    with alone(data), kept.noting(data, KEPT, as_of, judged_by(settings, book)) as moment:
+        find(db, data, settings, book, moment)
         last = {table: build.glob_of(file(data, table)) for table in ("settings", "found")}
         [(looked_at, *news)] = db.execute(build.step("new_findings"), last).fetchall()
         for table, path in {
@@ -202,5 +198,5 @@ def look(
             "waste_found": file(data, "found"),
             "waste_settings": file(data, "settings"),
         }.items():
-            _write(db.table(table), path)
-    return News(*news) if looked_at is None or as_of > looked_at else News(0, 0)
+            kept.write(db.table(table), path)
+    return News(moment, *news) if looked_at is None or moment > looked_at else News(moment, 0, 0)

@@ -7,14 +7,13 @@ asked for where it matters (`View`).
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
 from gateway import money
 from gateway.budget_notices import BudgetNotices, local, per, scope_of
-from gateway.budgets import Account, Budgets, Charge, Decision, Hold, Quote, cost_of, decide, hard, tightest
+from gateway.budgets import Account, Budgets, Charges, Decision, Hold, Quote, cost_of, decide, least_left
 from gateway.call import Ask, BudgetAction, Call
 from gateway.errors import Refusal
 from gateway.ledger import now_us
@@ -90,7 +89,7 @@ class Grant(msgspec.Struct, array_like=True):
             call.max_output_tokens = self.max_output_tokens
 
 
-class _Held(NamedTuple):
+class _Held(msgspec.Struct, frozen=True):
     """A call that has a hold."""
 
     hold: Hold
@@ -150,10 +149,12 @@ class Admission:
         assert hold is not None, "an admitted call has a hold"
         return self._granted(call, wanted, estimate, hold, action)
 
-    def _admit_usual(self, call: Call, wanted: Wanted, charges: tuple[Charge, ...], estimate: Estimate) -> Grant:
+    def _admit_usual(self, call: Call, wanted: Wanted, charges: Charges, estimate: Estimate) -> Grant:
         """Its most is far above what any response costs, and sessions are open for long."""
         usual = estimate.quote.usual
-        quote = estimate.quote._replace(fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False)
+        quote = msgspec.structs.replace(
+            estimate.quote, fixed=usual, rate=0, tokens=0, tokens_min=0, clamps=False, stops=False
+        )
         decision = self._decide(charges, quote, waited=True)
         if (hold := self._hold(call, charges, quote, decision)) is None:
             raise self._refuse(call, decision.account)
@@ -194,7 +195,7 @@ class Admission:
         """For what is billed later, and holds nothing: a batch. Raises the refusal `budget_exceeded` when a budget that
         covers it is spent."""
         now = now_us()
-        for charge in hard(self.budgets.charges(call)):
+        for charge in self.budgets.charges(call).hard:
             charge.account.expire(now)
             if charge.account.spent >= charge.account.limit(now):
                 raise self._refuse(call, charge.account)
@@ -206,12 +207,12 @@ class Admission:
         call.budget_action = "blocked"
         return _refusal(account, now)
 
-    def _decide(self, charges: Sequence[Charge], quote: Quote, *, waited: bool = False) -> Decision:
-        able = hard(charges)
+    def _decide(self, charges: Charges, quote: Quote, *, waited: bool = False) -> Decision:
+        able = charges.hard
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
         return decide(able, quote, now_us(), waiting=waiting, waited=waited)
 
-    def _hold(self, call: Call, charges: tuple[Charge, ...], quote: Quote, decision: Decision) -> Hold | None:
+    def _hold(self, call: Call, charges: Charges, quote: Quote, decision: Decision) -> Hold | None:
         """What a decision reserves; `None` where it lets the call not go on."""
         if decision.verdict != "admit":
             return None
@@ -228,13 +229,14 @@ class Admission:
         if looked.input_tokens is not None:
             estimate = self._estimate(call, wanted, input_tokens=looked.input_tokens) or known
         clamps = estimate.quote.clamps and looked.clamps
-        return estimate._replace(quote=estimate.quote._replace(clamps=clamps, stops=looked.stops))
+        quote = msgspec.structs.replace(estimate.quote, clamps=clamps, stops=looked.stops)
+        return msgspec.structs.replace(estimate, quote=quote)
 
     async def _rerouted(
-        self, call: Call, wanted: Wanted, charges: Sequence[Charge], view: View
+        self, call: Call, wanted: Wanted, charges: Charges, view: View
     ) -> tuple[Wanted, Estimate] | None:
         """The same request for the model that a budget names, where it can ask for it."""
-        model = next((m for charge in hard(charges) if (m := charge.account.budget.reroute_to)), None)
+        model = next((m for charge in charges.hard if (m := charge.account.budget.reroute_to)), None)
         if model is None or model == call.request_model or (looked := await view.look(model)) is None:
             return None
         asked, call.request_model = call.request_model, model
@@ -246,16 +248,15 @@ class Admission:
         call.budget_action = "rerouted"
         return other, self._estimate_well(call, other, estimate, looked)
 
-    def _soft_action(self, charges: Sequence[Charge], quote: Quote) -> BudgetAction:
+    def _soft_action(self, charges: Charges, quote: Quote) -> BudgetAction:
         """What budgets that enforce nothing say to the call."""
-        soft = [charge for charge in charges if not charge.account.budget.is_hard]
-        if not soft:
+        if not charges.soft:
             return "none"
         now = now_us()
-        shadows = [each for each in soft if each.account.budget.on_exceed != "warn"]
+        shadows = [each for each in charges.soft if each.account.budget.on_exceed != "warn"]
         if shadows and decide(shadows, quote, now, waited=True).verdict == "refuse":
             return "shadow_blocked"
-        for charge in soft:
+        for charge in charges.soft:
             account = charge.account
             account.expire(now)
             if account.spent + account.held + charge.part(quote.usual) > account.limit(now):
@@ -314,7 +315,7 @@ class Admission:
         while queue:
             waiter = queue[0]
             charges = self.budgets.charges(waiter.call)
-            decision = decide(hard(charges), waiter.quote, now_us(), waiting=len(queue) - 1)
+            decision = decide(charges.hard, waiter.quote, now_us(), waiting=len(queue) - 1)
             if decision.verdict == "wait" and decision.account in (account, None):
                 return
             queue.popleft()
@@ -366,12 +367,11 @@ class Admission:
     def _settle(self, hold: Hold, cost: int | None) -> None:
         """Once per hold: see `Budgets.settle`."""
         self.budgets.settle(hold, cost)
-        for charge in hold.charges:
-            account = charge.account
-            if cost and account.spent >= account.notice_from:
+        for account, _, _ in hold.charges if cost else ():
+            if account.spent >= account.notice_from:
                 self._notices.look(account, now_us())
-            if self._waiting:
-                self._wake(account)
+        for account, _, _ in hold.charges if self._waiting else ():
+            self._wake(account)
 
     def correct(self, before: Call, now: Call) -> None:
         """A call that was posted costs something else."""
@@ -380,8 +380,7 @@ class Admission:
 
     def remaining(self, hold: Hold) -> int | None:
         """What is left of the tightest of the call's budgets, nano-USD."""
-        found = tightest(hold.charges, now_us())
-        return None if found is None else found[1]
+        return least_left(hold.charges, now_us())
 
 
 # -- what a person is told ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -264,12 +264,12 @@ async def serving(
         assert runner.server is not None
         routed = runner.server.request_handler
 
-        async def straight(request: web.BaseRequest) -> web.StreamResponse:
+        def straight(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
             """What cannot be for `/-/`, however it is written, needs no router."""
             assert isinstance(request, web.Request)
             path = request.raw_path
             is_plain = path[:1] == "/" and path[1:2].isalnum() and "Expect" not in request.headers
-            return await (proxy.serve(request) if is_plain else routed(request))
+            return proxy.serve(request) if is_plain else routed(request)
 
         runner.server.request_handler = straight
         try:

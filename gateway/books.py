@@ -79,7 +79,7 @@ class OpenCall:
         if not self.is_answered:
             self.is_answered = True
             self.call.status, self.call.first_byte_ms, self.free_without_usage = status, self.ms(), status >= 400
-            self.meter = Meter(self.dialect, self.call.provider or "", headers)
+            self.meter.begin(headers)
 
     @property
     def is_closed(self) -> bool:

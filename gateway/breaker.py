@@ -91,21 +91,29 @@ class Breakers:
         self._rules = rules
         self._troubled: dict[tuple[str, str], Breaker] = {}
 
+    @property
+    def has_trouble(self) -> bool:
+        """False when no upstream pauses."""
+        return bool(self._troubled)
+
     def order(self, names: Iterable[str], model: str, now: float) -> list[str]:
         """The same names, but for those that pause, which come last."""
         return sorted(names, key=lambda name: self.pause(name, model, now) is not None)
 
     def pause(self, name: str, model: str, now: float) -> tuple[float, float] | None:
         """Since when and until when an upstream is not asked first; `None` when it is."""
-        breaker = self._troubled.get(_key(name, model))
+        breaker = self._of(name, model)
         return None if breaker is None else breaker.pause(now)
 
+    def _of(self, name: str, model: str) -> Breaker | None:
+        return self._troubled.get(_key(name, model)) if self._troubled else None
+
     def enter(self, name: str, model: str, now: float) -> int:
-        breaker = self._troubled.get(_key(name, model))
+        breaker = self._of(name, model)
         return 0 if breaker is None else breaker.enter(now)
 
     def leave(self, name: str, model: str, entry: int, verdict: Verdict, now: float) -> None:
-        breaker = self._troubled.get(_key(name, model))
+        breaker = self._of(name, model)
         if breaker is None:
             if verdict != "fails":
                 return

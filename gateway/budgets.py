@@ -172,13 +172,27 @@ class Charge(NamedTuple):
         return part // len(self.tickets) * self.of_tickets if self.tickets and part > 0 else part
 
 
+class Charges(tuple[Charge, ...]):
+    """All that a call charges."""
+
+    @cached_property
+    def hard(self) -> tuple[Charge, ...]:
+        """Those that can refuse the call."""
+        return tuple(hard(self))
+
+    @cached_property
+    def soft(self) -> tuple[Charge, ...]:
+        """Those that enforce nothing."""
+        return tuple(charge for charge in self if not charge.account.budget.is_hard)
+
+
 class Hold:
     """What a call reserves, in every account that it charges, until it is settled."""
 
-    __slots__ = ("amount", "call", "ceiling", "charges", "may_stop", "version")
+    __slots__ = ("amount", "call", "ceiling", "charges", "is_settled", "may_stop", "version")
 
     def __init__(
-        self, call: Call, charges: tuple[Charge, ...], amount: int, ceiling: int, version: int, *, may_stop: bool
+        self, call: Call, charges: Charges, amount: int, ceiling: int, version: int, *, may_stop: bool
     ) -> None:
         self.call = call
         self.charges = charges
@@ -188,13 +202,14 @@ class Hold:
         """It is a stream that can be ended from here."""
         self.version = version
         """Of the budgets that were in force."""
+        self.is_settled = False
 
     @property
     def firm(self) -> int:
         return self.amount if self.may_stop else self.ceiling
 
 
-class Quote(NamedTuple):
+class Quote(msgspec.Struct, frozen=True):
     """What a call may cost, nano-USD. The worst case of `t` output tokens is `fixed + t * rate`."""
 
     fixed: int
@@ -231,7 +246,7 @@ NEAR = 20
 """So many calls at their worst."""
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     verdict: Verdict
     amount: int = 0
     ceiling: int = 0
@@ -256,8 +271,12 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     on upon what others are kept to, rather than what they can cost at most: then growing holds keep the limit, and a
     stream is ended when its hold cannot grow.
     """
-    may_clamp = quote.clamps and any(charge.account.budget.clamps for charge in charges)
     worst = quote.worst(quote.tokens)
+    if not charges:
+        return Decision("admit", quote.usual, worst, near=False)
+    if _free(charges, at_us) >= NEAR * worst:  # as it is most of the time
+        return Decision("admit", quote.usual if quote.stops else worst, worst, near=False)
+    may_clamp = quote.clamps and any(charge.account.budget.clamps for charge in charges)
     least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
     needed = max(least, quote.worst(min(quote.tokens, quote.usual_tokens))) if may_clamp else least
     left = sure = unheld = free = UNBOUNDED
@@ -265,10 +284,7 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     stops = quote.stops
     for charge in charges:
         account, tickets, _ = charge
-        budget = account.budget
-        if account.window:
-            account.expire(at_us)
-        unspent = (account.limit(at_us) if budget.raises else budget.limit_nano) - account.spent
+        unspent = account.limit(at_us) - account.spent
         unfirm, uncovered = unspent - account.firm, unspent - account.ceilings
         if tickets:
             unspent, unfirm, uncovered = map(charge.whole, (unspent, unfirm, uncovered))
@@ -279,15 +295,13 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
         if uncovered < free:
             free = uncovered
         room = unfirm
-        if not stops or budget.clamps:
+        if not stops or account.budget.clamps:
             room = uncovered
             if uncovered < sure:
                 sure, narrowest = uncovered, account
         # Waiting helps when the money is there, and only held.
         if room < (needed if unspent >= needed else least) <= unspent:
             held_up_by = held_up_by or account
-    if tightest is None:
-        return Decision("admit", quote.usual, worst, near=False)
     if left < least:
         return Decision("refuse", account=tightest)
     near = free < NEAR * worst
@@ -311,10 +325,26 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     return Decision("refuse", account=tightest)
 
 
+def _free(charges: Iterable[Charge], at_us: int) -> int:
+    """What is left in the account that has the least, when all that run cost the most that they can."""
+    least = UNBOUNDED
+    for charge in charges:
+        account, tickets, _ = charge
+        if account.window:
+            account.expire(at_us)
+        budget = account.budget
+        free = (account.limit(at_us) if budget.raises else budget.limit_nano) - account.spent - account.ceilings
+        if tickets:
+            free = charge.whole(free)
+        if free < least:
+            least = free
+    return least
+
+
 class _Charged(NamedTuple):
     """What the calls of a kind charge that begin in a span of time, microseconds since the epoch."""
 
-    charges: tuple[Charge, ...]
+    charges: Charges
     start_us: int
     end_us: int
 
@@ -391,10 +421,10 @@ class Budgets:
                 return Account(budget, value, period)
         return found
 
-    def charges(self, call: Call, *, past: bool = False) -> tuple[Charge, ...]:
+    def charges(self, call: Call, *, past: bool = False) -> Charges:
         """The accounts that a call charges, by when it started. `past`: only those of the present period."""
         if not self._budgets:
-            return ()
+            return Charges()
         kind = (
             call.team_id, call.user_id, call.key_id, call.purpose, call.request_model, call.task_id, call.tickets,
         )  # fmt: skip
@@ -414,9 +444,10 @@ class Budgets:
             start_us = max(start_us, account.period.start_us)
             end_us = min(end_us, UNBOUNDED if account.period.end_us is None else account.period.end_us)
             found.append(Charge(account, tickets, of_tickets))
+        charges = Charges(found)
         if is_kept:
-            self._charged[kind] = _Charged(tuple(found), start_us, end_us)
-        return tuple(found)
+            self._charged[kind] = _Charged(charges, start_us, end_us)
+        return charges
 
     def _covering(self, kind: tuple[object, ...], call: Call) -> tuple[Covering, ...]:
         """The budgets that cover a call. Remembered: most calls are like one before."""
@@ -440,14 +471,12 @@ class Budgets:
 
     # -- transfers ----------------------------------------------------------------------------------------------
 
-    def hold(
-        self, call: Call, charges: tuple[Charge, ...], amount: int, ceiling: int, *, may_stop: bool = False
-    ) -> Hold:
+    def hold(self, call: Call, charges: Charges, amount: int, ceiling: int, *, may_stop: bool = False) -> Hold:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
         hold = Hold(call, charges, amount, ceiling, self._version, may_stop=may_stop)
-        for charge in charges:
-            if not charge.account.holds:
-                self._keep(charge.account)
+        for account, _, _ in charges:
+            if not account.holds:
+                self._keep(account)
         _reserve(hold, 1)
         return hold
 
@@ -471,6 +500,8 @@ class Budgets:
 
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
+        assert not hold.is_settled, "a hold was settled twice"
+        hold.is_settled = True
         _reserve(hold, -1)
         if hold.version == self._version:
             self._post(hold.charges, cost, hold.call.started_us)
@@ -489,9 +520,9 @@ class Budgets:
         is_told = booked_us is not None and booked_us < self._asked_us
         if cost == 0:
             return
-        for charge in charges:
-            part = charge.part(cost) if cost is not None and charge.tickets else cost
-            charge.account.post(part, started_us, is_told=is_told)
+        for account, tickets, of_tickets in charges:
+            part = share(cost, tickets, of_tickets) if tickets and cost is not None else cost
+            account.post(part, started_us, is_told=is_told)
 
     def _keep(self, account: Account) -> None:
         key = account.budget.identity, account.value
@@ -573,14 +604,12 @@ def _cover(found: dict[tuple[str, str], Covering], budget: Budget, value: str, t
 def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
     """Add what a call reserves to its accounts, or take it off."""
     whole = hold.amount * sign, hold.firm * sign, hold.ceiling * sign
-    for charge in hold.charges:
-        account, tickets, _ = charge
-        held, firm, ceiling = map(charge.part, whole) if tickets else whole
+    for account, tickets, of_tickets in hold.charges:
+        held, firm, ceiling = (share(each, tickets, of_tickets) for each in whole) if tickets else whole
         account.held += held
         account.firm += firm
         account.ceilings += ceiling
         account.holds += sign
-        assert account.holds >= 0, "a hold was settled twice"
 
 
 def hard(charges: Iterable[Charge]) -> list[Charge]:
@@ -588,16 +617,10 @@ def hard(charges: Iterable[Charge]) -> list[Charge]:
     return [charge for charge in charges if charge.account.budget.is_hard]
 
 
-def tightest(charges: Iterable[Charge], at_us: int) -> tuple[Account, int] | None:
-    """The account with the least left, and how much that is (nano-USD, held money taken off; never below 0)."""
-    found: Account | None = None
-    least = 0
-    for charge in charges:
-        account = charge.account
-        left = account.limit(at_us) - account.spent - account.held
-        if found is None or left < least:
-            found, least = account, left
-    return None if found is None else (found, max(least, 0))
+def least_left(charges: Iterable[Charge], at_us: int) -> int | None:
+    """What is left of the tightest account: nano-USD, held money taken off, never below 0."""
+    left = [account.limit(at_us) - account.spent - account.held for account, _, _ in charges]
+    return max(min(left), 0) if left else None
 
 
 def cost_of(call: Call) -> int | None:

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gateway import app, money, options
+from gateway import app, money, options, terminal
 from gateway.balances import Balances
 from gateway.budget_file import UNTIL_MAX, BudgetFile, table_from, table_of
 from gateway.budgets import Account, Budget, Budgets, Mode
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
 from gateway.periods import Period
+from gateway.terminal import Grid
 
 T = TypeVar("T")
 BY = "cli"
@@ -97,13 +95,12 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
         "remaining_usd": "left $", "on_exceed": "on exceed", "mode": "mode", "owner": "owner",
     }  # fmt: skip
     shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
-    table = Table(*(columns[name] for name in shown), box=None, header_style="bold")
-    for row in rows:
-        table.add_row(
-            *(Text("" if row.get(name) is None else options.shown(str(row[name]))) for name in shown)
-        )  # no markup
-    empty = "No budgets yet. Make one with: outlay budgets set NAME --scope team:TEAM --limit-usd 100"
-    Console().print(table if rows else empty)
+    if not rows:
+        click.echo("No budgets yet. Make one with: outlay budgets set NAME --scope team:TEAM --limit-usd 100")
+        return
+    cells = [["" if row.get(name) is None else str(row[name]) for name in shown] for row in rows]
+    amounts = [number for number, name in enumerate(shown) if name.endswith("_usd")]
+    terminal.show(Grid([columns[name] for name in shown], cells, right=amounts))
 
 
 @budgets_.command(name="show")

@@ -118,10 +118,10 @@ async def read_body(request: web.Request, settings: Server) -> bytes:
     """The whole body of a request. Raises refusals, and the answer 408 to a client that is silent, or slow beyond
     measure."""
     content = request.content
-    content.set_read_chunk_size(settings.body_bytes_max)  # no pause between pieces
     try:
         if content.is_eof():
             return _bounded(content.read_nowait(), settings)
+        content.set_read_chunk_size(settings.body_bytes_max)  # no pause between pieces
         body = bytearray()
         clock = asyncio.get_running_loop().time
         began = clock()

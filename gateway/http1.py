@@ -7,10 +7,12 @@ cookies, no decoding, no session. RFC 9112; what it does in each fault: docs/rel
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from operator import methodcaller
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
+import msgspec
 from multidict import CIMultiDict
 
 from gateway.config import Upstream
@@ -34,6 +36,10 @@ SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Sent once more when a kept connection turns out to be gone (RFC 9110 §9.2.2). What is billed never is."""
 
 
+BARE = methodcaller("strip", " \t")
+"""The value of a header field without the blanks around it, which are none of it."""
+
+
 class Origin(NamedTuple):
     """Where an upstream's requests go."""
 
@@ -46,7 +52,7 @@ class Origin(NamedTuple):
     """Before the path."""
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """One request, ready to be written."""
 
     name: str
@@ -119,24 +125,28 @@ class Answer:
         self._timer = loop.call_later(self._idle_seconds, self._look)
         self.head.add_done_callback(self._head_is_done)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[bytes]:
         """The body in whatever pieces arrive, at once. Raises `UpstreamLost`."""
-        while True:
-            if self._parts:
-                piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts.clear()
-                self._buffered = 0
-                if self._connection is not None:
-                    self._connection.go_on()
-                yield piece
-            elif self._lost is not None:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._parts:
+            if self._lost is not None:
                 raise self._lost
-            elif self.is_over:
-                return
-            else:
-                loop = asyncio.get_running_loop()
-                self._heard, self._waiter = loop.time(), loop.create_future()
-                await self._waiter
+            if self.is_over:
+                raise StopAsyncIteration
+            loop = asyncio.get_running_loop()
+            self._heard, self._waiter = loop.time(), loop.create_future()
+            await self._waiter
+        piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._buffered = 0
+        if self._connection is not None:
+            self._connection.go_on()
+        return piece
 
     def close(self) -> None:
         """Close the connection of an answer that was not read to its end."""
@@ -378,7 +388,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # else a trailer
-            self._fields += (name, value.strip(b" \t"))
+            self._fields += (name, value)
 
     def on_headers_complete(self) -> None:
         if self._is_complete:
@@ -393,7 +403,7 @@ class Connection(asyncio.Protocol):
         texts = b"\n".join(self._fields).decode("utf-8", "surrogateescape").split("\n") if self._fields else []
         if len(texts) != len(self._fields):
             raise ValueError("a header field has a line break in it")
-        headers = CIMultiDict(zip(texts[::2], texts[1::2], strict=True))
+        headers = CIMultiDict(zip(texts[::2], map(BARE, texts[1::2]), strict=True))
         self._in_body = True
         self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)

@@ -8,8 +8,6 @@ _random = random.Random()  # noqa: S311 - nothing is opened by an identifier
 
 def uuid7(now_us: int) -> str:
     """A UUIDv7 whose time part is `now_us` (microseconds since the epoch, of which milliseconds are kept)."""
-    value = (now_us // 1000 & (1 << 48) - 1) << 80 | _random.getrandbits(80)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    ms, chance = now_us // 1000, _random.getrandbits(74)
+    version, variant = 0x7000 | chance & 0xFFF, 0x8000 | chance >> 12 & 0x3FFF
+    return f"{ms >> 16 & 0xFFFFFFFF:08x}-{ms & 0xFFFF:04x}-{version:04x}-{variant:04x}-{chance >> 26:012x}"

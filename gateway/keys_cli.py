@@ -9,15 +9,13 @@ from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gateway import keys
+from gateway import keys, terminal
 from gateway.call import PURPOSES, Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.keys import Change, KeyInfo, Keys
 from gateway.options import config_option, data_option, json_option, settings
+from gateway.terminal import Grid
 from gateway.ticket_keys import TicketKeys
 
 T = TypeVar("T")
@@ -100,7 +98,9 @@ def create(
     if for_claims:
         use = "Set it as OUTLAY_CLAIM_KEY where `outlay run` or a CI job signs."
     elif event.role is not None:
-        use = f"It opens /-/api/v1 as {event.role} (docs/api.md), and makes no calls."
+        bound = event.team_id or event.user_id or event.ticket or event.purpose or event.models or event.upstreams
+        what = "/-/api/v1" if bound or event.ticket_policy else "the console and /-/api/v1"
+        use = f"It opens {what} as {event.role} (docs/console.md, docs/api.md), and makes no calls."
     click.echo(f"{event.key_id}\n{secret}\nThis is shown once. {use}")
 
 
@@ -198,10 +198,10 @@ def _print(rows: list[KeyInfo] | list[Change], columns: tuple[str, ...], as_json
     shown = [
         name for name in columns if any(_cell(getattr(row, name)) for row in rows)
     ]  # what nobody has takes no room
-    table = Table(*shown, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(_cell(getattr(row, name))) for name in shown))  # no markup: it is what people wrote
-    Console().print(table if rows else nothing)
+    if not rows:
+        click.echo(nothing)
+        return
+    terminal.show(Grid(shown, [[_cell(getattr(row, name)) for name in shown] for row in rows]))
 
 
 def _cell(value: Any) -> str:

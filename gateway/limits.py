@@ -170,11 +170,13 @@ class Limits:
     def finished(self, call: Call, now_us: int) -> None:
         """Take what a recorded call has used. One that ended well frees its place now, before its client has the last
         byte: what that asks next is not in the way of itself."""
+        if not self._of_kind:
+            return
         if call.result in ENDED:
             self.release(call)
-        tokens = (call.input_tokens or 0) + (call.output_tokens or 0)
-        if not self._of_kind or call.operation == "batch" or call.result == "refused":
+        if call.operation == "batch" or call.result == "refused":
             return  # results of a batch come when they are asked for, and say nothing about this minute
+        tokens = (call.input_tokens or 0) + (call.output_tokens or 0)
         nano, of_tickets = cost_of(call) or 0, len(call.tickets)
         for account, tickets in self._accounts_of(call).items():
             account.used(share(tokens, tickets, of_tickets), share(nano, tickets, of_tickets), now_us)

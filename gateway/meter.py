@@ -52,6 +52,10 @@ class Meter:
         self._is_known = False
         """The model's name was seen, or need not be looked for any more."""
 
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """The head of the answer has come, after the meter was made."""
+        self._headers, self._reader = headers, Reader(headers)
+
     def feed(self, chunk: bytes) -> None:
         self.bytes_seen += len(chunk)
         if self._dialect is None or self.failed is not None:

@@ -63,6 +63,8 @@ SHAPED_AT_ONCE = 512 * 1024
 """A longer body is read in a thread, bytes: it takes a millisecond or two a megabyte. To and fro takes half of one."""
 NO_BODY = (204, 304)
 """Answers of these statuses have none, whatever they say (RFC 9110 §6.4.1)."""
+KEY_SECONDS = 0.01
+"""A key that was looked at so short a time ago is not looked at again."""
 KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
 """What these operations begin is asked for again later, at the upstream that the client knows."""
 
@@ -128,7 +130,6 @@ class Proxy:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """`handle`, counted, so that the process can wait for those that run."""
         self._handling += 1
-        self._idle.clear()
         try:
             response = await self.handle(request)
             if not response.prepared:
@@ -157,6 +158,7 @@ class Proxy:
     async def idle(self) -> None:
         """Wait until no request is being served, and no answer read on."""
         if self._handling:
+            self._idle.clear()
             await self._idle.wait()
         await self._afterwards.idle()
 
@@ -200,7 +202,7 @@ class Proxy:
             reading_ns = time.perf_counter_ns()
             body = await guard.read_body(request, self._config.server)
             began_ns += time.perf_counter_ns() - reading_ns
-            if loop.time() != started:
+            if loop.time() > started + KEY_SECONDS:
                 may_go_on()  # a body takes time, in which a key may end
             call.request_bytes = len(body)
             kind = route.kind if route is not None else "call"
@@ -259,8 +261,8 @@ class Proxy:
                     dialect, ask, upstream_path, plain, way.region, upstream.provider, may_use,
                     is_signed=way.is_signed, shape=made,
                 )  # fmt: skip
-                if loop.time() != started:
-                    may_go_on()  # other attempts may have failed: a key that has ended makes no further call
+                if call.attempt > 1 or loop.time() > started + KEY_SECONDS:
+                    may_go_on()  # a key that has ended meanwhile makes no call
                 open_call = await self._books.open(call, asking, may_go_on)
                 admitted, sent_path, sent_body = open_call.admitted, upstream_path, body
                 if admitted is not None and admitted.body is not None:
@@ -278,7 +280,8 @@ class Proxy:
                 return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
-            if head.credential is not None and call.operation not in KEPT_BY_PROVIDERS and not ask.is_tied:
+            is_kept = ask.is_tied or call.operation in KEPT_BY_PROVIDERS
+            if upstream.fallbacks and head.credential is not None and not is_kept:
                 places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
             as_whole = functools.partial(self._as_whole, request)
             attempts = Attempts(
@@ -416,11 +419,13 @@ class Proxy:
         the refusal `upstream_unreachable` where none is left."""
         model, now = ask.model or "", time.monotonic()
         upstreams, breakers = self._config.upstreams, self._breakers
-        order = [
-            name
-            for name in breakers.order(places, model, now)
-            if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
-        ]
+        order = places
+        if breakers.has_trouble:
+            order = [
+                name
+                for name in breakers.order(places, model, now)
+                if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
+            ]
         if not order and (pause := breakers.pause(places[0], model, now)) is not None:
             opened, until = (datetime.now(UTC) + timedelta(seconds=at - now) for at in pause)
             raise Refusal(
@@ -622,7 +627,7 @@ def _with_usage(
     """The body with `stream_options.include_usage` where the usage would else not be reported; `None` = as sent."""
     if dialect is not openai_chat.DIALECT or not ask.stream:
         return None
-    if any(name.lower() == "content-encoding" for name, _ in fields):
+    if "content-encoding" in map(str.lower, map(credentials.NAME, fields)):
         return None
     wanted = upstream.include_usage
     if wanted is None:

@@ -11,6 +11,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import NamedTuple
 
+import msgspec
+
 from gateway.budgets import Quote
 from gateway.call import Ask, Call
 from gateway.prices import PriceBook
@@ -66,7 +68,7 @@ REFERRED_BYTES_PER_TOKEN = 4
 Shape = tuple[str | None, ...]
 
 
-class Estimate(NamedTuple):
+class Estimate(msgspec.Struct, frozen=True):
     """A quote, and what is needed to follow the call's running cost."""
 
     quote: Quote
@@ -111,8 +113,7 @@ class Last:
     @property
     def high(self) -> float:
         """Nine of ten are not higher."""
-        size = len(self._sorted)
-        return self._sorted[min(size - 1, int(size * QUANTILE))]
+        return self._sorted[int(len(self._sorted) * QUANTILE)]
 
 
 class _Seen:

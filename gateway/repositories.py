@@ -24,7 +24,9 @@ def repo_name(value: str | None) -> str | None:
 
 def branch_name(value: str | None) -> str | None:
     """A branch, without `refs/heads/`: printable, without spaces, bounded. Else `None`."""
-    name = (value or "").removeprefix("refs/heads/")
+    if not value:
+        return None
+    name = value.removeprefix("refs/heads/")
     return name if name.isprintable() and " " not in name and 0 < len(name) <= NAME_MAX else None
 
 

@@ -8,7 +8,9 @@ was not reached, or it answered with an error. What was sent and not answered is
 import email.utils
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from gateway.config import Upstream
 
@@ -20,7 +22,7 @@ Step = float | Literal["pass", "earlier"]
 one is worse."""
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True):
     """What became of an attempt."""
 
     status: int | None = None

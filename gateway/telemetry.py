@@ -4,16 +4,14 @@ key is a label, and the money here is for reading only: the ledger holds the exa
 
 from collections import Counter as Sums
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from gateway import otel
 from gateway.budgets import Account, Budgets
-from gateway.call import NANO, Call
+from gateway.call import NANO
+from gateway.counting import FinishedCalls, Level
 
-MODELS_MAX = 1000
-Instrument = TypeVar("Instrument", Counter, Histogram)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -30,22 +28,11 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         """Of counters, what `gained` gave."""
-        self._models: set[str] = set()
-        self._children: dict[tuple[Any, ...], Any] = {}
-        """Instruments with their labels, which to look up in the library takes longer than to count."""
-        labels = ("provider", "dialect", "result", "usage_source", "price_status")
-        self.calls = Counter("outlay_calls", "Calls by how they ended.", labels, registry=self.registry)
-        self.cost = Counter(
-            "outlay_cost_usd", "List cost of priced calls.", ("provider", "response_model", "team"),
-            registry=self.registry,
-        )  # fmt: skip
-        self.unattributed = Counter(
-            "outlay_unattributed_cost_usd", "List cost of calls without a ticket.", ("team",), registry=self.registry
-        )
-        self.unpriced = Counter(
-            "outlay_unpriced_calls", "Calls that cost something nobody knows.", ("provider", "model"),
-            registry=self.registry,
-        )  # fmt: skip
+        self._finished = FinishedCalls()
+        self.finished = self._finished.count
+        """Count one closed call."""
+        self.bounded = self._finished.bounded
+        self.registry.register(self._finished)
         self.refusals = Counter("outlay_refusals", "Refusals by code.", ("code",), registry=self.registry)
         self.limited = Counter(
             "outlay_limited_calls", "Calls refused by a limit, by kind of its scope, and what was used up.",
@@ -108,11 +95,8 @@ class Telemetry:
             )
         }  # fmt: skip
         self.holds_open = Gauge("outlay_holds_open", "Calls that hold money in budgets.", registry=self.registry)
-        self.overhead = Histogram(
-            "outlay_overhead_duration_seconds", "What the gateway took before it sent a call on.", ("route", "stream"),
-            buckets=otel.OVERHEAD_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self.in_flight = Gauge("outlay_calls_in_flight", "Calls being forwarded.", registry=self.registry)
+        self.in_flight = Level("outlay_calls_in_flight", "Calls being forwarded.")
+        self.registry.register(self.in_flight)
         self.journal_failed = Gauge(
             "outlay_journal_failed", "1 while the journal cannot be written.", registry=self.registry
         )
@@ -145,35 +129,6 @@ class Telemetry:
             self._budgets["spent"].labels(budget.name).set(sum(each.spent for each in accounts) / NANO)
             self._budgets["held"].labels(budget.name).set(sum(each.held for each in accounts) / NANO)
 
-    def finished(self, call: Call) -> None:
-        """Count one closed call."""
-        self._child(self.calls, call.provider, call.dialect, call.result, call.usage_source, call.price_status).inc()
-        team, model = call.team_id, self.bounded(call.response_model or call.request_model or "")
-        if call.list_cost_nano is None:
-            self._child(self.unpriced, call.provider, model).inc()
-        elif call.list_cost_nano:
-            usd = call.list_cost_nano / NANO
-            self._child(self.cost, call.provider, model, team).inc(usd)
-            if not call.tickets:
-                self._child(self.unattributed, team).inc(usd)
-        if call.overhead_us is not None:
-            is_stream = "true" if call.stream else "false"
-            self._child(self.overhead, call.dialect, is_stream).observe(call.overhead_us / 1e6)
-
-    def _child(self, instrument: Instrument, *labels: str | None) -> Instrument:
-        """All that finished calls are labelled with comes from the settings, from keys, or is bounded."""
-        key = instrument, *labels
-        child: Instrument | None = self._children.get(key)
-        if child is None:
-            child = self._children[key] = instrument.labels(*(label or "" for label in labels))
-        return child
-
-    def bounded(self, model: str) -> str:
-        """Names of models may come from clients: after so many, the rest is `other`."""
-        if len(self._models) < MODELS_MAX:
-            self._models.add(model)
-        return model if model in self._models else "other"
-
     # -- those of several processes, in one --------------------------------------------------------------------------
 
     def gained(self) -> list[Sample]:
@@ -203,10 +158,9 @@ class Telemetry:
         sums: Sums[tuple[str, tuple[tuple[str, str], ...]]] = Sums()
         for metric, labels, value in levels:
             sums[metric, labels] += round(value)
-        gauges = {_name(each): each for each in (self.in_flight, self.breakers_open)}
-        self.in_flight.set(0)
-        for (metric, labels), number in sums.items():
-            (gauges[metric].labels(**dict(labels)) if labels else gauges[metric]).set(number)
+        self.in_flight.set(sums.pop((_name(self.in_flight), ()), 0))
+        for (_, labels), number in sums.items():
+            self.breakers_open.labels(**dict(labels)).set(number)
 
     def _samples(self, kind: str) -> Iterator[Sample]:
         for metric in self.registry.collect():
@@ -219,5 +173,5 @@ class Telemetry:
         return generate_latest(self.registry)
 
 
-def _name(metric: Counter | Gauge) -> str:
+def _name(metric: Counter | Gauge | Level) -> str:
     return next(iter(metric.describe())).name

@@ -121,7 +121,7 @@ class Tickets:
             tickets=tickets,
             ticket_source=source,
             ticket_state=state,
-            candidates=(*weighed.others, *_in_brackets(ignored)),
+            candidates=(*weighed.others, *_in_brackets(ignored)) if ignored else weighed.others,
             task_id=task_id or client.derived_task,
             task_source=task_source,
             repo=place.repo,

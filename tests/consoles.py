@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from analytics import findings, lake, work
+from analytics import findings, lake, scorecard, work
 from analytics.web import app, asking
 from gateway.app import load_prices
 from gateway.call import Principal
@@ -92,6 +92,7 @@ def make(data: Path) -> None:
         ],
     )  # fmt: skip
     findings.look(data, WasteSettings(), load_prices(Config()), AS_OF, threads=1)
+    scorecard.look(data, threads=1)
 
 
 @dataclass

@@ -199,9 +199,9 @@ def test_a_table_of_many_tickets_shows_those_that_cost_most(run: Run, data: Path
     segment(data, many, at=NOON + timedelta(hours=1))
     _, out, errors = run("report", "spend", "--by", "ticket")
     assert (len(out.splitlines()), out.split()[5]) == (1 + 30 + 1, "PAY-1")
-    assert "Only the first 30 rows" in errors
+    assert "These are 30, with their total, of more" in errors
     _, out, errors = run("report", "spend", "--by", "ticket", "--limit", "43")
-    assert (len(out.splitlines()), "Only" in errors) == (1 + 43 + 1, False)
+    assert (len(out.splitlines()), "These are" in errors) == (1 + 43 + 1, False)
     for format_ in ("csv", "json"):
         _, out, _ = run("report", "spend", "--by", "ticket", "--format", format_)
         assert all(f"MANY-{n}" in out for n in range(40))
@@ -232,7 +232,7 @@ def test_every_dimension_sums_to_the_same(run: Run) -> None:
 def test_a_table_has_a_total_and_says_what_is_not_in_it(run: Run) -> None:
     _, out, errors = run("report", "spend", "--by", "team")
     assert out.split()[-1] == "3.000001001"
-    assert errors.startswith("1 calls have no price")
+    assert errors.startswith("1 call has no price and is in no sum")
 
 
 def test_a_terminal_shows_bars(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +251,27 @@ def test_a_terminal_that_is_too_narrow_shows_a_line_for_each_value(run: Run, mon
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out)
     assert re.search(r"^ *list_cost_usd +3\.000000001 *$", shown, re.MULTILINE)
     assert "finish_reason" not in shown  # it has no value
+
+
+def test_a_table_in_a_window_is_to_be_read_and_one_in_a_file_is_exact(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("analytics.cli.ROWS_SHOWN", 1)
+    _, exact, errors = run("report", "tickets")
+    assert "1.500000001" in exact.split()
+    assert "These are 1, with their total, of more" in errors
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    _, shown, errors = run("report", "tickets", "--limit", "9")
+    assert {"1.5000", "total", "3.0000"} <= {*re.sub(r"\x1b\[[0-9;]*m", "", shown).split()}
+    assert "Left out, as the window is narrow: " in errors
+    assert "These are" not in errors
+    _, shown, _ = run("sql", "SELECT team_id, list_cost_usd FROM calls WHERE team_id = 'pay'")
+    words = re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
+    assert words[:6] == ["team_id", "list_cost_usd", "pay", "3.000000001", "pay", "0.000001000"]
+    assert "total" not in words
+    assert run("sql", "SELECT 1 AS n WHERE false")[1] == "(nothing)\n"
 
 
 def test_what_takes_long_shows_that_it_goes_on(

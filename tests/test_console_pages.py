@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -167,6 +168,72 @@ async def test_an_address_of_a_tracker_that_a_browser_would_run_is_no_link(viewe
     assert "javascript:" not in await viewer.get("/tickets/PAY-2")
 
 
+@of_module
+async def test_rows_without_a_name_lead_to_their_calls_too(viewer: Viewer) -> None:
+    for by, leads, calls in (
+        ("ticket", "for=no_ticket", 2),
+        ("purpose", "purpose=(none)", 5),
+        ("task", "task=(none)", 2),
+    ):
+        page = await viewer.get(f"/spend{ALL}&by={by}")
+        assert "(none)" in [row[0] for row in consoles.rows(page, f"spend_by_{by}")]
+        [address] = {unescape(each) for each in re.findall(r'<td><a href="([^"]+)">[(]none[)]', page)}
+        assert leads in address
+        assert len(consoles.rows(await viewer.get(address), "calls")) == calls, by
+
+
+@of_module
+async def test_a_filter_that_is_none_is_not_shown_as_one(viewer: Viewer) -> None:
+    assert "Only those with" not in await viewer.get(f"/calls{ALL}&for=bogus")
+    assert "for: no ticket and no declared purpose" in plain(await viewer.get(f"/calls{ALL}&for=nothing"))
+
+
+@of_module
+async def test_days_without_a_call_say_where_there_are_some(viewer: Viewer) -> None:
+    for path in ("/?", "/spend?", "/tickets?only=nothing&", "/calls?"):
+        page = await viewer.get(f"{path}from=2024-01-01&to=2024-01-31")
+        assert "recorded from 2026-11-20 to 2026-11-20" in plain(page), path
+        [address] = re.findall(r'href="([^"]+)">the last month with any', page)
+        assert "recorded from" not in await viewer.get(unescape(address))
+
+
+async def test_a_call_without_a_price_is_no_bar_and_no_amount(data: Path) -> None:
+    ticket = "acme/a-repository-with-a-long-name-that-goes-on#1234567"
+    segment(data, [call(NOON, tickets=(ticket,), ticket_id=ticket, list_cost_nano=None, price_status="unpriced")])
+    async with looking(consoles.config(data), "viewer") as viewer:
+        for path in ("/", "/spend", f"/tickets/{quote(ticket, safe='')}"):
+            page = await viewer.get(f"{path}?from=2026-11-20&to=2026-11-20")
+            assert "none of these calls has a price" in page, path
+            assert "<svg" not in page, path
+            assert "+ 1 call without a price" in page, path
+        assert consoles.rows(await viewer.get("/calls?period=all"), "calls")[0][2] == "unpriced"
+
+
+async def test_a_console_without_a_call_says_how_to_send_one(data: Path) -> None:
+    async with looking(consoles.config(data), "viewer") as viewer:
+        for path in ("/", "/spend", "/tickets", "/calls"):
+            assert "No call is recorded yet. Send one: outlay run -- claude" in plain(await viewer.get(path)), path
+
+
+@of_module
+async def test_whoever_asks_is_shown_what_may_be_asked(viewer: Viewer) -> None:
+    page = await viewer.get("/sql?relation=ticket_costs")
+    assert "FROM ticket_costs" in page
+    assert "before_start_usd DECIMAL(38,9) Part of list_cost_usd for calls before work" in plain(page)
+    assert 'href="/sql?relation=calls"' in page
+    assert "FROM duckdb_secrets" not in await viewer.get("/sql?relation=duckdb_secrets()")
+
+
+@of_module
+async def test_evidence_of_a_finding_is_in_words(viewer: Viewer) -> None:
+    page = await viewer.get(f"/waste{ALL}")
+    [path, *_] = re.findall(r'href="(/waste/[0-9a-f]{16})"', page)
+    text = plain(await viewer.get(path))
+    assert "What was found" in text
+    for sign in ("['", "{'", "w01_", "call_ids:"):
+        assert sign not in text, sign
+
+
 @pytest.mark.parametrize("path", ["/tickets/NO-1", "/tasks/nothing", "/calls/nothing", "/nowhere", "/static/x.css"])
 @of_module
 async def test_what_is_not_there_is_said(made: Path, path: str) -> None:
@@ -273,9 +340,11 @@ async def test_coverage_says_what_is_unattributed_unpriced_and_estimated(viewer:
 @of_module
 async def test_the_scorecard_shows_no_small_group(viewer: Viewer) -> None:
     page = await viewer.get(f"/scorecard{ALL}")
+    assert re.search(r"<small>As of [-0-9]+ [0-9:]+</small>", page)
     sections = ("outcome", "cost", "flow", "durability")
     shown = {row[0] for name in sections for row in consoles.rows(page, f"scorecard_{name}")}
-    assert shown <= {"(other)", "–"}
+    assert shown == set()
+    assert "groups are smaller than five builders" in page
 
 
 @of_module
@@ -382,7 +451,7 @@ async def test_what_is_claimed_is_that_of_the_days_in_each_table_and_what_nobody
     async with looking(consoles.config(data), "viewer") as viewer:
         for days, claimed in (("from=2026-11-20&to=2026-11-20", "$1.00"), ("from=2026-11-20&to=2026-11-21", "$2.00")):
             page = await viewer.get(f"/waste?{days}")
-            for table, column in (("waste_rules", 1), ("waste_findings", 3)):
+            for table, column in (("waste_by_rule", 1), ("waste_findings", 3)):
                 cells = [row[column] for row in consoles.rows(page, table)]
                 assert cells == [claimed], (table, days)
         page = await viewer.get(f"/tickets{ALL}")

@@ -1,8 +1,10 @@
 """Parts of the console without a server: spans of days, amounts as text, charts, and the runner of queries."""
 
+import asyncio
 import csv
 import io
-from datetime import date
+import re
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics import work
 from analytics.web import asking, charts, formats, spans, tables
 from tests import consoles
-from tests.journals import call, segment
-from tests.trackers import know
+from tests.journals import NOON, call, segment
+from tests.trackers import hours, know
 
 OPENED = asking.Base(asking.opened)
 
@@ -45,7 +48,7 @@ def test_spans_are_whole_days_months_and_quarters() -> None:
     ("amount", "text"),
     [
         ("0", "$0.00"), ("1234567.891", "$1,234,567.89"), ("0.0421", "$0.0421"), ("0.000000042", "$0.000000042"),
-        ("-2.5", "−$2.50"), ("0.1", "$0.10"), (None, "–"),
+        ("-2.5", "−$2.50"), ("0.1", "$0.10"), (None, "–"), ("0.00001556", "$0.000016"), ("0.000000001", "$0.000000001"),
     ],
 )  # fmt: skip
 def test_money_is_shown_as_fine_as_it_has_to_be(amount: str | None, text: str) -> None:
@@ -142,3 +145,95 @@ async def test_what_is_worked_out_is_made_anew_when_something_changed_and_until_
         assert (await asks.ask("SELECT count(*) AS n FROM tickets", {}, is_exact=True)).dicts() == [{"n": 1}]
     finally:
         await asks.close()
+
+
+def test_a_tickets_page_has_the_sums_and_outcome_of_ticket_costs(data: Path) -> None:
+    """Calls for several tickets are split on it without the views that split them."""
+    moved = work.Ticket(ticket_id="PAY-1", aliases=["OLD-5"], status_category="in_progress", updated_at=hours(-1))
+    given_up = work.Ticket(ticket_id="PAY-2", status_category="done", resolution="Won't Do", done_at=hours(-1))
+    know(data, moved, given_up, synced=hours(24 * 40))
+    named = (
+        ("OLD-5",),
+        ("OLD-5", "PAY-2", "PAY-1"),
+        ("PAY-2", "PAY-404", "PAY-1"),
+        ("PAY-404",),
+        ("NEW-1", "PAY-1"),
+        (),
+    )
+    segment(
+        data,
+        [
+            call(
+                NOON + timedelta(minutes=number), tickets=tickets, ticket_id=tickets[0] if tickets else None,
+                task_id=f"task-{number % 2}", team_id="core", list_cost_nano=cost, contracted_cost_nano=cost,
+            )
+            for tickets in named
+            for number, cost in enumerate((10**9 + 1, 10**9 + 2, 7, None))
+        ],
+    )  # fmt: skip
+    seen = {}
+    with asking.opened(data) as db:
+        columns = "ticket_id, outcome, calls, unpriced_calls, tasks, list_cost_usd, contracted_cost_usd"
+        costs = db.execute(f"SELECT {columns} FROM ticket_costs").fetchall()
+        for row in costs:
+            [(ticket, names)] = db.execute(asking.text("console/ticket_names"), {"ticket": row[0]}).fetchall()
+            given = {"ticket": ticket, "names": names}
+
+            def ask(query: str, columns: str, given: dict[str, object] = given) -> list[tuple[object, ...]]:
+                sql = asking.spelled_out(asking.whole(query, "console/ticket_parts"), given)
+                return db.execute(f"SELECT {columns} FROM ({sql})").fetchall()
+
+            [head] = ask("console/ticket", columns)
+            assert head == row
+            for query in ("console/ticket_tasks", "console/ticket_days"):
+                assert ask(query, "sum(calls), sum(unpriced_calls), sum(list_cost_usd)") == [(row[2], row[3], row[5])]
+            assert ask("console/ticket_calls", "count(*), sum(list_cost_usd)") == [(row[2], row[5])]
+            seen[ticket] = row[1]
+        assert db.execute(asking.text("console/ticket_names"), {"ticket": "OLD-5"}).fetchall() == [
+            ("PAY-1", ["OLD-5", "PAY-1"])
+        ]
+    assert seen == {"PAY-1": "in_progress", "PAY-2": "abandoned", "PAY-404": "unknown_ticket", "NEW-1": None}
+
+
+async def test_a_query_of_a_file_that_is_being_replaced_is_asked_once_more(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.parquet"
+    file.write_bytes(b"PAR1, and not yet all of it: PAR1")
+    asks = asking.Asking(data, 30, 1, OPENED)
+    query = f"SELECT count(*) AS n FROM read_parquet('{file}')"
+
+    async def mend() -> None:
+        await asyncio.sleep(0.1)
+        duckdb.sql("SELECT 1 AS n").write_parquet(str(tmp_path / "whole"))
+        (tmp_path / "whole").rename(file)
+
+    try:
+        with pytest.raises(asking.AskError, match="the log of the console says why"):
+            await asks.ask(query, {})
+        monkeypatch.setattr(asking, "TRIES", 1_000_000)  # until it is mended
+        mending = asyncio.create_task(mend())
+        assert (await asks.ask(query, {})).dicts() == [{"n": 1}]
+        await mending
+    finally:
+        await asks.close()
+
+
+@pytest.mark.parametrize(
+    ("top", "ticks"),
+    [
+        ("2.4", ["$0", "$0.60", "$1.20", "$1.80", "$2.40"]), ("0.3", ["$0", "$0.075", "$0.150", "$0.225", "$0.300"]),
+        ("60000", ["$0", "$15k", "$30k", "$45k", "$60k"]), ("10000", ["$0", "$2.5k", "$5.0k", "$7.5k", "$10.0k"]),
+        ("2000", ["$0", "$500", "$1,000", "$1,500", "$2,000"]), ("1", ["$0", "$0.25", "$0.50", "$0.75", "$1.00"]),
+    ],
+)  # fmt: skip
+def test_ticks_of_an_axis_are_all_as_fine_as_the_finest(top: str, ticks: list[str]) -> None:
+    drawn = charts.stacked(charts.bars(["2026-11-20"], [("2026-11-20", "a", Decimal(top))]))
+    assert re.findall(r">([$][^<]*)</text>", drawn)[:5] == ticks
+
+
+def test_facts_of_evidence_are_to_be_read() -> None:
+    assert formats.fact_label("w03_polling_seconds") == "polling seconds"
+    assert (formats.fact("spent_usd", "1.250000000"), formats.fact("mean_gap_s", 42.37)) == ("$1.25", "42.37 s")
+    assert formats.short_id("call_id", "019f829f-df58-7a08-8bf7-8eab20faa3ec") == "…20faa3ec"
+    assert formats.short_id("task_id", "task-1") is None

@@ -154,7 +154,7 @@ def test_a_table_shows_all_sections_and_a_file_one(run: Run, tmp_path: Path) -> 
     code, out, errors = run()
     assert code == 0
     assert [line.rstrip(":") for line in out.splitlines() if line.endswith(":")] == [*SECTIONS.values()]
-    assert "1 calls have no price" in errors
+    assert "1 call has no price" in errors
     assert run("--format", "csv")[0] == 2
     rows = list(csv.reader(io.StringIO(run("--format", "csv", "--section", "late")[1])))
     assert rows[2] == ["branch", "1", "1", "0", "0.000002000"]

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from analytics import build, findings, lake, live, waste
+from analytics import build, findings, kept, lake, live, waste
 from gateway import findings as shown
 from gateway.app import load_prices
 from gateway.cli import outlay
@@ -138,7 +138,8 @@ def test_precision_is_of_what_people_judged(data: Path) -> None:
     findings.review(data, loops[2], "key_1", "dismissed", "false_positive")
     rows = {row["rule"]: row for row in findings.ask(data, "waste_by_rule", **everything())}
     assert (rows["W03"]["precision"], rows["W03"]["reviewed"]) == (0.667, 3)
-    assert (rows["W04"]["precision"], rows["W04"]["reviewed"]) == (None, 0)
+    assert (rows["W18"]["precision"], rows["W18"]["reviewed"]) == (None, 0)
+    assert rows.keys() == {"W03", "W18"}
 
 
 def everything() -> dict[str, Any]:
@@ -201,6 +202,8 @@ def test_the_commands(data: Path) -> None:
     assert run("findings", "dismiss", finding_id, "--reason", "test", "--note", "a try", *place).exit_code == 0
     told = run("findings", "show", finding_id, *place).stdout
     assert "dismissed test a try" in told
+    assert "threshold w03_calls: 5" in told.splitlines()
+    assert "{" not in told
     assert finding_id not in run("findings", "list", *place).stdout
     assert finding_id in run("findings", "list", "--state", "dismissed", "--rule", "w03", *place).stdout
     assert run("findings", "reopen", finding_id, *place).exit_code == 0
@@ -325,7 +328,14 @@ def test_the_keeper_looks_and_notes_what_is_new_once(tmp_path: Path) -> None:
     assert news is not None
     assert news.findings >= 2
     assert news.claimed_nano > 100 * 10**9
+    kept.forget(tmp_path, waste.KEPT)  # else it is fresh, and nobody looks
     assert looked() == news  # nothing is new the second time
+    waste.file(tmp_path, "found").unlink()
+    lake.publish(tmp_path)
+    assert run("report", "waste", "--data", str(tmp_path)).exit_code == 0
+    after = msgspec.json.decode((tmp_path / shown.NEWS).read_bytes(), type=shown.News)
+    assert after.findings == news.findings  # told of by whoever looks
+    assert after.as_of > news.as_of
 
 
 def test_what_is_new_is_neither_dismissed_nor_known_nor_from_before(data: Path) -> None:

@@ -336,6 +336,13 @@ def test_mistakes_at_the_command_line(tmp_path: Path) -> None:
     assert "the keys cannot be read" in run(tmp_path, "list", code=1)
 
 
+def test_whoever_makes_a_key_with_a_role_is_told_what_it_opens(tmp_path: Path) -> None:
+    assert "opens the console and /-/api/v1 as finops" in run(tmp_path, "create", "--role", "finops")
+    bound = run(tmp_path, "create", "--role", "finops", "--team", "a")
+    assert "opens /-/api/v1 as finops" in bound
+    assert "opens the console" not in bound
+
+
 def test_what_people_wrote_is_shown_as_it_is(tmp_path: Path) -> None:
     for name in ("[/red]", "[bold]x", ":smile:", "a\\[b]"):
         run(tmp_path, "create", "--name", name)

@@ -529,7 +529,7 @@ def test_the_report_tells_which_tickets_cost_most_and_delivered_nothing(
     ).splitlines()
     assert lines[0].split()[:5] == ["ticket_id", "type", "outcome", "list_cost_usd", "lost_cost_usd"]
     assert [line.split()[0] for line in lines[1:4]] == ["PAY-10", "PAY-11", "PAY-12"]
-    assert lines[-1].split()[:2] == ["0.000021000", "0.000012000"]  # the totals
+    assert lines[-1].split()[:3] == ["total", "0.000021000", "0.000012000"]
     assert len(report(capsys, "tickets", "--data", judged, "--limit", 3).splitlines()) == 5
     assert "PAY" not in report(capsys, "tickets", "--data", judged, "--from", "2026-12-01")
 

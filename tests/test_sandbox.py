@@ -394,6 +394,16 @@ async def test_without_landlock_nobody_elses_query_runs(data: Path, monkeypatch:
 
 
 @needs_landlock
+async def test_a_file_that_was_retired_since_it_was_listed_can_be_read(data: Path) -> None:
+    lake.publish(data)
+    file, retired = data / "budgets" / "budgets.parquet", data / "retired" / "budgets-budgets.parquet"
+    retired.parent.mkdir(exist_ok=True)
+    file.rename(retired)
+    file.symlink_to(f"../retired/{retired.name}")
+    assert (await ask(data, "SELECT count(*) FROM budgets")).rows == [(0,)]
+
+
+@needs_landlock
 async def test_a_state_that_is_replaced_meanwhile_is_asked_again(data: Path) -> None:
     """What replaces it may not be read by who was confined before."""
     lake.publish(data)

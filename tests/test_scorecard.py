@@ -11,14 +11,12 @@ from typing import Any
 import duckdb
 import msgspec
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analytics
 from analytics import build, lake, scoring, simulate, verifying, work
 from analytics.simulate import Plan
-from gateway.cli import outlay
 from gateway.config import ScorecardSettings
 from gateway.prices import DEFAULT_BOOK, PriceBook
 
@@ -83,7 +81,7 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, duc
         data, ScorecardSettings(units_min=8, windows_min=2, signal_min=8, signal_growth=2), simulate.BEGINS
     )
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         yield data, db
 
 
@@ -337,7 +335,7 @@ def test_what_is_written_down_is_as_of_then(data: Path) -> None:
     assert scoring.freeze(data, plan.measured + timedelta(days=1)) > 0
     with duckdb.connect() as db:
         db.execute("SET VARIABLE as_of = $at", {"at": plan.measured + timedelta(days=1)})
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         assert db.execute("FROM size_yardsticks").fetchall() == db.execute("FROM settled_windows").fetchall() == []
         assert db.execute("SELECT count(*) > 0 FROM work_units").fetchall() == [(True,)]
 
@@ -365,7 +363,7 @@ def test_builders_of_a_settled_window_are_those_that_were_known_then(data: Path)
                 work.store(data, name, (), AT)
         scoring.freeze(data, at(2026, 11, 1))
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         found = db.execute(
             "SELECT nd / nd_per_builder_week FROM normalized_deployments WHERE units > 0 AND team_id = 'search'"
         )
@@ -382,7 +380,7 @@ def test_what_is_shown_together_has_no_past(data: Path) -> None:
             work.store(data, name, (), plan.begins)
     scoring.freeze(data, plan.measured + timedelta(days=1))
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         of_windows = db.execute(
             "SELECT window_start, list(DISTINCT team_id) FROM scorecard WHERE state IS NOT NULL GROUP BY 1"
         )
@@ -399,7 +397,7 @@ def work_rows(data: Path, table: str) -> list[Any]:
 def nd(data: Path) -> tuple[float, float]:
     """Of the first and of the second quarter."""
     with duckdb.connect() as db:
-        scoring.look(db, data)
+        scoring.work_out(db, data)
         rows = db.execute(
             "SELECT window_start, coalesce(nd, 0), first_nd, restated_nd FROM scorecard WHERE state IS NOT NULL"
         ).fetchall()
@@ -413,7 +411,7 @@ def test_intervals_hold_the_number_and_are_the_same_each_time(looked: tuple[Path
     rows = db.execute("SELECT nd_low, nd, nd_high, units FROM normalized_deployments WHERE units >= 5").fetchall()
     assert len(rows) > 50
     assert all(low < nd < high for low, nd, high, _ in rows)
-    sql = build.load()["normalized_deployments"].sql
+    sql = build.load(build.MEASURES)["normalized_deployments"].sql
     again = db.execute(f"SELECT nd_low, nd, nd_high, units FROM ({sql}) WHERE units >= 5").fetchall()
     assert sorted(again) == sorted(rows)
 
@@ -439,17 +437,6 @@ def test_few_units_or_windows_are_not_enough_data(looked: tuple[Path, duckdb.Duc
     # The first two windows of a team have no past to be compared with.
     first = min(row["window_start"] for row in rows)
     assert all(row["window_start"] > first + timedelta(days=58) for row in compared)
-
-
-def test_the_report_says_where_to_read_on_and_has_all_sections(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
-    data, _ = looked
-    arguments = ["report", "scorecard", "--data", str(data), "--team", "Hsearch", "--json"]
-    result = CliRunner().invoke(outlay, arguments)
-    assert result.exit_code == 0, result.output
-    report = msgspec.json.decode(result.output)
-    assert report.keys() == {"outcome", "cost", "flow", "durability", "signals"}
-    assert {row["team_id"] for row in report["outcome"]} == {"Hsearch"}
-    assert CliRunner().invoke(outlay, [*arguments[:4], "--format", "csv"]).exit_code == 2
 
 
 # -- single units ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import random
+import re
 import socket
 import sys
 from array import array
@@ -21,7 +22,7 @@ from click.testing import CliRunner
 from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics.demo import MARKER, demo, fresh_folder
@@ -485,6 +486,7 @@ def test_pieces_lose_nothing(text: str, words: int) -> None:
     assert "".join(pieces(text, words)) == (text if text.strip() else "")
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers(1, 400), st.booleans(), st.booleans(), st.booleans())
 def test_usage_adds_up_in_every_format(
     seed: int, limit: int, thinks: bool, shows_thoughts: bool, fetches_pages: bool
@@ -604,6 +606,9 @@ async def test_the_demo_stops_when_it_is_told_to(tmp_path: Path) -> None:
     output, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     assert b"outlay verify" in output
+    [counted] = re.findall(rb"The providers served (\d+) calls, the gateway recorded (\d+)(?:: (\d+) were)?", output)
+    served, recorded, early = (int(each or 0) for each in counted)
+    assert recorded == served + early
     with fresh_folder(tmp_path / "data"):  # no gateway is left behind that would hold it
         pass
 

@@ -14,4 +14,5 @@ spent AS (
 )
 SELECT team_id, units, round(nd, 1) AS nd, spend_usd, waste_usd, CAST(high_usd / nd AS DECIMAL(18,2)) AS high_usd_per_nd
 FROM delivered JOIN spent USING (team_id)
+WHERE units > 0 OR spend_usd > 0
 ORDER BY team_id

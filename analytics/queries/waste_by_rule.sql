@@ -1,4 +1,4 @@
--- Waste by rule: what rules claim, each dollar once, and how sure their findings proved to be.
+-- Waste by rule that found something: what rules claim, each dollar once, and how sure their findings proved to be.
 WITH parts AS (
   SELECT call_id, unnest(parts, max_depth := 2)
   FROM waste_claimed
@@ -24,4 +24,5 @@ SELECT
   coalesce(unpriced_calls, 0) AS unpriced_calls, coalesce(claimed_usd, 0) AS claimed_usd, precision,
   accepted + dismissed AS reviewed
 FROM waste_rules LEFT JOIN found USING (rule) LEFT JOIN claimed USING (rule)
+WHERE findings IS NOT NULL OR claimed_usd IS NOT NULL
 ORDER BY claimed_usd DESC, rule

@@ -1,6 +1,6 @@
 """What the tracker and the forge of the made-up organisation know: tickets of its people, and what became of them.
 
-Of each six tickets one was delivered and is durable, one was given up, one was reverted; the others are under way.
+Of each six tickets one was delivered, one was given up and one was reverted, all last month; the others are under way.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,22 @@ from gateway.tracker import split
 FATES = ("delivered", "given up", "reverted", "in progress", "new", "in review")
 """By the order of the tickets of a project."""
 TYPES = ("story", "bug", "task")
+TICKETS = {ticket: person.repo for person in PEOPLE for ticket in person.tickets}
+"""With the repository where the work is done."""
+FATE = {ticket: FATES[number % len(FATES)] for number, ticket in enumerate(TICKETS)}
+ENDED = ("delivered", "given up", "reverted")
+WORK_DAYS = 10
+"""From the begin of what has ended to its end."""
+
+
+def begun(now: datetime) -> datetime:
+    """When work began on all that is not new: early in the last month."""
+    return (now.replace(day=1) - timedelta(days=1)).replace(day=3)
 
 
 def write(data: Path, now: datetime) -> None:
     """Store it all, as of `now` (UTC, without a zone), and tell the gateway."""
-    tickets = dict.fromkeys((ticket, person.repo) for person in PEOPLE for ticket in person.tickets)
-    rows = [row for number, (ticket, repo) in enumerate(tickets) for row in _of(ticket, repo, number, now)]
+    rows = [row for number, (ticket, repo) in enumerate(TICKETS.items()) for row in _of(ticket, repo, number, now)]
     tables: dict[str, type[work.Row]] = {
         name: work.TABLES[name].row
         for name in ("tickets", "ticket_statuses", "pull_requests", "pr_tickets", "deployments", "deployment_prs")
@@ -29,14 +39,14 @@ def write(data: Path, now: datetime) -> None:
         for name, kind in tables.items():
             work.spool(data, name, [row for row in rows if type(row) is kind])
             work.store(data, name)
-        work.mark_synced(data, {split(ticket)[0] for ticket, _ in tickets}, now)
+        work.mark_synced(data, {split(ticket)[0] for ticket in TICKETS}, now)
         work.write_tracker(data)
 
 
 def _of(ticket_id: str, repo: str, number: int, now: datetime) -> Iterator[work.Row]:
-    fate = FATES[number % len(FATES)]
-    made, started = now - timedelta(days=60), now - timedelta(days=50)
-    done = now - timedelta(days=40) if fate in ("delivered", "given up", "reverted") else None
+    fate, started = FATE[ticket_id], begun(now)
+    made = started - timedelta(days=10)
+    done = started + timedelta(days=WORK_DAYS) if fate in ENDED else None
     course: dict[Literal["todo", "in_progress", "done"], datetime | None] = {
         "todo": made,
         "in_progress": started if fate != "new" else None,

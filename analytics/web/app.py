@@ -84,7 +84,6 @@ async def serving(
         ring=ring,
         configured=configured,
         asks=Asking(data, settings.query_seconds, settings.queries, base),
-        scorecard=Asking(data, settings.query_seconds, settings.queries, asking.SCORECARD),
         sessions=Sessions(settings.idle_minutes * 60, settings.session_hours * 3600),
         attempts=Attempts(),
         apis=_endpoints(config, data, ring),
@@ -102,7 +101,6 @@ async def serving(
     finally:
         await runner.cleanup()
         await console.asks.close()
-        await console.scorecard.close()
 
 
 def _endpoints(config: Config, data: Path, ring: Keys) -> dict[str, Endpoint]:

@@ -21,13 +21,15 @@ from typing import Any
 import duckdb
 
 import analytics
-from analytics import build, lake, scoring
+from analytics import build, lake
 from gateway.errors import UserError
 
 FRESH_SECONDS = 10.0
 KEPT_SECONDS = 300.0
 """Longest that an answer is given again, though nothing changed: some ask what time it is."""
 ANSWERS_MAX = 500
+TRIES = 3
+"""Of a query that fails."""
 FACTS = ("ticket_facts", "ticket_names", "pr_ticket_weights", "pr_fates", "pr_reverts", "projects")
 """Relations that follow from the work tables alone."""
 WATCHED = ("journal", "calls", "corrections", "work", "findings", "budgets", "scorecard", "prices")
@@ -35,6 +37,8 @@ WATCHED = ("journal", "calls", "corrections", "work", "findings", "budgets", "sc
 log = logging.getLogger("outlay.console")
 
 Given = Mapping[str, Any]
+Question = tuple[str, Given]
+"""SQL, and what it is given."""
 
 
 class AskError(Exception):
@@ -78,8 +82,8 @@ class Asking:
         """What was watched was like when the database was made, and when (monotonic)."""
         self._times_anew = 0
         self._making: asyncio.Task[None] | None = None
-        self._answers: OrderedDict[Any, tuple[Any, float, asyncio.Task[Answer]]] = OrderedDict()
-        """By question: what the data folder was like, when it was asked (monotonic), and the answer."""
+        self._answers: OrderedDict[Any, tuple[Any, float, asyncio.Task[list[Answer]]]] = OrderedDict()
+        """By questions: what the data folder was like, when they were asked (monotonic), and the answers."""
 
     def begin(self) -> None:
         """Make the database before somebody asks."""
@@ -88,7 +92,16 @@ class Asking:
 
     async def ask(self, sql: str, given: Given, *, is_exact: bool = False) -> Answer:
         """The rows of a query. `is_exact`: as of now, though the same was answered a moment ago. Raises `AskError`."""
-        key, mark, now = (sql, repr(sorted(given.items()))), (self._times_anew, self._mark()), time.monotonic()
+        [answer] = await self.ask_all([(sql, given)], is_exact=is_exact)
+        return answer
+
+    async def ask_all(
+        self, questions: Sequence[Question], over: str = "", *, is_exact: bool = False
+    ) -> Sequence[Answer]:
+        """The rows of each query, one after the other. `over`: of what another query gives, which is run once for them
+        all, with what the first is given, and is a relation of its name to them. Raises `AskError`."""
+        key = (over, *((sql, repr(sorted(given.items()))) for sql, given in questions))
+        mark, now = (self._times_anew, self._mark()), time.monotonic()
         known = self._answers.get(key)
         if known is not None:
             was, since, task = known
@@ -97,7 +110,7 @@ class Asking:
             ):
                 self._answers.move_to_end(key)
                 return await asyncio.shield(task)
-        task = asyncio.create_task(self._answer(sql, given))
+        task = asyncio.create_task(self._answer(questions, over))
         self._answers[key] = mark, now, task
         while len(self._answers) > ANSWERS_MAX:
             self._answers.popitem(last=False)
@@ -105,7 +118,8 @@ class Asking:
 
     async def ask_once(self, sql: str, given: Given) -> Answer:
         """The same for what is too much to be kept."""
-        return await self._answer(sql, given)
+        [answer] = await self._answer([(sql, given)])
+        return answer
 
     async def close(self) -> None:
         running: list[asyncio.Task[Any]] = [task for _, _, task in self._answers.values() if not task.done()]
@@ -115,14 +129,14 @@ class Asking:
         if self._db is not None:
             self._db.close()
 
-    async def _answer(self, sql: str, given: Given) -> Answer:
+    async def _answer(self, questions: Sequence[Question], over: str = "") -> list[Answer]:
         try:
             async with asyncio.timeout(self._seconds):
                 await self._turn.acquire()
         except TimeoutError:
             raise AskError("Too many queries are running. Try again in a moment.") from None
         try:
-            return await self._in_time((await self._database()).cursor(), sql, given)
+            return await self._once_more(questions, over)
         except duckdb.InterruptException:
             raise AskError(
                 f"This took longer than {self._seconds:g} s, and was given up. Choose a shorter span."
@@ -135,6 +149,17 @@ class Asking:
             raise AskError("This cannot be answered at the moment; the log of the console says why.") from None
         finally:
             self._turn.release()
+
+    async def _once_more(self, questions: Sequence[Question], over: str) -> list[Answer]:
+        """A file that is replaced while a query reads it fails that query, and not the next one."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._in_time((await self._database()).cursor(), questions, over)
+            except (duckdb.InterruptException, duckdb.BinderException):
+                raise
+            except duckdb.Error as error:
+                log.info("a query is asked once more: %s", str(error).partition("\n")[0])
+        return await self._in_time((await self._database()).cursor(), questions, over)
 
     async def _database(self) -> duckdb.DuckDBPyConnection:
         if self._db is None:
@@ -161,10 +186,12 @@ class Asking:
         except (duckdb.Error, OSError, UserError) as error:
             log.error("the pages' database cannot be made: %s", str(error).partition("\n")[0])
 
-    async def _in_time(self, cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
+    async def _in_time(
+        self, cursor: duckdb.DuckDBPyConnection, questions: Sequence[Question], over: str
+    ) -> list[Answer]:
         loop = asyncio.get_running_loop()
         limit = loop.call_later(self._seconds, cursor.interrupt)
-        running = loop.run_in_executor(None, _run, cursor, sql, given)
+        running = loop.run_in_executor(None, _run, cursor, questions, over)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:  # a thread cannot be: it is waited for, so that nothing is closed under it
@@ -179,7 +206,7 @@ class Asking:
         return tuple(_marks(self._data, places))
 
 
-def _failed(task: "asyncio.Task[Answer]") -> bool:
+def _failed(task: "asyncio.Task[list[Answer]]") -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
@@ -200,27 +227,27 @@ def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def with_scorecard(data: Path) -> duckdb.DuckDBPyConnection:
-    """The scorecard's relations as tables: as views each question would work them out anew."""
-    lake.publish(data)
-    db = lake.scratch(data)
-    db.execute("SET enable_progress_bar = false")
-    scoring.look(db, data)
-    return db
-
-
 PAGES = Base(with_facts, ("work",), 10.0, 600.0)
-SCORECARD = Base(with_scorecard, WATCHED, 300.0, 3600.0)
 
 
-def _run(cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
+def _run(cursor: duckdb.DuckDBPyConnection, questions: Sequence[Question], over: str) -> list[Answer]:
     try:
-        at = time.time()
-        result = cursor.execute(sql, {name: given[name] for name in parameters(sql) if name in given})
-        columns = tuple(column[0] for column in result.description or ())
-        return Answer(columns, tuple(result.fetchall()), at)
+        if over:
+            _execute(cursor, f"CREATE TEMP TABLE {name_of(over)} AS\n{text(over)}", questions[0][1])
+        return [_rows(cursor, sql, given) for sql, given in questions]
     finally:
         cursor.close()
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> Answer:
+    at = time.time()
+    result = _execute(cursor, sql, given)
+    columns = tuple(column[0] for column in result.description or ())
+    return Answer(columns, tuple(result.fetchall()), at)
+
+
+def _execute(cursor: duckdb.DuckDBPyConnection, sql: str, given: Given) -> duckdb.DuckDBPyConnection:
+    return cursor.execute(sql, {name: given[name] for name in parameters(sql) if name in given})
 
 
 def _marks(data: Path, places: Sequence[str]) -> Iterator[Any]:
@@ -246,6 +273,16 @@ def text(name: str) -> str:
     if name not in _TEXTS:
         _TEXTS[name] = (build.FOLDER / "queries" / f"{name}.sql").read_text(encoding="utf-8").rstrip().rstrip(";")
     return _TEXTS[name]
+
+
+def name_of(query: str) -> str:
+    """What a query is called: its file without the folder."""
+    return query.rpartition("/")[2]
+
+
+def whole(query: str, over: str = "") -> str:
+    """The SQL of a query with what it is over, to be run alone."""
+    return f"WITH {name_of(over)} AS MATERIALIZED (\n{text(over)}\n)\n{text(query)}" if over else text(query)
 
 
 def parts(sql: str) -> Iterator[tuple[str, str]]:

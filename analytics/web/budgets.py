@@ -55,9 +55,10 @@ async def budgets(visit: Visit) -> web.Response:
 async def budget(visit: Visit) -> web.Response:
     name = visit.request.match_info["name"]
     found: BudgetDetail = await api(visit, "GET /-/api/v1/budgets/{name}", {"name": name})
+    hidden = ("starts_at",) if found.scope in ("each_user", "each_key") else ("starts_at", "accounts", "accounts_over")
     table = Table(
         "console/budget_accounts", "Its accounts in the present period", {"name": name}, money="spent_usd",
-        search=("value",), is_exact=True, sort="-spent_usd", hidden=("starts_at",),
+        search=("value",), is_exact=True, sort="-spent_usd", hidden=hidden,
         links={"value": "/tickets/{}"} if found.scope in ("each_ticket", "ticket") else {},
         empty="Its figures come within a few seconds, while the control plane runs.",
     )  # fmt: skip

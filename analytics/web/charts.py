@@ -34,6 +34,11 @@ class Bars:
     amounts: Mapping[tuple[str, str], Decimal]
     """By slot and series."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing that is to be drawn has an amount."""
+        return not any(self.amounts.values())
+
     def total(self, slot: str) -> Decimal:
         return sum((self.amounts.get((slot, name), Decimal()) for name in self.series), Decimal())
 
@@ -125,14 +130,12 @@ def _slot(slot: str, told: Sequence[str], x: float, width: float, parts: Sequenc
 
 def _axes(top: Decimal, slots: Sequence[str], slot_width: float, width: int) -> Markup:
     drawn = []
-    for tick in range(TICKS + 1):
-        amount = top * tick / TICKS
+    amounts = [top * tick / TICKS for tick in range(TICKS + 1)]
+    for amount, text in zip(amounts, _ticks(amounts), strict=True):
         y = _y(_length(amount, top))
         drawn.append(Markup('<line class="grid" x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}"/>').format(LEFT, y, width, y))
         drawn.append(
-            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-                LEFT - 6, y + 4, _short(amount)
-            )
+            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 6, y + 4, text)
         )
     every = max(1, math.ceil(len(slots) * 84 / max(1, width - LEFT)))
     for number in range(0, len(slots), every):
@@ -167,12 +170,20 @@ def _ceiling(most: Decimal) -> Decimal:
     )
 
 
-def _short(amount: Decimal) -> str:
-    """For an axis: `$1.2k`."""
-    for size, sign in ((Decimal(1_000_000), "M"), (Decimal(1_000), "k")):
-        if amount >= size:
-            return f"${(amount / size).normalize():f}{sign}"
-    return f"${amount.normalize():f}" if amount else "$0"
+def _ticks(amounts: Sequence[Decimal]) -> list[str]:
+    """For an axis, all as fine as the finest: `$0.60`, `$1.20`, or `$1.5k`, `$3.0k`."""
+    size, sign = next(
+        (
+            (size, sign)
+            for size, sign in ((Decimal(1_000_000), "M"), (Decimal(1_000), "k"))
+            if max(amounts) >= 10 * size
+        ),
+        (Decimal(1), ""),
+    )
+    parts = [(amount / size).normalize() for amount in amounts]
+    digits = max(-min(int(part.as_tuple().exponent), 0) for part in parts)
+    digits = 2 if digits == 1 and not sign else digits
+    return [f"${part:,.{digits}f}{sign}" if part else "$0" for part in parts]
 
 
 def table(chart: Bars, what: str) -> Markup:

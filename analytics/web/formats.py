@@ -1,5 +1,6 @@
 """How values look on a page: money, numbers, moments, and where a name leads. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -32,12 +33,13 @@ def label(column: str) -> str:
 
 
 def usd(amount: Decimal | None) -> str:
-    """In cents, or finer where cents show little: `$1,234.50`, `$0.0421`."""
+    """In cents, or finer where cents show little: `$1,234.50`, `$0.0421`, `$0.000016`."""
     if amount is None:
         return NOTHING
-    step = CENT if abs(amount) >= SMALL or not amount else FINE if abs(amount) >= FINE else NANO
+    size = abs(amount)
+    step = CENT if size >= SMALL or not amount else FINE if size >= FINE else Decimal((0, (1,), amount.adjusted() - 1))
     sign = "−" if amount < 0 else ""
-    return f"{sign}${abs(Decimal(amount)).quantize(step):,f}"
+    return f"{sign}${Decimal(size).quantize(max(step, NANO)):,f}"
 
 
 def exact_usd(amount: Decimal | None) -> str:
@@ -60,9 +62,9 @@ def percent(share: float | Decimal | None, *, digits: int = 1) -> str:
     return NOTHING if share is None else f"{float(share) * 100:.{digits}f} %"
 
 
-def moment(at: datetime | None, zone: ZoneInfo) -> str:
+def moment(at: datetime | None, zone: ZoneInfo, *, seconds: bool = False) -> str:
     """In a viewer's zone, which the page names. `at` is UTC, with or without a zone."""
-    return NOTHING if at is None else f"{in_zone(at, zone):%Y-%m-%d %H:%M}"
+    return NOTHING if at is None else in_zone(at, zone).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
 
 
 def clock(at: float, zone: ZoneInfo) -> str:
@@ -96,7 +98,7 @@ def cell(column: str, value: Any, zone: ZoneInfo) -> str:
         case datetime() if column.startswith("window"):
             return str(value.date())
         case datetime():
-            return moment(value, zone)
+            return moment(value, zone, seconds=column == "started_at")  # many calls begin within a minute
         case date():
             return str(value)
         case Decimal() if column.endswith("_usd") or column == "usd":
@@ -126,6 +128,24 @@ def answered(column: str, value: Any) -> str:
     return str(value) if isinstance(value, datetime) else cell(column, value, ZoneInfo("UTC"))
 
 
+def fact_label(name: str) -> str:
+    """A number of a finding's evidence, or a threshold of its rule: `w03_calls` is that of calls."""
+    return label(re.sub(r"^w[0-9]{2}_|_s$", "", name))
+
+
+def fact(name: str, value: Any) -> str:
+    """As it stands in JSON."""
+    match value:
+        case int() | float() | str() if name.endswith("_usd"):
+            return usd(Decimal(str(value)))
+        case int() | float() if name.endswith("_s") and not isinstance(value, bool):
+            return f"{value:,g} s"
+        case float():
+            return f"{value:,g}"
+        case _:
+            return cell(name, value, ZoneInfo("UTC"))
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
@@ -134,6 +154,18 @@ PLACES = {
     "ticket_id": "/tickets/", "task_id": "/tasks/", "call_id": "/calls/", "finding_id": "/waste/", "name": "/budgets/",
 }  # fmt: skip
 """Pages of things, by the column that names them."""
+
+
+SHORT = 20
+"""Characters of an id that is shown whole where a table has others beside it."""
+ID_SHOWN = 8
+
+
+def short_id(column: str, value: Any) -> str | None:
+    """The end of a long id of a call or task, which tells it from others."""
+    if column not in ("call_id", "task_id") or len(str(value)) <= SHORT:
+        return None
+    return f"…{str(value)[-ID_SHOWN:]}"
 
 
 def place(column: str, value: Any) -> str | None:
@@ -159,9 +191,9 @@ def onto(address: str, asked: str) -> str:
     return f"{address}{'&' if '?' in address else '?'}{asked}"
 
 
-def time_tag(at: datetime | None, zone: ZoneInfo) -> Markup:
+def time_tag(at: datetime | None, zone: ZoneInfo, *, seconds: bool = False) -> Markup:
     if at is None:
         return escape(NOTHING)
     return Markup('<time datetime="{}">{}</time>').format(
-        f"{in_zone(at, ZoneInfo('UTC')):%Y-%m-%dT%H:%M:%SZ}", moment(at, zone)
+        f"{in_zone(at, ZoneInfo('UTC')):%Y-%m-%dT%H:%M:%SZ}", moment(at, zone, seconds=seconds)
     )

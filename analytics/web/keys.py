@@ -18,10 +18,22 @@ async def keys(visit: Visit) -> web.Response:
     state = visit.request.query.get("state", "active")
     state = state if state in STATES else "active"
     listed: KeyList = await api(visit, "GET /-/api/v1/keys")
-    shown = sorted((key for key in listed.keys if state in ("", key.state)), key=lambda key: key.key_id)
+    asked = visit.request.query.get("q", "").strip()
+    return _list(visit, listed, state, asked=asked)
+
+
+def _list(visit: Visit, listed: KeyList, state: str, *, asked: str = "", made: MadeKey | None = None) -> web.Response:
+    """By their ids: they are not ranked."""
+    kept = [
+        key
+        for key in listed.keys
+        if state in ("", key.state)
+        and asked.lower() in " ".join(filter(None, (key.key_id, key.name, key.team_id, key.role))).lower()
+    ]
     return visit.show(
-        "keys.html", keys=shown, state=state, states=STATES, choices=CHOICES, made=None, count=len(listed.keys)
-    )
+        "keys.html", keys=sorted(kept, key=lambda key: key.key_id), state=state, states=STATES, choices=CHOICES,
+        made=made, count=len(listed.keys), asked=asked,
+    )  # fmt: skip
 
 
 async def key(visit: Visit) -> web.Response:
@@ -44,10 +56,7 @@ async def make(visit: Visit) -> web.Response:
         body["expires_at"] = end_of_day("Expires", form["expires"])
     made: MadeKey = await api(visit, "POST /-/api/v1/keys", {}, form_body(body, NewKey))
     listed: KeyList = await api(visit, "GET /-/api/v1/keys")
-    shown = sorted((each for each in listed.keys if each.state == "active"), key=lambda each: each.key_id)
-    return visit.show(
-        "keys.html", keys=shown, state="active", states=STATES, choices=CHOICES, made=made, count=len(listed.keys)
-    )
+    return _list(visit, listed, "active", made=made)
 
 
 async def revoke(visit: Visit) -> web.Response:

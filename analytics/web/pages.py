@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from analytics import findings
-from analytics.web import charts, formats, signin
+from analytics.web import charts, formats, signin, tables
+from analytics.web.asking import Answer
 from analytics.web.spans import Span
 from analytics.web.tables import Table
 from analytics.web.visit import (
@@ -28,29 +29,32 @@ from analytics.web.visit import (
 )
 from gateway.budgets_api import BudgetList
 
+CALLS = "console/overview_calls"
+"""What the sums and the chart of the overview are about."""
+
 
 async def overview(visit: Visit) -> web.Response:
     span = visit.span
     given = span.given
     days = (span.last - span.first).days + 1
     before = given["from"] - (timedelta(0) if span.name == "all" else timedelta(days=days))
-    small: dict[str, Any] = {"rows": 5, "hidden": ("contracted_cost_usd", "percent", "calls", "last_call_at", "tasks")}
+    hidden = ("contracted_cost_usd", "percent", "calls", "last_call_at", "tasks", "lost_cost_usd")
     lost = Table(
         "console/tickets", "Tickets that cost most and delivered nothing", {**given, "team": None, "only": "nothing"},
-        empty="No ticket that delivered nothing had calls in these days.", **small,
+        empty="No ticket that delivered nothing had calls in these days.", rows=5, is_small=True, hidden=hidden,
+        totals=("list_cost_usd", "unpriced_calls"),
     )  # fmt: skip
     budgets = Table(
-        "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_exact=True,
-        empty="There is no budget yet. An admin sets one under Budgets.",
+        "console/budgets_near", "Budgets closest to their limit", money="spent_usd", rows=5, is_small=True,
+        is_exact=True, empty="There is no budget yet. An admin sets one under Budgets.",
     )  # fmt: skip
-    totals, lost_totals, waste, chart, tables = await asyncio.gather(
-        visit.ask("console/overview_totals", before=before, **given),
-        visit.ask("console/lost_totals", **given),
+    of_calls = {**given, "before": before, "unit": unit_of(span)}
+    ([totals, by_day], _), waste, shown = await asyncio.gather(
+        visit.over(CALLS, of_calls, ("console/overview_totals", "console/overview_days"), ()),
         visit.ask("console/waste_totals", states=list(findings.UNDISMISSED), team=None, **given),
-        spend_chart(visit, span, "team", None),
         visit.tables(lost, *([budgets] if await _has_budgets(visit) else [])),
     )
-    [sums], [wasted], [nothing] = totals.dicts(), waste.dicts(), lost_totals.dicts()
+    [sums], [wasted] = totals.dicts(), waste.dicts()
     return visit.show(
         "overview.html",
         span=span,
@@ -59,10 +63,11 @@ async def overview(visit: Visit) -> web.Response:
         days=days,
         change=None if span.name == "all" else _change(sums["list_cost_usd"], sums["before_usd"]),
         share=lambda part: part / sums["list_cost_usd"] if sums["list_cost_usd"] else None,
-        lost=nothing,
-        sql=spelled_out("console/overview_totals", {"before": before, **given}),
-        tables=tables,
-        **chart,
+        recorded=None if sums["calls"] else await visit.recorded(),
+        lost=shown[0].totals or {"list_cost_usd": Decimal(), "unpriced_calls": 0},
+        sql=spelled_out("console/overview_totals", of_calls, CALLS),
+        tables=shown,
+        **spend_chart(span, by_day, spelled_out("console/overview_days", of_calls, CALLS)),
     )
 
 
@@ -82,17 +87,18 @@ def _change(now: Decimal, before: Decimal) -> str | None:
     return f"{abs(float(share)) * 100:.0f} % {'more' if share >= 0 else 'less'}"
 
 
-async def spend_chart(visit: Visit, span: Span, by: str, team: str | None) -> dict[str, Any]:
-    """Bars of spend by day, or by what still fits, and a dimension."""
-    unit = "day" if (span.last - span.first).days < DAYS_DRAWN else "month"
-    given = {**span.given, "team": team, "unit": unit, "by": by}
-    answer = await visit.ask("console/spend_over_time", **given)
+def unit_of(span: Span) -> str:
+    """Of time, that a chart has bars of: days, or what still fits."""
+    return "day" if (span.last - span.first).days < DAYS_DRAWN else "month"
+
+
+def spend_chart(span: Span, spent: Answer, sql: str) -> dict[str, Any]:
+    """Bars of spend by unit of time and a dimension."""
+    unit = unit_of(span)
     rows = [
-        (str(row["slot"])[: 7 if unit == "month" else 10], row["series"], row["list_cost_usd"])
-        for row in answer.dicts()
+        (str(row["slot"])[: 7 if unit == "month" else 10], row["series"], row["list_cost_usd"]) for row in spent.dicts()
     ]
     slots = _slots(span, unit, [slot for slot, _, _ in rows])
-    sql = spelled_out("console/spend_over_time", given)
     return {"chart": charts.bars(slots, rows), "chart_sql": sql, "unit": unit}
 
 
@@ -117,9 +123,10 @@ DIMENSIONS = {
     "client": "Client", "provider": "Provider", "repo": "Repository", "day": "Day",
 }  # fmt: skip
 NOTES = {
-    "key": "Keys stand in the order of their names, and nothing is told of what came of it: a key may be a person's.",
+    "key": "Keys stand in the order of their ids, and nothing is told of what came of it: a key may be a person's.",
     "ticket": "The row without a ticket is all spend that is for none.",
 }
+SORTS = {"key": "key_id", "day": "day"}
 CHARTED = ("team", "model", "purpose", "client", "provider", "repo")
 
 
@@ -133,22 +140,23 @@ async def spend(visit: Visit) -> web.Response:
     } | {
         each: {each: formats.onto(calls, f"{each}={{}}")} for each in ("model", "purpose", "client", "provider", "repo")
     }
+    unnamed = "for=no_ticket" if by == "ticket" else f"{by}={tables.NONE}"
     columns = {"team": "team_id", "ticket": "ticket_id", "task": "task_id", "key": "key_id"}
     table = Table(
         f"spend_by_{by}", f"Spend by {DIMENSIONS[by].lower()}", {**span.given, "team": team}, totals=SUMS,
         search=(columns.get(by, by),) if by != "day" else (), links=links.get(by, {}),
-        sort="key_id" if by == "key" else "", sorts=("key_id", "team_id") if by == "key" else (),
-        note=NOTES.get(by, ""),
-        empty="No calls in these days. Choose others, or send one through the gateway.",
+        unnamed={} if by == "day" else {columns.get(by, by): formats.onto(calls, unnamed)},
+        sort=SORTS.get(by, "-list_cost_usd"), sorts=("key_id", "team_id") if by == "key" else (),
+        note=NOTES.get(by, ""), empty="No calls in these days. Choose others, or send one through the gateway.",
     )  # fmt: skip
-    teams, chart, [shown] = await asyncio.gather(
-        visit.ask("console/teams"),
-        spend_chart(visit, span, by if by in CHARTED else "", team),
-        visit.tables(table),
+    drawn = {**span.given, "team": team, "unit": unit_of(span), "by": by if by in CHARTED else ""}
+    teams, spent, [shown] = await asyncio.gather(
+        visit.ask("console/teams"), visit.ask("console/spend_over_time", **drawn), visit.tables(table)
     )
     return visit.show(
         "spend.html", span=span, by=by, team=team, dimensions=DIMENSIONS, shown=shown,
-        teams=[row[0] for row in teams.rows], **chart,
+        teams=[row[0] for row in teams.rows], recorded=None if shown.count or shown.asked.q else await visit.recorded(),
+        **spend_chart(span, spent, spelled_out("console/spend_over_time", drawn)),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 from aiohttp import web
 
+from analytics import scoring
 from analytics.cli import QUADRANTS, SECTIONS
 from analytics.web import formats
 from analytics.web.spans import of as span_of
@@ -19,26 +20,23 @@ EMPTY = {
     "statuses": "Nobody needs to say what a status means.",
     "waste": "No calls in these days.",
 }
+ITS_CALLS = "model={model}&price_status={price_status}&usage_source={usage_source}"
 NO_SCORE = (
     "Nothing is shown here: there is no window with spend or delivered work, or groups are smaller than five builders. "
     "Import teams with outlay import work, and read trackers and forges with outlay sync."
 )
+NO_LOOK = "Nobody has worked this out yet."
 
 
 async def coverage(visit: Visit) -> web.Response:
     span, team = visit.span, visit.request.query.get("team") or None
-    given = {**span.given, "team": team}
+    given, its_calls = {**span.given, "team": team}, formats.onto(visit.here("/calls", csv=None), ITS_CALLS)
     wanted = [
         Table(
             "console/coverage_prices", "Prices and usage", given, totals=SUMS, money=None,
             note="Calls without a price are in no sum. An estimate says that no provider reported the usage.",
-            links={
-                name: formats.onto(
-                    visit.here("/calls", csv=None),
-                    "model={model}&price_status={price_status}&usage_source={usage_source}",
-                )
-                for name in ("price_status", "usage_source")
-            },
+            links=dict.fromkeys(("price_status", "usage_source"), its_calls),
+            unnamed=dict.fromkeys(("price_status", "usage_source"), its_calls),
         ),
         *(
             Table(f"coverage_{name}", title.partition(" ([")[0], given, empty=EMPTY[name], money=None, rows=20)
@@ -59,10 +57,12 @@ async def scorecard(visit: Visit) -> web.Response:
     """Teams by name, each against its own past. What is too small for that, the views do not show."""
     span, team = span_of(visit.request.query, today(), "last-quarter"), visit.request.query.get("team") or None
     given = {**span.given, "team": team}
-    wanted = [Table(f"scorecard_{name}", title, given, money=None, empty=NO_SCORE) for name, title in QUADRANTS.items()]
-    shown = await visit.tables(*wanted, asks=visit.console.scorecard)
+    there = await visit.kept(scoring.KEPT)
+    empty = NO_SCORE if there.made else NO_LOOK
+    wanted = [Table(f"scorecard_{name}", title, given, money=None, empty=empty) for name, title in QUADRANTS.items()]
+    shown = await visit.tables(*wanted)
     teams = sorted({row["team_id"] for row in shown[0].rows if row["team_id"]} | ({team} if team else set()))
-    return visit.show("scorecard.html", span=span, team=team, teams=teams, shown=shown)
+    return visit.show("scorecard.html", span=span, team=team, teams=teams, shown=shown, there=there)
 
 
 PAGES = [

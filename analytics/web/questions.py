@@ -2,14 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from aiohttp import web
 
+import analytics
 from analytics import build, sandbox
-from analytics.web import tables
+from analytics.web import asking, tables
 from analytics.web.visit import TOO_MANY, Download, Page, ProblemError, Visit, cannot_write
 from gateway import lines
 
@@ -56,10 +58,19 @@ def saved(data: Path) -> dict[str, Event]:
 
 
 async def show(visit: Visit) -> web.Response:
-    asked = visit.request.query.get("question", "")
+    asked, relation = visit.request.query.get("question", ""), visit.request.query.get("relation", "")
     own = await asyncio.to_thread(saved, visit.console.data)
+    if relation in build.load():
+        described = await asyncio.to_thread(_columns, visit.console.data, relation)
+        return _page(visit, own, f"SELECT *\nFROM {relation}\nLIMIT 100", relation=relation, described=described)
     sql = own[asked].sql if asked in own else shipped().get(asked, "")
     return _page(visit, own, sql, name=asked if asked in own else "")
+
+
+def _columns(data: Path, relation: str) -> list[tuple[str, str, str | None]]:
+    """Name, type and description of each, as the published views have them."""
+    with analytics.open(data) as db:
+        return db.execute(asking.text("console/relation_columns"), {"relation": relation}).fetchall()
 
 
 async def open_(visit: Visit) -> web.Response:
@@ -101,10 +112,13 @@ def _page(
     error: str = "",
     result: sandbox.Result | None = None,
     took: float = 0.0,
+    relation: str = "",
+    described: Sequence[tuple[str, str, str | None]] = (),
 ) -> web.Response:
     return visit.show(
         "sql.html", 422 if error else 200, sql=sql, name=name, error=error, result=result,
-        took=took, shipped=shipped(), saved=own, rows_max=ROWS_MAX, why_off=sandbox.why_off(),
+        took=took, shipped=shipped(), saved=own, rows_max=ROWS_MAX, why_off=sandbox.why_off(), relation=relation,
+        described=described, relations=sorted(build.load().values(), key=lambda model: model.name),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from analytics.web import asking
-from analytics.web.asking import Asking
+from analytics.web.asking import Answer, Asking, Question
 from analytics.web.formats import is_number
 
 ROWS = 50
@@ -23,6 +23,8 @@ NAMED = re.compile(r"\{(\w*)\}")
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 FORMULA = re.compile(r"^(?=\s*[=+\-@]|[\t\r])", re.MULTILINE)
 """Where a line begins that a spreadsheet would take for a formula."""
+NONE = "(none)"
+"""In an address: what has no value."""
 _COUNT, _TOTAL = "rows_in_all", "total_of_"
 
 
@@ -38,6 +40,8 @@ class Table:
     """Its file below analytics/queries; names the table on its page, too."""
     title: str
     given: Mapping[str, Any] = field(default_factory=dict)
+    over: str = ""
+    """Query whose rows it is about, where several tables are about the same: those are found once."""
     sort: str = ""
     """Column that comes first, `-` before it for the largest; by default as the query has it."""
     sorts: tuple[str, ...] = ()
@@ -57,22 +61,28 @@ class Table:
     """Columns that stand first: on a phone the others are out of sight. By default the money stands second."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Where cells of a column lead: an address with `{}` for the value, or `{name}` for that of another column."""
+    unnamed: Mapping[str, str] = field(default_factory=dict)
+    """Where those without a value lead."""
     is_long: bool = False
     """So many rows that they are counted apart from those that are shown."""
     rows: int = ROWS
+    is_small: bool = False
+    """Addresses do not sort, filter or page it."""
     is_exact: bool = False
 
     @property
     def name(self) -> str:
-        return self.query.rpartition("/")[2]
+        return asking.name_of(self.query)
 
     def sorts_by(self, column: str) -> bool:
         return not self.sorts or column in self.sorts
 
     def to(self, column: str, row: Mapping[str, Any]) -> str | None:
-        if column not in self.links or not row[column]:
+        """Of a cell, if it leads anywhere."""
+        addresses = self.links if row[column] else self.unnamed
+        if column not in addresses:
             return None
-        return NAMED.sub(lambda name: quote(str(row[name[1] or column]), safe=""), self.links[column])
+        return NAMED.sub(lambda name: quote(str(row[name[1] or column] or NONE), safe=""), addresses[column])
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class Shown:
 
 def asked(table: Table, query: Mapping[str, str]) -> Asked:
     """Of an address. What cannot be meant is left out."""
+    if table.is_small:
+        return Asked(table.sort, "", 1)
     sort = query.get(f"{table.name}.sort", "")
     column = sort.removeprefix("-")
     sort = sort if COLUMN.fullmatch(column) and table.sorts_by(column) else table.sort
@@ -130,9 +142,12 @@ def asked(table: Table, query: Mapping[str, str]) -> Asked:
 
 async def show(asks: Asking, table: Table, wanted: Asked) -> Shown:
     """Raises `AskError`."""
-    given = {**table.given, "console_q": wanted.q}
-    rows, beside = _parts(table, wanted)
-    answers = await asyncio.gather(*(asks.ask(sql, given, is_exact=table.is_exact) for sql in (rows, beside) if sql))
+    asked = questions(table, wanted)
+    answers = await asyncio.gather(*(asks.ask(sql, given, is_exact=table.is_exact) for sql, given in asked))
+    return shown(table, wanted, answers)
+
+
+def shown(table: Table, wanted: Asked, answers: Sequence[Answer]) -> Shown:
     found = answers[0].dicts()
     sums = answers[-1].dicts()[0] if answers[-1].rows else {}
     named = [each for each in answers[0].columns if not each.startswith(_TOTAL)]
@@ -143,20 +158,21 @@ async def show(asks: Asking, table: Table, wanted: Asked) -> Shown:
     return Shown(table, wanted, columns, found, totals, sums.get(_COUNT, 0), sql_text(table, wanted), answers[0].at)
 
 
-def _parts(table: Table, wanted: Asked) -> tuple[str, str]:
+def questions(table: Table, wanted: Asked) -> list[Question]:
     """The query for rows, and, where that has them not, the one for how many there are and their sums."""
+    given = {**table.given, "console_q": wanted.q}
     over = "" if table.is_long else " OVER ()"
     sums = "".join(f', sum("{column}"){over} AS "{_TOTAL}{column}"' for column in table.totals)
     of = f"FROM (\n{asking.text(table.query)}\n){_where(table, wanted)}"
     page = f"{_order(wanted)}\nLIMIT {table.rows} OFFSET {(wanted.page - 1) * table.rows}"
     if table.is_long:
-        return f"SELECT * {of}{page}", f'SELECT count(*) AS "{_COUNT}"{sums} {of}'
-    return f'SELECT *, count(*){over} AS "{_COUNT}"{sums} {of}{page}', ""
+        return [(f"SELECT * {of}{page}", given), (f'SELECT count(*) AS "{_COUNT}"{sums} {of}', given)]
+    return [(f'SELECT *, count(*){over} AS "{_COUNT}"{sums} {of}{page}', given)]
 
 
 def sql_text(table: Table, wanted: Asked) -> str:
     """What makes the table, to be run in any shell."""
-    plain = asking.spelled_out(asking.text(table.query), table.given)
+    plain = asking.spelled_out(asking.whole(table.query, table.over), table.given)
     where, order = _where(table, wanted), _order(wanted)
     if not where and (not order or wanted.sort == table.sort):
         return plain
@@ -166,7 +182,7 @@ def sql_text(table: Table, wanted: Asked) -> str:
 async def as_csv(asks: Asking, table: Table, wanted: Asked) -> str:
     """All rows, exact. Raises `AskError`, `TooManyError`."""
     asked = f"{_where(table, wanted)}{_order(wanted)}\nLIMIT {CSV_ROWS + 1}"
-    sql = f"SELECT * FROM (\n{asking.text(table.query)}\n){asked}"  # noqa: S608 - from our files alone
+    sql = f"SELECT * FROM (\n{asking.whole(table.query, table.over)}\n){asked}"  # noqa: S608 - from our files alone
     answer = await asks.ask_once(sql, {**table.given, "console_q": wanted.q})
     if len(answer.rows) > CSV_ROWS:
         raise TooManyError

@@ -22,17 +22,30 @@ CALL_FILTERS = (
 )  # fmt: skip
 
 
+FOR = {
+    "": "anything", "ticket": "a ticket", "no_ticket": "no ticket", "overhead": "a declared purpose and no ticket",
+    "nothing": "no ticket and no declared purpose",
+}  # fmt: skip
+
+
 async def calls(visit: Visit) -> web.Response:
     """The evidence behind a sum."""
     asked = visit.request.query
-    given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": asked.get("for", "")}
+    given = {name: asked.get(name) or None for name in CALL_FILTERS} | {"for": choice(visit, "for", FOR, "")}
     table = Table(
         "console/calls", "Calls", {**visit.span.given, **given}, lead=CALL_LEAD, totals=("list_cost_usd",), money=None,
         is_long=True, sort="-started_at", links={"team_id": formats.onto(link("/spend", by="ticket"), "team={}")},
     )  # fmt: skip
     [shown] = await visit.tables(table)
-    chosen = [(name.replace("_", " "), value, visit.here(**{name: None})) for name, value in given.items() if value]
-    return visit.show("calls.html", span=visit.span, shown=shown, chosen=chosen, under="/spend")
+    chosen = [
+        (formats.label(name), FOR[value] if name == "for" else value, visit.here(**{name: None}))
+        for name, value in given.items()
+        if value
+    ]
+    return visit.show(
+        "calls.html", span=visit.span, shown=shown, chosen=chosen, under="/spend",
+        recorded=None if shown.count else await visit.recorded(),
+    )  # fmt: skip
 
 
 # -- tickets ----------------------------------------------------------------------------------------------------------
@@ -58,21 +71,33 @@ async def tickets(visit: Visit) -> web.Response:
     )
     return visit.show(
         "tickets.html", span=span, only=only, team=team, kinds=OUTCOMES, shown=shown, outcomes=outcomes.dicts(),
+        recorded=None if outcomes.rows else await visit.recorded(),
         teams=[row[0] for row in teams.rows],
         sql=spelled_out("console/ticket_outcomes", {**span.given, "team": team}),
     )  # fmt: skip
 
 
+PARTS = "console/ticket_parts"
+"""A ticket's calls, which most of its page is about."""
+
+
 async def ticket(visit: Visit) -> web.Response:
     name = visit.request.match_info["ticket_id"]
-    found = await visit.one("console/ticket", ticket=name)
-    if found is None:
-        raise ProblemError(404, "No such ticket", f"No call was for {name}, and no tracker that was read knows it.")
-    if found["ticket_id"] != name:
-        raise web.HTTPSeeOther("/tickets/" + quote(found["ticket_id"], safe=""))
-    given = {"ticket": name}
-    wanted = (
-        Table("console/ticket_tasks", "Tasks", given, totals=SUMS, empty="No call was for this ticket."),
+    called = await visit.one("console/ticket_names", ticket=name)
+    assert called is not None
+    if called["ticket_id"] != name:
+        raise web.HTTPSeeOther("/tickets/" + quote(called["ticket_id"], safe=""))
+    given = {"ticket": name, "names": called["names"]}
+    about_calls = (
+        Table("console/ticket_tasks", "Tasks", given, PARTS, totals=SUMS, empty="No call was for this ticket."),
+        Table("console/ticket_findings", "Waste", given, PARTS, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
+        Table(
+            "console/ticket_calls", "Calls", given, PARTS, money=None, lead=CALL_LEAD, sort="-started_at",
+            totals=("list_cost_usd",), note="Of a call for several tickets the cost is this ticket's share.",
+            empty="No call was for this ticket.",
+        ),
+    )  # fmt: skip
+    about_work = (
         Table(
             "console/ticket_pull_requests", "Pull requests", given, money=None, hidden=("url", "closed_at"),
             empty="No pull request names this ticket, in its title, branch, text or commits.",
@@ -81,21 +106,19 @@ async def ticket(visit: Visit) -> web.Response:
             "console/ticket_deployments", "Deployments", given, money=None, hidden=("url",),
             empty="No deployment that was read carried its pull requests.",
         ),
-        Table("console/ticket_findings", "Waste", given, money="claimed_usd", empty=NO_WASTE, **FINDINGS),
-        Table(
-            "console/ticket_calls", "Calls", given, money=None, lead=CALL_LEAD, sort="-started_at",
-            totals=("list_cost_usd",), note="Of a call for several tickets the cost is this ticket's share.",
-            empty="No call was for this ticket.",
-        ),
     )  # fmt: skip
-    events, spent, shown = await asyncio.gather(
+    ([facts, spent], [tasks, waste, its_calls]), events, [pulls, deployments] = await asyncio.gather(
+        visit.over(PARTS, given, ("console/ticket", "console/ticket_days"), about_calls),
         visit.ask("console/ticket_events", ticket=name),
-        visit.ask("console/ticket_days", ticket=name),
-        visit.tables(*wanted),
+        visit.tables(*about_work),
     )
+    if not facts.rows:
+        raise ProblemError(404, "No such ticket", f"No call was for {name}, and no tracker that was read knows it.")
+    [found] = facts.dicts()
     return visit.show(
-        "ticket.html", found=found, shown=shown, events=_timeline(found, events.dicts()), under="/tickets",
-        sql=spelled_out("console/ticket", given), **days_chart(spent, "console/ticket_days", given),
+        "ticket.html", found=found, shown=[tasks, pulls, deployments, waste, its_calls],
+        events=_timeline(found, events.dicts()), under="/tickets", sql=spelled_out("console/ticket", given, PARTS),
+        **days_chart(spent, "console/ticket_days", given, PARTS),
     )  # fmt: skip
 
 
@@ -105,7 +128,7 @@ def _timeline(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> 
     return sorted([*events, *own], key=lambda each: each["happened_at"])
 
 
-def days_chart(spent: Answer, query: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def days_chart(spent: Answer, query: str, given: Mapping[str, Any], over: str = "") -> dict[str, Any]:
     rows = [(str(row["slot"]), row["series"], row["list_cost_usd"]) for row in spent.dicts()]
     slots: list[str] = []
     if rows:
@@ -113,7 +136,7 @@ def days_chart(spent: Answer, query: str, given: Mapping[str, Any]) -> dict[str,
         slots = [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
         if len(slots) > DAYS_DRAWN:
             rows, slots = [(slot[:7], *more) for slot, *more in rows], list(dict.fromkeys(slot[:7] for slot in slots))
-    return {"chart": charts.bars(slots, rows), "chart_sql": spelled_out(query, given)}
+    return {"chart": charts.bars(slots, rows), "chart_sql": spelled_out(query, given, over)}
 
 
 async def task(visit: Visit) -> web.Response:
@@ -164,6 +187,11 @@ SOURCES = {
     "metadata": "the request's metadata", "branch": "the branch that the tool works on",
     "task": "an earlier call of the same task", "none": "nothing",
 }  # fmt: skip
+TASK_SOURCES = {
+    "header": "the request's header x-outlay-task", "path": "the address that the tool calls",
+    "session": "the tool's session", "conversation": "the conversation that it goes on with",
+    "none": "nothing: it is that of this request",
+}  # fmt: skip
 
 
 async def call(visit: Visit) -> web.Response:
@@ -171,14 +199,18 @@ async def call(visit: Visit) -> web.Response:
     found = await visit.one("console/call", **given)
     if found is None:
         raise ProblemError(404, "No such call", "No call of this id is recorded.")
+    small: dict[str, Any] = {"money": None, "is_small": True}
     wanted = [
-        Table("console/call_changes", "What became known of its ticket later", given, money=None, empty="Nothing."),
-        Table("console/call_findings", "Waste", given, money=None, empty=NO_WASTE, **FINDINGS),
-        Table("console/call_attempts", "Attempts of the request", {"request": found["request_id"]}, money=None),
+        Table("console/call_changes", "What became known of its ticket later", given, empty="Nothing.", **small),
+        Table("console/call_findings", "Waste", given, empty=NO_WASTE, **FINDINGS, **small),
+        Table("console/call_attempts", "Attempts of the request", {"request": found["request_id"]}, **small),
     ]
     shown = await visit.tables(*wanted)
     sql = spelled_out("console/call", given)
-    return visit.show("call.html", found=found, shown=shown, usage=USAGE, sources=SOURCES, sql=sql, under="/spend")
+    return visit.show(
+        "call.html", found=found, shown=shown, usage=USAGE, sources=SOURCES, task_sources=TASK_SOURCES, sql=sql,
+        under="/spend",
+    )  # fmt: skip
 
 
 PAGES = [

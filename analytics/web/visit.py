@@ -1,8 +1,9 @@
 """What pages have in common: the console that serves them, who looks, what of, and how it is shown."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ import jinja2
 import msgspec
 from aiohttp import web
 
-from analytics import disk
+from analytics import disk, kept
 from analytics.web import asking, auth, charts, formats, spans, tables
 from analytics.web.asking import Answer, Asking
 from analytics.web.sessions import Attempts, Session, Sessions
@@ -25,7 +26,7 @@ from gateway.call import Principal, Role
 from gateway.config import Config
 from gateway.endpoints import ApiError, Asked, Endpoint, read_body
 from gateway.errors import Refusal
-from gateway.keys import Keys
+from gateway.keys import Keys, NoSuchKeyError
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parent
@@ -79,8 +80,6 @@ class Console:
     configured: Mapping[str, Principal]
     """Holders of the admin keys of the settings."""
     asks: Asking
-    scorecard: Asking
-    """Of relations that are worked out once for many questions."""
     sessions: Sessions
     attempts: Attempts
     apis: Mapping[str, Endpoint]
@@ -132,6 +131,14 @@ class Visit:
     def span(self) -> Span:
         return spans.of(self.request.query, today())
 
+    @property
+    def who(self) -> str:
+        """Whoever is signed in, as people call him: a key by its name."""
+        assert self.session is not None
+        with contextlib.suppress(NoSuchKeyError):
+            return self.console.ring.one(self.principal.key_id or "").created.name or self.session.name
+        return self.session.name
+
     def may(self, access: Access) -> bool:
         return self.session is not None and RANKS[self.session.principal.role] >= NEEDS[access]
 
@@ -150,18 +157,45 @@ class Visit:
         rows = (await self.ask(query, **given)).dicts()
         return rows[0] if rows else None
 
-    async def tables(self, *wanted: Table, asks: Asking | None = None) -> list[Shown]:
+    async def tables(self, *wanted: Table) -> list[Shown]:
         """Asked for together. When CSV of one is wanted, that alone is made, and sent."""
-        csv, asks = self.request.query.get("csv"), asks or self.console.asks
+        await self._send_csv(wanted)
+        asks = self.console.asks
+        shown = (tables.show(asks, table, tables.asked(table, self.request.query)) for table in wanted)
+        return list(await asyncio.gather(*shown))
+
+    async def over(
+        self, over: str, given: Mapping[str, Any], queries: Sequence[str], wanted: Sequence[Table]
+    ) -> tuple[list[Answer], list[Shown]]:
+        """Queries and tables that are about the rows of one query, which are found once for them all."""
+        await self._send_csv(wanted)
+        asked = [(table, tables.asked(table, self.request.query)) for table in wanted]
+        of_tables = [tables.questions(table, of) for table, of in asked]
+        questions = [(asking.text(query), given) for query in queries] + [each for some in of_tables for each in some]
+        answers = iter(await self.console.asks.ask_all(questions, over))
+        first = [next(answers) for _ in queries]
+        return first, [
+            tables.shown(table, of, [next(answers) for _ in some])
+            for (table, of), some in zip(asked, of_tables, strict=True)
+        ]
+
+    async def _send_csv(self, wanted: Sequence[Table]) -> None:
         for table in wanted:
-            if csv == table.name:
+            if self.request.query.get("csv") == table.name:
                 try:
-                    text = await tables.as_csv(asks, table, tables.asked(table, self.request.query))
+                    text = await tables.as_csv(self.console.asks, table, tables.asked(table, self.request.query))
                 except tables.TooManyError:
                     raise ProblemError(422, "Too many rows", f"{TOO_MANY} Choose fewer days, or a filter.") from None
                 raise Download(text, table.name)
-        shown = (tables.show(asks, table, tables.asked(table, self.request.query)) for table in wanted)
-        return list(await asyncio.gather(*shown))
+
+    async def recorded(self) -> dict[str, Any] | None:
+        """First and last day with a call, to say where there is something, on a page without anything."""
+        return await self.one("console/recorded")
+
+    async def kept(self, kind: kept.Kind) -> kept.State:
+        """Of what is written down, which the keeper, and no page, works out."""
+        [found] = (await self.ask(kept.RECORDS, is_exact=True)).rows
+        return await asyncio.to_thread(kept.state, self.console.data, kind, found=found)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -179,9 +213,9 @@ class Download(Exception):  # noqa: N818 - what is asked for, no error
         self.text, self.name = text, name
 
 
-def spelled_out(query: str, given: Mapping[str, Any]) -> str:
+def spelled_out(query: str, given: Mapping[str, Any], over: str = "") -> str:
     """The SQL of a query, to be run in any shell."""
-    return asking.spelled_out(asking.text(query), given)
+    return asking.spelled_out(asking.whole(query, over), given)
 
 
 def choice(visit: Visit, name: str, among: Mapping[str, str], default: str) -> str:
@@ -235,7 +269,7 @@ def end_of_day(what: str, text: str) -> str:
 
 
 def _problem_of(error: ApiError | Refusal) -> ProblemError:
-    title = {404: "There is no such thing", 403: "Not with this key"}.get(error.status, "This was not taken")
+    title = {404: "It is not there", 403: "Not with this key"}.get(error.status, "This was not taken")
     text = error.message.removeprefix("Outlay: ")
     return ProblemError(error.status, title, text[:1].upper() + text[1:])
 

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from analytics import findings
+from analytics.waste import KEPT
 from analytics.web import formats
 from analytics.web.tables import Table
 from analytics.web.visit import Page, ProblemError, Visit, cannot_write, choice, spelled_out
@@ -39,7 +40,7 @@ async def waste(visit: Visit) -> web.Response:
     team, rule = visit.request.query.get("team") or None, visit.request.query.get("rule") or None
     given = {**span.given, "team": team, "states": _states(state)}
     rules = Table(
-        "console/waste_rules", "By rule, each dollar once", given, totals=("claimed_usd", "findings", "unpriced_calls"),
+        "waste_by_rule", "By rule, each dollar once", given, totals=("claimed_usd", "findings", "unpriced_calls"),
         money="claimed_usd", links={"rule": formats.onto(visit.here(rule=None, csv=None), "rule={}")},
         is_exact=True, empty="Nothing was found in these days.",
     )  # fmt: skip
@@ -47,16 +48,14 @@ async def waste(visit: Visit) -> web.Response:
         "console/waste_findings", "Findings", {**given, "rule": rule}, totals=("claimed_usd",), money="claimed_usd",
         search=("finding_id", "title", "sentence", "ticket_id"), is_exact=True, hidden=("finding_id",),
         lead=("rule", "title", "state", "claimed_usd"), links={"title": "/waste/{finding_id}"},
-        note="recoverable is what a rule says for itself, of all its calls, and counts dollars twice; claimed may be "
-        "added up, and is of these days and this team.",
+        note="What is recoverable a rule says for itself, of all its calls, and dollars are in it twice. What is "
+        "claimed may be added up, and is of these days and this team.",
         empty="No finding is in this state in these days. Findings are looked for once an hour.",
     )  # fmt: skip
-    teams, looked_at, shown = await asyncio.gather(
-        visit.ask("console/teams"), visit.ask("waste_looked_at"), visit.tables(rules, found)
-    )
+    teams, there, shown = await asyncio.gather(visit.ask("console/teams"), visit.kept(KEPT), visit.tables(rules, found))
     return visit.show(
         "waste.html", span=span, state=state, states=STATES, team=team, rule=rule, shown=shown,
-        teams=[row[0] for row in teams.rows], looked_at=looked_at.rows[0][0] if looked_at.rows else None,
+        teams=[row[0] for row in teams.rows], there=there,
     )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class Entry(NamedTuple):
     """Where none has: other sellers, or other models. The dearest counts."""
 
 
-class Pass(NamedTuple):
+class Pass(msgspec.Struct, frozen=True):
     """What one pass of a call costs, whole nano-USD."""
 
     cost: Parts
@@ -151,7 +151,7 @@ class Pass(NamedTuple):
 
     @property
     def total(self) -> int:
-        return sum(self.cost)
+        return self.cost.total
 
 
 NOTHING = Parts(0, 0, 0, 0, 0)
@@ -335,7 +335,7 @@ class PriceBook:
         for found in self._rate_sets(provider, models, at, tier, region):
             band = found.band(usage.input_tokens or 0)
             cost = parts(band.rates, usage)
-            if cost is None or (dearest is not None and sum(cost) <= dearest.total):
+            if cost is None or (dearest is not None and cost.total <= dearest.total):
                 continue
             limit = f">{band.over_input_tokens}" if band.over_input_tokens else ""
             status = "fallback" if is_floor(band.rates, usage) else found.status
@@ -356,7 +356,7 @@ class PriceBook:
             if part := self._pass(provider, (model,) if model else models, usage, at, tier, region):
                 yield model, part
             elif part := self._pass(provider, models, usage, at, tier, region):
-                yield model, part._replace(status="fallback")
+                yield model, msgspec.structs.replace(part, status="fallback")
             elif usage.reported():
                 yield model, UNPRICED
 

@@ -112,7 +112,7 @@ class RateSet(msgspec.Struct, frozen=True, eq=False):
         return found
 
 
-class Parts(NamedTuple):
+class Parts(msgspec.Struct, frozen=True):
     """Whole nano-USD."""
 
     input: int
@@ -120,6 +120,10 @@ class Parts(NamedTuple):
     cache_write: int
     output: int
     other: int
+
+    @property
+    def total(self) -> int:
+        return self.input + self.cache_read + self.cache_write + self.output + self.other
 
 
 def usd_per(value: Decimal, units: int) -> Decimal:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import analytics
+from analytics import scorecard
 from analytics.web import asking
 from tests import consoles
 from tests.benchmarks.harness import organisation
@@ -24,6 +25,7 @@ async def look(data: Path) -> None:
         [(ticket, task)] = db.execute(
             "SELECT ticket_id, task_id FROM calls WHERE ticket_id IS NOT NULL LIMIT 1"
         ).fetchall()
+    scorecard.look(data)
     month = f"from={(last - timedelta(days=29)).date()}&to={last.date()}"
     print(f"{calls:,} calls; seconds, of CPU; again: seconds")
     async with consoles.looking(consoles.config(data), "viewer", base=asking.PAGES) as viewer:
@@ -34,7 +36,7 @@ async def look(data: Path) -> None:
             "overview": f"/?{month}", "spend by model": f"/spend?{month}&by=model", "tickets": f"/tickets?{month}",
             "delivered nothing": f"/tickets?{month}&only=nothing", "a ticket": f"/tickets/{ticket}",
             "a task": f"/tasks/{task}", "calls": f"/calls?{month}", "waste": f"/waste?{month}",
-            "coverage": f"/coverage?{month}",
+            "scorecard": f"/scorecard?{month}", "coverage": f"/coverage?{month}",
         }.items():  # fmt: skip
             took = []
             for _ in range(2):

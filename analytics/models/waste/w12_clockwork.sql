@@ -45,7 +45,7 @@ SELECT
   calls,
   to_json({calls: n, hours: round(hours, 2), variation: round(variation, 4), human_turns: human_turns}) AS numbers,
   format(
-    '{} calls over {} hours at even intervals (variation {}), for no ticket, without an edit, with {} human turns.',
+    '{} calls over {} hours at even intervals (variation {}), for no ticket, without an edit; human turns: {}.',
     n, round(hours, 1), round(variation, 3), human_turns
   ) AS sentence
 FROM sessions, waste_terms
