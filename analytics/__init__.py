@@ -12,7 +12,8 @@ def open(  # noqa: A001 - analytics.open(...) reads well
     """A read-only connection to all views over a data folder, current with each query, while a gateway runs or not.
 
     With `as_of`, all is as it was known at that moment: UTC, unless it has a time zone of its own. The views are
-    published first where they are missing or the folder has moved. Raises `UserError` when there is no such folder.
+    published first where they are missing or of another version, or the folder has moved. Raises `UserError` when there
+    is no such folder.
     """
     from analytics import build, lake
     from gateway.errors import UserError
@@ -20,8 +21,7 @@ def open(  # noqa: A001 - analytics.open(...) reads well
     data = Path(path)
     if not data.is_dir():
         raise UserError(f"there is no data folder {data}: name the one that the gateway writes to")
-    if not lake.is_published(data):
-        lake.publish(data)
+    lake.see_published(data)
     db = duckdb.connect(str(data / "outlay.duckdb"), read_only=True)
     db.execute("SET parquet_metadata_cache = true")  # of a file that was replaced, DuckDB forgets what it read
     if as_of is not None:

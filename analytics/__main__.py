@@ -54,9 +54,8 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
             yield
         return
     tickets = settings.tickets if config else None
-    if not lake.is_published(data):
-        with contextlib.suppress(OSError, duckdb.Error):  # else the keeper says so, and each that finds nothing to read
-            lake.publish(data)
+    with contextlib.suppress(OSError, duckdb.Error):  # else the keeper says so, and each that finds nothing to read
+        lake.see_published(data)
     with (
         live.serving(data),
         budgeting.noting(data, budget_file(settings, data)),

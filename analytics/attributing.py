@@ -113,8 +113,7 @@ def _tracker(data: Path) -> Snapshot:
 
 def _open(data: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """The views, in a database of its own: others in this process have the published one open, with other limits."""
-    if not lake.is_published(data):
-        lake.publish(data)
+    lake.see_published(data)
     db = lake.scratch(data, threads)
     db.execute(build.step("bounded_session"))
     db.execute(f"ATTACH {build.literal(str(data / 'outlay.duckdb'))} AS lake (READ_ONLY)")

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,8 +162,7 @@ def publish(data: Path) -> bool:
         _prepare(data)
         published, aside = data / "outlay.duckdb", data / "outlay.duckdb.new"
         aside.unlink(missing_ok=True)
-        models = build.load()
-        made = f"{build.digest(data, models)} {data.resolve()}"
+        models, made = build.load(), _made_now(data.resolve())
         made_of.seek(0)
         if published.exists() and made_of.read() == made:
             return False
@@ -180,10 +180,30 @@ def publish(data: Path) -> bool:
         return True
 
 
-def is_published(data: Path) -> bool:
-    """True when `outlay.duckdb` is there and reads this folder, not the place where the folder was before."""
-    published = (data / "outlay.duckdb").exists() and _made_of(data).exists()
-    return published and _made_of(data).read_text().endswith(f" {data.resolve()}")
+def see_published(data: Path) -> None:
+    """`publish`, unless `outlay.duckdb` is there, of these models and over this folder. Who may not write is left with
+    what another version has made. Raises `OSError`, `UserError`."""
+    made = _made(data)
+    if made == _made_now(data.resolve()):
+        return
+    try:
+        publish(data)
+    except OSError:
+        if not made.endswith(f" {data.resolve()}"):  # there is nothing, or it reads the place where the folder was
+            raise
+
+
+def _made(data: Path) -> str:
+    """What `outlay.duckdb` was made of, see `_made_now`; nothing where there is none."""
+    if not (data / "outlay.duckdb").exists() or not _made_of(data).exists():
+        return ""
+    return _made_of(data).read_text()
+
+
+@cache
+def _made_now(folder: Path) -> str:
+    """What it would be made of: models, and the folder."""
+    return f"{build.digest(folder, build.load())} {folder}"
 
 
 def _made_of(data: Path) -> Path:

@@ -81,8 +81,7 @@ async def run(
 
 
 async def _ask(data: Path, sql: str, rows_max: int, seconds: float, as_of: datetime | None) -> Result:
-    if not lake.is_published(data):
-        await asyncio.to_thread(lake.publish, data)
+    await asyncio.to_thread(lake.see_published, data)
     request = _request(data, sql, rows_max, int(seconds) + 2, as_of)
     for _ in range(TRIES):
         answer = await _process(request)

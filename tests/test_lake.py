@@ -232,6 +232,23 @@ def test_views_are_published_again_only_when_they_changed(tmp_path: Path) -> Non
         assert counted(db) == (1, 1, 1000)
 
 
+def test_views_of_another_version_are_replaced_or_used_where_nothing_can_be_written(data: Path) -> None:
+    published, made_of = data / "outlay.duckdb", data / "outlay.duckdb.made"
+    with duckdb.connect(str(published)) as old:
+        old.execute("DROP VIEW calls")
+    made_of.write_text(f"another {data}")
+    in_the_way = data / "outlay.duckdb.new"
+    in_the_way.mkdir()
+    with analytics.open(data) as db, pytest.raises(duckdb.CatalogException):
+        db.execute("FROM calls")
+    made_of.write_text("another /elsewhere")
+    with pytest.raises(OSError, match=in_the_way.name):
+        analytics.open(data)
+    in_the_way.rmdir()
+    with analytics.open(data) as db:
+        assert db.execute("FROM calls").fetchall() == []
+
+
 def test_the_state_is_never_made_up(data: Path, moving: lake.Lake) -> None:
     segment(data, [call()])
     moving.round()
