@@ -182,13 +182,14 @@ def publish(data: Path) -> bool:
 
 def see_published(data: Path) -> None:
     """`publish`, unless `outlay.duckdb` is there, of these models and over this folder. Who may not write is left with
-    what another version has made. Raises `OSError`, `UserError`."""
+    what another version has made, and so is who comes before the keeper has given files their new columns. Raises
+    `OSError`, `duckdb.Error`, `UserError`."""
     made = _made(data)
     if made == _made_now(data.resolve()):
         return
     try:
         publish(data)
-    except OSError:
+    except (OSError, duckdb.Error):
         if not made.endswith(f" {data.resolve()}"):  # there is nothing, or it reads the place where the folder was
             raise
 
