@@ -337,7 +337,8 @@ def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: 
             asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
         return
     config = settings(config_path)
-    refreshed(asked.data, lambda: findings.refresh(asked.data, config))
+    with contextlib.suppress(UserError):  # who cannot write has the waste that was found
+        refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     there = refreshed(asked.data, lambda: scorecard.refresh(asked.data, anew=anew))
     with asked.open() as db:
         asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)

@@ -41,7 +41,7 @@ def look(
         db.execute("SET enable_progress_bar = false")
         found = waste.look(db, data, settings, book, as_of)
     if found.findings and settings.notice_usd and found.claimed_nano >= settings.notice_usd * NANO:
-        with disk.put(data / NEWS) as aside:
+        with waste.alone(data), disk.put(data / NEWS) as aside:
             news = News(found.as_of.replace(tzinfo=UTC), found.findings, found.claimed_nano)
             aside.write_bytes(msgspec.json.encode(news))
     return found

@@ -33,6 +33,8 @@ class Kind(NamedTuple):
 
     folder: str
     """Where, in the data folder."""
+    lock: str
+    """Of those who write there, in the data folder."""
     files: tuple[str, ...] = WORK
     """What it is made of, in the data folder, beside calls and corrections."""
 
@@ -60,7 +62,7 @@ class State(NamedTuple):
     """Whether it would be made of something else now."""
 
     def is_fresh(self, within: timedelta = FRESH) -> bool:
-        return self.made is not None and not self.is_newer and now() - self.made.at < within
+        return self.made is not None and not self.is_newer and abs(now() - self.made.at) < within
 
 
 def now() -> datetime:
@@ -76,14 +78,26 @@ def read(data: Path, kind: Kind) -> Made | None:
 
 @contextlib.contextmanager
 def noting(data: Path, kind: Kind, as_of: datetime | None, settings: str = "") -> Iterator[datetime]:
-    """While the block runs something is worked out and written down; how is noted when it has ended well. Yields as of
-    when: by default a moment after what it is made of was looked at, so that nothing between is missed."""
-    of, at = _made_of(data, kind, records(data)), now()
-    made = Made(at, as_of or at, of, settings)
-    yield made.as_of
-    seconds = (now() - made.at).total_seconds()
+    """While the block runs something is worked out and written down, by nobody else; how is noted when it has ended
+    well. Yields as of when: by default a moment after what it is made of was looked at, so that nothing between is
+    missed."""
+    of = _made_of(data, kind, records(data))  # before the lock: to ask may make views, which need the lock
+    at = now()
+    with disk.alone(data / kind.lock, wait=True):
+        begun = now()
+        yield as_of or at
+        _note(data, kind, Made(at, as_of or at, of, settings, (now() - begun).total_seconds()))
+
+
+def spoil(data: Path, kind: Kind) -> None:
+    """Its files are about to be replaced one by one: until all are, they are of nothing that there is."""
+    if (made := read(data, kind)) is not None:
+        _note(data, kind, msgspec.structs.replace(made, of=""))
+
+
+def _note(data: Path, kind: Kind, made: Made) -> None:
     with disk.put(kind.note(data)) as aside:
-        aside.write_bytes(msgspec.json.encode(msgspec.structs.replace(made, seconds=seconds)))
+        aside.write_bytes(msgspec.json.encode(made))
 
 
 def forget(data: Path, kind: Kind) -> None:
@@ -104,14 +118,17 @@ def state(data: Path, kind: Kind, settings: str | None = None, found: Iterable[A
 def refresh(
     data: Path, kind: Kind, look: Callable[[], object], settings: str | None = None, *, anew: bool = False
 ) -> State:
-    """Have it worked out anew where it is not fresh, unless that takes too long; with `anew` in any case. Who may not
-    write has what is there."""
+    """Have it worked out anew where it is not fresh, unless that takes too long; with `anew` in any case. Of several
+    who ask at once, one works it out. Who cannot write has what is there."""
     there = state(data, kind, settings)
     if not anew and there.made is not None and (there.is_fresh() or there.made.seconds > WAIT_SECONDS):
         return there
     try:
-        look()
-    except PermissionError:
+        with disk.alone(kind.note(data).with_suffix(".lock"), wait=True):
+            if read(data, kind) != there.made and (now_there := state(data, kind, settings)).is_fresh():
+                return now_there
+            look()
+    except OSError:
         if there.made is None or anew:
             raise
         return there

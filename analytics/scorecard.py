@@ -45,7 +45,7 @@ def keeping(data: Path, config: Config | None) -> Iterator[None]:
 
     def keep() -> None:
         made = kept.read(data, scoring.KEPT)
-        if made is not None and kept.now() - made.at < max(REST, REST_TIMES * timedelta(seconds=made.seconds)):
+        if made is not None and abs(kept.now() - made.at) < max(REST, REST_TIMES * timedelta(seconds=made.seconds)):
             return
         if not kept.state(data, scoring.KEPT).is_fresh():
             look(data, threads=1)
@@ -58,8 +58,7 @@ def keeping(data: Path, config: Config | None) -> Iterator[None]:
 
     with (
         beside("yardsticks", hold, HOLD_SECONDS, not_held, at_once=True),
-        beside(
-            "scorecard", keep, LOOK_SECONDS, not_kept
-        ),  # a while later: it has waste in it, which is looked for first
+        # A while later: it has waste in it, which is looked for first.
+        beside("scorecard", keep, LOOK_SECONDS, not_kept),
     ):
         yield

@@ -27,10 +27,11 @@ READ_OFTEN = (
 )  # fmt: skip
 KEPT = kept.Kind(
     "scorecard",
+    "scorecard.lock",
     (
         *kept.WORK,
         *(f"scorecard/{table}.parquet" for table in TABLES),
-        *(f"findings/{name}" for name in ("found.parquet", "claims.parquet", "reviews.jsonl")),
+        *(f"findings/{name}" for name in ("found.parquet", "claims.parquet", "settings.parquet", "reviews.jsonl")),
     ),
 )
 
@@ -116,9 +117,10 @@ def _own() -> Collection[str]:
 def look(db: duckdb.DuckDBPyConnection, data: Path, as_of: datetime | None = None) -> None:
     """Work the scorecard out in `db`, a `lake.scratch`, and write it down. `as_of`: as of another moment than now, UTC,
     without a zone. Raises `duckdb.Error`, `OSError`."""
-    with _alone(data), kept.noting(data, KEPT, as_of):
+    with kept.noting(data, KEPT, as_of):
         db.execute("SET VARIABLE as_of = $as_of", {"as_of": as_of})
         work_out(db, data)
+        kept.spoil(data, KEPT)
         for name in build.load(build.MEASURES):
             db.execute(build.step(f"empty_{name}"))
             db.execute(f"INSERT INTO found BY NAME FROM {name}")
@@ -148,7 +150,7 @@ def _terms(
 
 
 def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:
-    return disk.alone(data / "scorecard.lock", wait=True)
+    return disk.alone(data / KEPT.lock, wait=True)
 
 
 def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:

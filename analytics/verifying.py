@@ -51,7 +51,10 @@ def verify(data: Path) -> Findings:
     """Check a data folder. Raises `UserError` when there is none."""
     if not lake.state_file(data).exists() and not (data / "journal").is_dir():
         raise UserError(f"{data} has no journal: name the folder that the gateway writes to")
-    lake.publish(data)
+    try:
+        lake.publish(data)
+    except duckdb.Error as error:
+        raise UserError(f"{data}: its views cannot be made: {str(error).splitlines()[0]}") from None
     findings = _look(data)
     # Corrections of a command may appear between our looks, and bear a time before them. What is wrong stays wrong.
     return _look(data) if findings.wrong else findings

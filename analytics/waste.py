@@ -33,7 +33,7 @@ WINDOWED = ("W08", "W11", "W13")
 """Rules that compare with what was usual in the window."""
 ASIDE = ("every_minutes", "notice_usd")
 """Settings that no finding depends on."""
-KEPT = kept.Kind("findings")
+KEPT = kept.Kind("findings", "findings/findings.lock")
 SQL_TYPES: Mapping[Any, str] = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", Decimal: "DECIMAL(18,9)"}
 
 
@@ -55,7 +55,7 @@ def reviews_file(data: Path) -> Path:
 
 
 def alone(data: Path) -> contextlib.AbstractContextManager[bool]:
-    return disk.alone(folder(data) / "findings.lock", wait=True)
+    return disk.alone(data / KEPT.lock, wait=True)
 
 
 # -- what the rules judge by -------------------------------------------------------------------------------------------
@@ -188,10 +188,11 @@ def look(
     db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime | None
 ) -> News:
     """Look for waste as of a moment, by default now, and keep what is found. Raises `duckdb.Error`, `OSError`."""
-    with alone(data), kept.noting(data, KEPT, as_of, judged_by(settings, book)) as moment:
+    with kept.noting(data, KEPT, as_of, judged_by(settings, book)) as moment:
         find(db, data, settings, book, moment)
         last = {table: build.glob_of(file(data, table)) for table in ("settings", "found")}
         [(looked_at, *news)] = db.execute(build.step("new_findings"), last).fetchall()
+        kept.spoil(data, KEPT)
         for table, path in {
             "model_rates": rates_file(data),
             "waste_claims": file(data, "claims"),

@@ -37,7 +37,7 @@ class Grid:
 
     def least(self, column: int) -> int:
         """Width that it needs."""
-        return max(*map(cell_len, _parts(self.names[column])), *map(_needs, self._cells(column)))
+        return max([*map(cell_len, _parts(self.names[column])), *map(_needs, self._cells(column))], default=0)
 
     def full(self, column: int) -> int:
         """Width with which nothing takes more lines than it has."""

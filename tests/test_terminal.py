@@ -10,12 +10,12 @@ from gateway import terminal
 from gateway.terminal import Grid
 
 WORD = st.text("abc012.", min_size=1, max_size=24)
-NAME = st.lists(st.text("xyz", min_size=1, max_size=12), min_size=1, max_size=4).map("_".join)
+NAME = st.lists(st.text("xyz", min_size=1, max_size=12), max_size=4).map("_".join)
 GRIDS = st.lists(NAME, min_size=1, max_size=9, unique=True).flatmap(
     lambda names: st.builds(
         Grid,
         st.just(names),
-        st.lists(st.lists(WORD, min_size=len(names), max_size=len(names)), min_size=1, max_size=3),
+        st.lists(st.lists(WORD, min_size=len(names), max_size=len(names)), max_size=3),
         right=st.sets(st.integers(0, len(names) - 1)),
         first=st.sets(st.sampled_from(names)),
         is_whole=st.booleans(),

@@ -155,9 +155,7 @@ class Asking:
         for _ in range(TRIES - 1):
             try:
                 return await self._in_time((await self._database()).cursor(), questions, over)
-            except (duckdb.InterruptException, duckdb.BinderException):
-                raise
-            except duckdb.Error as error:
+            except (duckdb.IOException, duckdb.InvalidInputException) as error:
                 log.info("a query is asked once more: %s", str(error).partition("\n")[0])
         return await self._in_time((await self._database()).cursor(), questions, over)
 
@@ -219,7 +217,7 @@ def opened(data: Path) -> duckdb.DuckDBPyConnection:
 
 def with_facts(data: Path) -> duckdb.DuckDBPyConnection:
     """All views, and as tables what trackers and forges tell: as views, to plan a query takes longer than to run it."""
-    lake.publish(data)
+    lake.see_published(data)
     db = lake.scratch(data)
     db.execute("SET enable_progress_bar = false")
     db.execute("SET parquet_metadata_cache = true")
