@@ -258,7 +258,10 @@ def tasks(asked: Asked, **own: Any) -> None:
 def invoices(asked: Asked, by: str) -> None:
     """What providers invoiced beside what was metered, and why they differ."""
     parameters = asked.parameters()
-    with asked.open() as db:
+    with asked.open(writable=True) as db:
+        build.define_views(db, asked.data, _query("invoices"))
+        with commands.patience():
+            build.work_out(db, ["metered_models"])  # it is read twice, and reads all calls
         db.execute("SET VARIABLE dimensions = $by", {"by": [*dict.fromkeys(("provider", by))]})
         asked.print(db, "invoices", parameters)
 
