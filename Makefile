@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Two files of tests at a time; `make test WORKERS=0` runs them one by one, as a debugger wants it.
-WORKERS ?= 2
+# Three files of tests at a time, which two cores have room for, as many tests wait; `make test WORKERS=0` runs them one by
+# one, as a debugger wants it.
+WORKERS ?= 3
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: demo test check format bench docs focus-validator fuzz clean
