@@ -17,9 +17,9 @@ AGE = timedelta(seconds=2)
 """While a gateway writes, calls younger than this are left out of the sums: more may come while we look."""
 EXAMPLES = 5
 READ_OFTEN = (
-    "journal_entries", "lake_state", "restated_calls", "pull_requests", "tickets", "pr_tickets", "deployments",
-    "told_reverts", "pr_revert_events", "ticket_facts", "task_days", "metered_models", "model_keys",
-    "invoice_reconciliation", "arrived_prs", "unit_prs", "unit_sizes",
+    "journal_entries", "lake_state", "pull_requests", "tickets", "pr_tickets", "deployments", "told_reverts",
+    "pr_revert_events", "ticket_facts", "task_days", "metered_models", "model_keys", "invoice_reconciliation",
+    "arrived_prs", "unit_prs", "unit_sizes",
 )  # fmt: skip
 """Relations that several checks read, each worked out once: to plan and to sum them takes most of the time. The journal
 is read before the state, as in each query (see analytics/lake.py)."""
