@@ -15,9 +15,10 @@ import click
 import duckdb
 
 from analytics import attributing, budgeting, commands, findings, lake, live, scorecard, sync
-from gateway.app import budget_file, load_prices
+from gateway.app import budget_file
 from gateway.config import Config, load
 from gateway.errors import UserError
+from gateway.prices import load_prices
 
 log = logging.getLogger("outlay.analytics")
 

@@ -151,8 +151,7 @@ def _table(db: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]
 
 
 def _write(db: duckdb.DuckDBPyConnection, data: Path, table: str, rows: Iterable[dict[str, Any]] = ()) -> None:
-    with disk.put(table_file(data, table)) as aside:
-        _table(db, table, list(rows)).write_parquet(str(aside), compression="zstd")
+    disk.put_table(_table(db, table, list(rows)), table_file(data, table))
 
 
 @contextlib.contextmanager

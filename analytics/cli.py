@@ -17,6 +17,7 @@ from analytics.output import Format
 from gateway.config import Config
 from gateway.errors import UserError
 from gateway.options import config_option, settings
+from gateway.prices import load_prices
 from gateway.verdicts import State
 
 QUERIES = build.FOLDER / "queries"
@@ -388,8 +389,6 @@ def look(data: Path, config: Config, as_of: datetime | None = None, *, replace: 
             f"what is shown was found as of {last:%Y-%m-%dT%H:%M:%S}: "
             "to have what is found as of an earlier moment in its place, say --replace"
         )
-    from gateway.app import load_prices  # all of a gateway: takes longer to load than most reports
-
     with commands.patience(), commands.errors_in_one_line():
         findings.look(data, config.waste, load_prices(config), as_of)
 

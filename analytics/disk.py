@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+
 from gateway import folders
 
 MARKER = "SYNTHETIC"
@@ -29,6 +31,12 @@ def put(path: Path) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def put_table(rows: duckdb.DuckDBPyRelation, path: Path) -> None:
+    """A Parquet file of them, likewise."""
+    with put(path) as aside:
+        rows.write_parquet(str(aside), compression="zstd")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -16,10 +16,8 @@ from analytics.beside import beside
 from gateway.call import NANO
 from gateway.config import Config, WasteSettings
 from gateway.errors import UserError
+from gateway.prices import PriceBook, load_prices
 from gateway.verdicts import NEWS, News, Reason, State, Verdict
-
-if TYPE_CHECKING:
-    from gateway.prices import PriceBook
 
 UNDISMISSED: tuple[State, ...] = ("new", "accepted", "fixed", "regressed")
 NOTE_MAX = 500
@@ -33,7 +31,7 @@ log = logging.getLogger("outlay.findings")
 
 
 def look(
-    data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime | None = None, threads: int | None = None
+    data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime | None = None, threads: int | None = None
 ) -> waste.News:
     """Look for waste as of a moment (UTC, without a zone), by default now, and keep what is found. What is new is noted
     for the gateway, whoever looks: the next one finds nothing new in it."""
@@ -50,8 +48,6 @@ def look(
 def refresh(data: Path, config: Config) -> kept.State:
     """What is written down, looked for anew where it is not fresh. Without settings of this installation, what was
     found by others than the shipped ones is left as it is."""
-    from gateway.app import load_prices  # all of a gateway: takes longer to load than most reports
-
     book = load_prices(config)
     judged_by, there = waste.judged_by(config.waste, book), kept.read(data, waste.KEPT)
     if config.file is None and there is not None and there.settings != judged_by:
@@ -60,7 +56,7 @@ def refresh(data: Path, config: Config) -> kept.State:
 
 
 @contextlib.contextmanager
-def looking(data: Path, settings: WasteSettings, book: "Callable[[], PriceBook]") -> Iterator[None]:
+def looking(data: Path, settings: WasteSettings, book: Callable[[], PriceBook]) -> Iterator[None]:
     """Looks beside the keeper's rounds. A failure is logged in one line, once."""
     if not settings.every_minutes:
         yield

@@ -12,7 +12,7 @@ import duckdb
 from analytics import commands, invoices, work
 from analytics.sources import files, invoice_files
 from analytics.sources.files import Problems
-from gateway import app
+from gateway import prices
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
 
@@ -42,7 +42,7 @@ def import_invoice(
     """
     usd_per = dict(map(_rate, rates))
     config = settings(config_path)
-    book = app.load_prices(config)
+    book = prices.load_prices(config)
     terms = invoice_files.Terms(usd_per, account, book.providers)
     folder = commands.data_folder(config, data)
     with commands.patience():

@@ -160,11 +160,6 @@ def _version() -> str:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def write(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
-    with disk.put(path) as aside:
-        relation.write_parquet(str(aside), compression="zstd")
-
-
 def write_unless_alike(db: duckdb.DuckDBPyConnection, path: Path) -> bool:
     """Write the table `found`, unless the file has its columns. False when it has."""
     wanted = db.table("found")
@@ -174,5 +169,5 @@ def write_unless_alike(db: duckdb.DuckDBPyConnection, path: Path) -> bool:
             return False
     except duckdb.Error:  # it is not there, or broken
         pass
-    write(wanted, path)
+    disk.put_table(wanted, path)
     return True

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 import analytics
 from analytics import build, commands, disk, rerating
-from gateway import app, prices
+from gateway import prices
 from gateway.call import NANO
 from gateway.config import Config
 from gateway.errors import UserError
@@ -57,7 +57,7 @@ def prices_() -> None:
 @json_option
 def show(model: str, provider: str | None, at: datetime | None, config_path: Path | None, as_json: bool) -> None:
     """All rates of MODEL: by provider, service tier, time and context length. USD per million tokens."""
-    book = app.load_prices(settings(config_path))
+    book = prices.load_prices(settings(config_path))
     moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
     found = listing.at_sellers(book, model, provider, moment)
     is_new = provider and provider.lower() not in book.providers and all(offer.status == "fallback" for offer in found)
@@ -328,8 +328,8 @@ def rerate(
             "the gateway with --config"
         )
     data = data or Path(config.ledger.dir)
-    shipped = app.load_prices(config)
-    book = app.load_prices(config, _snapshot_file(snapshot)) if snapshot else shipped
+    shipped = prices.load_prices(config)
+    book = prices.load_prices(config, _snapshot_file(snapshot)) if snapshot else shipped
     known = {other.id: other for other in (shipped, *(each.with_overrides(Overrides()) for each in (book, shipped)))}
     span = rerating.Span(from_.date(), to.date(), datetime.now(UTC))
     calls, guesses = rerating.count(data, span), config.prices.policy != "allow"

@@ -124,7 +124,7 @@ def look(db: duckdb.DuckDBPyConnection, data: Path, as_of: datetime | None = Non
         for name in build.load(build.MEASURES):
             db.execute(build.step(f"empty_{name}"))
             db.execute(f"INSERT INTO found BY NAME FROM {name}")
-            kept.write(db.table("found"), table_file(data, name))
+            disk.put_table(db.table("found"), table_file(data, name))
 
 
 def _add(db: duckdb.DuckDBPyConnection, data: Path, table: str, step: str, parameters: dict[str, Any]) -> int:
@@ -168,6 +168,5 @@ def _stored(db: duckdb.DuckDBPyConnection, data: Path, table: str) -> list[dict[
 
 
 def _write(db: duckdb.DuckDBPyConnection, data: Path, table: str, rows: Iterable[dict[str, Any]]) -> None:
-    with disk.put(table_file(data, table)) as aside:
-        db.execute(build.step(f"read_{table}"), {"rows": msgspec.json.encode(list(rows)).decode()})
-        db.table("found").write_parquet(str(aside), compression="zstd")
+    db.execute(build.step(f"read_{table}"), {"rows": msgspec.json.encode(list(rows)).decode()})
+    disk.put_table(db.table("found"), table_file(data, table))

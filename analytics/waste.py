@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import duckdb
 import msgspec
@@ -20,9 +20,7 @@ import msgspec
 from analytics import build, disk, kept
 from gateway import hashing
 from gateway.config import WasteSettings
-
-if TYPE_CHECKING:
-    from gateway.prices import PriceBook
+from gateway.prices import PriceBook
 
 RULES = tuple(f"W{number:02}" for number in range(1, 19))
 VERSIONS = dict.fromkeys(RULES, "1")
@@ -67,7 +65,7 @@ def parameters(settings: WasteSettings, rule: str) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in [*names, *(["window_days"] if rule in WINDOWED else [])]}
 
 
-def judged_by(settings: WasteSettings, book: "PriceBook") -> str:
+def judged_by(settings: WasteSettings, book: PriceBook) -> str:
     """Another text when findings would be others, for settings or prices."""
     terms = {name: getattr(settings, name) for name in settings.__struct_fields__ if name not in ASIDE}
     plain = {name: value.normalize() if isinstance(value, Decimal) else value for name, value in terms.items()}
@@ -112,7 +110,7 @@ def _read_rates(db: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> No
 
 
 def rates(
-    book: "PriceBook", used: list[tuple[str | None, str]], settings: WasteSettings, at: datetime
+    book: PriceBook, used: list[tuple[str | None, str]], settings: WasteSettings, at: datetime
 ) -> Iterator[dict[str, Any]]:
     """What the price book says of models that were used, and of the cheaper ones that they are compared with.
 
@@ -156,9 +154,7 @@ def prepare(data: Path) -> None:
 # -- looking for waste -------------------------------------------------------------------------------------------------
 
 
-def find(
-    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime
-) -> None:
+def find(db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime) -> None:
     """Make tables in `db`, a `lake.scratch`, of what the rules find as of a moment (UTC, without a zone)."""
     db.execute("SET VARIABLE judged_at = $as_of", {"as_of": as_of})
     db.execute("SET VARIABLE caller_key = $key", {"key": hashing.keyed(hashing.load_key(data), "callers of findings")})
@@ -185,7 +181,7 @@ class News(NamedTuple):
 
 
 def look(
-    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: "PriceBook", as_of: datetime | None
+    db: duckdb.DuckDBPyConnection, data: Path, settings: WasteSettings, book: PriceBook, as_of: datetime | None
 ) -> News:
     """Look for waste as of a moment, by default now, and keep what is found. Raises `duckdb.Error`, `OSError`."""
     with kept.noting(data, KEPT, as_of, judged_by(settings, book)) as moment:
@@ -199,5 +195,5 @@ def look(
             "waste_found": file(data, "found"),
             "waste_settings": file(data, "settings"),
         }.items():
-            kept.write(db.table(table), path)
+            disk.put_table(db.table(table), path)
     return News(moment, *news) if looked_at is None or moment > looked_at else News(moment, 0, 0)

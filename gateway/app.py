@@ -84,21 +84,6 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
-def load_prices(config: Config, snapshot: Path = prices.DEFAULT_BOOK) -> prices.PriceBook:
-    """A price book, by default the shipped one, with this installation's overrides. Raises `UserError`."""
-    try:
-        book = prices.PriceBook.load(snapshot)
-        if config.file is None:
-            return book
-        overrides = Path(config.file).parent / (config.prices.overrides or "prices.toml")
-        if config.prices.overrides is None and not overrides.exists():
-            return book
-        known = book.providers | {upstream.provider for upstream in config.upstreams.values()}
-        return book.with_overrides(prices.load_overrides(overrides, known))
-    except (OSError, ValueError) as error:
-        raise UserError(str(error)) from None
-
-
 def budget_file(config: Config, data: Path | None = None) -> BudgetFile:
     """Where this installation's budgets are written down. `data`: a data folder other than that of the settings."""
     toml = None if config.file is None else Path(config.file).parent / "budgets.toml"
@@ -125,7 +110,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[str, int]]:
 
     Raises `UserError` when the port or the data folder cannot be used.
     """
-    book = load_prices(config)
+    book = prices.load_prices(config)
     async with _owned(config, book) as owned:
         if config.server.workers > 1:
             async with _workers(config, book, owned) as place:

@@ -143,11 +143,11 @@ def try_alerts(config_path: Path | None, as_json: bool) -> None:
 @json_option
 def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     """Validate the settings, prices, data folder and upstreams; says what is wrong and what to write instead."""
-    from gateway import app, keys
+    from gateway import keys, prices
 
     config = settings(config_path)
     findings = [("ok", "settings", config.file or "built-in defaults")]
-    book = app.load_prices(config)
+    book = prices.load_prices(config)
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
     findings += _check_tickets(config)

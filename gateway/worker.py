@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import app
+from gateway import app, prices
 from gateway.claims import Claims
 from gateway.errors import UserError
 from gateway.keys import Keys, of_settings
@@ -48,7 +48,7 @@ async def work(own: socket.socket, listeners: Sequence[socket.socket]) -> None:
 async def _serve(begin: Begin, owner: RemoteOwner, telemetry: Telemetry, listeners: Sequence[socket.socket]) -> None:
     stop = asyncio.Event()
     config, data = begin.config, Path(begin.config.ledger.dir)
-    book = app.load_prices(config)
+    book = prices.load_prices(config)
     if book.id != begin.price_book:
         raise UserError("prices.toml has changed since the gateway was started, and counts after its next start only")
     key_ring, tracker, late = Keys(data, of_settings(config.auth)), Tracker(data), Late(data)

@@ -15,9 +15,9 @@ import aiohttp
 
 from analytics import findings, lake, scorecard, work
 from analytics.web import app, asking
-from gateway.app import load_prices
 from gateway.call import Principal
 from gateway.config import AdminKey, Auth, Config, ConsoleSettings, LedgerSettings, WasteSettings
+from gateway.prices import load_prices
 from tests.journals import NOON, call, segment
 from tests.trackers import know, pull
 

@@ -15,8 +15,8 @@ import pytest_asyncio
 import analytics
 from analytics import build, disk, findings
 from analytics.web import asking, pages, questions, tables, visit
-from gateway.app import load_prices
 from gateway.config import Config, WasteSettings
+from gateway.prices import load_prices
 from tests import consoles
 from tests.consoles import Viewer, looking, plain
 from tests.journals import NOON, call, segment

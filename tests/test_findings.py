@@ -15,12 +15,12 @@ from click.testing import CliRunner, Result
 
 from analytics import build, findings, kept, lake, live, waste
 from gateway import findings as shown
-from gateway.app import load_prices
 from gateway.cli import outlay
 from gateway.config import Config, WasteSettings
 from gateway.errors import UserError
 from gateway.keys import Keys
 from gateway.ledger import now_us
+from gateway.prices import load_prices
 from tests import wasteful
 from tests.conftest import Running, StartGateway, starter
 from tests.fakes.upstream import fake_upstream

@@ -16,9 +16,9 @@ import pytest
 
 import analytics
 from analytics import build, findings, lake, verifying, waste
-from gateway.app import load_prices
 from gateway.call import NANO
 from gateway.config import Config, WasteSettings
+from gateway.prices import load_prices
 from tests import wasteful
 from tests.journals import NOON, segment
 from tests.wasteful import AS_OF, Plan

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import app, link
+from gateway import link
 from gateway.admission import Admission, Looked, Wanted
 from gateway.alerts import Alerts
 from gateway.budget_file import BudgetTable, budget_of
@@ -28,6 +28,7 @@ from gateway.late import Late
 from gateway.ledger import Ledger, now_us
 from gateway.limits import Limits
 from gateway.owner import LocalOwner, Owner
+from gateway.prices import load_prices
 from gateway.quotes import Quotes
 from gateway.remote import RemoteOwner
 from gateway.telemetry import Telemetry
@@ -57,7 +58,7 @@ def house(data: Path) -> Iterator[tuple[Config, LocalOwner]]:
     scopes += [f"team:x{number}" for number in range(94)]
     tables = [BudgetTable(scope=scope, limit_usd=Decimal(900_000)) for scope in scopes]
     budgets.replace(budget_of(f"b{number}", table) for number, table in enumerate(tables))
-    admission = Admission(budgets, Quotes(app.load_prices(config)), 0, BudgetNotices(lambda *_, **__: None, str))
+    admission = Admission(budgets, Quotes(load_prices(config)), 0, BudgetNotices(lambda *_, **__: None, str))
     yield (
         config,
         LocalOwner(

@@ -19,8 +19,8 @@ import duckdb
 
 import analytics
 from analytics import lake, waste, work
-from gateway.app import load_prices
 from gateway.config import Config, WasteSettings
+from gateway.prices import load_prices
 from tests import wasteful
 
 SPAWN = multiprocessing.get_context("spawn")
