@@ -65,12 +65,13 @@ class Asked(NamedTuple):
     to: datetime | None = None
     team: str | None = None
 
-    def parameters(self, **others: Any) -> dict[str, Any]:
-        """Of a query. Raises `UsageError`."""
+    def parameters(self, *, is_open: bool = False, **others: Any) -> dict[str, Any]:
+        """Of a query. `is_open`: a bound that nobody has set is NULL, where calls are read more quickly without. Raises
+        `UsageError`."""
         if self.from_ and self.to and self.from_ > self.to:
             raise click.UsageError("--from is after --to")
-        end = self.to + timedelta(days=1) if self.to else date.max
-        return {"from": self.from_ or date.min, "to": end, **others}
+        first, last = (None, None) if is_open else (date.min, date.max)
+        return {"from": self.from_ or first, "to": self.to + timedelta(days=1) if self.to else last, **others}
 
     @contextlib.contextmanager
     def open(self, *, writable: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -285,7 +286,7 @@ SECTIONS = {
 def coverage(asked: Asked, section: str | None) -> None:
     """How well founded it is what calls are for, and where to name more tickets."""
     _check_section(asked, SECTIONS, section)
-    parameters = asked.parameters(team=asked.team)
+    parameters = asked.parameters(is_open=True, team=asked.team)
     with asked.open() as db:
         asked.print_sections(db, "coverage", SECTIONS, section, parameters, together=True)
 

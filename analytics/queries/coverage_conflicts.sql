@@ -11,7 +11,8 @@ FROM (
     AND NOT contains(each, ':(') AND NOT (starts_with(each, 'branch:') AND contains(each, '#'))
   ) AS others
   FROM calls
-  WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+  WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+    AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
     AND ($team IS NULL OR team_id = $team)
     AND len(tickets) > 0 AND len(ticket_candidates) > 0
 )

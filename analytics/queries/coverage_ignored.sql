@@ -9,7 +9,8 @@ SELECT
 FROM (
   SELECT *, unnest(ticket_candidates) AS candidate
   FROM calls
-  WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+  WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+    AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
     AND ($team IS NULL OR team_id = $team)
     AND len(ticket_candidates) > 0
 )

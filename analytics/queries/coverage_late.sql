@@ -8,7 +8,8 @@ SELECT
 FROM (
   SELECT *, row_number() OVER (PARTITION BY call_id, rule ORDER BY corrected_at DESC) = 1 AS is_last
   FROM attribution_changes
-  WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+  WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+    AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
     AND ($team IS NULL OR team_id = $team)
 )
 GROUP BY rule

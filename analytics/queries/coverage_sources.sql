@@ -12,7 +12,8 @@ FROM (
       ticket_source, ticket_state, count(*) AS calls, count(*) - count(list_cost_usd) AS unpriced_calls,
       sum(list_cost_usd) AS list_cost_usd
     FROM calls
-    WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+    WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+      AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
       AND ($team IS NULL OR team_id = $team)
     GROUP BY ALL
   )

@@ -18,13 +18,15 @@ called AS (
   FROM (
     SELECT ticket_id AS name
     FROM calls, any_unclear
-    WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+    WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+      AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
       AND ($team IS NULL OR team_id = $team)
     GROUP BY ticket_id
     UNION
     SELECT unnest(tickets)
     FROM calls, any_unclear
-    WHERE started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+    WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+      AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
       AND ($team IS NULL OR team_id = $team)
       AND len(tickets) > 1
   ) JOIN ticket_names AS names USING (name)

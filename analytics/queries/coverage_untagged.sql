@@ -17,7 +17,8 @@ SELECT
   END AS advice
 FROM calls
 WHERE ticket_id IS NULL AND purpose IS NULL AND result IS DISTINCT FROM 'refused'
-  AND started_at >= CAST($from AS TIMESTAMP) AND started_at < CAST($to AS TIMESTAMP)
+  AND ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+  AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
   AND ($team IS NULL OR team_id = $team)
 GROUP BY ALL
 ORDER BY list_cost_usd DESC, calls DESC, team_id, client

@@ -13,7 +13,9 @@ WITH told AS (
     count(*) - count(action_hash) AS no_action_hash,
     count(*) - count(coalesce(tool_count, tool_schema_tokens)) AS no_tools
   FROM calls
-  WHERE started_at >= $from AND started_at < $to AND ($team IS NULL OR team_id = $team)
+  WHERE ($from IS NULL OR started_at >= CAST($from AS TIMESTAMP))
+    AND ($to IS NULL OR started_at < CAST($to AS TIMESTAMP))
+    AND ($team IS NULL OR team_id = $team)
     AND result = 'completed' AND usage_source IS DISTINCT FROM 'none'
   GROUP BY client
 )
