@@ -48,6 +48,14 @@ class Answer:
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise UpstreamLost(type(error).__name__) from None
 
+    @property
+    def has_piece(self) -> bool:
+        return False
+
+    @property
+    def is_read(self) -> bool:
+        return self._response.content.at_eof() and self._response.content.exception() is None
+
     def close(self) -> None:
         self._response.close()
 

@@ -15,6 +15,7 @@ from gateway.dialects import openai_chat
 from gateway.dialects.base import Caller, Dialect
 from gateway.errors import OF_LIMITS, Refusal
 from gateway.meter import Meter
+from gateway.turns import Turns, write
 from gateway.upstream import UpstreamAnswer, UpstreamLost
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
@@ -71,13 +72,26 @@ async def collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bo
     return b"".join(found), True
 
 
+class Passing(web.StreamResponse):
+    """An answer that is passed on as it comes: its head waits for the first piece where that is here already, so that
+    both go out in one write."""
+
+    _send_headers_immediately = False
+
+    async def begin(self, request: web.BaseRequest, *, has_piece: bool) -> None:
+        writer = await self.prepare(request)
+        if writer is not None and not has_piece:
+            writer.send_headers()
+
+
 class Whole(web.StreamResponse):
     """A whole answer to an HTTP/1.1 client, written at once: what `web.Response` does besides, no provider's answer
     needs."""
 
-    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], body: bytes) -> None:
+    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], body: bytes, turns: Turns) -> None:
         super().__init__(status=answer.status, reason=answer.reason, headers=headers)
         self._whole = body
+        self._turns = turns
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         transport, headers = request.transport, self.headers
@@ -94,7 +108,8 @@ class Whole(web.StreamResponse):
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
             raise ValueError("a header field has a line break in it")
-        transport.write(head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self._whole)
+        # aiohttp goes on with the connection, or closes it, in a turn that was asked for later.
+        self._turns.soon(write, transport, head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self._whole)
         self._writer = request.writer
         return self._writer
 

@@ -50,6 +50,7 @@ from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
 from gateway.tracker import Tracker
+from gateway.turns import Turns
 from gateway.upstream import UpstreamClient
 from gateway.webhook_routes import Webhooks
 from gateway.workers import Workers, cannot_listen
@@ -225,12 +226,13 @@ async def serving(
     if estimator.failure is not None:
         log.error("%s", estimator.failure)
     sockets = AiohttpClient(config.server)
-    forwarder: UpstreamClient = Http1(config.server) if config.server.upstream_client == "lean" else sockets
+    turns = Turns()
+    forwarder: UpstreamClient = Http1(config.server, turns) if config.server.upstream_client == "lean" else sockets
     worktrees = Worktrees(config.tickets.worktrees)
     hash_key = hashing.load_key(Path(config.ledger.dir))
     proxy = Proxy(
         config, key_ring, book, owner, late, forwarder, sockets, telemetry, estimator, gateway_id, tickets, worktrees,
-        hash_key,
+        hash_key, turns,
     )  # fmt: skip
     app = web.Application(client_max_size=config.server.body_bytes_max)
 

@@ -16,6 +16,7 @@ import msgspec
 from multidict import CIMultiDict
 
 from gateway.config import Upstream
+from gateway.turns import Turns
 from gateway.upstream import (
     Fields,
     UpstreamAnswer,
@@ -129,6 +130,14 @@ class Answer:
         """The body in whatever pieces arrive, at once. Raises `UpstreamLost`."""
         return self
 
+    @property
+    def has_piece(self) -> bool:
+        return bool(self._parts)
+
+    @property
+    def is_read(self) -> bool:
+        return self.is_over and not self._parts and self._lost is None
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -222,8 +231,9 @@ class Answer:
 class Connection(asyncio.Protocol):
     """One connection: at most one answer at a time."""
 
-    def __init__(self, keeper: Keeper, origin: Origin, head_bytes_max: int) -> None:
+    def __init__(self, keeper: Keeper, origin: Origin, head_bytes_max: int, turns: Turns) -> None:
         self._keeper = keeper
+        self._turns = turns
         self.origin = origin
         self._head_bytes_max = head_bytes_max
         self._transport: asyncio.Transport | None = None
@@ -234,7 +244,9 @@ class Connection(asyncio.Protocol):
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._answer: Answer | None = None
         self.idle_since = 0.0
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | asyncio.Handle | None = None
+        self._is_unsent = False
+        """Of a request that was asked for no byte has gone out yet."""
         self._can_write = asyncio.Event()
         self._can_write.set()
         self._is_paused = False
@@ -263,10 +275,17 @@ class Connection(asyncio.Protocol):
         self._answer, self._barren_bytes = answer, 0
         self._reset()
         if len(request.body) <= PIECE_BYTES:
-            self._transport.write(request.head + request.body)
+            self._is_unsent = True
+            self._writing = self._turns.soon(self._write_whole, request)
         else:
             self._writing = asyncio.ensure_future(self._write(answer))
         return answer
+
+    def _write_whole(self, request: Request) -> None:
+        """Perhaps in the turn after `ask`, with what others ask."""
+        self._writing, self._is_unsent = None, False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(request.head + request.body)
 
     async def _write(self, answer: Answer) -> None:
         assert self._transport is not None
@@ -317,8 +336,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
-        if answer is None:  # bytes that nobody asked for
-            self.abort()
+        if answer is None or self._is_unsent:  # bytes that nobody asked for
+            self._fail(ConnectionResetError())
             return
         if self._in_body:
             answer.hear()
@@ -369,9 +388,10 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         answer = self._answer
+        refusal = not_reached if self._is_unsent else broken
         self.abort()
         if answer is not None:
-            answer.fail(error if answer.has_head else broken(answer.request.name, error))
+            answer.fail(error if answer.has_head else refusal(answer.request.name, error))
 
     def give_up(self) -> None:
         """The process ends."""

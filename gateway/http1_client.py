@@ -11,6 +11,7 @@ import aiohappyeyeballs
 from gateway.config import Server, Upstream
 from gateway.errors import Refusal
 from gateway.http1 import SAFE_TO_REPEAT, Answer, Connection, Origin, Request, head_of, origin_of
+from gateway.turns import Turns
 from gateway.upstream import Fields, UpstreamAnswer, not_in_time, not_reached
 
 KEPT_SECONDS = 15.0
@@ -71,7 +72,8 @@ class Pool:
 class Http1:
     """Sends requests: see `UpstreamClient`."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, turns: Turns) -> None:
+        self.turns = turns
         self._head_bytes_max = 4 * server.header_bytes_max
         self._tls = _tls()
         self._pool = Pool()
@@ -130,7 +132,7 @@ class Http1:
                 tcp = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25)
                 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._pool, origin, self._head_bytes_max),
+                    lambda: Connection(self._pool, origin, self._head_bytes_max, self.turns),
                     sock=tcp,
                     ssl=self._tls if origin.is_tls else None,
                     server_hostname=origin.host.rstrip(".") if origin.is_tls else None,

@@ -16,6 +16,7 @@ from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
     WHOLE_BYTES_MAX,
+    Passing,
     Whole,
     broke_off,
     collect,
@@ -51,6 +52,7 @@ from gateway.shape import Shape
 from gateway.telemetry import Telemetry
 from gateway.tickets import Tickets
 from gateway.tokens import Estimator
+from gateway.turns import Turns
 from gateway.upstream import UpstreamAnswer, UpstreamClient, UpstreamLost
 from gateway.watch import Watch
 from gateway.worktrees import Worktrees
@@ -87,6 +89,7 @@ class Proxy:
         tickets: Tickets,
         worktrees: Worktrees,
         hash_key: bytes,
+        turns: Turns,
     ) -> None:
         self._config = config
         self._keys = key_ring
@@ -99,6 +102,7 @@ class Proxy:
         self._sockets = sockets
         self._telemetry = telemetry
         self._gateway_id = gateway_id
+        self._turns = turns
         self._books = Books(config.prices, prices, owner, late, estimator, telemetry)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._breakers = Breakers(
@@ -149,10 +153,10 @@ class Proxy:
     async def _begun(
         self, request: web.Request, answer: UpstreamAnswer, headers: CIMultiDict[str]
     ) -> web.StreamResponse:
-        """A response whose head is out."""
-        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+        """A response whose head is out, or goes out with the first piece that is here already."""
+        response = Passing(status=answer.status, reason=answer.reason, headers=headers)
         self.tell(response)
-        await response.prepare(request)
+        await response.begin(request, has_piece=answer.has_piece)
         return response
 
     async def idle(self) -> None:
@@ -205,6 +209,7 @@ class Proxy:
             if loop.time() > started + KEY_SECONDS:
                 may_go_on()  # a body takes time, in which a key may end
             call.request_bytes = len(body)
+            await self._turns.begin()
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
             models: Collection[str | None] = ()
@@ -249,6 +254,7 @@ class Proxy:
                     )
                 finally:
                     self._owner.leave(call)
+            await self._turns.next()
             asked_at, may_use = target.upstream, functools.partial(keys.may_use, principal)
 
             async def open_attempt(name: str, call: Call) -> Attempt:
@@ -307,7 +313,9 @@ class Proxy:
             if dialect is not None and _may_be_whole(request, answer, ask):
                 start, open_call.came_whole = await collect(pieces, meter)
                 if open_call.came_whole:
+                    await self._turns.begin()
                     await self._books.close(open_call, "completed")
+                    await self._turns.next()
                     return as_whole(open_call, answer, start)
             response = await self._begun(
                 request, answer, headers_of(answer, open_call.call, keep_length=not asked_for_usage)
@@ -316,24 +324,30 @@ class Proxy:
                 await response.write(start)
             hides = asked_for_usage and "Content-Encoding" not in answer.headers
             hider = UsageHider() if hides else None
-            length = int(answer.headers.get("Content-Length", -1))
+            length, last = int(answer.headers.get("Content-Length", -1)), b""
             async for piece in pieces:
                 meter.feed(piece)
                 if (meter.answer.finished or meter.bytes_seen == length) and not open_call.is_closed:
                     # The terminal event or the last byte is in this piece: the client may leave when it has seen it.
                     open_call.came_whole = meter.bytes_seen == length and meter.is_complete()
+                    await self._turns.begin()
                     await self._books.close(open_call, "completed")
                 if self._books.is_near(open_call) and not await self._books.keeps_up(open_call):
                     return await self._stop(request, response, open_call, piece, pieces, hider)
-                await response.write(piece if hider is None else hider.feed(piece))
-            if hider is not None:
-                await response.write(hider.rest())
+                passed = piece if hider is None else hider.feed(piece)
+                if open_call.is_closed and answer.is_read:
+                    last = passed  # goes out in one write with the end
+                else:
+                    await response.write(passed)
+            rest = b"" if hider is None else hider.rest()
             if not open_call.is_closed:
+                await response.write(rest)
+                rest = b""
                 open_call.came_whole = meter.is_complete()
                 if answer.status < 400 and not open_call.came_whole:
                     raise UpstreamLost("ended without a terminal event")
                 await self._books.close(open_call, "completed")
-            await response.write_eof()
+            await response.write_eof(last + rest)
             return response
         except Refusal as refusal:
             return await self._unanswered(refusal, attempts.current.open_call, "upstream_error")
@@ -393,7 +407,7 @@ class Proxy:
         remaining = None if admitted is None else admitted.remaining_nano
         headers = headers_of(answer, open_call.call, remaining_nano=remaining)
         if request.method != "HEAD" and answer.status not in NO_BODY and request.version == HttpVersion11:
-            return Whole(answer, headers, body)
+            return Whole(answer, headers, body, self._turns)
         return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
     # -- the stages -----------------------------------------------------------------------------------------------

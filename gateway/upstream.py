@@ -35,6 +35,14 @@ class UpstreamAnswer(Protocol):
     def pieces(self) -> AsyncIterator[bytes]:
         """The body in whatever pieces arrive, at once. Raises `UpstreamLost`."""
 
+    @property
+    def has_piece(self) -> bool:
+        """A piece is here already; not sure when false."""
+
+    @property
+    def is_read(self) -> bool:
+        """The last piece was taken, and the body is whole; not sure when false."""
+
     def close(self) -> None:
         """Give a connection whose answer was read to its end back to the pool; close any other."""
 

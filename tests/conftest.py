@@ -15,6 +15,7 @@ import aiohttp
 import duckdb
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 from yarl import URL
 
 import analytics
@@ -28,6 +29,10 @@ from tests.journals import Today
 # To compile all modules anew in each process, where the environment says so, takes a fifth of the suite's time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# No test asserts a time: a machine may be busy.
+settings.register_profile("outlay", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("outlay")
 
 PROVIDER_KEY = "sk-the-providers-own"
 

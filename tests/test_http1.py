@@ -17,6 +17,7 @@ from gateway.config import Server, Upstream
 from gateway.errors import Refusal
 from gateway.http1 import head_of, origin_of
 from gateway.http1_client import Http1
+from gateway.turns import Turns
 from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamLost
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -40,7 +41,7 @@ async def serving(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    client = Http1(Server())
+    client = Http1(Server(), Turns())
 
     def send(method: str = "POST", **settings: Any) -> "asyncio.Future[UpstreamAnswer]":
         upstream = Upstream(**{"base_url": url, "provider": "p", "idle_seconds": 20.0, **settings})
@@ -164,6 +165,33 @@ async def test_a_client_that_ends_tells_who_reads() -> None:
             await asyncio.wait_for(reading, 10)
 
 
+def test_what_came_before_the_request_went_out_is_no_answer_to_it() -> None:
+    """In groups it goes out in the turn after it was asked for: nobody has it yet, so it may be sent to others."""
+    requests = 0
+    kept: list[asyncio.StreamWriter] = []
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        kept.append(writer)
+        while await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(2)
+            requests += 1
+            writer.write(WHOLE)
+
+    async def ask() -> None:
+        async with serving(answers) as (client, send, is_open):
+            assert [piece async for piece in (await send()).pieces()] == [b"ok"]
+            await asyncio.gather(*(client.turns.begin() for _ in range(3)))  # others are under way
+            kept[0].write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+            with pytest.raises(NotReachedError):
+                await send()
+            await gone(is_open)
+            assert [piece async for piece in (await send()).pieces()] == [b"ok"]
+
+    uvloop.run(ask())
+    assert requests == 2
+
+
 async def test_an_answer_that_was_read_does_not_wait_for_the_garbage_collector() -> None:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
@@ -204,7 +232,7 @@ async def test_an_old_connection_is_not_used_again(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_name_that_does_not_resolve_is_asked_for_again() -> None:
-    client = Http1(Server())
+    client = Http1(Server(), Turns())
     upstream = Upstream(base_url="http://nowhere.invalid", provider="p", connect_seconds=20.0)
     for _ in range(2):
         with pytest.raises(NotReachedError):
