@@ -13,7 +13,19 @@ import msgspec
 
 from gateway import money
 from gateway.budget_notices import BudgetNotices, local, per, scope_of
-from gateway.budgets import Account, Budgets, Charges, Decision, Hold, Quote, cost_of, decide, least_left
+from gateway.budgets import (
+    NEAR,
+    Account,
+    Budgets,
+    Charges,
+    Decision,
+    Hold,
+    Quote,
+    are_worth_a_notice,
+    cost_of,
+    decide,
+    least_left,
+)
 from gateway.call import Ask, BudgetAction, Call
 from gateway.errors import Refusal
 from gateway.ledger import now_us
@@ -169,8 +181,9 @@ class Admission:
         estimate = self._estimate_well(call, wanted, known, await view.look(None))
         charges = self.budgets.charges(call)  # anew after each wait: balances and budgets may have changed
         decision = self._decide(charges, estimate.quote)
-        if not decision.is_untouched and (other := await self._rerouted(call, wanted, charges, view)) is not None:
-            wanted, estimate = other
+        if not decision.is_untouched:
+            if (other := await self._rerouted(call, wanted, charges, view)) is not None:
+                wanted, estimate = other
             charges = self.budgets.charges(call)
             decision = self._decide(charges, estimate.quote)
         if decision.verdict == "wait":
@@ -205,12 +218,13 @@ class Admission:
         now = now_us()
         self._notices.refused(account, now)
         call.budget_action = "blocked"
-        return _refusal(account, now)
+        return _refusal(account, self.budgets.running(account) if account.held else 0, now)
 
     def _decide(self, charges: Charges, quote: Quote, *, waited: bool = False) -> Decision:
-        able = charges.hard
+        able, now = charges.hard, now_us()
+        free = self.budgets.free(charges, NEAR * quote.worst(quote.tokens), now)
         waiting = max((len(self._waiting.get(each.account, ())) for each in able), default=0) if self._waiting else 0
-        return decide(able, quote, now_us(), waiting=waiting, waited=waited)
+        return decide(able, quote, now, free=free, waiting=waiting, waited=waited)
 
     def _hold(self, call: Call, charges: Charges, quote: Quote, decision: Decision) -> Hold | None:
         """What a decision reserves; `None` where it lets the call not go on."""
@@ -367,10 +381,12 @@ class Admission:
     def _settle(self, hold: Hold, cost: int | None) -> None:
         """Once per hold: see `Budgets.settle`."""
         self.budgets.settle(hold, cost)
-        for account, _, _ in hold.charges if cost else ():
-            if account.spent >= account.notice_from:
-                self._notices.look(account, now_us())
-        for account, _, _ in hold.charges if self._waiting else ():
+        accounts = hold.charges.accounts
+        if cost and are_worth_a_notice(accounts):
+            for account in accounts:
+                if account.spent >= account.notice_from:
+                    self._notices.look(account, now_us())
+        for account in accounts if self._waiting else ():
             self._wake(account)
 
     def correct(self, before: Call, now: Call) -> None:
@@ -380,17 +396,17 @@ class Admission:
 
     def remaining(self, hold: Hold) -> int | None:
         """What is left of the tightest of the call's budgets, nano-USD."""
-        return least_left(hold.charges, now_us())
+        return least_left(hold.charges.accounts, now_us())
 
 
 # -- what a person is told ----------------------------------------------------------------------------------------
 
 
-def _refusal(account: Account, now: int) -> Refusal:
+def _refusal(account: Account, running: int, now: int) -> Refusal:
     budget, limit = account.budget, account.limit(now)
     state = f"{money.short(account.spent)} of {money.short(limit)} spent"
     if account.held:
-        state += f", {money.short(account.held)} held by {account.holds} running calls"
+        state += f", {money.short(account.held)} held by {running} running calls"
     if account.spent < limit:
         state += "; what is left does not pay for this call"
     ends = account.frees_at(now)

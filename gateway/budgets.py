@@ -10,6 +10,7 @@ and `grow` do; a cost above that is the provider's doing, is posted all the same
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from operator import add, attrgetter, ge, sub
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from gateway.periods import ROLLING_US, Period, Span, span
 from gateway.scopes import Kind, Scope, share
 
 Mode = Literal["enforce", "shadow"]
+UNBOUNDED = 1 << 200
 BUCKET_US = 5 * 60 * 1_000_000
 """A rolling window forgets so much at once, late rather than early."""
 
@@ -80,7 +82,7 @@ class Account:
     """The balance of one budget, for one value of its scope (of a template) and one period."""
 
     __slots__ = (
-        "budget", "ceilings", "firm", "held", "holds", "notice_from", "period", "recent", "spent", "unpriced", "value",
+        "beyond", "beyond_stops", "budget", "held", "notice_from", "period", "recent", "spent", "unpriced", "value",
         "window",
     )  # fmt: skip
 
@@ -91,11 +93,10 @@ class Account:
         self.spent = 0
         self.held = 0
         """What running calls reserve: what they usually cost, or have cost up to now."""
-        self.firm = 0
-        """What they cannot be kept below: of a stream that can be ended what it holds, of any other call the most."""
-        self.ceilings = 0
-        """What they can cost at most."""
-        self.holds = 0
+        self.beyond = 0
+        """What they can cost at most beyond that, without the streams that can be ended."""
+        self.beyond_stops = 0
+        """What those can."""
         self.unpriced = 0
         """Calls whose cost nobody knows: not in `spent`, and not free."""
         self.notice_from = 0
@@ -104,6 +105,17 @@ class Account:
         """What was posted since the ledger was asked, as (start of the call, cost); see `Budgets.asking`."""
         self.window: deque[tuple[int, int]] | None = deque() if budget.period == "rolling_24h" else None
         """Start and sum of the buckets of a rolling window, oldest first."""
+
+    @property
+    def firm(self) -> int:
+        """What running calls cannot be kept below: of a stream that can be ended what it holds, of any other call the
+        most."""
+        return self.held + self.beyond
+
+    @property
+    def ceilings(self) -> int:
+        """What running calls can cost at most."""
+        return self.held + self.beyond + self.beyond_stops
 
     def limit(self, at_us: int) -> int:
         budget = self.budget
@@ -172,8 +184,32 @@ class Charge(NamedTuple):
         return part // len(self.tickets) * self.of_tickets if self.tickets and part > 0 else part
 
 
+class Payers(NamedTuple):
+    """Accounts that pay the same share of a call."""
+
+    accounts: tuple[Account, ...]
+    tickets: tuple[int, ...]
+    of_tickets: int
+
+
 class Charges(tuple[Charge, ...]):
     """All that a call charges."""
+
+    is_kept = False
+    """All of its accounts are in force."""
+    free_to = -UNBOUNDED
+    """What was free in the account that has the least, when so much less had been drawn (`Budgets.free`)."""
+
+    @cached_property
+    def accounts(self) -> tuple[Account, ...]:
+        return tuple(charge.account for charge in self)
+
+    @cached_property
+    def payers(self) -> tuple[Payers, ...]:
+        found: dict[tuple[tuple[int, ...], int], list[Account]] = {}
+        for account, tickets, of_tickets in self:
+            found.setdefault((tickets, of_tickets), []).append(account)
+        return tuple(Payers(tuple(accounts), *share_of) for share_of, accounts in found.items())
 
     @cached_property
     def hard(self) -> tuple[Charge, ...]:
@@ -185,28 +221,29 @@ class Charges(tuple[Charge, ...]):
         """Those that enforce nothing."""
         return tuple(charge for charge in self if not charge.account.budget.is_hard)
 
+    @cached_property
+    def is_steady(self) -> bool:
+        """What is free in those that can refuse the call changes by what calls hold and cost, not by time; and they pay
+        for the whole call."""
+        return not any(tickets or each.window is not None or each.budget.raises for each, tickets, _ in self.hard)
 
-class Hold:
+    @cached_property
+    def has_windows(self) -> bool:
+        """It matters when what is posted began."""
+        return any(account.window is not None for account in self.accounts)
+
+
+class Hold(msgspec.Struct, eq=False):
     """What a call reserves, in every account that it charges, until it is settled."""
 
-    __slots__ = ("amount", "call", "ceiling", "charges", "is_settled", "may_stop", "version")
-
-    def __init__(
-        self, call: Call, charges: Charges, amount: int, ceiling: int, version: int, *, may_stop: bool
-    ) -> None:
-        self.call = call
-        self.charges = charges
-        self.amount = amount
-        self.ceiling = ceiling
-        self.may_stop = may_stop
-        """It is a stream that can be ended from here."""
-        self.version = version
-        """Of the budgets that were in force."""
-        self.is_settled = False
-
-    @property
-    def firm(self) -> int:
-        return self.amount if self.may_stop else self.ceiling
+    call: Call
+    charges: Charges
+    amount: int
+    ceiling: int
+    may_stop: bool
+    """It is a stream that can be ended from here."""
+    version: int
+    """Of the budgets that were in force."""
 
 
 class Quote(msgspec.Struct, frozen=True):
@@ -262,8 +299,17 @@ class Decision(msgspec.Struct, frozen=True):
         return self.verdict == "admit" and self.tokens is None
 
 
-def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int = 0, waited: bool = False) -> Decision:
-    """May the call go on? Looks at the accounts given, those of hard budgets, and changes none.
+def decide(
+    charges: Sequence[Charge],
+    quote: Quote,
+    at_us: int,
+    *,
+    free: int | None = None,
+    waiting: int = 0,
+    waited: bool = False,
+) -> Decision:
+    """May the call go on? Looks at the accounts given, those of hard budgets, and changes none. `free`: see
+    `Budgets.free`, where it is known.
 
     In this order: it is refused when what is not spent does not pay for a useful answer; it goes on untouched when even
     its worst case fits beside the worst cases of all others; it waits while others hold what such calls usually need;
@@ -274,7 +320,7 @@ def decide(charges: Sequence[Charge], quote: Quote, at_us: int, *, waiting: int 
     worst = quote.worst(quote.tokens)
     if not charges:
         return Decision("admit", quote.usual, worst, near=False)
-    if _free(charges, at_us) >= NEAR * worst:  # as it is most of the time
+    if (_free(charges, at_us) if free is None else free) >= NEAR * worst:  # as it is most of the time
         return Decision("admit", quote.usual if quote.stops else worst, worst, near=False)
     may_clamp = quote.clamps and any(charge.account.budget.clamps for charge in charges)
     least = quote.worst(min(quote.tokens, quote.tokens_min)) if may_clamp or quote.stops else worst
@@ -351,7 +397,6 @@ class _Charged(NamedTuple):
 
 Covering = tuple[Budget, str, tuple[int, ...]]
 """A budget that covers a call, the value of its account, and the tickets that it is about; empty = the whole call."""
-UNBOUNDED = 1 << 200
 TOLD_AT_A_TIME = 1000
 COVERED_MAX = 10_000
 """Kinds of calls of which it is remembered what covers them."""
@@ -372,8 +417,12 @@ class Budgets:
         self._covered: dict[tuple[object, ...], tuple[Covering, ...]] = {}
         self._charged: dict[tuple[object, ...], _Charged] = {}
         """Until another account comes or one goes."""
+        self._open: set[Hold] = set()
+        self._drawn = 0
+        """All that was ever held, at its most, and posted: what is free in an account has not become less by more."""
         self._version = 0
         self._asked_us = 0
+        self._is_asking = False
 
     # -- what is in force ---------------------------------------------------------------------------------------
 
@@ -446,6 +495,7 @@ class Budgets:
             found.append(Charge(account, tickets, of_tickets))
         charges = Charges(found)
         if is_kept:
+            charges.is_kept = True
             self._charged[kind] = _Charged(charges, start_us, end_us)
         return charges
 
@@ -473,12 +523,30 @@ class Budgets:
 
     def hold(self, call: Call, charges: Charges, amount: int, ceiling: int, *, may_stop: bool = False) -> Hold:
         """Reserve money in all accounts at once. Whether it is there is for `decide` to say."""
-        hold = Hold(call, charges, amount, ceiling, self._version, may_stop=may_stop)
-        for account, _, _ in charges:
-            if not account.holds:
+        hold = Hold(call, charges, amount, ceiling, may_stop, self._version)
+        if not charges.is_kept:
+            for account in charges.accounts:
                 self._keep(account)
+        self._open.add(hold)
+        self._drawn += ceiling
         _reserve(hold, 1)
         return hold
+
+    def running(self, account: Account) -> int:
+        """Calls that hold something in an account."""
+        return sum(account in hold.charges.accounts for hold in self._open)
+
+    def free(self, charges: Charges, enough: int, at_us: int) -> int:
+        """What is free in the account that has the least of those that can refuse the call, when all that run cost the
+        most that they can. Where that is `enough`, it may be more: what was free once is remembered, and all that was
+        drawn since taken off, whichever accounts it was drawn from."""
+        at_least = charges.free_to - self._drawn
+        if at_least >= enough:
+            return at_least
+        free = _free(charges.hard, at_us)
+        if charges.is_steady:
+            charges.free_to = self._drawn + free
+        return free
 
     def grow(self, hold: Hold, amount: int, at_us: int) -> bool:
         """Reserve more, up to the ceiling, in all accounts or in none. False when a hard one has not so much left, and
@@ -500,8 +568,8 @@ class Budgets:
 
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
-        assert not hold.is_settled, "a hold was settled twice"
-        hold.is_settled = True
+        assert hold in self._open, "a hold was settled twice"
+        self._open.remove(hold)
         _reserve(hold, -1)
         if hold.version == self._version:
             self._post(hold.charges, cost, hold.call.started_us)
@@ -516,13 +584,21 @@ class Budgets:
             self._keep(charge.account)
         self._post(charges, cost, call.started_us, booked_us)
 
-    def _post(self, charges: Iterable[Charge], cost: int | None, started_us: int, booked_us: int | None = None) -> None:
-        is_told = booked_us is not None and booked_us < self._asked_us
+    def _post(self, charges: Charges, cost: int | None, started_us: int, booked_us: int | None = None) -> None:
         if cost == 0:
             return
-        for account, tickets, of_tickets in charges:
-            part = share(cost, tickets, of_tickets) if tickets and cost is not None else cost
-            account.post(part, started_us, is_told=is_told)
+        if cost is not None and cost > 0:
+            self._drawn += cost
+        if cost is None or charges.has_windows or self._is_asking:
+            is_told = booked_us is not None and booked_us < self._asked_us
+            for account, tickets, of_tickets in charges:
+                part = None if cost is None else share(cost, tickets, of_tickets)
+                account.post(part, started_us, is_told=is_told)
+            return
+        for accounts, tickets, of_tickets in charges.payers:
+            part = share(cost, tickets, of_tickets) if tickets else cost
+            for account in accounts:
+                account.spent += part
 
     def _keep(self, account: Account) -> None:
         key = account.budget.identity, account.value
@@ -534,7 +610,7 @@ class Budgets:
 
     def asking(self, before_us: int) -> None:
         """The ledger is asked for what was booked before a moment: from now on remember what is posted."""
-        self._asked_us = before_us
+        self._asked_us, self._is_asking = before_us, True
         for account in self._accounts.values():
             account.recent = []
 
@@ -559,10 +635,14 @@ class Budgets:
             if told is not None and told.start_us == account.period.start_us:
                 account.take(told)
             if number % TOLD_AT_A_TIME == 0:
+                self._charged.clear()  # with what was remembered to be free
                 yield
+        self._is_asking = False
+        self._charged.clear()
 
     def not_told(self) -> None:
         """No answer came."""
+        self._is_asking = False
         for account in self._accounts.values():
             account.recent = None
 
@@ -572,13 +652,15 @@ class Budgets:
         if account.period.start_us == told.start_us:
             self._keep(account)
             account.take(told)
+            self._charged.clear()
 
     def forget(self, at_us: int) -> None:
         """Drop accounts of periods that are over, and those that know nothing: clients choose the names of tasks."""
+        held = {account for hold in self._open for account in hold.charges.accounts}
         for key, account in list(self._accounts.items()):
             account.expire(at_us)
             is_over = account.period.end_us is not None and account.period.end_us <= at_us
-            if not account.holds and (is_over or not (account.spent or account.unpriced or account.recent)):
+            if account not in held and (is_over or not (account.spent or account.unpriced or account.recent)):
                 del self._accounts[key]
                 self._charged.clear()
 
@@ -603,13 +685,18 @@ def _cover(found: dict[tuple[str, str], Covering], budget: Budget, value: str, t
 
 def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
     """Add what a call reserves to its accounts, or take it off."""
-    whole = hold.amount * sign, hold.firm * sign, hold.ceiling * sign
-    for account, tickets, of_tickets in hold.charges:
-        held, firm, ceiling = (share(each, tickets, of_tickets) for each in whole) if tickets else whole
-        account.held += held
-        account.firm += firm
-        account.ceilings += ceiling
-        account.holds += sign
+    amount, ceiling = hold.amount * sign, hold.ceiling * sign
+    for accounts, tickets, of_tickets in hold.charges.payers:
+        held, most = (
+            (share(amount, tickets, of_tickets), share(ceiling, tickets, of_tickets)) if tickets else (amount, ceiling)
+        )
+        for account in accounts:
+            account.held += held
+        for account in accounts if most != held else ():
+            if hold.may_stop:
+                account.beyond_stops += most - held
+            else:
+                account.beyond += most - held
 
 
 def hard(charges: Iterable[Charge]) -> list[Charge]:
@@ -617,10 +704,23 @@ def hard(charges: Iterable[Charge]) -> list[Charge]:
     return [charge for charge in charges if charge.account.budget.is_hard]
 
 
-def least_left(charges: Iterable[Charge], at_us: int) -> int | None:
+def least_left(accounts: Sequence[Account], at_us: int) -> int | None:
     """What is left of the tightest account: nano-USD, held money taken off, never below 0."""
-    left = [account.limit(at_us) - account.spent - account.held for account, _, _ in charges]
-    return max(min(left), 0) if left else None
+    if not accounts:
+        return None
+    limits = [each.limit(at_us) for each in accounts] if any(map(_RAISES, accounts)) else map(_LIMIT, accounts)
+    left: int = min(map(sub, limits, map(add, map(_SPENT, accounts), map(_HELD, accounts))))
+    return max(left, 0)
+
+
+def are_worth_a_notice(accounts: Iterable[Account]) -> bool:
+    """One of them may be: see `Account.notice_from`."""
+    return any(map(ge, map(_SPENT, accounts), map(_NOTICE_FROM, accounts)))
+
+
+_SPENT, _HELD, _NOTICE_FROM, _LIMIT, _RAISES = map(
+    attrgetter, ("spent", "held", "notice_from", "budget.limit_nano", "budget.raises")
+)
 
 
 def cost_of(call: Call) -> int | None:

@@ -9,7 +9,7 @@ something was seen, a guess stands in.
 
 from bisect import bisect_left, insort
 from collections import deque
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -65,7 +65,7 @@ REFERRED_TOKENS = IMAGE_TOKENS_MAX
 REFERRED_BYTES_PER_TOKEN = 4
 """To tell what a request referred to from what stood in it: there, text has no fewer tokens than that."""
 
-Shape = tuple[str | None, ...]
+Shape = tuple[object, ...]
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -86,79 +86,73 @@ class Estimate(msgspec.Struct, frozen=True):
     """Nano-USD."""
 
 
-class Last:
+Number = TypeVar("Number", int, float)
+
+
+class Last(Generic[Number]):
     """The last values of something, and how high they are."""
 
-    __slots__ = ("_sorted", "_values")
+    __slots__ = ("_sorted", "_values", "high")
 
     def __init__(self) -> None:
-        self._values: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._values: deque[Number] = deque(maxlen=SEEN)
+        self._sorted: list[Number] = []
+        self.high: Number | None = None
+        """Nine of ten are not higher. `None` while there are few."""
 
-    def __len__(self) -> int:
-        return len(self._sorted)
-
-    def add(self, value: float) -> None:
-        self._values.append(value)
-        if len(self._values) > SEEN:
-            if (oldest := self._values.popleft()) == value:
-                return  # as most of those that never change
+    def add(self, value: Number) -> None:
+        oldest = self._values[0] if len(self._values) == SEEN else None
+        self._values.append(value)  # which lets go of the oldest
+        if oldest == value:
+            return  # as most of those that never change
+        if oldest is not None:
             del self._sorted[bisect_left(self._sorted, oldest)]
         insort(self._sorted, value)
+        if len(self._sorted) >= SEEN_MIN:
+            self.high = self._sorted[int(len(self._sorted) * QUANTILE)]
 
     @property
-    def highest(self) -> float:
+    def highest(self) -> Number:
         return self._sorted[-1]
-
-    @property
-    def high(self) -> float:
-        """Nine of ten are not higher."""
-        return self._sorted[int(len(self._sorted) * QUANTILE)]
 
 
 class _Seen:
     """The last calls of a kind."""
 
     __slots__ = (
-        "_density", "_fees", "_input_costs", "_outputs", "_surplus", "_tiers", "highest_fees", "highest_surplus",
-        "tier", "usual_density", "usual_input", "usual_output",
+        "_fees", "_surplus", "_tiers", "density", "has_unknown", "highest_fees", "highest_surplus", "input_costs",
+        "outputs", "tier",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self._outputs = Last()
-        self._input_costs = Last()
+    def __init__(self, highest_surplus: int = 0) -> None:
+        self.outputs = Last[int]()
+        self.input_costs = Last[float]()
         """Nano-USD per byte of the request."""
-        self._density = Last()
+        self.density = Last[float]()
         """Output tokens per byte of the answer's events with text."""
-        self._surplus = Last()
+        self.has_unknown = False
+        """Of one of them the request did not show all."""
+        self._surplus = Last[int]()
         """Input tokens above the known ones."""
-        self._fees = Last()
+        self._fees = Last[int]()
         """Above the known ones, nano-USD."""
         self._tiers: deque[str | None] = deque(maxlen=SEEN)
-        self.highest_surplus = self.highest_fees = 0
+        self.highest_surplus, self.highest_fees = highest_surplus, 0
         self.tier: str | None = None
         """One that the provider chose."""
-        self.usual_output: int | None = None
-        self.usual_input: float | None = None
-        self.usual_density: float | None = None
-
-    def add(self, output_tokens: int, input_cost: float, content_bytes: int) -> None:
-        self._outputs.add(output_tokens)
-        self._input_costs.add(input_cost)
-        if content_bytes:
-            self._density.add(output_tokens / content_bytes)
-            self.usual_density = self._density.high if len(self._density) >= SEEN_MIN else None
-        if len(self._outputs) >= SEEN_MIN:
-            self.usual_output, self.usual_input = int(self._outputs.high), self._input_costs.high
 
     def add_unknown(self, surplus: int, fees: int, tier: str | None) -> None:
         """What the request did not show."""
         self._surplus.add(surplus)
         self._fees.add(fees)
         self._tiers.append(tier)
-        self.highest_surplus, self.highest_fees = int(self._surplus.highest), int(self._fees.highest)
-        if tier is not None or self.tier is not None:
-            self.tier = next((each for each in self._tiers if each is not None), None)
+        self.highest_surplus, self.highest_fees = self._surplus.highest, self._fees.highest
+        self.tier = next((each for each in self._tiers if each is not None), None)
+        self.has_unknown = self.highest_surplus > 0 or self.highest_fees > 0 or self.tier is not None
+
+
+UNSEEN = _Seen()
+UNSEEN_REFERS = _Seen(REFERRED_TOKENS)
 
 
 class Quotes:
@@ -182,26 +176,28 @@ class Quotes:
         `stops`: false for a stream that nothing can end. `None` where the model has no price."""
         provider, model = call.provider or "", call.request_model or ""
         tokens = _most_output(call.operation, ask)
+        # Requests for 100 tokens and for 64,000 are of different kinds.
         shape = (
-            call.client, call.agent, provider, model, call.operation, _size_of(tokens),
-            "stream" if ask.stream else None, "refers" if ask.refers else None, ask.service_tier,
+            call.client, call.agent, provider, model, call.operation, tokens.bit_length(), ask.stream, ask.refers,
+            ask.service_tier,
         )  # fmt: skip
-        seen = self._seen.get(shape)
+        seen = self._seen.get(shape) or (UNSEEN_REFERS if ask.refers else UNSEEN)
         own = (request_bytes if input_tokens is None else input_tokens) + OVERHEAD_TOKENS
-        most = own + (seen.highest_surplus if seen is not None else REFERRED_TOKENS if ask.refers else 0)
+        most = own + seen.highest_surplus
         rates = self._worst(call, ask, ask.service_tier, region, most)
-        if rates is not None and seen is not None and seen.tier is not None:
+        if rates is not None and seen.tier is not None:
             chosen = self._worst(call, ask, seen.tier, region, most)
             rates = rates if chosen is None else Worst(*map(max, rates, chosen))
         if rates is None:
             return None
-        fees = rates.fees + (seen.highest_fees if seen is not None else 0)
-        fixed = fees + most * rates.input
+        rate, fees = rates.output, rates.fees
+        fixed = fees + seen.highest_fees + most * rates.input
         usual_tokens, input_cost = _usual(seen, tokens, request_bytes, rates)
-        usual = min(fixed + tokens * rates.output, rates.fees + input_cost + usual_tokens * rates.output)
+        input_cost += fees
+        usual = min(fixed + tokens * rate, input_cost + usual_tokens * rate)
         quote = Quote(
             fixed=fixed,
-            rate=rates.output,
+            rate=rate,
             tokens=tokens,
             usual=usual,
             usual_tokens=usual_tokens,
@@ -210,8 +206,7 @@ class Quotes:
             stops=ask.stream and stops is not False,
         )
         known = min(own, request_bytes // REFERRED_BYTES_PER_TOKEN) if ask.refers else own
-        density = seen.usual_density if seen else None
-        return Estimate(quote, shape, rates.fees + input_cost, most, density, known, rates.fees)
+        return Estimate(quote, shape, input_cost, most, seen.density.high, known, fees)
 
     def _worst(self, call: Call, ask: Ask, tier: str | None, region: str | None, most: int) -> Worst | None:
         return self._prices.worst(
@@ -227,13 +222,16 @@ class Quotes:
             if len(self._seen) >= KINDS_MAX:
                 self._seen.clear()
             seen = self._seen[estimate.shape] = _Seen()
-        input_cost = (call.list_cost_nano - (call.output_cost_nano or 0)) / max(1, request_bytes)
-        seen.add(call.output_tokens or 0, input_cost, content_bytes)
-        seen.add_unknown(
-            max(0, (call.input_tokens or 0) - estimate.known_tokens),
-            max(0, (call.other_cost_nano or 0) - estimate.known_fees),
-            tier_of(call.service_tier),
-        )
+        output_tokens = call.output_tokens or 0
+        seen.outputs.add(output_tokens)
+        seen.input_costs.add((call.list_cost_nano - (call.output_cost_nano or 0)) / max(1, request_bytes))
+        if content_bytes:
+            seen.density.add(output_tokens / content_bytes)
+        surplus = (call.input_tokens or 0) - estimate.known_tokens
+        fees = (call.other_cost_nano or 0) - estimate.known_fees
+        tier = tier_of(call.service_tier)
+        if surplus > 0 or fees > 0 or tier is not None or seen.has_unknown:
+            seen.add_unknown(max(0, surplus), max(0, fees), tier)
 
 
 def _most_output(operation: str | None, ask: Ask) -> int:
@@ -245,13 +243,8 @@ def _most_output(operation: str | None, ask: Ask) -> int:
     return round(most.tokens * (ask.units.get(most.unit, 1) if most.unit else 1))
 
 
-def _usual(seen: _Seen | None, tokens: int, request_bytes: int, rates: Worst) -> tuple[int, int]:
+def _usual(seen: _Seen, tokens: int, request_bytes: int, rates: Worst) -> tuple[int, int]:
     """Output tokens, and the cost of the input."""
-    if seen is None or seen.usual_output is None or seen.usual_input is None:
+    if seen.outputs.high is None or seen.input_costs.high is None:
         return min(tokens, GUESSED_TOKENS), request_bytes // GUESSED_BYTES_PER_TOKEN * rates.input
-    return min(tokens, seen.usual_output), round(seen.usual_input * max(1, request_bytes))
-
-
-def _size_of(tokens: int) -> str:
-    """A class of maxima: requests for 100 tokens and for 64,000 are of different kinds."""
-    return str(tokens.bit_length())
+    return min(tokens, seen.outputs.high), round(seen.input_costs.high * max(1, request_bytes))

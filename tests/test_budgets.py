@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from gateway import scopes
-from gateway.budgets import BUCKET_US, Account, Budget, Budgets, Charge, Hold, Quote, Raise, Sum, decide, hard
+from gateway.budgets import BUCKET_US, NEAR, Account, Budget, Budgets, Charge, Hold, Quote, Raise, Sum, decide, hard
 from gateway.call import Call
 from gateway.periods import FOREVER, ROLLING_US
 
@@ -60,8 +60,7 @@ def test_decisions(row: str) -> None:
     given, _, expected = row.partition("|")
     on_exceed, spent, firm, ceilings, worst, usual, stream, waited = given.split()
     account = Account(Budget("b", scopes.parse("org"), 1000, on_exceed=on_exceed), "", FOREVER)
-    account.spent, account.firm, account.ceilings = int(spent), int(firm), int(ceilings)
-    account.holds = 1 if account.ceilings else 0
+    account.spent, account.held, account.beyond_stops = int(spent), int(firm), int(ceilings) - int(firm)
     asks = quote(int(worst), int(usual), stops=stream == "yes")
     found = decide([Charge(account, (), 0)], asks, NOON, waited=waited == "yes")
     told = ("-",) * 3
@@ -165,6 +164,8 @@ class Ledger(RuleBasedStateMachine):
         asks = quote(worst, min(usual, worst), stops=stops, clamps=clamps, fixed=fixed)
         charges = self.budgets.charges(asked)
         decision = decide(hard(charges), asks, self.now, waited=self.optimistic)
+        free = self.budgets.free(charges, NEAR * asks.worst(asks.tokens), self.now)
+        assert decide(hard(charges), asks, self.now, free=free, waited=self.optimistic) == decision
         if decision.verdict != "admit":
             assert decision.account is not None
             if decision.verdict == "wait":
@@ -204,7 +205,7 @@ class Ledger(RuleBasedStateMachine):
         """A stream costs what its hold could follow, anything else up to its ceiling; 0 is a void."""
         if of not in self.open:
             return
-        most = of.hold.firm
+        most = of.hold.amount if of.hold.may_stop else of.hold.ceiling
         cost = None if unpriced else int(most * share)
         self.open.remove(of)
         self.budgets.settle(of.hold, cost)
@@ -285,7 +286,7 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def nothing_is_held_at_rest(self) -> None:
         if not self.open:
-            assert all(not (a.held or a.firm or a.ceilings or a.holds) for a in self.budgets.accounts())
+            assert all(not (a.held or a.firm or a.ceilings or self.budgets.running(a)) for a in self.budgets.accounts())
 
 
 class Optimistic(Ledger):
