@@ -386,8 +386,9 @@ class Admission:
             for account in accounts:
                 if account.spent >= account.notice_from:
                     self._notices.look(account, now_us())
-        for account in accounts if self._waiting else ():
-            self._wake(account)
+        if self._waiting:
+            for account in accounts:
+                self._wake(account)
 
     def correct(self, before: Call, now: Call) -> None:
         """A call that was posted costs something else."""

@@ -90,25 +90,23 @@ class Asking(msgspec.Struct, frozen=True):
         return admitted
 
 
-class Request:
-    """Shows a request to admission (its `View`). `may_go_on` raises the refusal of one that may not any more."""
+class Request(msgspec.Struct, frozen=True):
+    """Shows a request to admission (its `View`)."""
 
-    def __init__(
-        self, asking: Asking, model: str | None, estimator: Estimator, may_go_on: Callable[[], object]
-    ) -> None:
-        self._asking = asking
-        self._model = model
-        self._estimator = estimator
-        self._may_go_on = may_go_on
+    asking: Asking
+    model: str | None
+    estimator: Estimator
+    may_go_on: Callable[[], object]
+    """Raises the refusal of one that may not any more."""
 
     async def look(self, model: str | None) -> Looked | None:
-        asking = self._asking if model is None else self._asking.for_model(model)
+        asking = self.asking if model is None else self.asking.for_model(model)
         if asking is None:
             return None
         tokens = None
         if len(asking.body) >= COUNTED_BYTES_MIN:
-            tokens = await self._estimator.most_tokens(asking.provider, model or self._model, asking.body)
+            tokens = await self.estimator.most_tokens(asking.provider, model or self.model, asking.body)
         return Looked(len(asking.body), tokens, asking.clamped(1) is not None, asking.ending() is not None)
 
     async def check(self) -> None:
-        self._may_go_on()
+        self.may_go_on()

@@ -568,7 +568,6 @@ class Budgets:
 
     def settle(self, hold: Hold, cost: int | None) -> None:
         """Give the hold back and post what the call cost; 0 voids it, `None` = nobody knows. Once per hold."""
-        assert hold in self._open, "a hold was settled twice"
         self._open.remove(hold)
         _reserve(hold, -1)
         if hold.version == self._version:
@@ -585,20 +584,22 @@ class Budgets:
         self._post(charges, cost, call.started_us, booked_us)
 
     def _post(self, charges: Charges, cost: int | None, started_us: int, booked_us: int | None = None) -> None:
-        if cost == 0:
-            return
-        if cost is not None and cost > 0:
+        if not cost or charges.has_windows or self._is_asking:
+            self._post_each(charges, cost, started_us, booked_us)
+        else:
+            for accounts, tickets, of_tickets in charges.payers:
+                part = share(cost, tickets, of_tickets) if tickets else cost
+                for account in accounts:
+                    account.spent += part
+        if cost and cost > 0:
             self._drawn += cost
-        if cost is None or charges.has_windows or self._is_asking:
-            is_told = booked_us is not None and booked_us < self._asked_us
-            for account, tickets, of_tickets in charges:
-                part = None if cost is None else share(cost, tickets, of_tickets)
-                account.post(part, started_us, is_told=is_told)
-            return
-        for accounts, tickets, of_tickets in charges.payers:
-            part = share(cost, tickets, of_tickets) if tickets else cost
-            for account in accounts:
-                account.spent += part
+
+    def _post_each(self, charges: Charges, cost: int | None, started_us: int, booked_us: int | None) -> None:
+        """Where more counts than how much it is."""
+        is_told = booked_us is not None and booked_us < self._asked_us
+        for account, tickets, of_tickets in charges if cost != 0 else ():
+            part = None if cost is None else share(cost, tickets, of_tickets)
+            account.post(part, started_us, is_told=is_told)
 
     def _keep(self, account: Account) -> None:
         key = account.budget.identity, account.value
@@ -685,18 +686,18 @@ def _cover(found: dict[tuple[str, str], Covering], budget: Budget, value: str, t
 
 def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
     """Add what a call reserves to its accounts, or take it off."""
-    amount, ceiling = hold.amount * sign, hold.ceiling * sign
     for accounts, tickets, of_tickets in hold.charges.payers:
-        held, most = (
-            (share(amount, tickets, of_tickets), share(ceiling, tickets, of_tickets)) if tickets else (amount, ceiling)
-        )
+        held, most = hold.amount * sign, hold.ceiling * sign
+        if tickets:
+            held, most = share(held, tickets, of_tickets), share(most, tickets, of_tickets)
         for account in accounts:
             account.held += held
-        for account in accounts if most != held else ():
-            if hold.may_stop:
-                account.beyond_stops += most - held
-            else:
-                account.beyond += most - held
+        if most != held:
+            for account in accounts:
+                if hold.may_stop:
+                    account.beyond_stops += most - held
+                else:
+                    account.beyond += most - held
 
 
 def hard(charges: Iterable[Charge]) -> list[Charge]:

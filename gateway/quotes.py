@@ -224,7 +224,7 @@ class Quotes:
             seen = self._seen[estimate.shape] = _Seen()
         output_tokens = call.output_tokens or 0
         seen.outputs.add(output_tokens)
-        seen.input_costs.add((call.list_cost_nano - (call.output_cost_nano or 0)) / max(1, request_bytes))
+        seen.input_costs.add((call.list_cost_nano - (call.output_cost_nano or 0)) / (request_bytes or 1))
         if content_bytes:
             seen.density.add(output_tokens / content_bytes)
         surplus = (call.input_tokens or 0) - estimate.known_tokens
@@ -247,4 +247,4 @@ def _usual(seen: _Seen, tokens: int, request_bytes: int, rates: Worst) -> tuple[
     """Output tokens, and the cost of the input."""
     if seen.outputs.high is None or seen.input_costs.high is None:
         return min(tokens, GUESSED_TOKENS), request_bytes // GUESSED_BYTES_PER_TOKEN * rates.input
-    return min(tokens, seen.outputs.high), round(seen.input_costs.high * max(1, request_bytes))
+    return min(tokens, seen.outputs.high), round(seen.input_costs.high * (request_bytes or 1))
