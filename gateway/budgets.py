@@ -201,6 +201,16 @@ class Charges(tuple[Charge, ...]):
     """What was free in the account that has the least, when so much less had been drawn (`Budgets.free`)."""
 
     @cached_property
+    def start_us(self) -> int:
+        """Calls of the kind that begin from here to `end_us` are in the same periods."""
+        return max((each.period.start_us for each in self.accounts), default=0)
+
+    @cached_property
+    def end_us(self) -> int:
+        ends = (each.period.end_us for each in self.accounts)
+        return min((each for each in ends if each is not None), default=UNBOUNDED)
+
+    @cached_property
     def accounts(self) -> tuple[Account, ...]:
         return tuple(charge.account for charge in self)
 
@@ -387,14 +397,6 @@ def _free(charges: Iterable[Charge], at_us: int) -> int:
     return least
 
 
-class _Charged(NamedTuple):
-    """What the calls of a kind charge that begin in a span of time, microseconds since the epoch."""
-
-    charges: Charges
-    start_us: int
-    end_us: int
-
-
 Covering = tuple[Budget, str, tuple[int, ...]]
 """A budget that covers a call, the value of its account, and the tickets that it is about; empty = the whole call."""
 TOLD_AT_A_TIME = 1000
@@ -415,7 +417,7 @@ class Budgets:
         self._accounts: dict[tuple[str, str], Account] = {}
         """By identity of the budget, and value: those that know anything."""
         self._covered: dict[tuple[object, ...], tuple[Covering, ...]] = {}
-        self._charged: dict[tuple[object, ...], _Charged] = {}
+        self._charged: dict[tuple[object, ...], Charges] = {}
         """Until another account comes or one goes."""
         self._open: set[Hold] = set()
         self._drawn = 0
@@ -477,12 +479,12 @@ class Budgets:
         kind = (
             call.team_id, call.user_id, call.key_id, call.purpose, call.request_model, call.task_id, call.tickets,
         )  # fmt: skip
-        of_tickets, at_us = len(call.tickets), call.started_us
-        before = self._charged.get(kind)
-        if before is not None and before.start_us <= at_us < before.end_us:
-            return before.charges
+        at_us = call.started_us
+        charges = self._charged.get(kind)
+        if charges is not None and charges.start_us <= at_us < charges.end_us:
+            return charges
         found: list[Charge] = []
-        start_us, end_us, is_kept = 0, UNBOUNDED, True
+        is_kept = True
         for budget, value, tickets in self._covering(kind, call):
             account = self._accounts.get((budget.identity, value))
             if account is None or not account.period.has(at_us):
@@ -490,13 +492,11 @@ class Budgets:
                 if past and account is not None and account.period.start_us > at_us:
                     continue
                 account = self.account(budget, value, at_us)
-            start_us = max(start_us, account.period.start_us)
-            end_us = min(end_us, UNBOUNDED if account.period.end_us is None else account.period.end_us)
-            found.append(Charge(account, tickets, of_tickets))
+            found.append(Charge(account, tickets, len(call.tickets)))
         charges = Charges(found)
         if is_kept:
             charges.is_kept = True
-            self._charged[kind] = _Charged(charges, start_us, end_us)
+            self._charged[kind] = charges
         return charges
 
     def _covering(self, kind: tuple[object, ...], call: Call) -> tuple[Covering, ...]:

@@ -174,22 +174,21 @@ class Quotes:
     ) -> Estimate | None:
         """`input_tokens`: the most that were counted in the request, where they were; else there is one in each byte.
         `stops`: false for a stream that nothing can end. `None` where the model has no price."""
-        provider, model = call.provider or "", call.request_model or ""
         tokens = _most_output(call.operation, ask)
         # Requests for 100 tokens and for 64,000 are of different kinds.
         shape = (
-            call.client, call.agent, provider, model, call.operation, tokens.bit_length(), ask.stream, ask.refers,
-            ask.service_tier,
+            call.client, call.agent, call.provider, call.request_model, call.operation, tokens.bit_length(), ask.stream,
+            ask.refers, ask.service_tier,
         )  # fmt: skip
         seen = self._seen.get(shape) or (UNSEEN_REFERS if ask.refers else UNSEEN)
         own = (request_bytes if input_tokens is None else input_tokens) + OVERHEAD_TOKENS
         most = own + seen.highest_surplus
         rates = self._worst(call, ask, ask.service_tier, region, most)
-        if rates is not None and seen.tier is not None:
-            chosen = self._worst(call, ask, seen.tier, region, most)
-            rates = rates if chosen is None else Worst(*map(max, rates, chosen))
         if rates is None:
             return None
+        if seen.tier is not None:
+            chosen = self._worst(call, ask, seen.tier, region, most)
+            rates = rates if chosen is None else Worst(*map(max, rates, chosen))
         rate, fees = rates.output, rates.fees
         fixed = fees + seen.highest_fees + most * rates.input
         usual_tokens, input_cost = _usual(seen, tokens, request_bytes, rates)

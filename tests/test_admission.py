@@ -16,14 +16,20 @@ import aiohttp
 import msgspec
 import pytest
 
-from gateway import app, credentials
+from gateway import app, credentials, scopes
+from gateway.admission import Admission, Grant, Looked, Wanted
 from gateway.asking import Asking
 from gateway.budget_file import BudgetFile, BudgetTable
-from gateway.call import Ask
+from gateway.budget_notices import BudgetNotices
+from gateway.budgets import Budget, Budgets
+from gateway.call import Ask, Call
 from gateway.config import LedgerSettings, Server, Upstream
 from gateway.dialects import openai_chat
+from gateway.errors import Refusal
 from gateway.keys import Keys
-from gateway.ledger import encode
+from gateway.ledger import encode, now_us
+from gateway.prices import DEFAULT_BOOK, PriceBook
+from gateway.quotes import Estimate, Quotes
 from tests.conftest import Running, StartGateway
 from tests.fakes.model import FakeModel, fake_model
 
@@ -246,6 +252,41 @@ async def test_reroute_asks_a_cheaper_model_near_the_limit(budgeted: StartBudget
         assert [record["budget_action"] for record in running.closed()] == ["none", "rerouted"]
         assert running.closed()[1]["request_model"] == "gpt-4.1-nano"
         assert booked(running) == billed(model)
+
+
+class Fixed:
+    """A request (`View`) that can be lowered, and cannot ask for another model, which takes a moment to find out."""
+
+    async def look(self, model: str | None) -> Looked | None:
+        await asyncio.sleep(0)
+        return Looked(100, None, clamps=True, stops=False) if model is None else None
+
+    async def check(self) -> None:
+        pass
+
+
+async def test_what_others_hold_while_a_request_is_looked_at_counts() -> None:
+    budgets = Budgets()
+    budgets.replace([Budget("b", scopes.parse("org"), NANO // 50, on_exceed="reroute:gpt-4.1-nano")])
+    notices = BudgetNotices(lambda *said, **more: None, lambda name: name)
+    admission = Admission(budgets, Quotes(PriceBook.load(DEFAULT_BOOK)), 0.0, notices)
+
+    async def admitted(number: int) -> Grant | Refusal:
+        call = Call(
+            call_id=f"c{number}", request_id="r", attempt=1, started_us=now_us(), operation="chat", provider="openai",
+            request_model="gpt-4.1",
+        )  # fmt: skip
+        wanted = Wanted(Ask(max_output_tokens=4000), None, 100)
+        known = admission.admit_at_once(call, wanted)
+        assert isinstance(known, Estimate)
+        try:
+            return await admission.admit_closely(call, wanted, known, Fixed())
+        except Refusal as refused:
+            return refused
+
+    got = await asyncio.gather(*map(admitted, range(3)))
+    assert [type(each) for each in got] == [Grant, Refusal, Refusal]
+    assert [0 < each.ceilings <= NANO // 50 for each in budgets.accounts()] == [True]
 
 
 async def test_a_key_is_not_rerouted_to_what_it_may_not_use(budgeted: StartBudgeted, model: FakeModel) -> None:

@@ -8,9 +8,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from gateway import scopes
-from gateway.budgets import BUCKET_US, NEAR, Account, Budget, Budgets, Charge, Hold, Quote, Raise, Sum, decide, hard
+from gateway.budgets import (
+    BUCKET_US,
+    NEAR,
+    Account,
+    Budget,
+    Budgets,
+    Charge,
+    Hold,
+    Quote,
+    Raise,
+    Sum,
+    are_worth_a_notice,
+    decide,
+    hard,
+    least_left,
+)
 from gateway.call import Call
-from gateway.periods import FOREVER, ROLLING_US
+from gateway.periods import FOREVER, ROLLING_US, span
 
 HOUR_US = 3600 * 1_000_000
 NOON = 1_790_000_000_000_000  # 2026-09-21T14:13:20Z
@@ -131,7 +146,7 @@ class Ledger(RuleBasedStateMachine):
         user=st.sampled_from((None, "u")),
         tickets=st.lists(st.sampled_from(("PAY-1", "PAY-2", "OPS-7")), max_size=3, unique=True),
         task=st.sampled_from((None, "t1", "t2")),
-        worst=st.integers(0, 1500),
+        worst=st.integers(0, 1500) | st.integers(0, 20),
         usual=st.integers(0, 1500),
         fixed=st.integers(0, 100),
         stops=st.booleans(),
@@ -269,6 +284,7 @@ class Ledger(RuleBasedStateMachine):
     def balances_are_what_lists_add_up_to(self) -> None:
         for account in self.budgets.accounts():
             account.expire(self.now)
+            assert are_worth_a_notice([account]) == (account.spent >= account.notice_from)
             counts_from = account.period.start_us
             if account.window is not None:
                 counts_from = self.now - ROLLING_US - BUCKET_US
@@ -282,6 +298,12 @@ class Ledger(RuleBasedStateMachine):
                 for each in self.open
                 if any(charge.account is account for charge in each.hold.charges)
             )
+
+    @invariant()
+    def the_tightest_is_known(self) -> None:
+        accounts = list(self.budgets.accounts())
+        left = [each.limit(self.now) - each.spent - each.held for each in accounts]
+        assert least_left(accounts, self.now) == (max(0, min(left)) if left else None)
 
     @invariant()
     def nothing_is_held_at_rest(self) -> None:
@@ -316,3 +338,37 @@ def test_what_is_posted_while_the_ledger_is_asked_counts_once() -> None:
     for _ in budgets.told([told], NOON + 70):
         pass
     assert (account.spent, account.unpriced) == (142, 3)
+
+
+def test_a_hold_is_settled_once() -> None:
+    budgets = Budgets()
+    budgets.replace([Budget("b", scopes.parse("org"), 1000)])
+    asked = call(NOON)
+    hold = budgets.hold(asked, budgets.charges(asked), 10, 20)
+    budgets.settle(hold, 5)
+    with pytest.raises(KeyError):
+        budgets.settle(hold, 5)
+    assert [(each.spent, each.held) for each in budgets.accounts()] == [(5, 0)]
+
+
+def test_others_draw_on_what_was_free() -> None:
+    """What is remembered of a kind of calls becomes less by what calls of another kind hold and cost."""
+    budgets = Budgets()
+    budgets.replace([Budget("b", scopes.parse("org"), 1000)])
+    mine, other = call(NOON, team_id="a"), call(NOON, team_id="b")
+    budgets.hold(other, budgets.charges(other), 1, 1)
+    assert budgets.free(budgets.charges(mine), 900, NOON) == 999
+    budgets.hold(other, budgets.charges(other), 100, 300)
+    assert budgets.free(budgets.charges(mine), 600, NOON) == 699
+    budgets.post(other, 200)
+    assert budgets.free(budgets.charges(mine), 500, NOON) == 499
+    budgets.post(other, -200)
+    assert budgets.free(budgets.charges(mine), 499, NOON) == 499, "it may be more"
+    assert budgets.free(budgets.charges(mine), 500, NOON) == 699
+    budgets.restore(
+        next(iter(budgets)), "", NOON, Sum("b|org|month|UTC", "", span("month", "UTC", NOON).start_us, ((NOON, 50),))
+    )
+    assert budgets.free(budgets.charges(mine), 0, NOON) == 649
+    list(budgets.told([], NOON))
+    budgets.replace([Budget("b", scopes.parse("org"), 500)])
+    assert budgets.free(budgets.charges(mine), 0, NOON) == 500 - 301 - 50

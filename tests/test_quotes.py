@@ -179,6 +179,30 @@ def test_of_the_last_calls_the_highest_are_known(values: list[float]) -> None:
     assert last.high == (window[int(len(window) * QUANTILE)] if len(window) >= SEEN_MIN else None)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, SEEN), st.sampled_from((0, 0, 7, 900)), st.sampled_from((0, 0, 5)),
+            st.sampled_from((None, None, "default", "priority")),
+        ),
+        max_size=6,
+    )
+)  # fmt: skip
+def test_what_requests_did_not_show_is_known_of_the_last_calls(runs: list[tuple[int, int, int, str | None]]) -> None:
+    quotes, ask, model = Quotes(BOOK), Ask(max_output_tokens=100), {"request_model": "gpt-5"}
+    plain = quote(quotes, ask, call(**model))
+    for times, surplus, fees, tier in runs:
+        fields = {"input_tokens": plain.known_tokens + surplus, "other_cost_nano": fees, "service_tier": tier}
+        for _ in range(times):
+            bill(quotes, ask, plain, **model | fields)
+    last = [each for times, *each in runs for _ in range(times)][-SEEN:]
+    surplus, fees = (max((each[index] for each in last), default=0) for index in (0, 1))
+    factor = 2 if any(tier == "priority" for _, _, tier in last) else 1
+    seen = quote(quotes, ask, call(**model))
+    assert (seen.input_tokens, seen.quote.rate) == (plain.input_tokens + surplus, factor * plain.quote.rate)
+    assert seen.quote.fixed == fees + seen.input_tokens * factor * plain.quote.fixed // plain.input_tokens
+
+
 def test_calls_without_a_body_teach_too(quotes: Quotes) -> None:
     session, ask = call(operation="realtime", request_model="gpt-realtime"), Ask(stream=True, refers=True)
     for _ in range(4):
