@@ -198,7 +198,7 @@ class Charges(tuple[Charge, ...]):
     is_kept = False
     """All of its accounts are in force."""
     free_to = -UNBOUNDED
-    """What was free in the account that has the least, when so much less had been drawn (`Budgets.free`)."""
+    """What was drawn in all when `Budgets.free` was last worked out, and what was free then."""
 
     @cached_property
     def start_us(self) -> int:
@@ -538,8 +538,8 @@ class Budgets:
 
     def free(self, charges: Charges, enough: int, at_us: int) -> int:
         """What is free in the account that has the least of those that can refuse the call, when all that run cost the
-        most that they can. Where that is `enough`, it may be more: what was free once is remembered, and all that was
-        drawn since taken off, whichever accounts it was drawn from."""
+        most that they can. Where that is `enough`, it is so much at least: what was free once, less all that was drawn
+        since, from whichever accounts."""
         at_least = charges.free_to - self._drawn
         if at_least >= enough:
             return at_least
@@ -692,12 +692,13 @@ def _reserve(hold: Hold, sign: Literal[1, -1]) -> None:
             held, most = share(held, tickets, of_tickets), share(most, tickets, of_tickets)
         for account in accounts:
             account.held += held
-        if most != held:
+        beyond = most - held
+        if beyond and hold.may_stop:
             for account in accounts:
-                if hold.may_stop:
-                    account.beyond_stops += most - held
-                else:
-                    account.beyond += most - held
+                account.beyond_stops += beyond
+        elif beyond:
+            for account in accounts:
+                account.beyond += beyond
 
 
 def hard(charges: Iterable[Charge]) -> list[Charge]:
