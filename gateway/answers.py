@@ -20,6 +20,8 @@ from gateway.upstream import UpstreamAnswer, UpstreamLost
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """A larger answer is passed on as it comes, without a cost header."""
+SOON_BYTES = 64 * 1024
+"""A larger answer is written at once: a client that does not read it has to be noticed before its next request."""
 LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
 """Header fields with addresses that clients follow."""
 ORIGIN = re.compile(r"^https?://[^/]+")
@@ -73,15 +75,12 @@ async def collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bo
 
 
 class Passing(web.StreamResponse):
-    """An answer that is passed on as it comes: its head waits for the first piece where that is here already, so that
-    both go out in one write."""
+    """An answer that is passed on as it comes. `has_piece`: some of it is here already, and its head goes out with that
+    in one write."""
 
-    _send_headers_immediately = False
-
-    async def begin(self, request: web.BaseRequest, *, has_piece: bool) -> None:
-        writer = await self.prepare(request)
-        if writer is not None and not has_piece:
-            writer.send_headers()
+    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], *, has_piece: bool) -> None:
+        super().__init__(status=answer.status, reason=answer.reason, headers=headers)
+        self._send_headers_immediately = not has_piece
 
 
 class Whole(web.StreamResponse):
@@ -108,8 +107,12 @@ class Whole(web.StreamResponse):
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
             raise ValueError("a header field has a line break in it")
-        # aiohttp goes on with the connection, or closes it, in a turn that was asked for later.
-        self._turns.soon(write, transport, head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self._whole)
+        answer = head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self._whole
+        if len(answer) <= SOON_BYTES:
+            # aiohttp goes on with the connection, or closes it, in a turn that was asked for later.
+            self._turns.soon(write, transport, answer)
+        else:
+            write(transport, answer)
         self._writer = request.writer
         return self._writer
 

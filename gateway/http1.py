@@ -5,6 +5,7 @@ cookies, no decoding, no session. RFC 9112; what it does in each fault: docs/rel
 """
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from operator import methodcaller
@@ -243,6 +244,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._answer: Answer | None = None
+        self._coming = select.poll()
         self.idle_since = 0.0
         self._writing: asyncio.Task[None] | asyncio.Handle | None = None
         self._is_unsent = False
@@ -272,10 +274,9 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():  # gone in the moment in which it was opened
             answer.fail(not_reached(request.name, ConnectionResetError()))
             return answer
-        self._answer, self._barren_bytes = answer, 0
+        self._answer, self._barren_bytes, self._is_unsent = answer, 0, True
         self._reset()
         if len(request.body) <= PIECE_BYTES:
-            self._is_unsent = True
             self._writing = self._turns.soon(self._write_whole, request)
         else:
             self._writing = asyncio.ensure_future(self._write(answer))
@@ -283,12 +284,15 @@ class Connection(asyncio.Protocol):
 
     def _write_whole(self, request: Request) -> None:
         """Perhaps in the turn after `ask`, with what others ask."""
-        self._writing, self._is_unsent = None, False
+        self._writing = None
         if self._transport is not None and not self._transport.is_closing():
+            self._is_unsent = False
             self._transport.write(request.head + request.body)
 
     async def _write(self, answer: Answer) -> None:
-        assert self._transport is not None
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._is_unsent = False
         self._transport.write(answer.request.head)
         body = memoryview(answer.request.body)
         for at in range(0, len(body), PIECE_BYTES):
@@ -323,10 +327,17 @@ class Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing came that nobody asked for, not even the end: asked of the kernel, as the loop may not have read it
+        yet."""
+        return not self._coming.poll(0)
+
     # -- told by the transport ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._coming.register(transport.get_extra_info("socket"), select.POLLIN)
 
     def pause_writing(self) -> None:
         self._can_write.clear()

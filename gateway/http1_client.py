@@ -35,7 +35,8 @@ class Pool:
         kept = self._idle.get(origin[:3])
         while kept:
             connection = kept.pop()
-            if connection.is_usable and connection.idle_since > time.monotonic() - KEPT_SECONDS:
+            is_young = connection.idle_since > time.monotonic() - KEPT_SECONDS
+            if is_young and connection.is_usable and connection.is_quiet:
                 return connection
             connection.abort()
         return None

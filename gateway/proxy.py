@@ -151,12 +151,12 @@ class Proxy:
             response.force_close()
 
     async def _begun(
-        self, request: web.Request, answer: UpstreamAnswer, headers: CIMultiDict[str]
+        self, request: web.Request, answer: UpstreamAnswer, headers: CIMultiDict[str], *, has_piece: bool
     ) -> web.StreamResponse:
-        """A response whose head is out, or goes out with the first piece that is here already."""
-        response = Passing(status=answer.status, reason=answer.reason, headers=headers)
+        """A response whose head is out, or goes out with the piece that is here already."""
+        response = Passing(answer, headers, has_piece=has_piece)
         self.tell(response)
-        await response.begin(request, has_piece=answer.has_piece)
+        await response.prepare(request)
         return response
 
     async def idle(self) -> None:
@@ -317,9 +317,8 @@ class Proxy:
                     await self._books.close(open_call, "completed")
                     await self._turns.next()
                     return as_whole(open_call, answer, start)
-            response = await self._begun(
-                request, answer, headers_of(answer, open_call.call, keep_length=not asked_for_usage)
-            )
+            passed_fields = headers_of(answer, open_call.call, keep_length=not asked_for_usage)
+            response = await self._begun(request, answer, passed_fields, has_piece=answer.has_piece)
             if start:
                 await response.write(start)
             hides = asked_for_usage and "Content-Encoding" not in answer.headers
@@ -364,6 +363,10 @@ class Proxy:
         except ConnectionError:
             result = "client_cancelled"
             return response or web.Response()
+        except Exception:
+            if response is not None:  # its head may not be out: another answer would be framed like this one
+                cut_off(request)
+            raise
         finally:
             self._telemetry.in_flight.dec()
             self._owner.leave(call)  # also when the answer is read on: its client has gone, and may ask again
@@ -551,7 +554,8 @@ class Proxy:
             answer = await sent
             headers, pieces = headers_of(answer, None), answer.pieces()
             pieces = led_back(dialect.links, headers, pieces, own_address)
-            response = await self._begun(request, answer, headers)
+            has_piece = answer.has_piece and dialect.links is None  # else it may wait for the whole body
+            response = await self._begun(request, answer, headers, has_piece=has_piece)
             if (route.settles or route.starts) and answer.status in (200, 206):
                 plain_path, is_part = path.partition("?")[0], answer.status == 206
                 watch = Watch(

@@ -4,6 +4,8 @@ gateway: test_upstream_faults.py."""
 import asyncio
 import contextlib
 import gc
+import os
+import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -15,7 +17,7 @@ from gateway import credentials, http1_client
 from gateway.afterwards import let_go
 from gateway.config import Server, Upstream
 from gateway.errors import Refusal
-from gateway.http1 import head_of, origin_of
+from gateway.http1 import PIECE_BYTES, head_of, origin_of
 from gateway.http1_client import Http1
 from gateway.turns import Turns
 from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamLost
@@ -43,9 +45,9 @@ async def serving(
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     client = Http1(Server(), Turns())
 
-    def send(method: str = "POST", **settings: Any) -> "asyncio.Future[UpstreamAnswer]":
+    def send(method: str = "POST", body: bytes = b"{}", **settings: Any) -> "asyncio.Future[UpstreamAnswer]":
         upstream = Upstream(**{"base_url": url, "provider": "p", "idle_seconds": 20.0, **settings})
-        return client.send("a", upstream, method, "/x", [], b"{}")
+        return client.send("a", upstream, method, "/x", [], body)
 
     try:
         yield client, send, is_open
@@ -165,7 +167,48 @@ async def test_a_client_that_ends_tells_who_reads() -> None:
             await asyncio.wait_for(reading, 10)
 
 
-def test_what_came_before_the_request_went_out_is_no_answer_to_it() -> None:
+def say(writer: asyncio.StreamWriter) -> None:
+    """Bytes that nobody asked for."""
+    writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+
+
+def end(writer: asyncio.StreamWriter) -> None:
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as sock:
+        sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"x" * 2 * PIECE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("farewell", [say, end])
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_kept_connection_on_which_something_came_is_not_used_again(
+    run: Callable[[Any], Any], farewell: Callable[[asyncio.StreamWriter], None], body: bytes
+) -> None:
+    """Also when the loop has not read it yet: what a server says unasked is no answer to the next request."""
+    requests: list[bytes] = []
+    kept: list[asyncio.StreamWriter] = []
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.append(writer)
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            requests.append(await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])))
+            writer.write(WHOLE)
+
+    async def ask() -> None:
+        async with serving(answers) as (_, send, _is_open):
+            assert [piece async for piece in (await send()).pieces()] == [b"ok"]
+            farewell(kept[0])
+            answer = await send(body=body)
+            assert (answer.status, [piece async for piece in answer.pieces()]) == (200, [b"ok"])
+
+    run(ask())
+    assert (requests, len(kept)) == ([b"{}", body], 2)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"x" * 2 * PIECE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("farewell", [say, end])
+def test_what_comes_before_the_request_went_out_is_no_answer_to_it(
+    farewell: Callable[[asyncio.StreamWriter], None], body: bytes
+) -> None:
     """In groups it goes out in the turn after it was asked for: nobody has it yet, so it may be sent to others."""
     requests = 0
     kept: list[asyncio.StreamWriter] = []
@@ -182,14 +225,14 @@ def test_what_came_before_the_request_went_out_is_no_answer_to_it() -> None:
         async with serving(answers) as (client, send, is_open):
             assert [piece async for piece in (await send()).pieces()] == [b"ok"]
             await asyncio.gather(*(client.turns.begin() for _ in range(3)))  # others are under way
-            kept[0].write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+            sent = send(body=body)
+            farewell(kept[0])
             with pytest.raises(NotReachedError):
-                await send()
+                await sent
             await gone(is_open)
-            assert [piece async for piece in (await send()).pieces()] == [b"ok"]
 
     uvloop.run(ask())
-    assert requests == 2
+    assert requests == 1
 
 
 async def test_an_answer_that_was_read_does_not_wait_for_the_garbage_collector() -> None:

@@ -3,13 +3,18 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 import uvloop
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
+from gateway.answers import Whole
 from gateway.turns import GROUP_MAX, GROUP_TURNS, Turns, write
+from gateway.upstream import UpstreamAnswer
 
 
 class Clock:
@@ -146,3 +151,35 @@ async def test_a_transport_that_closes_before_gets_nothing(pair: tuple[asyncio.W
     transport.close()
     await asyncio.sleep(0.01)
     assert (await asyncio.to_thread(theirs.recv, 100), complaints) == (b"", [])
+
+
+class Answer:
+    """Of an upstream: what `Whole` needs of it."""
+
+    status, reason = 200, "OK"
+
+
+async def test_a_large_answer_that_is_not_read_holds_up_the_next_request_of_its_client() -> None:
+    """It is written at once, also in groups: else aiohttp takes the request for done, and a process that ends, too."""
+    turns, handled, size = Turns(), list[str](), 30_000_000
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        handled.append(request.path)
+        await in_groups(turns)
+        return Whole(cast("UpstreamAnswer", Answer()), CIMultiDict(), b"x" * size, turns)
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2], limit=65_536)
+        writer.write(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.2)
+        assert handled == ["/1"]
+        answers = await asyncio.wait_for(reader.read(), 20)
+        assert (handled, answers.count(b"x")) == (["/1", "/2"], 2 * size)
+        writer.close()
+    finally:
+        await runner.cleanup()
