@@ -102,16 +102,15 @@ def last_result(message: Any) -> Result | None:
     """The last result of a tool in a message of a request."""
     if not isinstance(message, dict):
         return None
-    if message.get("role") == "tool" and not isinstance(message.get("content"), list):
-        return Result(text(message.get("tool_call_id")) or text(message.get("tool_name")), message.get("content"))
+    content, is_tool = message.get("content"), message.get("role") == "tool"
+    if is_tool and not isinstance(content, list):
+        return Result(text(message.get("tool_call_id")) or text(message.get("tool_name")), content)
     if (found := _result(message)) is not None:
         return found
-    parts = items(message.get("content")) or items(message.get("parts"))
-    results = (result for part in reversed(parts) if isinstance(part, dict) and (result := _result(part)))
-    last = next(results, None)
-    if last is None and message.get("role") == "tool":
-        return Result(text(message.get("tool_call_id")), message.get("content"))
-    return last
+    for part in reversed(items(content) or items(message.get("parts"))):
+        if isinstance(part, dict) and (found := _result(part)) is not None:
+            return found
+    return Result(text(message.get("tool_call_id")), content) if is_tool else None
 
 
 def _result(part: Mapping[str, Any]) -> Result | None:

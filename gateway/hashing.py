@@ -5,7 +5,9 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from gateway import folders
@@ -45,17 +47,16 @@ def keyed(key: bytes, text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "replace"), key=key, digest_size=16).hexdigest()
 
 
-def keyed_parts(key: bytes) -> Callable[[Iterable[bytes]], str]:
+def keyed_parts(key: bytes) -> Callable[[Sequence[bytes]], str]:
     """(parts in a row, told apart by their lengths) → 32 hex digits. SHA-256, which with the instructions that
     processors have for it takes half of BLAKE2's time; cut to half its length, nothing can be added behind the parts.
     """
-    begun = hashlib.sha256(key.ljust(64, b"\0"))
+    begun, length = hashlib.sha256(key.ljust(64, b"\0")), b"%d:".__mod__
 
-    def digest_of(parts: Iterable[bytes]) -> str:
+    def digest_of(parts: Sequence[bytes]) -> str:
         found = begun.copy()
-        for part in parts:
-            found.update(b"%d:" % len(part))
-            found.update(part)
+        pieces = chain.from_iterable(zip(map(length, map(len, parts)), parts, strict=True))
+        deque(map(found.update, pieces), maxlen=0)  # each in turn, without a copy
         return found.hexdigest()[:32]
 
     return digest_of

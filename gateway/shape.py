@@ -4,16 +4,20 @@ What a hash covers is what a rule of waste needs (docs/metering.md, "The shape o
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from gateway import actions
 from gateway.reading import child, items, names, value_of
 
-Hash = Callable[[Iterable[bytes]], str]
+Hash = Callable[[Sequence[bytes]], str]
 """Keyed: the same parts give the same identifier, which tells nothing about them."""
+Raws = Mapping[str, msgspec.Raw]
+
+FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 CONVERSED = frozenset({"chat", "generate_content"})
 """Operations whose requests are a conversation."""
@@ -50,7 +54,7 @@ LOOKED_BACK = 16
 FIRST_MAX = 3
 
 
-class Shape(NamedTuple):
+class Shape(msgspec.Struct, frozen=True):
     """What is recorded of a request's shape. `None` = it has none of that, or it cannot be told."""
 
     request_hash: str | None = None
@@ -76,54 +80,50 @@ def read(body: bytes, operation: str | None, keyed: Hash, *, marks_caches: bool 
 
 
 def _read(body: bytes, operation: str | None, keyed: Hash, unmarked: Callable[[bytes], bytes]) -> Shape:
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields = FIELDS.decode(body)
     if "request" in fields and not any(name in fields for name in MESSAGES):  # Code Assist
-        fields = msgspec.json.decode(fields["request"], type=dict[str, msgspec.Raw])
+        fields = FIELDS.decode(fields["request"])
     asked = keyed(_asked(fields, unmarked))
     if operation not in CONVERSED:
         return Shape(asked)
     messages = _messages(fields)
     tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
     prefix = [tools, system, *_opening(messages)]
-    last, before = _last_turn(messages)
+    last, at = _last_turn(messages)
     result, whole = actions.last_result(last), len(body)
     return Shape(
         asked,
-        keyed([unmarked(_unbilled(part)) for part in prefix]) if any(prefix) else None,
-        None if result is None else _action(result, last, before, keyed, unmarked),
+        keyed(list(map(unmarked, map(_unbilled, prefix)))) if any(prefix) else None,
+        None if result is None else _action(result, last, messages[max(0, at - LOOKED_BACK) : at], keyed, unmarked),
         _is_human(last, result),
         sum(map(len, prefix)) / whole,
         len(tools) / whole,
     )
 
 
-def _asked(fields: Mapping[str, msgspec.Raw], unmarked: Callable[[bytes], bytes]) -> list[bytes]:
+def _asked(fields: Raws, unmarked: Callable[[bytes], bytes]) -> list[bytes]:
     """Names and values of the fields that say what is asked, in the order of their names."""
     found: list[bytes] = []
-    for name in sorted(fields):
-        if name in NOT_ASKED:
-            continue
+    for name in sorted(set(fields) - NOT_ASKED):
         raw = bytes(fields[name])
+        found.append(name.encode())
         if name in SETTINGS and raw[:1] == b"{":
-            found += [name.encode(), *_asked(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]), unmarked)]
+            found += _asked(FIELDS.decode(raw), unmarked)
         else:
-            found += [name.encode(), unmarked(_unbilled(raw) if name in SYSTEM else raw)]
+            found.append(unmarked(_unbilled(raw) if name in SYSTEM else raw))
     return found
 
 
-def _messages(fields: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
+def _messages(fields: Raws) -> list[msgspec.Raw]:
     """The conversation; a text alone is one message."""
     raw = _first_of(fields, MESSAGES)
     if raw[:1] == b"[":
-        return msgspec.json.decode(raw, type=list[msgspec.Raw])
+        return LIST.decode(raw)
     return [msgspec.Raw(raw)] if raw[:1] == b'"' else []
 
 
-def _first_of(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> bytes:
-    for name in names:
-        if name in fields:
-            return bytes(fields[name])
-    return b""
+def _first_of(fields: Raws, names: Iterable[str]) -> bytes:
+    return bytes(next(filter(None, map(fields.get, names)), b""))
 
 
 def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
@@ -137,13 +137,13 @@ def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
     return found
 
 
-def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, list[msgspec.Raw]]:
-    """The last message that is not the tool's own instructions, which some put at the end, and those before it."""
+def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, int]:
+    """The last message that is not the tool's own instructions, which some put at the end, and where it stands."""
     for at in range(len(messages) - 1, max(-1, len(messages) - 1 - FIRST_MAX), -1):
         message = value_of(messages[at], MESSAGE_MAX)
-        if child(message).get("role") not in ("system", "developer"):
-            return message, messages[max(0, at - LOOKED_BACK) : at]
-    return None, []
+        if not isinstance(message, dict) or message.get("role") not in ("system", "developer"):
+            return message, at
+    return None, 0
 
 
 def _is_human(last: Any, result: actions.Result | None) -> bool | None:
@@ -156,8 +156,9 @@ def _is_human(last: Any, result: actions.Result | None) -> bool | None:
     if result is not None:
         return _is_answered(last)
     content = last.get("content", last.get("parts"))
-    said = [content] if isinstance(content, str) else items(content)
-    return any(not _is_reminder(part) for part in said)
+    if isinstance(content, str):
+        return not _is_reminder(content)
+    return not all(map(_is_reminder, items(content)))
 
 
 def _is_answered(last: Any) -> bool:
