@@ -96,9 +96,10 @@ def _tool(agent_string: str) -> tuple[str | None, str | None]:
 
 def observe(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     """The same client, with what this request's header fields and body tell. Never raises, whatever the body holds."""
+    if client.session_id is None and ask.session_id is not None:
+        client = msgspec.structs.replace(client, session_id=ask.session_id)
     look = OBSERVERS.get(client.name or "")
-    known = msgspec.structs.replace(client, session_id=client.session_id or ask.session_id)
-    return known if look is None else look(known, headers, ask, keyed)
+    return client if look is None else look(client, headers, ask, keyed)
 
 
 # -- each client -----------------------------------------------------------------------------------------------------

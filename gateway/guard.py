@@ -34,27 +34,39 @@ PROBES = 4
 class Connection(web.RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_head_bytes", "heads")
+    __slots__ = ("_came_whole", "_head_bytes", "heads")
 
+    _came_whole: bool
+    """Each request so far was whole when its first bytes had been read. Then the parser keeps nothing back, unless the
+    queue of requests is full, of which `_buffer_paused` tells."""
     _head_bytes: int
     """Of a head that is not whole yet."""
     heads: dict[tuple[object, ...], Any]
     """What was read out of heads: see `heads`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._head_bytes, self.heads = 0, {}
+        self._came_whole, self._head_bytes, self.heads = True, 0, {}
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         requests = self._request_count
         super().data_received(data)
-        if self._waiter is None or self._request_count > requests:
+        if self._request_count > requests:
+            self._head_bytes = 0
+            if self._upgraded or not self._messages[-1][1].is_eof():
+                self._came_whole = False
+        elif self._waiter is None:
             self._head_bytes = 0
         else:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_FIELDS * self.max_field_size and self.transport is not None:
                 self.transport.write(TOO_LARGE)
                 self.force_close()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Asked of aiohttp's streams for each body, and seldom needed."""
+        if self._reading_paused or self._buffer_paused or not self._came_whole:
+            super().resume_reading(resume_parser)
 
     def handle_error(
         self,

@@ -9,6 +9,7 @@ here as well, and change with the settings alone.
 import fnmatch
 import hmac
 import logging
+import math
 import re
 import secrets
 import threading
@@ -134,11 +135,13 @@ class Keys:
 
     def __init__(self, data_dir: Path, configured: Mapping[str, Principal] | None = None) -> None:
         self._file = data_dir / "keys.jsonl"
+        self._name = str(self._file)
         self._configured = configured or {}
         self._by_id: dict[str, Key] = {}
         self._by_digest: dict[str, tuple[Key, Secret]] = {}
-        self._principals: dict[str, Principal] = {}
-        """Of secrets that were presented, by their digests."""
+        self._principals: dict[str, tuple[Principal, float]] = {}
+        """Of secrets that were presented, by their digests, and until when each opens. Another one when something was
+        read: what was judged before that, in whatever thread, stays in the old one."""
         self._seen: tuple[int, int, int] | None = None
         self._read_to = 0
         self._lines = 0
@@ -164,10 +167,12 @@ class Keys:
                 "Outlay: this call carries no gateway key. Use a key that starts with olk_ as the API key, or send it "
                 "in the x-outlay-key header. An administrator makes one with `outlay keys create`.",
             )
+        principals, now = self._principals, time.time()
+        if (found := principals.get(presented)) is not None and now < found[1]:
+            return found[0]
         key, known = self._by_digest.get(presented, (None, None))
         if key is None or known is None or not hmac.compare_digest(known.digest, presented):
             return self._of_settings(presented)
-        now = time.time()
         made, state = key.created, key.state(now)
         if state != "active":
             raise Refusal("unauthenticated", f"Outlay: the gateway key {made.key_id} is {state}. Ask for a new one.")
@@ -175,13 +180,13 @@ class Keys:
             raise Refusal(
                 "unauthenticated", f"Outlay: the gateway key {made.key_id} has a new secret, and this one has ended."
             )
-        principal = self._principals.get(presented)
-        if principal is None:
-            principal = self._principals[presented] = Principal(
-                made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
-                ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
-                expires_at=made.expires_at, role=made.role,
-            )  # fmt: skip
+        principal = Principal(
+            made.key_id, made.user_id, made.team_id, made.ticket, made.purpose, made.models, made.upstreams,
+            ticket_policy=made.ticket_policy, fingerprint=presented[: claims.FINGERPRINT_DIGITS],
+            expires_at=made.expires_at, role=made.role,
+        )  # fmt: skip
+        ends = [each for each in (made.expires_at, known.until) if each is not None]
+        principals[presented] = principal, min(ends, default=math.inf)
         return principal
 
     def _of_settings(self, presented: str) -> Principal:
@@ -210,10 +215,11 @@ class Keys:
 
     def load(self) -> None:
         """Read what the file has gained. One `stat` when it did not change. Raises `OSError`."""
-        if lines.mark(self._file) != self._seen:
+        if lines.mark(self._name) != self._seen:
             with self._lock:
-                self._seen = self._read(lines.mark(self._file))
+                seen = self._read(lines.mark(self._file))
                 self._principals = {}
+                self._seen = seen  # last: whoever finds it so has the principals of now
 
     def _read(self, now: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
         if now is None:

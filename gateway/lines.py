@@ -64,7 +64,7 @@ def read(line: bytes, kind: type[T]) -> T | None:
     raise ValueError("is of another version")
 
 
-def mark(path: Path) -> tuple[int, int, int] | None:
+def mark(path: Path | str) -> tuple[int, int, int] | None:
     """Another one when the file was written to or replaced; `None` where there is none. Raises `OSError`."""
     try:
         stat = os.stat(path)  # noqa: PTH116 - asked for each call

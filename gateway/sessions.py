@@ -126,10 +126,10 @@ class Tasks:
         """The task of a call that names none: the last one that is for the same tickets or has none yet; of a call
         without tickets, the last one. It is a guess: several people may share a key, so it carries no ticket."""
         known = self._tasks.get(who, [])
-        if known and known[-1].is_next(tickets, now_us):  # as most of the time
-            known[-1].last_us = now_us
+        if known and (last := known[-1]).is_next(tickets, now_us):  # as most of the time
+            last.last_us = now_us
             self._tasks.move_to_end(who)
-            return known[-1].task_id
+            return last.task_id
         tasks = [task for task in known if task.goes_on(now_us)]
         fits = [task for task in tasks if not tickets or task.tickets in ((), tickets)]
         if fits:

@@ -24,8 +24,14 @@ TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}", re.ASCII)
 STATES: tuple[TicketState, ...] = ("unknown", "unchecked", "closed", "known")
 """Of several tickets, the first of these that one of them is in."""
 CANDIDATES_MAX = 20
+ALONE_MAX = 1000
+"""Calls of no session, each another one, of which it is remembered what they come to."""
 DETACHED = "HEAD"
 """What git calls the branch of a checkout that is on none."""
+
+
+FLEETING = frozenset({"x-outlay-claim", "x-outlay-task"})
+"""Fields by which what a call comes to depends on the time, or on what was said before."""
 
 
 class Place(NamedTuple):
@@ -72,6 +78,8 @@ class Tickets:
         self._made = self._make_keys()
         self._weighings: dict[tuple[Named, Place], Weighed] = {}
         """Calls repeat their evidence."""
+        self._alone: dict[tuple[object, ...], Attribution] = {}
+        """What calls of no session come to, by all that it depends on beside the tracker."""
 
     def attribute(
         self,
@@ -86,6 +94,15 @@ class Tickets:
     ) -> Attribution:
         """The ticket and task of a call that begins now; no task where the call shows none (see `Tasks`). `checkout` is
         what is found in the client's folder, where that is one of this machine."""
+        shown: tuple[object, ...] | None = None
+        if not (path_task or client.session_id or client.conversation_id) and FLEETING.isdisjoint(headers):
+            self.keys()  # forgets what the tracker knows better now
+            shown = (
+                principal.ticket, headers.get("x-outlay-ticket"), path_ticket, ask.ticket,
+                headers.get("x-outlay-repo"), headers.get("x-outlay-branch"), client, checkout,
+            )  # fmt: skip
+            if (known := self._alone.get(shown)) is not None:
+                return known
         ignored: list[str] = []
         who = principal.key_id, client.name
         task_id, task_source = _named_task(headers, path_task, client, ignored)
@@ -117,7 +134,7 @@ class Tickets:
             said = Remembered(tickets if source != "key" else (), place.repo, place.branch, place.age == "now", now_us)
             for session in sessions:
                 self._sessions.remember(who, session, said)
-        return Attribution(
+        made = Attribution(
             tickets=tickets,
             ticket_source=source,
             ticket_state=state,
@@ -129,6 +146,11 @@ class Tickets:
             commit_sha=place.commit_sha,
             ignored=tuple(ignored),
         )
+        if shown is not None and sum(len(each) for each in shown if isinstance(each, str)) <= SEEN_CHARS_MAX:
+            if len(self._alone) >= ALONE_MAX:
+                self._alone.clear()
+            self._alone[shown] = made
+        return made
 
     def demand(self, principal: Principal, client: Client, attribution: Attribution) -> None:
         """Raises the refusals `ticket_required` and `ticket_unknown` when policy demands a ticket, or a known one.
@@ -145,8 +167,8 @@ class Tickets:
 
     def policy_of(self, principal: Principal) -> TicketPolicy:
         """What is demanded of a caller: by its key, else its team, else everybody."""
-        of_team = self._settings.teams.get(principal.team_id or "")
-        return principal.ticket_policy or of_team or self._settings.policy
+        settings = self._settings
+        return principal.ticket_policy or settings.teams.get(principal.team_id or "") or settings.policy
 
     def of_branch(self, branch: str, repo: str | None) -> list[tuple[str, TicketState]]:
         """The tickets that a call from this branch would be for, and what is known of them."""
@@ -157,7 +179,7 @@ class Tickets:
     def keys(self) -> TicketKeys:
         """The rules for keys, with what the tracker knows now."""
         if self._made.tracker is not self._tracker.now:
-            self._made, self._weighings = self._make_keys(), {}
+            self._made, self._weighings, self._alone = self._make_keys(), {}, {}
         return self._made
 
     # -- the parts ----------------------------------------------------------------------------------------------------

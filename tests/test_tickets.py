@@ -400,6 +400,42 @@ def test_what_the_tracker_learns_counts_with_the_next_call() -> None:
     assert weigh(x_outlay_ticket="#46", x_outlay_repo="acme/shop").tickets == ("PAY-123", "OPS-2")
 
 
+EVIDENCE = st.fixed_dictionaries(
+    {},
+    optional={
+        "key": st.just("PAY-8"),
+        "x_outlay_ticket": st.sampled_from(["PAY-1", "PAY-1,#46", "#46", "nonsense", "x" * 600]),
+        "path": st.sampled_from(["PAY-2", "#46"]),
+        "metadata": st.just("PAY-3"),
+        "x_outlay_repo": st.sampled_from(["acme/shop", "a b"]),
+        "x_outlay_branch": st.sampled_from(["PAY-123-x", "main", "a b", "HEAD"]),
+    },
+)
+PLACES = st.builds(
+    Client,
+    st.sampled_from([None, "codex"]),
+    derived_task=st.sampled_from([None, "d"]),
+    branch=st.sampled_from([None, "fix/PAY-5"]),
+    is_branch_old=st.booleans(),
+    commit_sha=st.sampled_from([None, "c" * 40]),
+)
+
+
+@given(st.lists(st.tuples(EVIDENCE, PLACES, st.booleans()), max_size=20))
+def test_what_is_remembered_of_calls_without_a_session_is_what_it_would_be_anew(
+    calls: list[tuple[dict[str, str], Client, bool]],
+) -> None:
+    one, each_anew = Weighing(), Weighing()
+    for shown, client, is_synced in calls:
+        for weigh in (one, each_anew):
+            weigh.known.now = SYNCED if is_synced else Snapshot()
+        each_anew.tickets._alone.clear()
+        each_anew.tickets._weighings.clear()
+        found, anew = one(client, **shown), each_anew(client, **shown)
+        assert msgspec.structs.replace(found, task_id=None) == msgspec.structs.replace(anew, task_id=None)
+        assert client.derived_task in (None, found.task_id)
+
+
 # -- claims ----------------------------------------------------------------------------------------------------------
 
 
