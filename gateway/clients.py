@@ -184,8 +184,8 @@ def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client
 
 def _sdk(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     """aider speaks through SDKs, under their name."""
-    where = bytes(ask.excerpts.system) or b"".join(map(bytes, ask.excerpts.first[:1]))
-    if AIDER_MARK.search(where) is None:
+    excerpts = ask.excerpts
+    if AIDER_MARK.search(excerpts.system or next(iter(excerpts.first), b"")) is None:
         return client
     opening = next(iter(_system(ask)), "")
     if opening.startswith(AIDER_COMMITS):

@@ -32,6 +32,8 @@ HOP_BY_HOP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+LISTS_NOTHING = frozenset({"keep-alive", "close"})
+"""Values of the field `Connection` that name no other field."""
 METHOD_FIELDS = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 """What is judged here is the method that a request has: a server must not take it for another."""
 LEFT_OUT = METHOD_FIELDS | {"host", "content-length", "expect"}
@@ -188,7 +190,7 @@ def outgoing(fields: Iterable[tuple[str, str]], credential: tuple[str, str] | No
 
 def returned(fields: MultiMapping[str]) -> Iterable[tuple[str, str]]:
     """The fields of an answer to pass on: none that we set ourselves. An upstream's answers all have the same names."""
-    if all(each in ("keep-alive", "close") for each in fields.getall("connection", ())):
+    if LISTS_NOTHING.issuperset(fields.getall("connection", ())):
         pairs = fields.items()
         return compress(pairs, _are_returned(tuple(map(NAME, pairs))))
     return [pair for pair in end_to_end(fields.items()) if not _named(pair[0]).is_ours]

@@ -147,17 +147,15 @@ def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, int]:
 
 
 def _is_human(last: Any, result: actions.Result | None) -> bool | None:
-    if isinstance(last, str):
-        return True
     if not isinstance(last, dict):
-        return None
+        return True if isinstance(last, str) else None
     if last.get("role", "user") != "user" or last.get("type", "message") != "message":
         return False
     if result is not None:
         return _is_answered(last)
     content = last.get("content", last.get("parts"))
     if isinstance(content, str):
-        return not _is_reminder(content)
+        return not content.startswith(REMINDER)
     return not all(map(_is_reminder, items(content)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 
 from gateway.config import Server, Upstream
 from gateway.limits import LimitTable
@@ -288,6 +289,66 @@ async def test_a_body_that_is_framed_wrongly_is_refused(start_gateway: StartGate
             assert b"hello" not in came
         assert gateway.upstream.requests == []
         await serves(gateway)
+
+
+# -- requests behind one another -----------------------------------------------------------------------------------
+
+
+def numbered(gateway: Running, number: int, padding: int, chunk: int | None = None) -> bytes:
+    """A request whose answer says its number; in chunks of so many bytes."""
+    body, field = json.dumps({**CHAT, "padding": "x" * padding}).encode(), f"x-outlay-ticket: PAY-{number}"
+    if chunk is None:
+        return head(gateway, len(body), field) + body
+    chunks = [body[at : at + chunk] for at in range(0, len(body), chunk)]
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in [*chunks, b""])
+    return head(gateway, 0, field).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + framed
+
+
+async def answered(reader: asyncio.StreamReader) -> int:
+    """The number of the request that the next answer is for."""
+    came = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert came.startswith(b"HTTP/1.1 200")
+    lines = dict(line.split(": ", 1) for line in came.decode().lower().splitlines()[1:] if line)
+    await reader.readexactly(int(lines["content-length"]))
+    return int(lines["x-outlay-ticket"].removeprefix("pay-"))
+
+
+@pytest.mark.parametrize("bytes_at_once", [2**22, 150_000, 900])
+async def test_requests_are_answered_in_their_order_however_they_come(gateway: Running, bytes_at_once: int) -> None:
+    """More than aiohttp takes at once, and bodies at which it pauses reading, in bytes and in chunks."""
+    gateway.upstream.answer(whole(ANSWER))
+    paddings = [0, 0, 500, 0, 80_000, 0, 150_000, 0, 300_000, 0]
+    sent = [numbered(gateway, number, paddings[number % 10]) for number in range(1, 100)]
+    whole_chunks = DEFAULT_CHUNK_SIZE // 16
+    sent += [numbered(gateway, 100 + more, whole_chunks - 60 + more, chunk=1) for more in range(-40, 10, 5)]
+    sent += [numbered(gateway, number, 10) for number in range(110, 115)]
+    data = b"".join(sent)
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        for at in range(0, len(data), bytes_at_once):
+            writer.write(data[at : at + bytes_at_once])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with connected(gateway) as (reader, writer):
+        writing = asyncio.create_task(write(writer))
+        found = [await answered(reader) for _ in sent]
+        await writing
+    wanted = [*range(1, 100), *range(60, 110, 5), *range(110, 115)]
+    assert found == wanted
+
+
+async def test_requests_behind_one_another_after_many_whose_bodies_came_later(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    async with connected(gateway) as (reader, writer):
+        for number in range(1, 40):
+            start, blank, body = numbered(gateway, number, 0).partition(b"\r\n\r\n")
+            writer.write(start + blank)
+            await asyncio.sleep(0.01)
+            writer.write(body)
+            assert await answered(reader) == number
+        writer.write(b"".join(numbered(gateway, number, 0) for number in range(40, 45)))
+        assert [await answered(reader) for _ in range(5)] == [40, 41, 42, 43, 44]
 
 
 # -- heads that are large ------------------------------------------------------------------------------------------
