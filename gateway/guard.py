@@ -37,8 +37,8 @@ class Connection(web.RequestHandler):
     __slots__ = ("_came_whole", "_head_bytes", "heads")
 
     _came_whole: bool
-    """Each request so far was whole when its first bytes had been read. Then the parser keeps nothing back, unless the
-    queue of requests is full, of which `_buffer_paused` tells."""
+    """Each request so far was whole when its head had been read. Then the parser holds nothing back, unless too many
+    requests wait: with these aiohttp goes on when there is room."""
     _head_bytes: int
     """Of a head that is not whole yet."""
     heads: dict[tuple[object, ...], Any]
@@ -65,7 +65,7 @@ class Connection(web.RequestHandler):
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Asked of aiohttp's streams for each body, and seldom needed."""
-        if self._reading_paused or self._buffer_paused or not self._came_whole:
+        if self._reading_paused or not self._came_whole:
             super().resume_reading(resume_parser)
 
     def handle_error(
