@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.call import NANO
 
+ANYTHING = msgspec.json.Decoder()
 TOKENS_MAX = 2**53
 """Counts above this are nonsense (and would not survive JSON in other tools): read as unknown."""
 
@@ -65,11 +66,10 @@ def child(value: Any, *path: str) -> Mapping[str, Any]:
 
 def value_of(raw: msgspec.Raw, limit: int = 2**18) -> Any:
     """What a part of a JSON document holds; `None` where there is none, or more than `limit` bytes of it."""
-    data = bytes(raw)
-    if not 0 < len(data) <= limit:
+    if not 0 < len(raw) <= limit:
         return None
     try:
-        return msgspec.json.decode(data)
+        return ANYTHING.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

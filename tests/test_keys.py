@@ -1,5 +1,6 @@
 """Gateway keys: only digests on disk, revocation in force at once, a torn file survives."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import hashing
+from gateway.call import Principal
 from gateway.cli import outlay
 from gateway.config import AdminKey, Auth
 from gateway.errors import Refusal, UserError
@@ -150,6 +152,45 @@ def test_there_are_never_more_than_two_secrets(
         works = [secret for secret, _ in secrets if _works(ring, secret)]
         old, until = secrets[-2]
         assert works == ([old] if until is not None and now < until else []) + [secrets[-1][0]]
+
+
+DEEDS = st.tuples(
+    st.sampled_from(["create", "create", "rotate", "revoke", "wait", "wait", "step back"]), st.integers(0, 40)
+)
+
+
+@given(deeds=st.lists(DEEDS, max_size=12))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+def test_what_was_judged_before_hides_nothing(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, deeds: list[tuple[str, int]]
+) -> None:
+    """A ring that has judged every secret at every moment says what one says that has just read the list."""
+    folder, now = tmp_path_factory.mktemp("keys"), 1_000_000
+    monkeypatch.setattr(time, "time", lambda: now)
+    ring, admin = Keys(folder), Keys(folder)
+    event, secret = admin.create()
+    secrets, key_ids = ["olk_unknown", secret], [event.key_id]
+    for deed, number in deeds:
+        key_id = key_ids[number % len(key_ids)]
+        with contextlib.suppress(UserError):
+            if deed == "create":
+                event, secret = admin.create(expires_at=now + number if number % 3 else None)
+                secrets.append(secret)
+                key_ids.append(event.key_id)
+            elif deed == "rotate":
+                secrets.append(admin.rotate(key_id, number // 2).secret)
+            elif deed == "revoke":
+                admin.revoke(key_id)
+            else:
+                now += -number if deed == "step back" else number
+        assert [_judged(ring, secret) for secret in secrets] == [_judged(Keys(folder), secret) for secret in secrets]
+
+
+def _judged(ring: Keys, secret: str) -> Principal | str:
+    try:
+        return ring.authenticate(secret)
+    except Refusal as refusal:
+        return refusal.message
 
 
 def _works(ring: Keys, secret: str) -> bool:
