@@ -93,7 +93,7 @@ class Whole(web.StreamResponse):
         self._turns = turns
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        transport, headers = request.transport, self._headers
+        transport, headers = request.transport, self.headers
         if transport is None or transport.is_closing():
             raise ConnectionResetError
         if self._keep_alive is None:
@@ -103,7 +103,7 @@ class Whole(web.StreamResponse):
         if "Date" not in headers:
             headers["Date"] = formatdate(usegmt=True)
         headers["Content-Length"] = str(len(self._whole))
-        lines = [f"HTTP/1.1 {self._status} {self._reason}", *map(": ".join, headers.items())]
+        lines = [f"HTTP/1.1 {self.status} {self.reason}", *map(": ".join, headers.items())]
         head, breaks = "\r\n".join(lines), len(lines) - 1
         if not head.count("\n") == head.count("\r") == breaks:
             raise ValueError("a header field has a line break in it")
