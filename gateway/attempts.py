@@ -2,10 +2,11 @@
 own, opened and closed in the books; `retries.Plan` decides what follows."""
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -24,7 +25,7 @@ from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamLost
 T = TypeVar("T")
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True):
     """A call that was opened and sent."""
 
     open_call: OpenCall
@@ -44,6 +45,9 @@ class Attempts:
 
     current: Attempt
     """The one that is under way, or whose outcome the client gets."""
+    _done: asyncio.Future[None]
+    """It is answered, or will not be. To wait for this is not to wait for `sent`: whoever is cancelled meanwhile gives
+    up nothing, so that the answer may be read on when the client has gone."""
 
     def __init__(
         self,
@@ -79,10 +83,15 @@ class Attempts:
             self._breakers.leave(name, model, entry, "unknown", time.monotonic())
             raise
         self._number += 1
-        self._telemetry.attempted(self._number, self._plan.asked, name)
-        self.current.sent.add_done_callback(
-            lambda sent: self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())
-        )
+        if self._number > 1 or name != self._plan.asked:
+            self._telemetry.attempted(self._number, self._plan.asked, name)
+        self._done = asyncio.get_running_loop().create_future()
+        self.current.sent.add_done_callback(functools.partial(self._is_done, name, model, entry))
+
+    def _is_done(self, name: str, model: str, entry: int, sent: asyncio.Future[UpstreamAnswer]) -> None:
+        self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())
+        if not self._done.done():
+            self._done.set_result(None)
 
     async def answer(self) -> UpstreamAnswer | web.StreamResponse:
         """The answer of the `current` attempt, of which only the head was read; a whole one where others came after it.
@@ -90,7 +99,10 @@ class Attempts:
         # What the client gets when nothing better comes.
         kept: tuple[Attempt, web.StreamResponse | Refusal] | None = None
         while True:
-            came = await self._came()
+            await self._done
+            came = self._came()
+            if not isinstance(came, Refusal) and came.status < 400:
+                return came
             step = self._plan.after(_outcome(came), time.monotonic(), random.random())  # noqa: S311 - jitter
             if step == "pass":
                 return _answered(came)
@@ -105,10 +117,10 @@ class Attempts:
         """True at the upstream that the client asked; else at a fallback."""
         return attempt.open_call.call.upstream == self._plan.asked
 
-    async def _came(self) -> UpstreamAnswer | Refusal:
-        """What the current attempt brings: the head of an answer, or the refusal that stands in for it."""
+    def _came(self) -> UpstreamAnswer | Refusal:
+        """What the current attempt has brought: the head of an answer, or the refusal that stands in for it."""
         try:
-            answer = await asyncio.shield(self.current.sent)  # it may be read on when the client has gone
+            answer = self.current.sent.result()
         except Refusal as refusal:
             return refusal
         self.current.open_call.answered(answer.status, answer.headers)
@@ -166,6 +178,5 @@ def _verdict(sent: asyncio.Future[UpstreamAnswer]) -> Verdict:
     """What a request that was sent tells of its upstream."""
     if sent.cancelled():
         return "unknown"
-    if sent.exception() is not None or sent.result().status >= 500:
-        return "fails"
-    return "unknown" if sent.result().status == 429 else "works"
+    status = 500 if sent.exception() is not None else sent.result().status
+    return "fails" if status >= 500 else "unknown" if status == 429 else "works"

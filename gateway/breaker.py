@@ -106,14 +106,14 @@ class Breakers:
         return None if breaker is None else breaker.pause(now)
 
     def _of(self, name: str, model: str) -> Breaker | None:
-        return self._troubled.get(_key(name, model)) if self._troubled else None
+        return self._troubled.get(_key(name, model))
 
     def enter(self, name: str, model: str, now: float) -> int:
-        breaker = self._of(name, model)
+        breaker = self._of(name, model) if self._troubled else None
         return 0 if breaker is None else breaker.enter(now)
 
     def leave(self, name: str, model: str, entry: int, verdict: Verdict, now: float) -> None:
-        breaker = self._of(name, model)
+        breaker = self._of(name, model) if self._troubled else None
         if breaker is None:
             if verdict != "fails":
                 return

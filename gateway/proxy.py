@@ -103,6 +103,7 @@ class Proxy:
         self._telemetry = telemetry
         self._gateway_id = gateway_id
         self._turns = turns
+        self._blocks_unpriced = config.prices.policy == "block"
         self._books = Books(config.prices, prices, owner, late, estimator, telemetry)
         self._afterwards = Afterwards(config.server, self._books, telemetry)
         self._breakers = Breakers(
@@ -136,7 +137,7 @@ class Proxy:
         self._handling += 1
         try:
             response = await self.handle(request)
-            if not response.prepared:
+            if self.drains and not response.prepared:
                 self.tell(response)
             return response
         finally:
@@ -189,7 +190,7 @@ class Proxy:
             if target is None:
                 raise no_route(self._config)
             keys.check_upstream(principal, target.upstream)
-            is_session = headers.get("upgrade", "").lower() == "websocket"
+            is_session = "upgrade" in headers and headers["upgrade"].lower() == "websocket"
             if is_session and call.operation != "realtime":
                 # At once, and never 404: tools then fall back to POST.
                 return web.Response(
@@ -197,9 +198,10 @@ class Proxy:
                 )
             upstream = self._config.upstreams[target.upstream]
             call.provider, call.upstream = upstream.provider, target.upstream
-            may_pass = upstream.allow_unmetered_paths and not principal.models
-            if dialect is None and (not may_pass or dialects.is_disguised(request.method, path, head.provider)):
-                raise not_metered(request.method, path, target.upstream)
+            if dialect is None:
+                may_pass = upstream.allow_unmetered_paths and not principal.models
+                if not may_pass or dialects.is_disguised(request.method, path, head.provider):
+                    raise not_metered(request.method, path, target.upstream)
             if head.refusal is not None:
                 raise head.refusal
             upstream_path, fields = head.upstream_path, head.way.fields
@@ -212,22 +214,28 @@ class Proxy:
             await self._turns.begin()
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
+            made = Shape()
             models: Collection[str | None] = ()
             if dialect is not None and kind == "call":
-                plain = self._decoded(body, headers.get("content-encoding", ""))
+                plain = self._decoded(body, headers.get("content-encoding"))
                 ask = _read_ask(dialect, target.path if call.operation == "realtime" else path, plain)
                 models = (ask.model,)
-            elif kind == "start" and (principal.models or self._config.prices.policy == "block"):
-                plain = self._decoded(body, headers.get("content-encoding", ""))
+            elif kind == "start" and (principal.models or self._blocks_unpriced):
+                plain = self._decoded(body, headers.get("content-encoding"))
                 models = _models_of_batch(path, plain)
-            also = _submodels(plain) if principal.models and kind != "unbilled" else ()
-            for model in (*models, *also):
-                keys.check_model(principal, model)
+            if principal.models:
+                also = _submodels(plain) if kind != "unbilled" else ()
+                for model in (*models, *also):
+                    keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(head.client, headers, ask, self._hash)
-            made = await self._shape(plain, call.operation, ask) if dialect is not None and kind == "call" else Shape()
+            if dialect is not None and kind == "call":
+                read = functools.partial(
+                    shape.read, plain, call.operation, self._hash_parts, marks_caches=ask.may_cache is not None
+                )
+                made = read() if len(plain) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
             _set_shape(call, client, made)
-            checkout = await self._worktrees.look(client.folder)
+            checkout = await self._worktrees.look(client.folder) if client.folder is not None else None
             attribution = self._tickets.attribute(
                 principal, headers, target.ticket, target.task, ask, client, checkout, started_us
             )
@@ -235,11 +243,13 @@ class Proxy:
                 task_id = await self._owner.task((principal.key_id, client.name), attribution.tickets, started_us)
                 attribution = msgspec.structs.replace(attribution, task_id=task_id)
             _set_attribution(call, client, attribution)
-            self._telemetry.ignored(attribution.ignored)
+            if attribution.ignored:
+                self._telemetry.ignored(attribution.ignored)
             if kind != "unbilled":
                 self._tickets.demand(principal, client, attribution)
-            for model in models:
-                self._check_price(upstream.provider, model)
+            if self._blocks_unpriced:
+                for model in models:
+                    self._check_price(upstream.provider, model)
             if kind == "start":
                 await self._owner.demand(call)
             if dialect is not None and route is not None and kind != "call":
@@ -274,7 +284,7 @@ class Proxy:
                 if admitted is not None and admitted.body is not None:
                     sent_path, sent_body = admitted.path or upstream_path, admitted.body
                     sent_fields = credentials.of_decoded(sent_fields)
-                asked_for_usage = _with_usage(dialect, upstream, ask, sent_fields, sent_body)
+                asked_for_usage = _with_usage(dialect, upstream, sent_fields, sent_body) if ask.stream else None
                 if asked_for_usage is not None or (admitted is not None and admitted.grant.may_stop):
                     # The extra chunk can only be taken out of bytes that can be read, and an end only be put to these.
                     sent_fields = credentials.without_encoding(sent_fields)
@@ -286,9 +296,9 @@ class Proxy:
                 return Attempt(open_call, sent, asked_for_usage is not None)
 
             places = [asked_at]
-            is_kept = ask.is_tied or call.operation in KEPT_BY_PROVIDERS
-            if upstream.fallbacks and head.credential is not None and not is_kept:
-                places += self._fallbacks(principal, asked_at, request.method, path, ask.model)
+            if upstream.fallbacks and head.credential is not None:
+                is_kept = ask.is_tied or call.operation in KEPT_BY_PROVIDERS
+                places += () if is_kept else self._fallbacks(principal, asked_at, request.method, path, ask.model)
             as_whole = functools.partial(self._as_whole, request)
             attempts = Attempts(
                 call, self._plan(places, ask), open_attempt, as_whole, self._books, self._breakers,
@@ -306,7 +316,7 @@ class Proxy:
             answer = await attempts.answer()
             if isinstance(answer, web.StreamResponse):
                 return answer
-            open_call, _, asked_for_usage = attempts.current
+            open_call, asked_for_usage = attempts.current.open_call, attempts.current.asked_for_usage
             meter, pieces, admitted = open_call.meter, answer.pieces(), open_call.admitted
             meter.ending = None if admitted is None else admitted.ending
             start = b""
@@ -426,7 +436,8 @@ class Proxy:
                 continue
             try:
                 keys.check_upstream(principal, fallback)
-                self._check_price(provider, model)
+                if self._blocks_unpriced:
+                    self._check_price(provider, model)
             except Refusal:
                 continue
             yield fallback
@@ -434,15 +445,17 @@ class Proxy:
     def _plan(self, places: Sequence[str], ask: Ask) -> Plan:
         """The order in which upstreams are asked: those whose circuit breaker is open come last, or not at all. Raises
         the refusal `upstream_unreachable` where none is left."""
-        model, now = ask.model or "", time.monotonic()
+        now = time.monotonic()
+        order = self._ordered(places, ask.model or "", now) if self._breakers.has_trouble else places
+        return Plan(places[0], order, self._config.upstreams, now)
+
+    def _ordered(self, places: Sequence[str], model: str, now: float) -> Sequence[str]:
         upstreams, breakers = self._config.upstreams, self._breakers
-        order = places
-        if breakers.has_trouble:
-            order = [
-                name
-                for name in breakers.order(places, model, now)
-                if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
-            ]
+        order = [
+            name
+            for name in breakers.order(places, model, now)
+            if not upstreams[name].breaker_refuses or breakers.pause(name, model, now) is None
+        ]
         if not order and (pause := breakers.pause(places[0], model, now)) is not None:
             opened, until = (datetime.now(UTC) + timedelta(seconds=at - now) for at in pause)
             raise Refusal(
@@ -450,7 +463,7 @@ class Proxy:
                 f"Outlay: the upstream {places[0]} has failed again and again with this model, so that it is not asked "
                 f"since {opened:%H:%M:%S} UTC. Try again after {until:%H:%M:%S} UTC.",
             )
-        return Plan(places[0], order, upstreams, now)
+        return order
 
     def _may_send(self, key: str | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
@@ -459,7 +472,9 @@ class Proxy:
         for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
-    def _decoded(self, body: bytes, encoding: str) -> bytes:
+    def _decoded(self, body: bytes, encoding: str | None) -> bytes:
+        if encoding is None:
+            return body
         try:
             return decoded(body, encoding, self._config.server.body_bytes_max)
         except TooLargeError:
@@ -469,13 +484,8 @@ class Proxy:
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
 
-    async def _shape(self, body: bytes, operation: str | None, ask: Ask) -> Shape:
-        read = functools.partial(shape.read, body, operation, self._hash_parts, marks_caches=ask.may_cache is not None)
-        return read() if len(body) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
-
     def _check_price(self, provider: str, model: str | None) -> None:
-        if self._config.prices.policy != "block":
-            return
+        """Raises the refusal `model_unpriced`."""
         found = self._prices.find(provider, model or "", datetime.now(UTC))
         if found is None or found.guessed_model:
             raise Refusal(
@@ -639,11 +649,10 @@ def _set_attribution(call: Call, client: Client, attribution: Attribution) -> No
 # -- requests and answers -----------------------------------------------------------------------------------------
 
 
-def _with_usage(
-    dialect: Dialect | None, upstream: Upstream, ask: Ask, fields: credentials.Fields, body: bytes
-) -> bytes | None:
-    """The body with `stream_options.include_usage` where the usage would else not be reported; `None` = as sent."""
-    if dialect is not openai_chat.DIALECT or not ask.stream:
+def _with_usage(dialect: Dialect | None, upstream: Upstream, fields: credentials.Fields, body: bytes) -> bytes | None:
+    """The body of a stream's request with `stream_options.include_usage` where the usage would else not be reported;
+    `None` = as sent."""
+    if dialect is not openai_chat.DIALECT:
         return None
     if "content-encoding" in map(str.lower, map(credentials.NAME, fields)):
         return None

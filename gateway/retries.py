@@ -33,47 +33,46 @@ class Outcome(msgspec.Struct, frozen=True):
     """False when the provider was not reached."""
 
 
-class Plan:
+class Plan(msgspec.Struct):
     """The attempts of one request: at each upstream of `order` as many as its settings say.
 
     `asked` is the upstream that the client asked; the others are fallbacks. They can only make things better: what
     they answer is passed on when it is no error, or when `asked` was never tried.
     """
 
-    def __init__(self, asked: str, order: Sequence[str], upstreams: Mapping[str, Upstream], now: float) -> None:
-        self.asked = asked
-        self._order = order
-        self._upstreams = upstreams
-        self._place = 0
-        self._retries = 0
-        """Attempts after the first at the current upstream."""
-        self._until = now + upstreams[asked].retry_seconds
+    asked: str
+    order: Sequence[str]
+    upstreams: Mapping[str, Upstream]
+    began: float
+    place: int = 0
+    retries: int = 0
+    """Attempts after the first at the current upstream."""
 
     @property
     def upstream(self) -> str:
         """Where the current attempt goes."""
-        return self._order[self._place]
+        return self.order[self.place]
 
     def after(self, outcome: Outcome, now: float, chance: float) -> Step:
         """What follows the current attempt; when it is another one, `upstream` says where. `chance`: from 0 to 1."""
         if outcome.status is not None and outcome.status < 400:
             return "pass"
-        settings = self._upstreams[self.upstream]
+        settings, until = self.upstreams[self.upstream], self.began + self.upstreams[self.asked].retry_seconds
         may_repeat = not outcome.was_sent or outcome.status in settings.retry_statuses
         bills_nothing = outcome.status is not None and 400 <= outcome.status < 500 and outcome.status != 408
         may_move = may_repeat or (bills_nothing and self.upstream != self.asked)
-        if may_repeat and self._retries < settings.retries and outcome.headers.get("x-should-retry") != "false":
+        if may_repeat and self.retries < settings.retries and outcome.headers.get("x-should-retry") != "false":
             wait = (retry_after(outcome.headers) or 0.0) + chance * min(
-                MOST_SECONDS, math.ldexp(BASE_SECONDS, self._retries)
+                MOST_SECONDS, math.ldexp(BASE_SECONDS, self.retries)
             )
-            if now + wait <= self._until:
-                self._retries += 1
+            if now + wait <= until:
+                self.retries += 1
                 return wait
-        if may_move and self._place + 1 < len(self._order) and now <= self._until:
-            self._place += 1
-            self._retries = 0
+        if may_move and self.place + 1 < len(self.order) and now <= until:
+            self.place += 1
+            self.retries = 0
             return 0.0
-        return "earlier" if self.asked in self._order[: self._place] else "pass"
+        return "earlier" if self.asked in self.order[: self.place] else "pass"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

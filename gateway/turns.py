@@ -7,7 +7,8 @@ docs/decisions/2026-11-26-cpu-of-a-call.md). A call alone waits for nothing.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from types import coroutine
 from typing import TypeVarTuple
 
 Arguments = TypeVarTuple("Arguments")
@@ -41,10 +42,11 @@ class Turns:
             self._is_kept, self._closed_turns = True, 1
             loop.call_soon(self._turn)
 
-    async def next(self) -> None:
+    @coroutine
+    def next(self) -> Generator[None]:
         """Between two steps: go on when the others of the group have taken theirs."""
         if self._in_groups:
-            await asyncio.sleep(0)
+            yield  # to the event loop, as `asyncio.sleep(0)` does
 
     def soon(self, write: Callable[[*Arguments], object], *arguments: *Arguments) -> asyncio.Handle | None:
         """Write with the others of the group, at the beginning of the next turn; alone at once, which gives `None`."""
