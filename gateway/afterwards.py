@@ -27,10 +27,8 @@ def is_worth_reading_on(ask: Ask, answer: Answer) -> bool:
 
 def let_go(sent: asyncio.Future[UpstreamAnswer]) -> None:
     """Give up a request, answered or not."""
-    if sent.done() and not sent.cancelled() and sent.exception() is None:
+    if not sent.cancel() and not sent.cancelled() and sent.exception() is None:
         sent.result().close()
-    else:
-        sent.cancel()
 
 
 class Afterwards:

@@ -120,9 +120,10 @@ class Alerts:
             self._say_fast(fast, call)
         if (runaway := self._runaways.see(call, now)) and self._due("runaway_task", runaway.task_id, now):
             self._say_runaway(runaway, call)
-        session = call.session_id or call.task_id
-        if call.refusal == "loop_stopped" and session and self._due("loop_stopped", session, now):
-            self._say_stopped(session, call)
+        if call.refusal == "loop_stopped":
+            session = call.session_id or call.task_id
+            if session and self._due("loop_stopped", session, now):
+                self._say_stopped(session, call)
 
     def _say_fast(self, fast: Fast, call: Call) -> None:
         since = _time(fast.hour_us)

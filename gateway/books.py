@@ -5,7 +5,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -41,38 +41,28 @@ LEARN_SECONDS, LEARNED_BYTES_MAX = 5.0, 64 * 1024
 MODELS_MAX = 1000
 
 
-class OpenCall:
+class OpenCall(msgspec.Struct, eq=False):
     """A call between its two records: all that is needed to close it, however it ends."""
 
-    def __init__(
-        self,
-        call: Call,
-        dialect: Dialect | None,
-        ask: Ask,
-        request: bytes,
-        region: str | None,
-        admitted: Admitted | None,
-        shape: Shape,
-    ) -> None:
-        self.call = call
-        self.dialect = dialect
-        self.ask = ask
-        self.request = request
-        """The decoded body, for estimates."""
-        self.region = region
-        """Where the upstream computes, as far as settings and address tell."""
-        self.admitted = admitted
-        """What its budgets hold for it; `None` where no budget covers it."""
-        self.shape = shape
-        self.meter = Meter(dialect, call.provider or "", {})
-        self.is_answered = False
-        self.free_without_usage = False
-        """When no usage comes it certainly cost nothing: the provider refused it, or was not reached."""
-        self.came_whole = False
-        """The answer came whole."""
-        self.closing: asyncio.Task[None] | None = None
-        """Set while the close record waits for an estimate."""
-        self._clock = time.perf_counter()
+    call: Call
+    dialect: Dialect | None
+    ask: Ask
+    request: bytes
+    """The decoded body, for estimates."""
+    region: str | None
+    """Where the upstream computes, as far as settings and address tell."""
+    admitted: Admitted | None
+    """What its budgets hold for it; `None` where no budget covers it."""
+    shape: Shape
+    meter: Meter
+    is_answered: bool = False
+    free_without_usage: bool = False
+    """When no usage comes it certainly cost nothing: the provider refused it, or was not reached."""
+    came_whole: bool = False
+    """The answer came whole."""
+    closing: asyncio.Task[None] | None = None
+    """Set while the close record waits for an estimate."""
+    began: float = msgspec.field(default_factory=time.perf_counter)
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer is there. The first time counts."""
@@ -86,7 +76,7 @@ class OpenCall:
         return self.call.result is not None
 
     def ms(self) -> int:
-        return round((time.perf_counter() - self._clock) * 1000)
+        return round((time.perf_counter() - self.began) * 1000)
 
 
 class Books:
@@ -119,7 +109,10 @@ class Books:
         request = Request(asking, call.request_model, self._estimator, may_go_on)
         grant = await self._owner.open(call, asking.wanted, request)
         admitted = None if grant is None else asking.admitted(grant)
-        open_call = OpenCall(call, asking.dialect, asking.ask, asking.body, asking.region, admitted, asking.shape)
+        meter = Meter(asking.dialect, call.provider or "", {})
+        open_call = OpenCall(
+            call, asking.dialect, asking.ask, asking.body, asking.region, admitted, asking.shape, meter
+        )
         self._open.add(open_call)
         return open_call
 
@@ -154,10 +147,8 @@ class Books:
         """Count an answer, or a part of one, that could not be read."""
         self._telemetry.meter_failures.labels(dialect, type(error).__name__).inc()
 
-    def _record(
-        self, open_call: OpenCall, result: Result, answer: Answer, usage: Usage, *, whole: bool
-    ) -> Awaitable[object]:
-        """Everything is done when this returns, but for the owner's word that it is recorded."""
+    async def _record(self, open_call: OpenCall, result: Result, answer: Answer, usage: Usage, *, whole: bool) -> None:
+        """Everything is done when this waits for the first time, which is for the owner's word that it is recorded."""
         self._open.discard(open_call)
         call, meter = open_call.call, open_call.meter
         failed = result == "completed" and (answer.error is not None or (call.status or 0) >= 400)
@@ -170,8 +161,10 @@ class Books:
             # What the request or the answer itself shows: characters spoken, images made.
             shown = {**open_call.ask.units, **answer.units, **(usage.other_units or {})}
             usage = msgspec.structs.replace(usage, other_units=shown or None)
-        if is_reported(answer):
-            call.usage_source = "reported" if whole else "partial"
+        if whole:
+            call.usage_source = "reported"
+        elif is_reported(answer):
+            call.usage_source = "partial"
         else:
             call.usage_source = "estimated" if usage.reported() else "none"
         set_usage(call, usage)
@@ -190,7 +183,9 @@ class Books:
         )
         if is_sure:
             self._learn_from(open_call, answer)
-        return told if open_call.admitted is None else _noted(told, open_call.admitted)
+        remaining = await told
+        if open_call.admitted is not None:
+            open_call.admitted.remaining_nano = remaining
 
     def price(self, call: Call, answer: Answer, usage: Usage, region: str | None, *, batch: bool = False) -> Cost:
         """What a usage costs, by the price policy."""
@@ -334,12 +329,8 @@ def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
         return False
     ended = answer.finished or (answer.error is None and (open_call.came_whole or result == "completed"))
     usage, operation = answer.usage, open_call.call.operation
-    lacks_input = operation in READ_BY_A_MODEL and usage.input_tokens is None and not usage.other_units
+    lacks_input = usage.input_tokens is None and operation in READ_BY_A_MODEL and not usage.other_units
     return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input
-
-
-async def _noted(told: Awaitable[int | None], admitted: Admitted) -> None:
-    admitted.remaining_nano = await told
 
 
 def _density(meter: Meter, grant: Grant) -> float:

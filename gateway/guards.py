@@ -235,6 +235,9 @@ class Guards:
             for run, what in zip(session.runs_of(call), (call.action_hash, call.request_hash), strict=True):
                 run.take_back(what)
 
+    def __bool__(self) -> bool:
+        return bool(self._guards)
+
     def _forget(self, now_us: int) -> None:
         """Look at the two sessions that were not seen for longest, so that no call pays for all of them."""
         for _ in range(min(2, len(self._sessions))):

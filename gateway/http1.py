@@ -7,7 +7,8 @@ cookies, no decoding, no session. RFC 9112; what it does in each fault: docs/rel
 import asyncio
 import select
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import chain
 from operator import methodcaller
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
@@ -84,7 +85,7 @@ def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes)
     if body or method not in SAFE_TO_REPEAT:
         lines.append(f"Content-Length: {len(body)}")
     text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+    if not text.count("\n") == text.count("\r") == len(lines) - 1 or "\0" in text:
         raise ValueError("a header field has a line break in it")
     return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
 
@@ -104,26 +105,26 @@ class Answer:
 
     status = 0
     reason = ""
+    headers: CIMultiDict[str]
+    has_head = False
+    is_over = False
+    """No more bytes will come."""
+    _buffered = 0
+    _lost: UpstreamLost | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _excused = 0.0
+    """The silence that was once excused, by its beginning."""
 
     def __init__(self, connection: "Connection", request: Request) -> None:
-        self.headers: CIMultiDict[str] = CIMultiDict()
         loop = asyncio.get_running_loop()
         self.head: asyncio.Future[UpstreamAnswer] = loop.create_future()
         """Done once the head of the answer is there. Then it holds the answer, which lets go of it: else both, and the
         request's body, would wait for the garbage collector."""
-        self.has_head = False
         self.request = request
-        self.is_over = False
-        """No more bytes will come."""
         self._connection: Connection | None = connection
         self._parts: deque[bytes] = deque()
-        self._buffered = 0
-        self._lost: UpstreamLost | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._idle_seconds = request.upstream.idle_seconds
         self._heard = loop.time()
-        self._excused = 0.0
-        """The silence that was once excused, by its beginning."""
         self._timer = loop.call_later(self._idle_seconds, self._look)
         self.head.add_done_callback(self._head_is_done)
 
@@ -160,7 +161,8 @@ class Answer:
 
     def close(self) -> None:
         """Close the connection of an answer that was not read to its end."""
-        self._end(UpstreamLost("closed"))
+        if self._connection is not None:
+            self._end(UpstreamLost("closed"))
 
     # -- told by the connection ---------------------------------------------------------------------------------------
 
@@ -241,6 +243,11 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         """Told by the parser, for each chunk of a body."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        """Names and values: of the head, then of trailers."""
+        append = self._fields.append
+        self.on_header: Callable[[bytes, bytes], None] = lambda *field: append(field)
+        """Told by the parser."""
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._answer: Answer | None = None
@@ -258,8 +265,8 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._reason = ""
-        self._fields: list[bytes] = []
-        """Names and values in turn."""
+        self._fields.clear()
+        self._head_fields = 0
         self._in_body = self._is_framed = self._is_complete = self._is_interim = False
         self._parts.clear()
         self._parts_max: int | None = None
@@ -358,8 +365,10 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as raised:
             error = raised
         self._barren_bytes = 0 if self._parts else self._barren_bytes + len(data)
-        if not self._is_complete and (self._barren_bytes > self._head_bytes_max or len(self._fields) > 2 * FIELDS_MAX):
-            error = ValueError("the head, or what follows the body, is too long")
+        if not self._is_complete:
+            fields = self._head_fields or len(self._fields)
+            if self._barren_bytes > self._head_bytes_max or fields > FIELDS_MAX:
+                error = ValueError("the head, or what follows the body, is too long")
         if self._parts:
             parts = self._parts[: self._parts_max]
             self._parts.clear()
@@ -417,22 +426,20 @@ class Connection(asyncio.Protocol):
     def on_status(self, reason: bytes) -> None:
         self._reason += reason.decode("utf-8", "surrogateescape")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # else a trailer
-            self._fields += (name, value)
-
     def on_headers_complete(self) -> None:
         if self._is_complete:
             return
         status = self._parser.get_status_code()
         answer = self._answer
-        if status == 101:
-            raise ValueError("nobody asked for another protocol")
         if status < 200 or answer is None:
+            if status == 101:
+                raise ValueError("nobody asked for another protocol")
             self._is_interim = True
             return
-        texts = b"\n".join(self._fields).decode("utf-8", "surrogateescape").split("\n") if self._fields else []
-        if len(texts) != len(self._fields):
+        self._head_fields = len(self._fields)
+        joined = b"\n".join(chain.from_iterable(self._fields))
+        texts = joined.decode("utf-8", "surrogateescape").split("\n") if joined else []
+        if len(texts) != 2 * self._head_fields:
             raise ValueError("a header field has a line break in it")
         headers = CIMultiDict(zip(texts[::2], map(BARE, texts[1::2]), strict=True))
         self._in_body = True

@@ -54,8 +54,7 @@ log = logging.getLogger("outlay.ledger")
 
 def encode(kind: str, at_us: int, fields: bytes) -> bytes:
     """One journal line from the JSON object `fields`."""
-    head = b'{"e":"%s","at":%d' % (kind.encode(), at_us)
-    line = head + (b"," + fields[1:-1] if len(fields) > 2 else b"")
+    line = (b'{"e":"%s","at":%d,%s' % (kind.encode(), at_us, fields[1:-1])).rstrip(b",")  # there may be no fields
     return b'%s,"crc":"%08x"}\n' % (line, zlib.crc32(line))
 
 
@@ -108,6 +107,7 @@ class Ledger:
         self._kept: list[bytes] = []
         """Records of finished calls that could not be written."""
         self._settings = settings
+        self.waits_for_disk = settings.sync == "answer"
         self._gateway_id = gateway_id
         self._clock = clock
         self._encoder = msgspec.json.Encoder()
@@ -257,8 +257,8 @@ class Ledger:
         when the clock is set back: which of two records is the later one must be certain. `after_us`: and after what
         another gateway booked, unless its clock is far ahead."""
         now = self._clock()
-        self._latest_us = max(now, self._latest_us + 1, min(after_us + 1, now + AHEAD_US))
-        return self._latest_us
+        self._latest_us = moment = max(now, self._latest_us + 1, min(after_us + 1, now + AHEAD_US))
+        return moment
 
     def _record(self, call_id: str, line: bytes, *, keeps: bool = False) -> bool:
         try:
@@ -272,10 +272,6 @@ class Ledger:
                 log.critical("call %s could not be recorded: %s", call_id, error.strerror)
                 return False
         return True
-
-    @property
-    def waits_for_disk(self) -> bool:
-        return self._settings.sync == "answer"
 
     async def durable(self) -> None:
         """With `sync = "answer"`: wait until what was written is on the disk. Else returns at once."""

@@ -5,8 +5,7 @@ from gateway.call import NANO
 
 def exact(nano: int) -> str:
     """US dollars with all nine decimals: `0.042000000`."""
-    sign, nano = "-" if nano < 0 else "", abs(nano)
-    return f"{sign}{nano // NANO}.{nano % NANO:09d}"
+    return f"{nano // NANO}.{nano % NANO:09d}" if nano >= 0 else f"-{exact(-nano)}"
 
 
 def short(nano: int) -> str:

@@ -5,6 +5,7 @@ Neither says that something is wrong, only that somebody should look. Results of
 when they are asked for, however long ago they were made.
 """
 
+import sys
 from collections import OrderedDict
 from statistics import median
 from typing import NamedTuple
@@ -97,14 +98,15 @@ class Runaways:
     a tool that goes on asking in vain has run away, too."""
 
     def __init__(self, settings: AlertSettings) -> None:
-        self._calls = settings.runaway_calls
-        self._nano = int(settings.runaway_usd * NANO)
+        calls, nano = settings.runaway_calls, int(settings.runaway_usd * NANO)
+        self._watches = bool(calls or nano)
+        self._calls, self._nano = calls or sys.maxsize, nano or sys.maxsize
         self._tasks: OrderedDict[str, _Task] = OrderedDict()
 
     def see(self, call: Call, now_us: int) -> Runaway | None:
         """Take a recorded call in. A task's hour begins with its first call, and the next one with the first call after
         that."""
-        if call.task_id is None or call.operation == "batch" or not (self._calls or self._nano):
+        if call.task_id is None or call.operation == "batch" or not self._watches:
             return None
         task = self._tasks.get(call.task_id)
         if task is None or not 0 <= now_us - task.since_us < HOUR_US:
@@ -114,6 +116,6 @@ class Runaways:
         self._tasks.move_to_end(call.task_id)
         task.calls += 1
         task.spent += cost_of(call) or 0
-        if (self._calls and task.calls >= self._calls) or (self._nano and task.spent >= self._nano):
+        if task.calls >= self._calls or task.spent >= self._nano:
             return Runaway(call.task_id, task.since_us, task.calls, task.spent)
         return None

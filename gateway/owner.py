@@ -95,6 +95,8 @@ class LocalOwner:
         self._telemetry = telemetry
         self._exporter = exporter
         self._tasks = Tasks()
+        self._watches = bool(limits) or bool(guards)
+        """There are limits or guards."""
 
     async def open(self, call: Call, wanted: Wanted, view: View) -> Grant | None:
         told = self.open_at_once(call, wanted)
@@ -113,9 +115,9 @@ class LocalOwner:
         return grant
 
     def _record(self, call: Call, wanted: Wanted) -> None:
-        shadowed = None
+        shadowed, watches = None, self._watches and not wanted.in_session
         try:
-            if not wanted.in_session:
+            if watches:
                 self._admit_to_limits(call)
                 shadowed = self._admit_to_guards(call)
             self._ledger.open(call)
@@ -124,7 +126,7 @@ class LocalOwner:
             if call.attempt == 1 and not wanted.in_session:
                 self._limits.take_back(call)
             raise
-        if not wanted.in_session:
+        if watches:
             self._guards.begun(call, shadowed, _clock_us())
 
     async def grow(self, call: Call, cost: int) -> int | None:
@@ -138,7 +140,8 @@ class LocalOwner:
 
     def close_now(self, call: Call, content_bytes: int | None = None, *, is_pending: bool = False) -> int | None:
         """`close`, but for the disk."""
-        self._guards.finished(call, _clock_us())
+        if self._watches:
+            self._guards.finished(call, _clock_us())
         booked_us = self._ledger.close(call)
         hold = self._admission.settle(call, content_bytes)
         self._recorded(call, booked_us)
@@ -152,7 +155,8 @@ class LocalOwner:
 
     async def durable(self, remaining: int | None) -> int | None:
         """The rest of `close`: wait for the disk where the settings say so."""
-        await self._ledger.durable()
+        if self._ledger.waits_for_disk:
+            await self._ledger.durable()
         return remaining
 
     @property
@@ -183,7 +187,8 @@ class LocalOwner:
         self._admit_to_limits(call)
 
     def leave(self, call: Call) -> None:
-        self._limits.release(call)
+        if self._watches:
+            self._limits.release(call)
 
     async def book(self, results: Results) -> bool:
         digests = [each for _, joined in results for each in split(joined)]
@@ -225,7 +230,8 @@ class LocalOwner:
         if booked_us is None:
             self._telemetry.unrecorded.inc()
         self._telemetry.finished(call)
-        self._limits.finished(call, _clock_us())
+        if self._watches:
+            self._limits.finished(call, _clock_us())
         self._alerts.finished(call)
         if self._exporter is not None:
             self._exporter.take(call)
