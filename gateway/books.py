@@ -346,24 +346,26 @@ def _density(meter: Meter, grant: Grant) -> float:
 
 
 def set_usage(call: Call, usage: Usage) -> None:
-    call.input_tokens, call.output_tokens = usage.input_tokens, usage.output_tokens
-    call.cache_read_input_tokens = usage.cache_read_input_tokens
-    call.cache_write_input_tokens = usage.cache_write_input_tokens
-    call.cache_write_1h_input_tokens = usage.cache_write_1h_input_tokens
-    call.reasoning_output_tokens = usage.reasoning_output_tokens
-    call.audio_input_tokens, call.audio_output_tokens = usage.audio_input_tokens, usage.audio_output_tokens
-    call.image_input_tokens, call.image_output_tokens = usage.image_input_tokens, usage.image_output_tokens
-    call.web_search_requests, call.other_units = usage.web_search_requests, usage.other_units
+    (
+        call.input_tokens, call.output_tokens, call.cache_read_input_tokens, call.cache_write_input_tokens,
+        call.cache_write_1h_input_tokens, call.reasoning_output_tokens, call.audio_input_tokens,
+        call.audio_output_tokens, call.image_input_tokens, call.image_output_tokens, call.web_search_requests,
+        call.other_units,
+    ) = msgspec.structs.astuple(usage)  # fmt: skip
 
 
 def _set_shape(open_call: OpenCall, answer: Answer) -> None:
     """What became of the request's shape: tokens for its parts, and what tools the answer calls."""
     call, shape = open_call.call, open_call.shape
-    if shape.prefix_hash is not None and call.input_tokens is not None:
-        call.prefix_tokens = round(call.input_tokens * shape.prefix_part)
-        call.tool_schema_tokens = round(call.input_tokens * shape.tools_part)
-    is_read = open_call.dialect is not None and open_call.is_answered and open_call.meter.failed is None
-    is_read = is_read and not answer.pending  # else it comes with a later answer
+    if shape.prefix_hash is not None and (tokens := call.input_tokens) is not None:
+        call.prefix_tokens = round(tokens * shape.prefix_part)
+        call.tool_schema_tokens = round(tokens * shape.tools_part)
+    is_read = (
+        open_call.dialect is not None
+        and open_call.is_answered
+        and open_call.meter.failed is None
+        and not answer.pending  # else it comes with a later answer
+    )
     if is_read and call.operation in WRITTEN_BY_A_MODEL and (call.status or 0) < 400:
         call.tool_calls, call.edits = actions.counted(answer.tools, call.client)
 
@@ -379,8 +381,8 @@ def add_cost(a: Cost, b: Cost) -> Cost:
 
 
 def set_cost(call: Call, cost: Cost) -> None:
-    call.price_status, call.price_id, call.price_book = cost.status, cost.price_id, cost.price_book
-    call.list_cost_nano, call.contracted_cost_nano = cost.list_nano, cost.contracted_nano
-    call.input_cost_nano, call.output_cost_nano = cost.input_nano, cost.output_nano
-    call.cache_read_cost_nano, call.cache_write_cost_nano = cost.cache_read_nano, cost.cache_write_nano
-    call.other_cost_nano = cost.other_nano
+    (
+        call.price_status, call.price_book, call.price_id, call.list_cost_nano, call.input_cost_nano,
+        call.cache_read_cost_nano, call.cache_write_cost_nano, call.output_cost_nano, call.other_cost_nano,
+        call.contracted_cost_nano, _,
+    ) = msgspec.structs.astuple(cost)  # fmt: skip

@@ -639,11 +639,11 @@ def _set_shape(call: Call, client: Client, made: Shape) -> None:
 def _set_attribution(call: Call, client: Client, attribution: Attribution) -> None:
     call.client, call.client_version, call.agent = client.name, client.version, client.agent
     call.session_id = client.session_id
-    call.repo, call.branch, call.commit_sha = attribution.repo, attribution.branch, attribution.commit_sha
-    call.tickets, call.ticket_candidates = attribution.tickets, attribution.candidates
+    (
+        call.tickets, call.ticket_source, call.ticket_state, call.ticket_candidates, call.task_id, call.task_source,
+        call.repo, call.branch, call.commit_sha, _,
+    ) = msgspec.structs.astuple(attribution)  # fmt: skip
     call.ticket_id = attribution.tickets[0] if attribution.tickets else None
-    call.ticket_source, call.ticket_state = attribution.ticket_source, attribution.ticket_state
-    call.task_id, call.task_source = attribution.task_id, attribution.task_source
 
 
 # -- requests and answers -----------------------------------------------------------------------------------------

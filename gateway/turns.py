@@ -7,7 +7,7 @@ docs/decisions/2026-11-26-cpu-of-a-call.md). A call alone waits for nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import coroutine
 from typing import TypeVarTuple
 
@@ -24,6 +24,7 @@ class Turns:
     waits for nobody: not more than the turns that a group usually takes."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[asyncio.Future[None]] = []
         self._closed_turns = 0
         self._is_kept = False
@@ -31,16 +32,15 @@ class Turns:
         self._in_groups = False
         """Others are under way beside whoever is."""
 
-    async def begin(self) -> None:
+    def begin(self) -> Awaitable[None]:
         """Before a call takes its steps: go on at once where nobody came lately, else with the next group."""
-        loop = asyncio.get_running_loop()
         if self._is_kept:
-            waiter = loop.create_future()
+            waiter = self._loop.create_future()
             self._waiting.append(waiter)
-            await waiter
-        else:
-            self._is_kept, self._closed_turns = True, 1
-            loop.call_soon(self._turn)
+            return waiter
+        self._is_kept, self._closed_turns = True, 1
+        self._loop.call_soon(self._turn)
+        return self.next()  # at once: nobody else is under way
 
     @coroutine
     def next(self) -> Generator[None]:
@@ -51,7 +51,7 @@ class Turns:
     def soon(self, write: Callable[[*Arguments], object], *arguments: *Arguments) -> asyncio.Handle | None:
         """Write with the others of the group, at the beginning of the next turn; alone at once, which gives `None`."""
         if self._in_groups:
-            return asyncio.get_running_loop().call_soon(write, *arguments)
+            return self._loop.call_soon(write, *arguments)
         write(*arguments)
         return None
 
@@ -67,7 +67,7 @@ class Turns:
         else:
             self._is_kept = self._in_groups = False
             return
-        asyncio.get_running_loop().call_soon(self._turn)
+        self._loop.call_soon(self._turn)
 
 
 def write(transport: asyncio.WriteTransport, data: bytes) -> None:
