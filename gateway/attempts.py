@@ -76,7 +76,8 @@ class Attempts:
             now = now_us()
             call = msgspec.structs.replace(self._template, call_id=uuid7(now), attempt=self._number + 1, started_us=now)
         model = self._template.request_model or ""  # as it was asked for: a budget may put in another one
-        entry = self._breakers.enter(name, model, time.monotonic())  # now: to open a call may take time
+        # Now: to open a call may take time.
+        entry = self._breakers.enter(name, model, time.monotonic()) if self._breakers.troubled else 0
         try:
             self.current = await self._open_attempt(name, call)
         except BaseException:
@@ -89,7 +90,9 @@ class Attempts:
         self.current.sent.add_done_callback(functools.partial(self._is_done, name, model, entry))
 
     def _is_done(self, name: str, model: str, entry: int, sent: asyncio.Future[UpstreamAnswer]) -> None:
-        self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())
+        verdict = _verdict(sent)
+        if verdict == "fails" or self._breakers.troubled:
+            self._breakers.leave(name, model, entry, verdict, time.monotonic())
         if not self._done.done():
             self._done.set_result(None)
 

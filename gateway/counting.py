@@ -28,19 +28,10 @@ class Level:
     def __init__(self, name: str, text: str) -> None:
         self._name = name
         self._text = text
-        self._value = 0
-
-    def inc(self, amount: int = 1) -> None:
-        self._value += amount
-
-    def dec(self) -> None:
-        self._value -= 1
-
-    def set(self, value: int) -> None:
-        self._value = value
+        self.value = 0
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(self._name, self._text, value=self._value)
+        yield GaugeMetricFamily(self._name, self._text, value=self.value)
 
     describe = collect
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gateway import clients, credentials, dialects, hashing, routes
-from gateway.call import PURPOSES, Client, Purpose
+from gateway.call import PURPOSES, Call, Client
 from gateway.config import Upstream
 from gateway.credentials import Fields
 from gateway.dialects.base import Dialect, Route
@@ -50,9 +50,8 @@ class Head(NamedTuple):
     client: Client
     key: str | None
     """The digest of the gateway key."""
-    repo: str | None
-    branch: str | None
-    purpose: Purpose | None
+    record: Call
+    """What it says for the record of a call, which is made of a copy."""
     credential: tuple[str, str] | None
     """What replaces the client's; `None` where that is passed on, or there is neither (`refusal`)."""
     refusal: Refusal | None
@@ -69,9 +68,10 @@ Kept = tuple[tuple[object, ...], Head]
 class Heads:
     """Reads heads. `own`: the credentials of upstreams."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], own: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, upstreams: Mapping[str, Upstream], own: Mapping[str, tuple[str, str]], gateway_id: str) -> None:
         self._upstreams = upstreams
         self._own = own
+        self._gateway_id = gateway_id
 
     def read(self, request: web.Request) -> tuple[Head, Kept | None]:
         """The head; and, where it is a new one, what to `keep` once the caller may call."""
@@ -109,6 +109,7 @@ class Heads:
         upstream = self._upstreams[target.upstream] if target else None
         provider = upstream.provider if upstream else ""
         dialect, route = dialects.find(request.method, path, provider) or (None, None)
+        client = clients.recognise(headers)
         key, purpose = credentials.presented(headers, request.raw_path), headers.get("x-outlay-purpose")
         fields = [pair for pair in request.headers.items() if pair[0].lower() != "traceparent"]
         credential = refusal = None
@@ -124,11 +125,23 @@ class Heads:
             provider=provider,
             dialect=dialect,
             route=route,
-            client=clients.recognise(headers),
+            client=client,
             key=None if key is None else hashing.digest(key.key),
-            repo=repo_name(headers.get("x-outlay-repo")),
-            branch=header_branch(headers.get("x-outlay-branch")),
-            purpose=purpose if purpose in PURPOSES else None,
+            record=Call(
+                call_id="",
+                request_id="",
+                attempt=1,
+                started_us=0,
+                gateway_id=self._gateway_id,
+                client=client.name,
+                client_version=client.version,
+                session_id=client.session_id,
+                repo=repo_name(headers.get("x-outlay-repo")),
+                branch=header_branch(headers.get("x-outlay-branch")),
+                purpose=purpose if purpose in PURPOSES else None,
+                dialect=dialect.name if dialect else None,
+                operation=route.operation if route else None,
+            ),
             credential=credential,
             refusal=refusal,
             way=_way(fields, credential, upstream, path),

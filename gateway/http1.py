@@ -152,7 +152,7 @@ class Answer:
             loop = asyncio.get_running_loop()
             self._heard, self._waiter = loop.time(), loop.create_future()
             await self._waiter
-        piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        piece = b"".join(self._parts)  # a single one is not copied
         self._parts.clear()
         self._buffered = 0
         if self._connection is not None:

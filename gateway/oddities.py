@@ -75,10 +75,12 @@ class Velocity:
         if call.key_id is None or not nano or not self._factor or call.operation == "batch":
             return None
         hour = now_us // HOUR_US
-        key = self.keys.pop(call.key_id, None) or Spending(hour)
+        key = self.keys.pop(call.key_id, None)
+        if key is None:
+            key = Spending(hour)
+            if len(self.keys) >= KEYS_MAX:
+                self.keys.popitem(last=False)
         key = self.keys[call.key_id] = key.plus(nano, hour)
-        if len(self.keys) > KEYS_MAX:
-            self.keys.popitem(last=False)
         if key.spent < self._floor or (usual := key.usual()) is None or key.spent < self._factor * usual:
             return None
         return Fast(call.key_id, hour * HOUR_US, key.spent, usual)

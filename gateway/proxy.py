@@ -92,7 +92,7 @@ class Proxy:
         turns: Turns,
     ) -> None:
         self._config = config
-        self._keys = key_ring
+        self._authenticate = functools.partial(credentials.authenticate, key_ring, config.auth.mode)
         self._tickets = tickets
         self._worktrees = worktrees
         self._hash, self._hash_parts = functools.partial(hashing.keyed, hash_key), hashing.keyed_parts(hash_key)
@@ -101,7 +101,6 @@ class Proxy:
         self._forwarder = forwarder
         self._sockets = sockets
         self._telemetry = telemetry
-        self._gateway_id = gateway_id
         self._turns = turns
         self._blocks_unpriced = config.prices.policy == "block"
         self._books = Books(config.prices, prices, owner, late, estimator, telemetry)
@@ -122,7 +121,7 @@ class Proxy:
             for name, upstream in config.upstreams.items()
             if upstream.credential and (value := secret(upstream.credential))
         }
-        self._heads = Heads(config.upstreams, self._credentials)
+        self._heads = Heads(config.upstreams, self._credentials, gateway_id)
 
     def _breakers_open(self, name: str) -> int:
         return len(self._breakers.open_models(name, time.monotonic()))
@@ -177,10 +176,10 @@ class Proxy:
         started, started_us, began_ns = loop.time(), now_us(), time.perf_counter_ns()
         head, new = self._heads.read(request)
         headers, target, path, dialect, route = head.headers, head.target, head.path, head.dialect, head.route
-        call = _new_call(started_us, self._gateway_id, head, request.headers.get("traceparent"))
+        call = _new_call(started_us, head, request.headers.get("traceparent"))
         try:
             # -- may this request pass? ---------------------------------------------------------------------------
-            may_go_on = functools.partial(credentials.authenticate, self._keys, self._config.auth.mode, head.key)
+            may_go_on = functools.partial(self._authenticate, head.key)
             principal = may_go_on()
             if new is not None:
                 self._heads.keep(request, new)
@@ -214,7 +213,6 @@ class Proxy:
             await self._turns.begin()
             kind = route.kind if route is not None else "call"
             plain, ask = body, Ask()
-            made = Shape()
             models: Collection[str | None] = ()
             if dialect is not None and kind == "call":
                 plain = self._decoded(body, headers.get("content-encoding"))
@@ -234,6 +232,8 @@ class Proxy:
                     shape.read, plain, call.operation, self._hash_parts, marks_caches=ask.may_cache is not None
                 )
                 made = read() if len(plain) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
+            else:
+                made = Shape()
             _set_shape(call, client, made)
             checkout = await self._worktrees.look(client.folder) if client.folder is not None else None
             attribution = self._tickets.attribute(
@@ -311,7 +311,7 @@ class Proxy:
         # -- forward, and let every byte of the answer pass the meter -------------------------------------------------
         response: web.StreamResponse | None = None
         result: Result = "interrupted"
-        self._telemetry.in_flight.inc()
+        self._telemetry.in_flight.value += 1
         try:
             answer = await attempts.answer()
             if isinstance(answer, web.StreamResponse):
@@ -378,7 +378,7 @@ class Proxy:
                 cut_off(request)
             raise
         finally:
-            self._telemetry.in_flight.dec()
+            self._telemetry.in_flight.value -= 1
             self._owner.leave(call)  # also when the answer is read on: its client has gone, and may ask again
             self._afterwards.take(attempts.current.open_call, result, attempts.current.sent)
 
@@ -446,7 +446,7 @@ class Proxy:
         """The order in which upstreams are asked: those whose circuit breaker is open come last, or not at all. Raises
         the refusal `upstream_unreachable` where none is left."""
         now = time.monotonic()
-        order = self._ordered(places, ask.model or "", now) if self._breakers.has_trouble else places
+        order = self._ordered(places, ask.model or "", now) if self._breakers.troubled else places
         return Plan(places[0], order, self._config.upstreams, now)
 
     def _ordered(self, places: Sequence[str], model: str, now: float) -> Sequence[str]:
@@ -468,7 +468,7 @@ class Proxy:
     def _may_send(self, key: str | None, message: bytes) -> None:
         """Raises the refusal of a client's message in a session: its key may have ended since, or may not use a model
         that the message names."""
-        principal = credentials.authenticate(self._keys, self._config.auth.mode, key)
+        principal = self._authenticate(key)
         for model in _submodels(message) if principal.models else ():
             keys.check_model(principal, model)
 
@@ -531,12 +531,12 @@ class Proxy:
             socket = await self._sockets.connect(name, upstream, path, fields, protocols, bytes_max)
         except HandshakeRefusedError as refused:
             return web.Response(status=refused.status)
-        self._telemetry.in_flight.inc()
+        self._telemetry.in_flight.value += 1
         try:
             session = Session(call, dialect, ask, region_of(upstream, path), self._books, may_send)
             return await session.relay(request, socket, bytes_max)
         finally:
-            self._telemetry.in_flight.dec()
+            self._telemetry.in_flight.value -= 1
             await socket.close()
 
     async def _relay_unbilled(
@@ -598,29 +598,20 @@ class Proxy:
 # -- the call record, field by field ------------------------------------------------------------------------------
 
 
-def _new_call(started_us: int, gateway_id: str, head: Head, traceparent: str | None) -> Call:
-    client, dialect, route = head.client, head.dialect, head.route
-    return Call(
+def _new_call(started_us: int, head: Head, traceparent: str | None) -> Call:
+    return msgspec.structs.replace(
+        head.record,
         call_id=uuid7(started_us),
         request_id=uuid7(started_us),
-        attempt=1,
         started_us=started_us,
-        gateway_id=gateway_id,
-        client=client.name,
-        client_version=client.version,
-        session_id=client.session_id,
-        repo=head.repo,
-        branch=head.branch,
-        purpose=head.purpose,
         traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else None,
-        dialect=dialect.name if dialect else None,
-        operation=route.operation if route else None,
     )
 
 
 def _set_principal(call: Call, principal: Principal) -> None:
     call.key_id, call.user_id, call.team_id = principal.key_id, principal.user_id, principal.team_id
-    call.purpose = principal.purpose or call.purpose
+    if principal.purpose:
+        call.purpose = principal.purpose
 
 
 def _set_ask(call: Call, ask: Ask) -> None:
@@ -643,7 +634,8 @@ def _set_attribution(call: Call, client: Client, attribution: Attribution) -> No
         call.tickets, call.ticket_source, call.ticket_state, call.ticket_candidates, call.task_id, call.task_source,
         call.repo, call.branch, call.commit_sha, _,
     ) = msgspec.structs.astuple(attribution)  # fmt: skip
-    call.ticket_id = attribution.tickets[0] if attribution.tickets else None
+    if attribution.tickets:
+        call.ticket_id = attribution.tickets[0]
 
 
 # -- requests and answers -----------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ class Telemetry:
         sums: Sums[tuple[str, tuple[tuple[str, str], ...]]] = Sums()
         for metric, labels, value in levels:
             sums[metric, labels] += round(value)
-        self.in_flight.set(sums.pop((_name(self.in_flight), ()), 0))
+        self.in_flight.value = sums.pop((_name(self.in_flight), ()), 0)
         for (_, labels), number in sums.items():
             self.breakers_open.labels(**dict(labels)).set(number)
 

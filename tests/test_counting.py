@@ -74,9 +74,9 @@ def test_names_of_models_are_bounded() -> None:
 def test_a_level_goes_up_and_down() -> None:
     registry, level = CollectorRegistry(), Level("outlay_calls_in_flight", "Calls being forwarded.")
     registry.register(level)
-    level.inc()
-    level.inc(2)
-    level.dec()
+    level.value += 1
+    level.value += 2
+    level.value -= 1
     assert "outlay_calls_in_flight 2.0" in generate_latest(registry).decode().splitlines()
-    level.set(0)
+    level.value = 0
     assert "outlay_calls_in_flight 0.0" in generate_latest(registry).decode().splitlines()

@@ -138,6 +138,28 @@ async def test_a_field_without_an_end_is_not_kept_in_memory(start: bytes) -> Non
     assert sent_bytes < 20_000_000  # what the sockets hold
 
 
+@pytest.mark.parametrize(("of_head", "of_trailer", "passes"), [(500, 600, True), (513, 0, False)])
+async def test_fields_of_a_head_are_counted_and_trailers_are_not(of_head: int, of_trailer: int, passes: bool) -> None:
+    async def many(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD.removesuffix(b"\r\n") + b"x-a: b\r\n" * (of_head - 1) + b"\r\n1\r\nx\r\n0\r\n")
+        for field in [b"x-t: y\r\n"] * of_trailer:
+            writer.write(field)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        writer.write(b"\r\n")
+        await reader.read()
+
+    async with serving(many) as (_, send, _):
+        if passes:
+            answer = await send()
+            assert b"".join([piece async for piece in answer.pieces()]) == b"x"
+            assert len(answer.headers) == of_head
+        else:
+            with pytest.raises((UpstreamLost, Refusal)):
+                _ = [piece async for piece in (await send()).pieces()]
+
+
 async def test_hints_without_an_end_are_no_sign_of_life() -> None:
     async def hints(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -441,7 +441,7 @@ def test_what_workers_count_is_summed() -> None:
     for number, each in enumerate(workers, start=1):
         each.refusals.labels("forbidden").inc(number)
         each.read_on.inc()
-        each.in_flight.inc(number)
+        each.in_flight.value += number
         each.breakers_open.labels("openai").set_function(lambda number=number: number)
     for _ in range(2):  # nothing twice
         for each in workers:
