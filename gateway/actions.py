@@ -149,6 +149,8 @@ def _edits(called: Called) -> bool | None:
 
 def counted(tools: Mapping[str, bool | None], client: str | None) -> tuple[int, int | None]:
     """How many tool calls there were, and how many of them edit files; `None` = nobody knows."""
+    if not tools and client != WRITES_ITSELF:
+        return 0, 0
     edits = sum(1 for each in tools.values() if each)
     if client == WRITES_ITSELF or (not edits and client not in KNOWS_EDITORS and None in tools.values()):
         return len(tools), None

@@ -9,12 +9,13 @@ import base64
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from gateway.encodings import TooLargeError, decoder
+from gateway.encodings import Decode, TooLargeError, decoder
 
 EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
 BOUNDARY_BYTES = 4
@@ -138,14 +139,13 @@ class Lines:
         return rest.strip()
 
 
-class Json:
+class Json(msgspec.Struct):
     """One JSON value, or lines of JSON that nobody announced, such as a file of batch results: the first line tells."""
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._lines: Lines | None = None
-        self._undecided = True
+    _parts: list[bytes] = []
+    _size: int = 0
+    _lines: Lines | None = None
+    _undecided: bool = True
 
     def __len__(self) -> int:
         return self._size if self._lines is None else len(self._lines)
@@ -386,48 +386,59 @@ HELD_BYTES_MAX = 64 * 1024 * 1024
 """A stream event (or a whole JSON answer) longer than this is not looked at."""
 
 
+BY_START: Mapping[bytes, Callable[[], Framing]] = {
+    b"\x00": AwsEvents,  # the length of a frame; no text begins like that
+    b"[": Items,
+    b"{": Json,
+}
+
+
 def framing_of(content_type: str, start: bytes) -> Framing:
     """The framing of an answer, by its content type and its first bytes: content types lie (a JSON error that is
     labelled text/event-stream)."""
+    by_type, by_start = _by_type(content_type), BY_START.get(start[:1], ServerSent)
+    return by_start() if by_type is None or (by_type is Lines and by_start is AwsEvents) else by_type()
+
+
+@lru_cache(256)
+def _by_type(content_type: str) -> Callable[[], Framing] | None:
+    """For types that are believed."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith(("audio/", "image/", "video/")):
-        return Opaque()
-    if start[:1] == b"\x00":  # the length of a frame; no text begins like that
-        return AwsEvents()
-    if kind in LINES:
-        return Lines()
-    if start[:1] == b"[":
-        return Items()
-    return Json() if start[:1] == b"{" else ServerSent()
+        return Opaque
+    return Lines if kind in LINES else None
 
 
-class Reader:
+class Reader(msgspec.Struct):
     """The events of one answer, from its bytes as they come by. Compressed answers are decoded in a copy."""
 
-    def __init__(self, headers: Mapping[str, str], *, is_lines: bool = False) -> None:
-        """`is_lines`: a part of a file, which may begin inside of a line."""
-        self.framing: Framing | None = Lines() if is_lines else None
-        """Known from the first byte that is no blank."""
-        self._content_type = headers.get("Content-Type", "")
-        encoding = headers.get("Content-Encoding", "")
-        self._decode = decoder(encoding) if encoding else bytes
-        self._fed = 0
-        """Of decoded bytes; so much at most is held back."""
+    headers: Mapping[str, str]
+    framing: Framing | None = None
+    """Known from the first byte that is no blank; or stated, where a part of a file may begin inside of a line."""
+    _decode: Decode | None = None
+    _fed: int = 0
+    """Of decoded bytes; so much at most is held back."""
 
     def decoded(self, piece: bytes) -> bytes:
         """A piece as its framing takes it. Raises `ValueError` and decoders' errors on bytes that do not fit."""
         if self._decode is None:
-            raise ValueError("unknown content encoding")
+            self._decode = self._decoder()
         data = self._decode(piece)
         if self.framing is None:
             data = data if data[:1] == b"\x00" else data.lstrip(BOM_AND_SPACE)
             if not data:
                 return b""
-            self.framing = framing_of(self._content_type, data)
+            self.framing = framing_of(self.headers.get("Content-Type", ""), data)
         self._fed += len(data)
         if self._fed > HELD_BYTES_MAX and len(self.framing) + len(data) > HELD_BYTES_MAX:
             raise TooLargeError
         return data
+
+    def _decoder(self) -> Decode:
+        decode = decoder(encoding) if (encoding := self.headers.get("Content-Encoding")) else bytes
+        if decode is None:
+            raise ValueError("unknown content encoding")
+        return decode
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The events that this piece completes. Raises as `decoded` does."""

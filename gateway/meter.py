@@ -12,7 +12,7 @@ from gateway import actions
 from gateway.call import Answer, Usage
 from gateway.dialects.base import Dialect, Ending
 from gateway.dialects.openai_chat import is_usage_only
-from gateway.framing import AwsEvents, Events, Items, Json, Opaque, Reader, ServerSent, data_of, written
+from gateway.framing import AwsEvents, Events, Framing, Items, Json, Opaque, Reader, ServerSent, data_of, written
 from gateway.reading import tidied
 from gateway.texts import MAY_REPEAT, carries_text
 
@@ -29,40 +29,42 @@ ALIKE = re.compile(rb"((?:event: [^\n]*+\n)?+data: ?)\{[^\n]*+\n\n(?:\1\{[^\n]*+
 """Events in a row with one line of data each, and the same before it."""
 
 
-class Meter:
+class Meter(msgspec.Struct):
     """Feed it every chunk, ask `finish()` at the end. `answer.finished` turns true with the terminal event."""
 
-    def __init__(self, dialect: Dialect | None, provider: str, headers: Mapping[str, str]) -> None:
-        self.answer = Answer()
-        self.bytes_seen = 0
-        self.failed: str | None = None
-        """Why metering gave up, if it did: the type of an error, never its text."""
-        self.sample: list[bytes] = []
-        """The first events with text, as JSON, up to `SAMPLE_BYTES_MAX`."""
-        self.content_bytes = 0
-        """Size of all such events."""
-        self.ending: Ending | None = None
-        """Set it before the first piece where the stream may have to be ended from our side."""
-        self._dialect = dialect
-        self._provider = provider
-        self._headers = headers
-        self._reader = Reader(headers)
-        self._sampled = 0
-        self._looks_left = LOOKS
-        self._is_known = False
-        """The model's name was seen, or need not be looked for any more."""
+    _dialect: Dialect | None
+    _provider: str
+    _headers: Mapping[str, str]
+    answer: Answer = msgspec.field(default_factory=Answer)
+    bytes_seen: int = 0
+    failed: str | None = None
+    """Why metering gave up, if it did: the type of an error, never its text."""
+    sample: list[bytes] = []
+    """The first events with text, as JSON, up to `SAMPLE_BYTES_MAX`."""
+    content_bytes: int = 0
+    """Size of all such events."""
+    ending: Ending | None = None
+    """Set it before the first piece where the stream may have to be ended from our side."""
+    _reader: Reader | None = None
+    """From the first piece on, until metering gives up."""
+    _sampled: int = 0
+    _looks_left: int = LOOKS
+    _is_known: bool = False
+    """The model's name was seen, or need not be looked for any more."""
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """The head of the answer has come, after the meter was made."""
-        self._headers, self._reader = headers, Reader(headers)
+        self._headers = headers
 
     def feed(self, chunk: bytes) -> None:
         self.bytes_seen += len(chunk)
         if self._dialect is None or self.failed is not None:
             return
+        if (reader := self._reader) is None:
+            reader = self._reader = Reader(self._headers)
         try:
-            data = self._reader.decoded(chunk)
-            framing = self._reader.framing
+            data = reader.decoded(chunk)
+            framing = reader.framing
             if framing is None:
                 return
             if self.ending is None and isinstance(framing, ServerSent):
@@ -76,15 +78,19 @@ class Meter:
             self._give_up(error)
 
     @property
+    def _framing(self) -> Framing | None:
+        return None if self._reader is None else self._reader.framing
+
+    @property
     def unfinished(self) -> int:
         """So many of the last bytes belong to an event that has not ended. Only before them the stream can be ended;
         where the client has a part of them, not before the event is whole."""
-        return 0 if self._reader.framing is None else len(self._reader.framing)
+        return 0 if (framing := self._framing) is None else len(framing)
 
     def end(self, usage: Usage) -> bytes | None:
         """What ends the stream in place of its unfinished bytes, as if its maximum had been reached; empty where it has
         ended by itself. `None`: it can only be broken off."""
-        framing = self._reader.framing
+        framing = self._framing
         if self.answer.finished:
             return b""
         if self.ending is None or framing is None or self.failed is not None or "Content-Encoding" in self._headers:
@@ -96,7 +102,7 @@ class Meter:
         """What was learned. Call when no more bytes will come."""
         if self._dialect is not None and self.failed is None:
             try:
-                if rest := self._reader.rest():
+                if self._reader is not None and (rest := self._reader.rest()):
                     self._see(self._dialect, rest, is_rest=True)
                 if self._dialect.fold_headers is not None:
                     self._dialect.fold_headers(self.answer, self._headers)
@@ -109,7 +115,7 @@ class Meter:
 
         Where neither a length nor chunks frame an answer, a lost connection looks just like its end.
         """
-        seen, framing = self.finish(), self._reader.framing
+        seen, framing = self.finish(), self._framing
         if isinstance(framing, Items):
             return not framing.is_open
         if self._dialect is None or self.failed is not None or not self._dialect.signs_end:
@@ -135,7 +141,7 @@ class Meter:
         if event.strip() == b"[DONE]":
             self.answer.finished = True
             return
-        is_whole = is_rest and isinstance(self._reader.framing, Json)
+        is_whole = is_rest and isinstance(self._framing, Json)
         if is_whole or (event and carries_text(event)):
             self._keep(event)
         if not self._is_known or is_rest or dialect.may_matter.search(event) or actions.MARK.search(event):
@@ -198,7 +204,9 @@ class Meter:
 
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)
-        self._sample([event])
+        if (room := SAMPLE_BYTES_MAX - self._sampled) > 0:
+            self.sample.append(event[:room])
+            self._sampled += len(self.sample[-1])
 
     def _sample(self, events: list[bytes]) -> None:
         size = sum(map(len, events))
@@ -225,7 +233,7 @@ class Meter:
 
     def _give_up(self, error: Exception) -> None:
         self.failed = type(error).__name__
-        self._reader = Reader({})  # what it holds back is of no use any more
+        self._reader = None  # what it holds back is of no use any more
 
 
 SHOWN_BYTES_MAX = 1024 * 1024

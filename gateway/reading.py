@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,8 @@ from gateway.call import NANO
 ANYTHING = msgspec.json.Decoder()
 TOKENS_MAX = 2**53
 """Counts above this are nonsense (and would not survive JSON in other tools): read as unknown."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+"""What `count` takes, as a type: other values are refused."""
 
 
 def names(words: str) -> frozenset[str]:

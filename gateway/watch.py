@@ -10,7 +10,7 @@ from gateway import batches, late
 from gateway.books import Books, add_cost, set_cost
 from gateway.call import Answer, Call, Cost, Usage
 from gateway.dialects.base import Dialect, add_usage
-from gateway.framing import Reader
+from gateway.framing import Lines, Reader
 from gateway.ids import uuid7
 from gateway.ledger import now_us
 from gateway.reading import tidied
@@ -44,7 +44,7 @@ class Watch:
         self._dialect = dialect
         self._path = path
         self._region = region
-        self._reader = Reader(headers, is_lines=is_part)
+        self._reader = Reader(headers, Lines() if is_part else None)
         self._books = books
         self._starts = starts
         self._answer = Answer()

@@ -26,7 +26,7 @@ from gateway.config import PriceSettings, Upstream
 from gateway.prices import DEFAULT_BOOK, PriceBook, load_overrides
 from gateway.prices.names import spellings, stems
 from gateway.prices.overrides import Overrides
-from gateway.prices.rates import Rates, parts, usd_per
+from gateway.prices.rates import TOKEN_NAMES, TOKENS_MAX, Band, Rates, parts, plain, usd_per
 from gateway.prices.snapshot import PROVIDERS, Model, load_snapshot
 from gateway.prices.supplement import SUPPLEMENT, load_supplement
 from tests.conftest import StartGateway
@@ -120,6 +120,47 @@ def test_any_usage_has_a_cost_that_adds_up_and_fits_the_column(
         assert cost.contracted_nano == (cost.list_nano if believed is None else believed)
         assert cost.list_nano < 10**18
         assert believed is None or cost.status == "exact"
+
+
+rates = st.builds(
+    lambda given, out, others, fees: Rates(input=given, output=out, **others, each=fees).complete(),
+    st.none() | st.integers(0, 10**8).map(Decimal),
+    st.none() | st.integers(0, 10**8).map(Decimal),
+    st.dictionaries(
+        st.sampled_from([name for name in TOKEN_NAMES if name not in ("input", "output")]),
+        st.integers(0, 10**6).map(Decimal) | st.decimals(0, 10**8, places=4),
+        max_size=4,
+    ),
+    st.dictionaries(st.sampled_from(["requests", "web_search_requests", "seconds"]), st.decimals(0, 10**8, places=1)),
+)
+of_text = st.builds(
+    lambda read, write, more, share, made, reasoning, nothing: Usage(
+        read + write + more,
+        made + reasoning,
+        read or nothing,
+        write or nothing,
+        write * share // 100 or nothing,
+        reasoning or nothing,
+        audio_input_tokens=nothing,
+        web_search_requests=nothing,
+    ),
+    tokens,
+    tokens,
+    st.integers(-2, 2) | tokens | st.integers(TOKENS_MAX - 200_000, TOKENS_MAX + 1),
+    st.integers(0, 101),
+    tokens | st.integers(TOKENS_MAX - 1, TOKENS_MAX + 1),
+    tokens,
+    st.sampled_from([None, 0]),
+)
+
+
+@given(rates, of_text | usages)
+def test_what_costs_a_few_products_of_integers_costs_the_same_as_in_decimals(rates: Rates, usage: Usage) -> None:
+    quick = plain(rates)
+    assert Band(0, rates, quick).parts(usage) == parts(rates, usage)
+    if quick is not None and usage == Usage(usage.input_tokens, usage.output_tokens):
+        within = [0 <= each <= TOKENS_MAX for each in (usage.input_tokens, usage.output_tokens) if each is not None]
+        assert (quick.parts(usage) is not None) == (within == [True, True])
 
 
 @given(st.sampled_from(MODELS[:4]), tokens, tokens, tokens, tokens)

@@ -93,7 +93,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         excerpts=excerpts(request.messages),
         may_cache=may_cache(body) if is_marked else None,
         output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, most),
-        choices=max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt),
+        choices=_choices(request),
         refers=bool(request.plugins or request.search_parameters or request.venice_parameters)
         or request.web_search_options is not None
         or "/conversations/" in path
@@ -109,6 +109,11 @@ def _output_tokens_min(request: _Request, most: int | None) -> int:
     return max(output_tokens_min(request.thinking, most), reasoning)
 
 
+def _choices(request: _Request) -> int:
+    asked = 1 if request.n is request.best_of is None else max(count(request.n) or 1, count(request.best_of) or 1)
+    return asked * _prompts(request.prompt)
+
+
 def _prompts(prompt: Listed) -> int:
     """A list of texts, or of lists of token ids, is so many prompts; a list of token ids is one."""
     return len(prompt) if isinstance(prompt, list) and prompt and bytes(prompt[0])[:1] in (b'"', b"[") else 1
@@ -117,10 +122,11 @@ def _prompts(prompt: Listed) -> int:
 def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     answer.response_model = text(data.get("model")) or answer.response_model
     answer.upstream_id = text(data.get("id")) or answer.upstream_id
-    answer.service_tier = text(data.get("service_tier")) or answer.service_tier
+    if "service_tier" in data:
+        answer.service_tier = text(data["service_tier"]) or answer.service_tier
     usage = child(data.get("usage")) or child(data, "x_groq", "usage")
     fold_usage(answer, usage, provider, "prompt_tokens", "completion_tokens")
-    for choice in (child(each) for each in items(data.get("choices"))):
+    for choice in map(child, items(data.get("choices"))):
         answer.finish_reason = text(choice.get("finish_reason")) or answer.finish_reason
         if "usage" in choice:  # Moonshot
             fold_usage(answer, child(choice["usage"]), provider, "prompt_tokens", "completion_tokens")
@@ -128,10 +134,12 @@ def fold(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
         add_units(answer.usage, nano_aiu=child(data["copilot_usage"]).get("total_nano_aiu"))
     if "search-preview" in (answer.response_model or "") and answer.usage.output_tokens is not None:
         answer.usage.web_search_requests = 1  # each call of such a model searches
-    for output in items(data.get("outputs")):  # of Mistral's conversations
-        answer.response_model = text(child(output).get("model")) or answer.response_model
+    if "outputs" in data:
+        for output in items(data["outputs"]):  # of Mistral's conversations
+            answer.response_model = text(child(output).get("model")) or answer.response_model
     answer.finished = answer.finished or data.get("type") == "conversation.response.done"
-    fold_error(answer, data)
+    if "error" in data:
+        fold_error(answer, data)
 
 
 class _StreamOptions(msgspec.Struct):

@@ -10,10 +10,12 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from gateway.call import Answer, Usage
+import msgspec
+
+from gateway.call import NO_USAGE, Answer, Usage
 from gateway.dialects.base import Caller, Written, add_units, last_wins, renamed_model
 from gateway.errors import OF_BUDGETS, OF_LIMITS, Refusal
-from gateway.reading import child, count, text, usd
+from gateway.reading import Count, child, count, text, usd
 
 SESSION_KEYS = ("session_id", "conversation_id", "thread_id")
 USD_TICKS = 10_000_000_000
@@ -68,30 +70,115 @@ OF_OUTPUT = {
 """What the fields of a usage object and of its details count. Where several count one thing, the largest is right."""
 
 
+FEES = frozenset(
+    {"server_side_tool_usage_details", "server_tool_use", "server_tool_use_details", "num_search_queries", "connectors"}
+    | {"citation_tokens", "search_context_size"}
+)
+"""Fields that few usage objects have."""
+UNUSUAL = (
+    FEES
+    | OF_USAGE.keys()
+    | {"cache_creation"}
+    | {f"{name}_token_details" for name in ("prompt", "completion", "input", "output")}
+)
+"""Without these, what counts are `Stated`."""
+
+
+class _OfGiven(msgspec.Struct, frozen=True):
+    """Fields of type `None` are unusual, too: with a value it is no object of this type."""
+
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    image_tokens: Count | None = None
+    cache_creation_input_tokens: None = None
+    video_tokens: None = None
+
+
+class _OfMade(msgspec.Struct, frozen=True):
+    reasoning_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    image_tokens: Count | None = None
+
+
+class _Stated(msgspec.Struct, frozen=True):
+    """The usual counts of a usage object, under the names of chat completions."""
+
+    given: Count | None = msgspec.field(name="prompt_tokens", default=None)
+    made: Count | None = msgspec.field(name="completion_tokens", default=None)
+    total: Count | None = msgspec.field(name="total_tokens", default=None)
+    of_given: _OfGiven | None = msgspec.field(name="prompt_tokens_details", default=None)
+    of_made: _OfMade | None = msgspec.field(name="completion_tokens_details", default=None)
+
+
+class _StatedAnew(_Stated, frozen=True):
+    """The same under the names of responses."""
+
+    given: Count | None = msgspec.field(name="input_tokens", default=None)
+    made: Count | None = msgspec.field(name="output_tokens", default=None)
+    of_given: _OfGiven | None = msgspec.field(name="input_tokens_details", default=None)
+    of_made: _OfMade | None = msgspec.field(name="output_tokens_details", default=None)
+    prompt_tokens_details: None = None  # video is looked for there
+
+
+STATED = {"prompt_tokens": _Stated, "input_tokens": _StatedAnew}
+NO_GIVEN, NO_MADE = _OfGiven(), _OfMade()
+
+
 def fold_usage(answer: Answer, data: Mapping[str, Any], provider: str, input_key: str, output_key: str) -> None:
     """Take an OpenAI usage object into the answer: input includes cached, output includes reasoning."""
     if not data:
         return
-    usage = answer.usage
+    if (stated := _usual(answer, data, input_key)) is not None:
+        total, given, made = stated.total, stated.of_given or NO_GIVEN, stated.of_made or NO_MADE
+        answer.usage = usage = Usage(
+            stated.given,
+            stated.made,
+            given.cached_tokens,
+            given.cache_write_tokens,
+            None,
+            made.reasoning_tokens,
+            given.audio_tokens,
+            made.audio_tokens,
+            given.image_tokens,
+            made.image_tokens,
+        )
+    else:
+        usage, total = answer.usage, count(data.get("total_tokens"))
+        _fold_counts(usage, data, input_key, output_key)
+    if usage.input_tokens is None and usage.output_tokens is None:
+        usage.input_tokens = total  # all that some embedding servers report
+    _take_in_what_stands_outside(usage, total, provider)
+    if stated is None:
+        _fold_fees(usage, data)
+    if "service_tier" in data:  # Mistral
+        answer.service_tier = answer.service_tier or text(data["service_tier"])
+    fold_own_cost(answer, data, provider)
+
+
+def _usual(answer: Answer, data: Mapping[str, Any], input_key: str) -> _Stated | None:
+    """The counts of a usage object that is the first of its answer, and has no more than the usual ones, each as
+    `count` would take it: then they are read at once."""
+    if answer.usage != NO_USAGE or not UNUSUAL.isdisjoint(data):
+        return None
+    try:
+        return msgspec.convert(data, STATED[input_key])
+    except msgspec.ValidationError:
+        return None
+
+
+def _fold_counts(usage: Usage, data: Mapping[str, Any], input_key: str, output_key: str) -> None:
+    """All that a usage object may count, one by one."""
     stated: dict[str, int] = {}
     _read_counts(stated, data, OF_USAGE)
     _read_counts(stated, _details(data, input_key), OF_INPUT)
     _read_counts(stated, _details(data, output_key), OF_OUTPUT)
     for name, number in stated.items():
         setattr(usage, name, number)
-    total = count(data.get("total_tokens"))
-    if (given := count(data.get(input_key))) is not None:
-        usage.input_tokens = given
-    if (written := count(data.get(output_key))) is not None:
-        usage.output_tokens = written
+    last_wins(usage, "input_tokens", data.get(input_key))
+    last_wins(usage, "output_tokens", data.get(output_key))
     if "cache_creation" in data:
         last_wins(usage, "cache_write_1h_input_tokens", child(data, "cache_creation").get("ephemeral_1h_input_tokens"))
-    if usage.input_tokens is None and usage.output_tokens is None:
-        usage.input_tokens = total  # all that some embedding servers report
-    _take_in_what_stands_outside(usage, total, provider)
-    _fold_fees(usage, data)
-    answer.service_tier = answer.service_tier or text(data.get("service_tier"))  # Mistral
-    fold_own_cost(answer, data, provider)
 
 
 def _read_counts(stated: dict[str, int], data: Mapping[str, Any], names: Mapping[str, str]) -> None:
@@ -122,13 +209,6 @@ def _take_in_what_stands_outside(usage: Usage, total: int | None, provider: str)
         usage.reasoning_output_tokens = outside
 
 
-FEES = frozenset(
-    {"server_side_tool_usage_details", "server_tool_use", "server_tool_use_details", "num_search_queries", "connectors"}
-    | {"citation_tokens", "search_context_size"}
-)
-"""Fields that few usage objects have."""
-
-
 def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
     """What is billed per use, as OpenRouter, xAI and Perplexity count it."""
     if video := child(data.get("prompt_tokens_details")).get("video_tokens"):
@@ -153,8 +233,13 @@ def _fold_fees(usage: Usage, data: Mapping[str, Any]) -> None:
         add_units(usage, **{f"search_context_{size.lower()}": 1})
 
 
+STATE_COSTS = frozenset({"openrouter", "x_ai", "perplexity"})
+
+
 def fold_own_cost(answer: Answer, data: Mapping[str, Any], provider: str) -> None:
     """What the provider itself says the answer cost, beside the counts of its usage object `data`."""
+    if provider not in STATE_COSTS:
+        return
     cost = _own_cost(data, provider)
     answer.provider_cost_nano = answer.provider_cost_nano if cost is None else cost
 

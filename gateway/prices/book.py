@@ -18,7 +18,7 @@ from gateway.call import Cost, PriceStatus, SubPass, Usage
 from gateway.prices.entries import OwnPrice, Span, in_force, tier_of
 from gateway.prices.names import NAME_MAX, spellings, stems
 from gateway.prices.overrides import Overrides
-from gateway.prices.rates import Band, Parts, Rates, RateSet, Worst, is_floor, parts, whole, worst
+from gateway.prices.rates import Band, Parts, Rates, RateSet, Worst, is_floor, plain, whole, worst
 from gateway.prices.snapshot import PROVIDERS, Model, Provider, Quote, load_snapshot
 from gateway.prices.supplement import SUPPLEMENT, ExtraRates, Factor, Supplement, load_supplement
 
@@ -120,7 +120,8 @@ class Candidate:
             rates = band.rates
             for entry in extra:
                 rates = entry.on(rates)
-            bands.append(Band(band.over_input_tokens, rates.times(factor).complete()))
+            rates = rates.times(factor).complete()
+            bands.append(Band(band.over_input_tokens, rates, plain(rates)))
         return msgspec.structs.replace(
             quote.rates,
             price_id=label,
@@ -334,7 +335,7 @@ class PriceBook:
         dearest: Pass | None = None
         for found in self._rate_sets(provider, models, at, tier, region):
             band = found.band(usage.input_tokens or 0)
-            cost = parts(band.rates, usage)
+            cost = band.parts(usage)
             if cost is None or (dearest is not None and cost.total <= dearest.total):
                 continue
             limit = f">{band.over_input_tokens}" if band.over_input_tokens else ""

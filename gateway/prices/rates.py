@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -77,11 +78,64 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 TOKEN_NAMES = tuple(name for name in Rates.__struct_fields__ if name not in ("each", "once"))
 
 
+class Plain(msgspec.Struct, frozen=True):
+    """Rates of text that are whole nano-USD, as most are: what most usages cost is then a few products of integers."""
+
+    input: int
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+    output: int
+    output_reasoning: int
+    other: int
+    """Of the call itself."""
+
+    def parts(self, usage: Usage) -> "Parts | None":
+        """As `parts`, to the last nano-USD; `None` where it has to say: there is more than text, or less, or counts
+        contradict each other."""
+        given, written_out = usage.input_tokens, usage.output_tokens
+        if given is None or written_out is None or any(BESIDE_TEXT(usage)):
+            return None
+        read, reasoning = usage.cache_read_input_tokens or 0, usage.reasoning_output_tokens or 0
+        write, write_1h = usage.cache_write_input_tokens or 0, usage.cache_write_1h_input_tokens or 0
+        fresh, said = given - read - write, written_out - reasoning
+        if min(read, write_1h, write - write_1h, fresh, reasoning, said) < 0 or max(given, written_out) > TOKENS_MAX:
+            return None
+        return Parts(
+            fresh * self.input,
+            read * self.cache_read,
+            (write - write_1h) * self.cache_write + write_1h * self.cache_write_1h,
+            said * self.output + reasoning * self.output_reasoning,
+            self.other,
+        )
+
+
+BESIDE_TEXT = attrgetter(
+    "audio_input_tokens", "audio_output_tokens", "image_input_tokens", "image_output_tokens",
+    "web_search_requests", "other_units",
+)  # fmt: skip
+
+
+def plain(rates: Rates) -> Plain | None:
+    """`None` where a rate is not known, or no whole number."""
+    texts = (getattr(rates, name) for name in Plain.__struct_fields__ if name != "other")
+    stated = [*texts, rates.each.get("requests", ZERO)]
+    whole_numbers = [int(rate) for rate in stated if rate is not None and rate == int(rate)]
+    return Plain(*whole_numbers) if len(whole_numbers) == len(stated) else None
+
+
 class Band(msgspec.Struct, frozen=True):
     """The rates of calls with more than `over_input_tokens` input tokens (cache included): the whole call pays them."""
 
     over_input_tokens: int
     rates: Rates
+    plain: Plain | None = None
+    """The same for most calls, where that is quicker."""
+
+    def parts(self, usage: Usage) -> "Parts | None":
+        """What a usage costs; see `parts`."""
+        found = None if self.plain is None else self.plain.parts(usage)
+        return parts(self.rates, usage) if found is None else found
 
 
 class RateSet(msgspec.Struct, frozen=True, eq=False):
@@ -106,7 +160,7 @@ class RateSet(msgspec.Struct, frozen=True, eq=False):
 
     def band(self, input_tokens: int) -> Band:
         found = self.bands[0]
-        for band in self.bands:
+        for band in self.bands[1:]:
             if input_tokens > band.over_input_tokens:
                 found = band
         return found
