@@ -187,7 +187,7 @@ class Meter(msgspec.Struct):
                 number = block.count(between, start, stop) + 1
                 self.content_bytes += stop - start - number * len(between)
                 if self._sampled < SAMPLE_BYTES_MAX:
-                    self._sample(block[start + len(alike[1]) : stop - len(EVENT_END)].split(between))
+                    self._sample_all(block[start + len(alike[1]) : stop - len(EVENT_END)].split(between))
             else:
                 found = block.find(EVENT_END, start, end)
                 stop = end if found < 0 else found + len(EVENT_END)  # without one it is the third newline in a row
@@ -204,21 +204,22 @@ class Meter(msgspec.Struct):
 
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)
-        if (room := SAMPLE_BYTES_MAX - self._sampled) > 0:
-            self.sample.append(event[:room])
-            self._sampled += len(self.sample[-1])
+        self._sample(event)
 
-    def _sample(self, events: list[bytes]) -> None:
+    def _sample(self, event: bytes) -> None:
+        if (room := SAMPLE_BYTES_MAX - self._sampled) > 0:
+            kept = event[:room]
+            self.sample.append(kept)
+            self._sampled += len(kept)
+
+    def _sample_all(self, events: list[bytes]) -> None:
         size = sum(map(len, events))
         if self._sampled + size <= SAMPLE_BYTES_MAX:
             self.sample += events
             self._sampled += size
-            return
-        for event in events:
-            if (room := SAMPLE_BYTES_MAX - self._sampled) <= 0:
-                return
-            self.sample.append(event[:room])
-            self._sampled += len(self.sample[-1])
+        else:
+            for event in events:
+                self._sample(event)
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:

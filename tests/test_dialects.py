@@ -12,6 +12,7 @@ from gateway import dialects
 from gateway.call import Answer, Ask
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Dialect
+from gateway.dialects.openai_shapes import fold_usage
 from gateway.errors import Refusal
 from gateway.framing import Events, Items, Json, data_of
 from gateway.meter import Meter
@@ -571,3 +572,57 @@ def test_events_are_the_same_wherever_the_network_cuts(events: list[tuple[list[b
         at += size
     assert b"".join(found) + framing.rest() == content
     assert found == Events().feed(content)
+
+
+stated = st.integers(-1, 3000) | st.sampled_from([None, 12.0, 12.5, True, "5", 2**53, 2**53 + 1, 2**70, {}, []])
+details = st.dictionaries(
+    st.sampled_from(
+        "cached_tokens cache_write_tokens audio_tokens image_tokens reasoning_tokens video_tokens text_tokens "
+        "cache_creation_input_tokens".split()
+    ),
+    stated,
+    max_size=4,
+)
+usage_objects = st.dictionaries(
+    st.sampled_from(
+        [f"{which}_tokens" for which in ("prompt", "completion", "input", "output", "total", "cached", "reasoning")]
+    ),
+    stated,
+).flatmap(
+    lambda counted: st.dictionaries(
+        st.sampled_from(
+            [f"{which}_tokens_details" for which in ("prompt", "completion", "input", "output")]
+            + ["prompt_token_details", "service_tier", "num_search_queries"]
+        ),
+        details | stated,
+        max_size=3,
+    ).map(lambda more: counted | more)
+)
+
+
+@settings(max_examples=500)
+@given(
+    usage_objects,
+    st.sampled_from([("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")]),
+    st.sampled_from(["openai", "gcp.gemini", "openrouter"]),
+)
+def test_counts_that_are_read_at_once_are_those_that_are_read_one_by_one(
+    data: dict[str, Any], keys: tuple[str, str], provider: str
+) -> None:
+    at_once, one_by_one = Answer(), Answer()
+    fold_usage(at_once, data, provider, *keys)
+    fold_usage(one_by_one, data and {**data, "citation_tokens": None}, provider, *keys)  # an unusual field, of no count
+    assert at_once == one_by_one
+
+
+def test_an_odd_count_hides_no_other() -> None:
+    openai = {"prompt_tokens": 9, "completion_tokens": "7", "prompt_tokens_details": {"cached_tokens": 4.0}}
+    assert counts(metered("/v1/chat/completions", {"id": "x", "usage": openai})) == {"input": 9, "cache_read_input": 4}
+    created = {"ephemeral_1h_input_tokens": 3.0}
+    claude = {"input_tokens": 9, "output_tokens": -7, "cache_creation_input_tokens": 5, "cache_creation": created}
+    message = {"type": "message", "usage": {**claude, "cache_read_input_tokens": True, "output_tokens_details": []}}
+    assert counts(metered("/v1/messages", message)) == {
+        "input": 14,
+        "cache_write_input": 5,
+        "cache_write_1h_input": 3,
+    }

@@ -13,7 +13,7 @@ import msgspec
 from gateway.call import Answer, SubPass, Usage
 from gateway.dialects.base import add_subpasses, add_units, last_wins
 from gateway.framing import Event
-from gateway.reading import child, count, items, text
+from gateway.reading import Count, child, count, items, text
 
 NO_REGION = frozenset({"global", "not_available"})
 
@@ -111,21 +111,58 @@ def _subpass(iteration: Mapping[str, Any]) -> SubPass:
     return SubPass(text(iteration.get("model")), usage)
 
 
+class _Created(msgspec.Struct, frozen=True):
+    ephemeral_1h_input_tokens: Count | None = None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    thinking_tokens: Count | None = None
+
+
+class _Stated(msgspec.Struct, frozen=True):
+    """The counts of a usage object."""
+
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_creation: _Created | None = None
+    output_tokens_details: _Details | None = None
+
+
+def _stated(data: Mapping[str, Any]) -> _Stated:
+    """As `count` takes them: mostly all at once, or else one by one."""
+    try:
+        return msgspec.convert(data, _Stated)
+    except msgspec.ValidationError:
+        created, details = child(data.get("cache_creation")), child(data.get("output_tokens_details"))
+        return _Stated(
+            count(data.get("input_tokens")),
+            count(data.get("output_tokens")),
+            count(data.get("cache_read_input_tokens")),
+            count(data.get("cache_creation_input_tokens")),
+            _Created(count(created.get("ephemeral_1h_input_tokens"))),
+            _Details(count(details.get("thinking_tokens"))),
+        )
+
+
 def _fold_usage(usage: Usage, data: Mapping[str, Any]) -> None:
     """Recover the fresh part from what is known so far, overwrite what is restated, add up again."""
-    read, write = usage.cache_read_input_tokens or 0, usage.cache_write_input_tokens or 0
-    known = None if usage.input_tokens is None else usage.input_tokens - read - write
-    stated = count(data.get("input_tokens"))
-    fresh = known if stated is None else stated
-    last_wins(usage, "cache_read_input_tokens", data.get("cache_read_input_tokens"))
-    last_wins(usage, "cache_write_input_tokens", data.get("cache_creation_input_tokens"))
+    stated = _stated(data)
+    fresh, read, write = stated.input_tokens, stated.cache_read_input_tokens, stated.cache_creation_input_tokens
+    had_read, had_write = usage.cache_read_input_tokens, usage.cache_write_input_tokens
+    if fresh is None and usage.input_tokens is not None:
+        fresh = usage.input_tokens - (had_read or 0) - (had_write or 0)
+    usage.cache_read_input_tokens = read = had_read if read is None else read
+    usage.cache_write_input_tokens = write = had_write if write is None else write
     if fresh is not None:
-        usage.input_tokens = fresh + (usage.cache_read_input_tokens or 0) + (usage.cache_write_input_tokens or 0)
-    last_wins(usage, "output_tokens", data.get("output_tokens"))
-    if created := child(data.get("cache_creation")):
-        last_wins(usage, "cache_write_1h_input_tokens", created.get("ephemeral_1h_input_tokens"))
-    if details := child(data.get("output_tokens_details")):
-        last_wins(usage, "reasoning_output_tokens", details.get("thinking_tokens"))
+        usage.input_tokens = fresh + (read or 0) + (write or 0)
+    if stated.output_tokens is not None:
+        usage.output_tokens = stated.output_tokens
+    if (created := stated.cache_creation) is not None and created.ephemeral_1h_input_tokens is not None:
+        usage.cache_write_1h_input_tokens = created.ephemeral_1h_input_tokens
+    if (details := stated.output_tokens_details) is not None and details.thinking_tokens is not None:
+        usage.reasoning_output_tokens = details.thinking_tokens
     if tools := child(data.get("server_tool_use")):
         last_wins(usage, "web_search_requests", tools.get("web_search_requests"))
         add_units(usage, code_executions=tools.get("code_execution_requests"))

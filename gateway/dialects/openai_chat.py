@@ -110,8 +110,9 @@ def _output_tokens_min(request: _Request, most: int | None) -> int:
 
 
 def _choices(request: _Request) -> int:
-    asked = 1 if request.n is request.best_of is None else max(count(request.n) or 1, count(request.best_of) or 1)
-    return asked * _prompts(request.prompt)
+    if request.n is request.best_of is request.prompt is None:
+        return 1
+    return max(count(request.n) or 1, count(request.best_of) or 1) * _prompts(request.prompt)
 
 
 def _prompts(prompt: Listed) -> int:

@@ -34,14 +34,14 @@ def azure_deployment(path: str) -> str | None:
 
 def named(metadata: Any, keys: tuple[str, ...]) -> str | None:
     """The first of `keys` that the request's own metadata holds."""
-    if not (found := child(metadata)):
+    if metadata is None or not (found := child(metadata)):
         return None
     return next((value for key in keys if (value := text(found.get(key)))), None)
 
 
 def ticket_in(metadata: Any) -> str | None:
     """The ticket that the request's own metadata names, whole: cut short, it would be another one."""
-    if not (found := child(metadata)):
+    if metadata is None or not (found := child(metadata)):
         return None
     return next((value for key in TICKET_KEYS if isinstance(value := found.get(key), str) and value), None)
 
