@@ -16,6 +16,7 @@ from gateway.dialects.openai_shapes import fold_usage
 from gateway.errors import Refusal
 from gateway.framing import Events, Items, Json, data_of
 from gateway.meter import Meter
+from gateway.reading import names
 from tests.fakes.upstream import sse
 
 
@@ -574,44 +575,41 @@ def test_events_are_the_same_wherever_the_network_cuts(events: list[tuple[list[b
     assert found == Events().feed(content)
 
 
-stated = st.integers(-1, 3000) | st.sampled_from([None, 12.0, 12.5, True, "5", 2**53, 2**53 + 1, 2**70, {}, []])
-details = st.dictionaries(
-    st.sampled_from(
-        "cached_tokens cache_write_tokens audio_tokens image_tokens reasoning_tokens video_tokens text_tokens "
-        "cache_creation_input_tokens".split()
-    ),
-    stated,
-    max_size=4,
+good_counts = st.integers(0, 3000)
+odd_counts = st.sampled_from([None, -1, 12.0, 12.5, True, "5", 2**53, 2**53 + 1, 2**70, {}, []])
+
+
+def objects(names: list[str], values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(st.sampled_from(names), values, max_size=4)
+
+
+DETAILS = names(
+    "cached_tokens cache_write_tokens audio_tokens image_tokens reasoning_tokens video_tokens text_tokens "
+    "cache_creation_input_tokens"
 )
-usage_objects = st.dictionaries(
-    st.sampled_from(
-        [f"{which}_tokens" for which in ("prompt", "completion", "input", "output", "total", "cached", "reasoning")]
-    ),
-    stated,
-).flatmap(
-    lambda counted: st.dictionaries(
-        st.sampled_from(
-            [f"{which}_tokens_details" for which in ("prompt", "completion", "input", "output")]
-            + ["prompt_token_details", "service_tier", "num_search_queries"]
-        ),
-        details | stated,
-        max_size=3,
-    ).map(lambda more: counted | more)
+in_detail = st.one_of(objects(sorted(DETAILS), each) for each in (good_counts, good_counts, good_counts | odd_counts))
+sides = st.sampled_from(["prompt", "completion", "input", "output"])
+usage_objects = st.builds(
+    lambda totals, details, more: totals | details | more,
+    st.dictionaries(sides.map("{}_tokens".format) | st.just("total_tokens"), good_counts | odd_counts),
+    st.dictionaries(sides.map("{}_tokens_details".format), in_detail, max_size=2),
+    st.just({}) | objects(["prompt_token_details", "cached_tokens", "service_tier"], in_detail | good_counts),
 )
 
 
 @settings(max_examples=500)
 @given(
-    usage_objects,
+    st.lists(usage_objects, min_size=1, max_size=2),
     st.sampled_from([("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")]),
     st.sampled_from(["openai", "gcp.gemini", "openrouter"]),
 )
 def test_counts_that_are_read_at_once_are_those_that_are_read_one_by_one(
-    data: dict[str, Any], keys: tuple[str, str], provider: str
+    stated: list[dict[str, Any]], keys: tuple[str, str], provider: str
 ) -> None:
     at_once, one_by_one = Answer(), Answer()
-    fold_usage(at_once, data, provider, *keys)
-    fold_usage(one_by_one, data and {**data, "citation_tokens": None}, provider, *keys)  # an unusual field, of no count
+    for data in stated:
+        fold_usage(at_once, data, provider, *keys)
+        fold_usage(one_by_one, {**data, "citation_tokens": None}, provider, *keys)  # an unusual field, of no count
     assert at_once == one_by_one
 
 

@@ -122,16 +122,17 @@ def test_any_usage_has_a_cost_that_adds_up_and_fits_the_column(
         assert believed is None or cost.status == "exact"
 
 
-rates = st.builds(
-    lambda given, out, others, fees: Rates(input=given, output=out, **others, each=fees).complete(),
-    st.none() | st.integers(0, 10**8).map(Decimal),
-    st.none() | st.integers(0, 10**8).map(Decimal),
-    st.dictionaries(
-        st.sampled_from([name for name in TOKEN_NAMES if name not in ("input", "output")]),
-        st.integers(0, 10**6).map(Decimal) | st.decimals(0, 10**8, places=4),
-        max_size=4,
-    ),
-    st.dictionaries(st.sampled_from(["requests", "web_search_requests", "seconds"]), st.decimals(0, 10**8, places=1)),
+whole_rates = st.integers(0, 10**8).map(Decimal)
+any_rates = st.none() | whole_rates | st.decimals(0, 10**8, places=4)
+rates = st.one_of(
+    st.builds(
+        lambda given, out, others, fees: Rates(input=given, output=out, **others, each=fees).complete(),
+        each,
+        each,
+        st.dictionaries(st.sampled_from([name for name in TOKEN_NAMES if name not in ("input", "output")]), each),
+        st.dictionaries(st.sampled_from(["requests", "web_search_requests", "seconds"]), fees, max_size=2),
+    )
+    for each, fees in ((whole_rates, whole_rates), (any_rates, st.decimals(0, 10**8, places=1)))
 )
 of_text = st.builds(
     lambda read, write, more, share, made, reasoning, nothing: Usage(
