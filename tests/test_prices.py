@@ -18,7 +18,7 @@ import genai_prices
 import msgspec
 import pytest
 from genai_prices.data import providers as source_providers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.call import NANO, Cost, SubPass, Usage
@@ -135,27 +135,32 @@ rates = st.one_of(
     for each, fees in ((whole_rates, whole_rates), (any_rates, st.decimals(0, 10**8, places=1)))
 )
 of_text = st.builds(
-    lambda read, write, more, share, made, reasoning, nothing: Usage(
-        read + write + more,
+    lambda read, write, fresh, long, made, reasoning, nothing: Usage(
+        read + write + fresh,
         made + reasoning,
         read or nothing,
         write or nothing,
-        write * share // 100 or nothing,
+        write * long // 100 or nothing,
         reasoning or nothing,
         audio_input_tokens=nothing,
         web_search_requests=nothing,
     ),
     tokens,
     tokens,
-    st.integers(-2, 2) | tokens | st.integers(TOKENS_MAX - 200_000, TOKENS_MAX + 1),
-    st.integers(0, 101),
+    tokens | st.integers(TOKENS_MAX - 200_000, TOKENS_MAX + 1),
+    st.integers(0, 100),
     tokens | st.integers(TOKENS_MAX - 1, TOKENS_MAX + 1),
     tokens,
     st.sampled_from([None, 0]),
 )
+one_more = st.sampled_from(Usage.__struct_fields__[:-1]).flatmap(
+    lambda name: st.fixed_dictionaries({name: st.sampled_from([None, -1, 1, 1000, 200_000])})
+) | st.just({"other_units": {"seconds": 2.5}})
+nearly_of_text = st.builds(lambda usage, more: msgspec.structs.replace(usage, **more), of_text, one_more)
 
 
-@given(rates, of_text | usages)
+@settings(max_examples=500)
+@given(rates, of_text | nearly_of_text | usages)
 def test_what_costs_a_few_products_of_integers_costs_the_same_as_in_decimals(rates: Rates, usage: Usage) -> None:
     quick = plain(rates)
     assert Band(0, rates, quick).parts(usage) == parts(rates, usage)
