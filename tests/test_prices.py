@@ -174,6 +174,15 @@ def test_what_costs_a_few_products_of_integers_costs_the_same_as_in_decimals(rat
         assert (quick.parts(usage) is not None) == (within == [True, True])
 
 
+@pytest.mark.parametrize("name", Usage.__struct_fields__)
+def test_what_is_no_text_is_not_priced_as_text(name: str) -> None:
+    quick, text = plain(ALL_DIFFERENT), Usage(100, 100, 10, 10, 5, 10)
+    assert quick is not None and quick.parts(text) == parts(ALL_DIFFERENT, text)
+    more = msgspec.structs.replace(text, **{name: {"seconds": 2.5} if name == "other_units" else 11})
+    fits = ("output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "reasoning_output_tokens")
+    assert (quick.parts(more) is not None) == (name in fits)  # input below what is cached, writes below the long ones
+
+
 @given(st.sampled_from(MODELS[:4]), tokens, tokens, tokens, tokens)
 def test_more_tokens_never_cost_less(named: tuple[str, str], fresh: int, out: int, more: int, longer: int) -> None:
     few, many = (
