@@ -177,10 +177,12 @@ def test_what_costs_a_few_products_of_integers_costs_the_same_as_in_decimals(rat
 @pytest.mark.parametrize("name", Usage.__struct_fields__)
 def test_what_is_no_text_is_not_priced_as_text(name: str) -> None:
     quick, text = plain(ALL_DIFFERENT), Usage(100, 100, 10, 10, 5, 10)
-    assert quick is not None and quick.parts(text) == parts(ALL_DIFFERENT, text)
+    assert quick is not None
+    assert quick.parts(text) == parts(ALL_DIFFERENT, text)
     more = msgspec.structs.replace(text, **{name: {"seconds": 2.5} if name == "other_units" else 11})
     fits = ("output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "reasoning_output_tokens")
     assert (quick.parts(more) is not None) == (name in fits)  # input below what is cached, writes below the long ones
+    assert quick.parts(Usage(100, 100, reasoning_output_tokens=101)) is None
 
 
 @given(st.sampled_from(MODELS[:4]), tokens, tokens, tokens, tokens)
