@@ -147,6 +147,8 @@ class Json(msgspec.Struct):
     _lines: Lines | None = None
     _undecided: bool = True
 
+    __repr__ = object.__repr__  # what an answer says stands in no log
+
     def __len__(self) -> int:
         return self._size if self._lines is None else len(self._lines)
 
@@ -418,6 +420,8 @@ class Reader(msgspec.Struct):
     _decode: Decode | None = None
     _fed: int = 0
     """Of decoded bytes; so much at most is held back."""
+
+    __repr__ = object.__repr__
 
     def decoded(self, piece: bytes) -> bytes:
         """A piece as its framing takes it. Raises `ValueError` and decoders' errors on bytes that do not fit."""

@@ -52,6 +52,8 @@ class Meter(msgspec.Struct):
     _is_known: bool = False
     """The model's name was seen, or need not be looked for any more."""
 
+    __repr__ = object.__repr__  # what an answer says stands in no log
+
     def begin(self, headers: Mapping[str, str]) -> None:
         """The head of the answer has come, after the meter was made."""
         self._headers = headers

@@ -709,3 +709,12 @@ def test_asking_for_usage_keeps_other_stream_options() -> None:
     assert changed is not None
     assert json.loads(changed)["stream_options"] == {"include_obfuscation": False, "include_usage": True}
     assert changed.startswith(b'{"a":1e3,')
+
+
+def test_what_an_answer_says_does_not_stand_in_a_log() -> None:
+    meter = Meter(openai_chat.DIALECT, "openai", {"X-Secret": "a secret"})
+    meter.feed(b'{"choices":[{"message":{"content":"a sec')
+    meter.feed(b'ret"}}]}')
+    for shown in (repr(meter), repr(meter.feed), repr(meter._reader), repr(meter._framing)):
+        assert "secret" not in shown
+        assert "a sec" not in shown
