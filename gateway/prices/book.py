@@ -217,7 +217,6 @@ class PriceBook:
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         tier = tier_of(service_tier, batch=batch)
         region = region.lower() if region else None
-        models = tuple(models)
         percent = self.overrides.discount(provider, models, at)
         if reported_nano is not None and not 0 <= reported_nano <= REPORTED_NANO_MAX:
             reported_nano = None
@@ -228,7 +227,8 @@ class PriceBook:
             main = _of_subpasses_alone([part for _, part in also])
         if main is None:
             return Cost("unpriced", self.id) if reported_nano is None else self._as_reported(reported_nano, percent)
-        status, price_id, other, total = main.status, main.price_id, main.cost.other, main.total
+        cost = main.cost
+        status, price_id, other, total = main.status, main.price_id, cost.other, cost.total
         contracted, own_terms = _discounted(total, percent), main.own or percent is not None
         for model, part in also:
             discount = self.overrides.discount(provider, (model,) if model else models, at)
@@ -240,7 +240,6 @@ class PriceBook:
             if status == "fallback":
                 return self._as_reported(reported_nano, percent)
             status, contracted = "exact", contracted if own_terms else reported_nano
-        cost = main.cost
         return Cost(
             status,
             self.id,
