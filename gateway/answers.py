@@ -14,6 +14,7 @@ from gateway.config import Config
 from gateway.dialects import openai_chat
 from gateway.dialects.base import Caller, Dialect
 from gateway.errors import OF_LIMITS, Refusal
+from gateway.http1 import encoded_head
 from gateway.meter import Meter
 from gateway.turns import Turns, write
 from gateway.upstream import UpstreamAnswer, UpstreamLost
@@ -104,10 +105,7 @@ class Whole(web.StreamResponse):
             headers["Date"] = formatdate(usegmt=True)
         headers["Content-Length"] = str(len(self._whole))
         lines = [f"HTTP/1.1 {self.status} {self.reason}", *map(": ".join, headers.items())]
-        head, breaks = "\r\n".join(lines), len(lines) - 1
-        if not head.count("\n") == head.count("\r") == breaks:
-            raise ValueError("a header field has a line break in it")
-        answer = head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self._whole
+        answer = encoded_head(lines) + self._whole
         if len(answer) <= SOON_BYTES:
             # aiohttp goes on with the connection, or closes it, in a turn that was asked for later.
             self._turns.soon(write, transport, answer)

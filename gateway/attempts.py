@@ -76,8 +76,7 @@ class Attempts:
             now = now_us()
             call = msgspec.structs.replace(self._template, call_id=uuid7(now), attempt=self._number + 1, started_us=now)
         model = self._template.request_model or ""  # as it was asked for: a budget may put in another one
-        # Now: to open a call may take time.
-        entry = self._breakers.enter(name, model, time.monotonic()) if self._breakers.troubled else 0
+        entry = self._breakers.enter(name, model, time.monotonic())  # now: to open a call may take time
         try:
             self.current = await self._open_attempt(name, call)
         except BaseException:
@@ -90,9 +89,7 @@ class Attempts:
         self.current.sent.add_done_callback(functools.partial(self._is_done, name, model, entry))
 
     def _is_done(self, name: str, model: str, entry: int, sent: asyncio.Future[UpstreamAnswer]) -> None:
-        verdict = _verdict(sent)
-        if verdict == "fails" or self._breakers.troubled:
-            self._breakers.leave(name, model, entry, verdict, time.monotonic())
+        self._breakers.leave(name, model, entry, _verdict(sent), time.monotonic())
         if not self._done.done():
             self._done.set_result(None)
 
@@ -104,8 +101,6 @@ class Attempts:
         while True:
             await self._done
             came = self._came()
-            if not isinstance(came, Refusal) and came.status < 400:
-                return came
             step = self._plan.after(_outcome(came), time.monotonic(), random.random())  # noqa: S311 - jitter
             if step == "pass":
                 return _answered(came)

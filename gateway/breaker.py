@@ -89,8 +89,12 @@ class Breakers:
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = rules
-        self.troubled: dict[tuple[str, str], Breaker] = {}
-        """By upstream and model. Where there are none nothing has to be asked, and only failures told."""
+        self._troubled: dict[tuple[str, str], Breaker] = {}
+
+    @property
+    def has_trouble(self) -> bool:
+        """False when no upstream pauses."""
+        return bool(self._troubled)
 
     def order(self, names: Iterable[str], model: str, now: float) -> list[str]:
         """The same names, but for those that pause, which come last."""
@@ -102,7 +106,7 @@ class Breakers:
         return None if breaker is None else breaker.pause(now)
 
     def _of(self, name: str, model: str) -> Breaker | None:
-        return self.troubled.get(_key(name, model))
+        return self._troubled.get(_key(name, model)) if self._troubled else None
 
     def enter(self, name: str, model: str, now: float) -> int:
         breaker = self._of(name, model)
@@ -113,17 +117,17 @@ class Breakers:
         if breaker is None:
             if verdict != "fails":
                 return
-            if len(self.troubled) >= TROUBLED_MAX:
-                del self.troubled[next(iter(self.troubled))]
-            breaker = self.troubled[_key(name, model)] = Breaker(self._rules[name])
+            if len(self._troubled) >= TROUBLED_MAX:
+                del self._troubled[next(iter(self._troubled))]
+            breaker = self._troubled[_key(name, model)] = Breaker(self._rules[name])
         breaker.leave(entry, verdict, now)
         if breaker.is_spotless:
-            del self.troubled[_key(name, model)]
+            del self._troubled[_key(name, model)]
 
     def open_models(self, name: str, now: float) -> Collection[str]:
         """The models for which an upstream's breaker is open."""
         return [
-            model for (each, model), breaker in self.troubled.items() if each == name and breaker.state(now) == "open"
+            model for (each, model), breaker in self._troubled.items() if each == name and breaker.state(now) == "open"
         ]
 
 

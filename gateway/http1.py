@@ -84,8 +84,16 @@ def head_of(origin: Origin, method: str, path: str, fields: Fields, body: bytes)
     lines += map(": ".join, fields)
     if body or method not in SAFE_TO_REPEAT:
         lines.append(f"Content-Length: {len(body)}")
+    head = encoded_head(lines)
+    if b"\0" in head:
+        raise ValueError("a header field has a line break in it")
+    return head
+
+
+def encoded_head(lines: Sequence[str]) -> bytes:
+    """The head of a message, by its lines. Raises `ValueError` where a field would end before its value does."""
     text = "\r\n".join(lines)
-    if not text.count("\n") == text.count("\r") == len(lines) - 1 or "\0" in text:
+    if not text.count("\n") == text.count("\r") == len(lines) - 1:
         raise ValueError("a header field has a line break in it")
     return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
 
@@ -161,8 +169,7 @@ class Answer:
 
     def close(self) -> None:
         """Close the connection of an answer that was not read to its end."""
-        if self._connection is not None:
-            self._end(UpstreamLost("closed"))
+        self._end(UpstreamLost("closed"))
 
     # -- told by the connection ---------------------------------------------------------------------------------------
 
@@ -278,7 +285,7 @@ class Connection(asyncio.Protocol):
     def ask(self, request: Request) -> Answer:
         """Send a request."""
         answer = Answer(self, request)
-        if self._transport is None or self._transport.is_closing():  # gone in the moment in which it was opened
+        if not self.is_usable:  # gone in the moment in which it was opened
             answer.fail(not_reached(request.name, ConnectionResetError()))
             return answer
         self._answer, self._barren_bytes, self._is_unsent = answer, 0, True

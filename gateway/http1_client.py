@@ -74,7 +74,7 @@ class Http1:
     """Sends requests: see `UpstreamClient`."""
 
     def __init__(self, server: Server, turns: Turns) -> None:
-        self.turns = turns
+        self._turns = turns
         self._head_bytes_max = 4 * server.header_bytes_max
         self._tls = _tls()
         self._pool = Pool()
@@ -133,7 +133,7 @@ class Http1:
                 tcp = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25)
                 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._pool, origin, self._head_bytes_max, self.turns),
+                    lambda: Connection(self._pool, origin, self._head_bytes_max, self._turns),
                     sock=tcp,
                     ssl=self._tls if origin.is_tls else None,
                     server_hostname=origin.host.rstrip(".") if origin.is_tls else None,

@@ -257,11 +257,8 @@ class Ledger:
         when the clock is set back: which of two records is the later one must be certain. `after_us`: and after what
         another gateway booked, unless its clock is far ahead."""
         now = self._clock()
-        moment = max(now, self._latest_us + 1)
-        if after_us:
-            moment = max(moment, min(after_us + 1, now + AHEAD_US))
-        self._latest_us = moment
-        return moment
+        self._latest_us = max(now, self._latest_us + 1, min(after_us + 1, now + AHEAD_US))
+        return self._latest_us
 
     def _record(self, call_id: str, line: bytes, *, keeps: bool = False) -> bool:
         try:

@@ -155,8 +155,7 @@ class LocalOwner:
 
     async def durable(self, remaining: int | None) -> int | None:
         """The rest of `close`: wait for the disk where the settings say so."""
-        if self._ledger.waits_for_disk:
-            await self._ledger.durable()
+        await self._ledger.durable()
         return remaining
 
     @property

@@ -136,7 +136,7 @@ class Proxy:
         self._handling += 1
         try:
             response = await self.handle(request)
-            if self.drains and not response.prepared:
+            if not response.prepared:
                 self.tell(response)
             return response
         finally:
@@ -189,7 +189,7 @@ class Proxy:
             if target is None:
                 raise no_route(self._config)
             keys.check_upstream(principal, target.upstream)
-            is_session = "upgrade" in headers and headers["upgrade"].lower() == "websocket"
+            is_session = headers.get("upgrade", "").lower() == "websocket"
             if is_session and call.operation != "realtime":
                 # At once, and never 404: tools then fall back to POST.
                 return web.Response(
@@ -247,9 +247,8 @@ class Proxy:
                 self._telemetry.ignored(attribution.ignored)
             if kind != "unbilled":
                 self._tickets.demand(principal, client, attribution)
-            if self._blocks_unpriced:
-                for model in models:
-                    self._check_price(upstream.provider, model)
+            for model in models:
+                self._check_price(upstream.provider, model)
             if kind == "start":
                 await self._owner.demand(call)
             if dialect is not None and route is not None and kind != "call":
@@ -436,8 +435,7 @@ class Proxy:
                 continue
             try:
                 keys.check_upstream(principal, fallback)
-                if self._blocks_unpriced:
-                    self._check_price(provider, model)
+                self._check_price(provider, model)
             except Refusal:
                 continue
             yield fallback
@@ -446,7 +444,7 @@ class Proxy:
         """The order in which upstreams are asked: those whose circuit breaker is open come last, or not at all. Raises
         the refusal `upstream_unreachable` where none is left."""
         now = time.monotonic()
-        order = self._ordered(places, ask.model or "", now) if self._breakers.troubled else places
+        order = self._ordered(places, ask.model or "", now) if self._breakers.has_trouble else places
         return Plan(places[0], order, self._config.upstreams, now)
 
     def _ordered(self, places: Sequence[str], model: str, now: float) -> Sequence[str]:
@@ -486,6 +484,8 @@ class Proxy:
 
     def _check_price(self, provider: str, model: str | None) -> None:
         """Raises the refusal `model_unpriced`."""
+        if not self._blocks_unpriced:
+            return
         found = self._prices.find(provider, model or "", datetime.now(UTC))
         if found is None or found.guessed_model:
             raise Refusal(

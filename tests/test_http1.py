@@ -29,7 +29,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @contextlib.asynccontextmanager
 async def serving(
-    handle: Handler,
+    handle: Handler, turns: Turns | None = None
 ) -> AsyncIterator[tuple[Http1, Callable[..., "asyncio.Future[UpstreamAnswer]"], list[int]]]:
     """A client, a way to send to a server that does as it likes, and the server's connections: how many are open."""
     is_open = [0]
@@ -43,7 +43,7 @@ async def serving(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    client = Http1(Server(), Turns())
+    client = Http1(Server(), turns or Turns())
 
     def send(method: str = "POST", body: bytes = b"{}", **settings: Any) -> "asyncio.Future[UpstreamAnswer]":
         upstream = Upstream(**{"base_url": url, "provider": "p", "idle_seconds": 20.0, **settings})
@@ -244,9 +244,10 @@ def test_what_comes_before_the_request_went_out_is_no_answer_to_it(
             writer.write(WHOLE)
 
     async def ask() -> None:
-        async with serving(answers) as (client, send, is_open):
+        turns = Turns()
+        async with serving(answers, turns) as (_, send, is_open):
             assert [piece async for piece in (await send()).pieces()] == [b"ok"]
-            await asyncio.gather(*(client.turns.begin() for _ in range(3)))  # others are under way
+            await asyncio.gather(*(turns.begin() for _ in range(3)))  # others are under way
             sent = send(body=body)
             farewell(kept[0])
             with pytest.raises(NotReachedError):
