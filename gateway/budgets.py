@@ -400,7 +400,7 @@ def _free(charges: Iterable[Charge], at_us: int) -> int:
 Covering = tuple[Budget, str, tuple[int, ...]]
 """A budget that covers a call, the value of its account, and the tickets that it is about; empty = the whole call."""
 TOLD_AT_A_TIME = 1000
-COVERED_MAX = 10_000
+COVERED_MAX = 2000
 """Kinds of calls of which it is remembered what covers them."""
 CLOCK_US = 3600 * 1_000_000
 """A clock that was set back further had been wrong."""
