@@ -5,6 +5,7 @@ names are the columns of the `calls` table, except that money is whole nano-USD 
 USD (`*_usd`) in SQL, and `started_us` (microseconds since the epoch, UTC) becomes `started_at`.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import msgspec
@@ -59,20 +60,29 @@ NO_USAGE = Usage()
 
 
 class Excerpts(msgspec.Struct, frozen=True):
-    """Raw JSON of those parts of a request in which clients say where they run and what a call is for.
+    """Raw JSON of those parts of a request that are a conversation, and in which clients say where they run and what a
+    call is for.
 
-    Views of the body, not decoded unless the client is one that says something there (`clients.observe`), and never
+    Views of the body, decoded only where somebody looks for something (`clients.observe`, `shape.read`), and never
     recorded. Empty where the request has no such part.
     """
 
+    messages: Sequence[msgspec.Raw] = ()
     system: msgspec.Raw = msgspec.Raw()
-    first: tuple[msgspec.Raw, ...] = ()
-    """The first two messages."""
-    last: msgspec.Raw = msgspec.Raw()
     metadata: msgspec.Raw = msgspec.Raw()
     """What the client tells beside the conversation: Codex' turn, Claude Code's safeguards."""
     output_format: msgspec.Raw = msgspec.Raw()
     """The shape that the answer has to have."""
+
+    @property
+    def first(self) -> Sequence[msgspec.Raw]:
+        """The first two messages."""
+        return self.messages[:2]
+
+    @property
+    def last(self) -> msgspec.Raw:
+        """The last message."""
+        return self.messages[-1] if self.messages else msgspec.Raw()
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,14 +5,16 @@ import errno
 import hashlib
 import os
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain
+from functools import partial
 from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway import folders
 
 KEY_BYTES = 32
+NONCE_BYTES = 12
 
 
 def load_key(data_dir: Path) -> bytes:
@@ -48,15 +50,19 @@ def keyed(key: bytes, text: str) -> str:
 
 
 def keyed_parts(key: bytes) -> Callable[[Sequence[bytes]], str]:
-    """(parts in a row, told apart by their lengths) → 32 hex digits. SHA-256, which with the instructions that
-    processors have for it takes half of BLAKE2's time; cut to half its length, nothing can be added behind the parts.
+    """(parts in a row, told apart) → 32 hex digits. The GMAC of each part, then keyed BLAKE2b over these: a universal
+    hash under a pseudorandom function, which is one itself (Wegman, Carter). GMAC takes a twelfth of SHA-256's time.
+
+    That all have one nonce would be its end where its value is shown; here BLAKE2b stands before it, and two parts that
+    an outsider chooses have the same with a chance of their length in blocks of 16 bytes to 2^128.
     """
-    begun, length = hashlib.sha256(key.ljust(64, b"\0")), b"%d:".__mod__
+    tag = partial(AESGCM(_derived(key)).encrypt, bytes(NONCE_BYTES), b"")  # of what is authenticated, with no text
 
     def digest_of(parts: Sequence[bytes]) -> str:
-        found = begun.copy()
-        pieces = chain.from_iterable(zip(map(length, map(len, parts)), parts, strict=True))
-        deque(map(found.update, pieces), maxlen=0)  # each in turn, without a copy
-        return found.hexdigest()[:32]
+        return hashlib.blake2b(b"".join(map(tag, parts)), key=key, digest_size=16).hexdigest()
 
     return digest_of
+
+
+def _derived(key: bytes) -> bytes:
+    return hashlib.blake2b(key=key, person=b"parts", digest_size=32).digest()

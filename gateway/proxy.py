@@ -229,8 +229,9 @@ class Proxy:
             client = clients.observe(head.client, headers, ask, self._hash)
             if dialect is not None and kind == "call":
                 read = functools.partial(
-                    shape.read, plain, call.operation, self._hash_parts, marks_caches=ask.may_cache is not None
-                )
+                    shape.read, plain, call.operation, self._hash_parts, ask.excerpts.messages,
+                    marks_caches=ask.may_cache is not None,
+                )  # fmt: skip
                 made = read() if len(plain) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
             else:
                 made = Shape()

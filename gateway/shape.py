@@ -71,22 +71,36 @@ class Shape(msgspec.Struct, frozen=True):
     """That of the tools' descriptions."""
 
 
-def read(body: bytes, operation: str | None, keyed: Hash, *, marks_caches: bool = True) -> Shape:
-    """The shape of a request (decoded body), which may mark what to cache. Never raises, whatever it holds."""
+def read(
+    body: bytes,
+    operation: str | None,
+    keyed: Hash,
+    messages: Sequence[msgspec.Raw] = (),
+    *,
+    marks_caches: bool = True,
+) -> Shape:
+    """The shape of a request (decoded body), which may mark what to cache. `messages`: its conversation, where somebody
+    has taken it apart. Never raises, whatever it holds."""
     try:
-        return _read(body, operation, keyed, _unmarked if marks_caches else _as_it_is)
+        return _read(body, operation, keyed, messages, _unmarked if marks_caches else _as_it_is)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Shape()
 
 
-def _read(body: bytes, operation: str | None, keyed: Hash, unmarked: Callable[[bytes], bytes]) -> Shape:
+def _read(
+    body: bytes,
+    operation: str | None,
+    keyed: Hash,
+    messages: Sequence[msgspec.Raw],
+    unmarked: Callable[[bytes], bytes],
+) -> Shape:
     fields = FIELDS.decode(body)
     if "request" in fields and not any(name in fields for name in MESSAGES):  # Code Assist
         fields = FIELDS.decode(fields["request"])
     asked = keyed(_asked(fields, unmarked))
     if operation not in CONVERSED:
         return Shape(asked)
-    messages = _messages(fields)
+    messages = messages or _messages(fields)
     tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
     prefix = [tools, system, *_opening(messages)]
     last, at = _last_turn(messages)
@@ -103,14 +117,14 @@ def _read(body: bytes, operation: str | None, keyed: Hash, unmarked: Callable[[b
 
 def _asked(fields: Raws, unmarked: Callable[[bytes], bytes]) -> list[bytes]:
     """Names and values of the fields that say what is asked, in the order of their names."""
-    found: list[bytes] = []
-    for name in sorted(set(fields) - NOT_ASKED):
-        raw = bytes(fields[name])
-        found.append(name.encode())
-        if name in SETTINGS and raw[:1] == b"{":
+    asked = sorted(fields.keys() - NOT_ASKED)
+    found: list[bytes] = [msgspec.json.encode(asked)]
+    for name in asked:
+        raw = fields[name]
+        if name in SETTINGS and bytes(raw)[:1] == b"{":
             found += _asked(FIELDS.decode(raw), unmarked)
         else:
-            found.append(unmarked(_unbilled(raw) if name in SYSTEM else raw))
+            found.append(unmarked(_unbilled(bytes(raw)) if name in SYSTEM else raw))
     return found
 
 
@@ -126,7 +140,7 @@ def _first_of(fields: Raws, names: Iterable[str]) -> bytes:
     return bytes(next(filter(None, map(fields.get, names)), b""))
 
 
-def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
+def _opening(messages: Sequence[msgspec.Raw]) -> list[bytes]:
     """The messages up to the first of a user."""
     found: list[bytes] = []
     for raw in messages[:FIRST_MAX]:
@@ -137,7 +151,7 @@ def _opening(messages: list[msgspec.Raw]) -> list[bytes]:
     return found
 
 
-def _last_turn(messages: list[msgspec.Raw]) -> tuple[Any, int]:
+def _last_turn(messages: Sequence[msgspec.Raw]) -> tuple[Any, int]:
     """The last message that is not the tool's own instructions, which some put at the end, and where it stands."""
     for at in range(len(messages) - 1, max(-1, len(messages) - 1 - FIRST_MAX), -1):
         message = value_of(messages[at], MESSAGE_MAX)
@@ -176,7 +190,11 @@ def _is_reminder(part: Any) -> bool:
 
 
 def _action(
-    result: actions.Result, last: Any, before: list[msgspec.Raw], keyed: Hash, unmarked: Callable[[bytes], bytes]
+    result: actions.Result,
+    last: Any,
+    before: Sequence[msgspec.Raw],
+    keyed: Hash,
+    unmarked: Callable[[bytes], bytes],
 ) -> str | None:
     if _is_answered(last):
         return None
@@ -197,6 +215,7 @@ def _as_it_is(raw: bytes) -> bytes:
 
 def _unmarked(raw: bytes) -> bytes:
     """JSON without the marks of what to cache. In a text these would have backslashes."""
+    raw = bytes(raw)
     parts, begin = [], 0
     for mark in CACHE_MARK.finditer(raw):
         at, pattern = mark.start(), CACHE_FIELD

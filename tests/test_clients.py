@@ -162,7 +162,7 @@ def test_headers_outrank_guesses() -> None:
 @given(parts=st.lists(VALUES, min_size=5, max_size=5), turn=st.text(max_size=50) | VALUES.map(json.dumps))
 def test_no_body_is_too_odd(name: str, parts: list[Any], turn: str) -> None:
     raw = [msgspec.Raw(json.dumps(part).encode()) for part in parts]
-    ask = Ask(excerpts=Excerpts(raw[0], (raw[1], raw[2]), raw[2], raw[3], raw[4]))
+    ask = Ask(excerpts=Excerpts(raw[1:3], raw[0], raw[3], raw[4]))
     found = clients.observe(Client(name), {"x-codex-turn-metadata": turn}, ask, keyed)
     assert found.branch is None or found.branch.isprintable()
     assert found.folder is None or found.folder.startswith("/")

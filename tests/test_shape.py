@@ -80,6 +80,20 @@ def test_parts_are_told_apart() -> None:
     assert KEYED([b"ab", b"c"]) != KEYED([b"a", b"bc"]) != KEYED([b"abc"])
 
 
+@given(st.lists(st.binary(max_size=40), max_size=4), st.lists(st.binary(max_size=40), max_size=4))
+def test_parts_have_one_hash_if_they_are_the_same(one: list[bytes], other: list[bytes]) -> None:
+    assert (KEYED(one) == KEYED(other)) == (one == other)
+
+
+def test_the_order_of_parts_and_blanks_at_their_end_count() -> None:
+    parts = [b"", b"\0", b"\0" * 16, b"a", b"a\0", b"a" + b"\0" * 15]
+    assert len({KEYED([each]) for each in parts} | {KEYED([]), KEYED([b"a", b""]), KEYED([b"", b"a"])}) == 9
+
+
+def test_fields_whose_names_together_are_the_same() -> None:
+    assert shape_of({"a,b": 1, "c": 2}).request_hash != shape_of({"a": 1, "b,c": 2}).request_hash
+
+
 def test_the_prefix_stays_while_a_conversation_grows() -> None:
     turns = [says("system", "Be brief"), says("user", "one"), says("assistant", "1"), says("user", "two")]
     begun, grown = shape_of(chat(*turns[:2])), shape_of(chat(*turns))

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.call import Answer, Ask
+from gateway.call import Answer, Ask, Excerpts
 from gateway.dialects.anthropic_shapes import MessageEnding, fold_message, output_tokens_min
 from gateway.dialects.base import (
     NO_VALUE,
@@ -17,7 +17,6 @@ from gateway.dialects.base import (
     Stated,
     Written,
     ends_with,
-    excerpts,
     has_hosted,
     maximum,
     may_cache,
@@ -74,7 +73,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         message_count=None if request.messages is None else len(request.messages),
         tool_count=None if request.tools is None else len(request.tools),
         session_id=_session(child(request.metadata).get("user_id")),
-        excerpts=excerpts(request.messages, request.system, request.safeguards, request.output_config),
+        excerpts=Excerpts(request.messages or (), request.system, request.safeguards, request.output_config),
         may_cache=may_cache(body),
         output_tokens_min=output_tokens_min(request.thinking, most),
         region=text(request.inference_geo),

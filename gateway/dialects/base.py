@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.call import Answer, Ask, Excerpts, SubPass, Usage
+from gateway.call import Answer, Ask, SubPass, Usage
 from gateway.edits import renamed
 from gateway.errors import Refusal
 from gateway.framing import Event
@@ -163,17 +163,6 @@ def entries(value: Listed) -> list[msgspec.Raw] | None:
 def length_of(value: Listed) -> int | None:
     """How many entries a list has; 1 for a value that is none; `None` where there is no value."""
     return len(value) if isinstance(value, list) else None if value is None else 1
-
-
-def excerpts(
-    messages: list[msgspec.Raw] | None,
-    system: msgspec.Raw = NO_VALUE,
-    metadata: msgspec.Raw = NO_VALUE,
-    output_format: msgspec.Raw = NO_VALUE,
-) -> Excerpts:
-    """Of a request with these messages."""
-    first, last = (tuple(messages[:2]), messages[-1]) if messages else ((), NO_VALUE)
-    return Excerpts(system, first, last, metadata, output_format)
 
 
 def ends_with(path: str, *ends: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask, Usage
+from gateway.call import Answer, Ask, Excerpts, Usage
 from gateway.dialects import bedrock_shapes
 from gateway.dialects.anthropic_shapes import MessageEnding, fold_message, output_tokens_min
 from gateway.dialects.base import (
@@ -20,7 +20,6 @@ from gateway.dialects.base import (
     Listed,
     Stated,
     entries,
-    excerpts,
     last_wins,
     maximum,
     may_cache,
@@ -83,7 +82,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         stream=path.endswith("-stream"),
         max_output_tokens=most,
         message_count=None if messages is None else len(messages),
-        excerpts=excerpts(messages, request.system, output_format=request.output_config),
+        excerpts=Excerpts(messages or (), request.system, output_format=request.output_config),
         may_cache=may_cache(body) or may_cache(body, b"cachePoint"),
         output_tokens_min=output_tokens_min(request.thinking, most),
         refers=refers(body, b'"source"', b'"images"'),

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.call import Answer, Ask, Usage
+from gateway.call import Answer, Ask, Excerpts, Usage
 from gateway.dialects.base import (
     NO_VALUE,
     Dialect,
@@ -20,7 +20,6 @@ from gateway.dialects.base import (
     Stated,
     add_units,
     entries,
-    excerpts,
     has_hosted,
     length_of,
     maximum,
@@ -98,7 +97,9 @@ def read_ask(path: str, body: bytes) -> Ask:
         message_count=length_of(request.contents),
         tool_count=length_of(request.tools),
         ticket=ticket_in(request.labels),
-        excerpts=excerpts(messages, request.system_instruction, output_format=config.schema if config else NO_VALUE),
+        excerpts=Excerpts(
+            messages or (), request.system_instruction, output_format=config.schema if config else NO_VALUE
+        ),
         choices=(count(config.candidate_count) if config else None) or 1,
         refers=bool(request.cached_content or request.snake_cached or within.cached_content)
         or has_hosted(tools, b"eclarations")

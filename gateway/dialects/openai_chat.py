@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask, Usage
+from gateway.call import Answer, Ask, Excerpts, Usage
 from gateway.dialects.anthropic_shapes import above, output_tokens_min
 from gateway.dialects.base import (
     Dialect,
@@ -19,7 +19,6 @@ from gateway.dialects.base import (
     Stated,
     add_units,
     ends_with,
-    excerpts,
     has_hosted,
     maximum,
     may_cache,
@@ -90,7 +89,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         tool_count=None if request.tools is None else len(request.tools),
         session_id=named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
-        excerpts=excerpts(request.messages),
+        excerpts=Excerpts(request.messages or ()),
         may_cache=may_cache(body) if is_marked else None,
         output_tokens_min=1 if not (request.thinking or request.reasoning) else _output_tokens_min(request, most),
         choices=_choices(request),

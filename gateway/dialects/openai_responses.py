@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import Answer, Ask, SubPass, Usage
+from gateway.call import Answer, Ask, Excerpts, SubPass, Usage
 from gateway.dialects import openai_shapes
 from gateway.dialects.base import (
     NO_VALUE,
@@ -25,7 +25,6 @@ from gateway.dialects.base import (
     add_units,
     ends_with,
     entries,
-    excerpts,
     has_hosted,
     last_wins,
     maximum,
@@ -84,7 +83,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         tool_count=None if request.tools is None else len(request.tools),
         session_id=named(value_of(request.client_metadata), SESSION_KEYS) or named(request.metadata, SESSION_KEYS),
         ticket=ticket_in(request.metadata),
-        excerpts=excerpts(messages, request.instructions, request.client_metadata),
+        excerpts=Excerpts(messages or (), request.instructions, request.client_metadata),
         output_tokens_min=OUTPUT_TOKENS_MIN,
         is_tied=bool(request.background or request.previous_response_id or request.conversation),
         refers=bool(request.previous_response_id or request.conversation or request.prompt)
