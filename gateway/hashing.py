@@ -15,6 +15,7 @@ from gateway import folders
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+LONG_BYTES = 2048
 
 
 def load_key(data_dir: Path) -> bytes:
@@ -50,19 +51,23 @@ def keyed(key: bytes, text: str) -> str:
 
 
 def keyed_parts(key: bytes) -> Callable[[Sequence[bytes]], str]:
-    """(parts in a row, told apart) → 32 hex digits. The GMAC of each part, then keyed BLAKE2b over these: a universal
-    hash under a pseudorandom function, which is one itself (Wegman, Carter). GMAC takes a twelfth of SHA-256's time.
+    """(parts in a row, told apart by their lengths) → 32 hex digits. SHA-256, which with the instructions that
+    processors have for it takes half of BLAKE2's time; cut to half its length, nothing can be added behind the parts.
 
-    That all have one nonce would be its end where its value is shown; here BLAKE2b stands before it, and two parts that
-    an outsider chooses have the same with a chance of their length in blocks of 16 bytes to 2^128.
+    A long part goes in as its GMAC, which takes a twelfth of SHA-256's time: a universal hash under a pseudorandom
+    function, which is one itself (Wegman, Carter). That all have one nonce would be the end of GMAC where its values
+    are shown; here they are not, and two parts that an outsider chooses have the same one with a chance of their
+    length in blocks of 16 bytes to 2^128.
     """
-    tag = partial(AESGCM(_derived(key)).encrypt, bytes(NONCE_BYTES), b"")  # of what is authenticated, with no text
+    begun = hashlib.sha256(key.ljust(64, b"\0"))
+    of_long = hashlib.blake2b(key=key, person=b"long parts", digest_size=32).digest()
+    tag = partial(AESGCM(of_long).encrypt, bytes(NONCE_BYTES), b"")  # of what is only authenticated
 
     def digest_of(parts: Sequence[bytes]) -> str:
-        return hashlib.blake2b(b"".join(map(tag, parts)), key=key, digest_size=16).hexdigest()
+        found = begun.copy()
+        found.update(
+            b"".join([b"%d:%b" % (len(part), part if len(part) < LONG_BYTES else tag(part)) for part in parts])
+        )
+        return found.hexdigest()[:32]
 
     return digest_of
-
-
-def _derived(key: bytes) -> bytes:
-    return hashlib.blake2b(key=key, person=b"parts", digest_size=32).digest()

@@ -80,14 +80,19 @@ def test_parts_are_told_apart() -> None:
     assert KEYED([b"ab", b"c"]) != KEYED([b"a", b"bc"]) != KEYED([b"abc"])
 
 
-@given(st.lists(st.binary(max_size=40), max_size=4), st.lists(st.binary(max_size=40), max_size=4))
+SHORT_AND_LONG = st.builds(bytes.__mul__, st.binary(max_size=20), st.sampled_from([0, 1, 200]))
+
+
+@given(st.lists(SHORT_AND_LONG, max_size=4), st.lists(SHORT_AND_LONG, max_size=4))
 def test_parts_have_one_hash_if_they_are_the_same(one: list[bytes], other: list[bytes]) -> None:
     assert (KEYED(one) == KEYED(other)) == (one == other)
 
 
-def test_the_order_of_parts_and_blanks_at_their_end_count() -> None:
+@pytest.mark.parametrize("long", [b"", b"x" * hashing.LONG_BYTES])
+def test_the_order_of_parts_and_blanks_at_their_end_count(long: bytes) -> None:
     parts = [b"", b"\0", b"\0" * 16, b"a", b"a\0", b"a" + b"\0" * 15]
-    assert len({KEYED([each]) for each in parts} | {KEYED([]), KEYED([b"a", b""]), KEYED([b"", b"a"])}) == 9
+    rows = [*([long + each] for each in parts), [], [b"a", long], [long, b"a"], [b"a" + long]]
+    assert len(set(map(KEYED, rows))) == len(set(map(tuple, rows)))
 
 
 def test_fields_whose_names_together_are_the_same() -> None:
