@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway import actions
+from gateway import actions, alike
 from gateway.call import Answer, Usage
 from gateway.dialects.base import Dialect, Ending
 from gateway.dialects.openai_chat import is_usage_only
@@ -22,7 +22,8 @@ SAMPLE_BYTES_MAX = 16 * 1024
 
 LOOKS = 20
 """So many first events are read for the model's name, which may not stand on the first (Azure's content filters)."""
-
+TRIES = 8
+"""So many events are looked at alone, to find such as are like them: those of some streams are never alike."""
 
 EVENT_END = b"\n\n"
 ALIKE = re.compile(rb"((?:event: [^\n]*+\n)?+data: ?)\{[^\n]*+\n\n(?:\1\{[^\n]*+\n\n)*+")
@@ -51,6 +52,9 @@ class Meter(msgspec.Struct):
     _looks_left: int = LOOKS
     _is_known: bool = False
     """The model's name was seen, or need not be looked for any more."""
+    _alike: alike.Alike | None = None
+    """Events of a text in which nothing else matters, as the last ones were."""
+    _tries_left: int = TRIES
 
     __repr__ = object.__repr__  # what an answer says stands in no log
 
@@ -138,13 +142,15 @@ class Meter(msgspec.Struct):
             except Exception as error:  # noqa: BLE001 - as in `feed`
                 self._give_up(error)
 
-    def _see(self, dialect: Dialect, event: bytes, *, is_rest: bool = False) -> None:
-        """Keep what may have text, fold what may have usage or calls tools. `is_rest`: it came after the last event."""
+    def _see(self, dialect: Dialect, event: bytes, *, is_rest: bool = False) -> bool:
+        """Keep what may have text, fold what may have usage or calls tools. `is_rest`: it came after the last event.
+        True for a text in which nothing else matters."""
         if event.strip() == b"[DONE]":
             self.answer.finished = True
-            return
+            return False
         is_whole = is_rest and isinstance(self._framing, Json)
-        if is_whole or (event and carries_text(event)):
+        is_text = is_whole or (bool(event) and carries_text(event))
+        if is_text:
             self._keep(event)
         if not self._is_known or is_rest or dialect.may_matter.search(event) or actions.MARK.search(event):
             self._looks_left -= 1
@@ -155,6 +161,8 @@ class Meter(msgspec.Struct):
                 if is_whole:
                     raise
             self._is_known = self._looks_left <= 0 or bool(self.answer.response_model or self.answer.upstream_id)
+            return False
+        return is_text
 
     def _skim(self, dialect: Dialect, framing: ServerSent, block: bytes) -> None:
         """As `_see` of each event in a block. Few matter once the model is known: the others are counted at once."""
@@ -165,6 +173,8 @@ class Meter(msgspec.Struct):
         while block and not self._is_known:
             event, _, block = block.partition(EVENT_END)
             self._see(dialect, data_of(event + EVENT_END))
+        if not (block := self._pass_alike(dialect, block)):
+            return
         start = 0
         marks: list[int] = []
         may_call = any([mark in block for mark in actions.MARKS])  # noqa: C419 - a list takes half the time
@@ -180,6 +190,24 @@ class Meter(msgspec.Struct):
                 start = block.find(EVENT_END, at) + len(EVENT_END)
                 self._see(dialect, data_of(block[begin:start]))
         self._pass_over(dialect, block, start, len(block))
+
+    def _pass_alike(self, dialect: Dialect, block: bytes) -> bytes:
+        """The rest of a block, behind events that are like others; some are looked at alone, to find which."""
+        while block:
+            number, size = (0, 0) if self._alike is None else self._alike.run(block)
+            if self._alike is not None and number:
+                self.content_bytes += size - number * len(self._alike.before_data + EVENT_END)
+                if self._sampled < SAMPLE_BYTES_MAX:
+                    self._sample_all(self._alike.data(block[:size]))
+                block = block[size:]
+            elif self._tries_left:
+                self._tries_left -= 1
+                event, _, block = block.partition(EVENT_END)
+                event += EVENT_END
+                self._alike = alike.of(event) if self._see(dialect, data_of(event)) else self._alike
+            else:
+                break
+        return block
 
     def _pass_over(self, dialect: Dialect, block: bytes, start: int, end: int) -> None:
         """Events in which no mark was found: text, if the data is one line. (In several, it could join to one.)"""

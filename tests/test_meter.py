@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from gateway import alike
 from gateway.call import Answer
 from gateway.dialects import (
     DIALECTS,
@@ -290,8 +291,21 @@ def long_streams(draw: st.DrawFn) -> tuple[Dialect, bytes]:
     usual = LONG_STREAMS.get(dialect, OTHER_EVENTS)
     odd = ODD_EVENTS if draw(st.booleans()) else ODD_EVENTS[:-2]
     event = st.sampled_from([*usual, *odd]) if draw(st.booleans()) else st.sampled_from(usual)
-    parts = draw(st.lists(st.tuples(event, st.sampled_from([1, 1, 1, 2, 30])), min_size=1, max_size=12))
-    return dialect, b"".join(event * times for event, times in parts) + draw(st.sampled_from([b"", b"\n", b"data: {"]))
+    times = st.one_of(st.sampled_from([[None], [None] * 2, [None] * 30]), st.lists(TEXTS, max_size=4))
+    parts = draw(st.lists(st.tuples(event, times), min_size=1, max_size=12))
+    stream = b"".join(saying(text, event) for event, texts in parts for text in texts)
+    return dialect, stream + draw(st.sampled_from([b"", b"\n", b"data: {"]))
+
+
+TEXTS = st.one_of(st.none(), st.text('ab "\\\n{}:é', max_size=6), st.sampled_from(['"usage": {', "ping", "\\"]))
+
+
+def saying(text: str | None, event: bytes) -> bytes:
+    """The same event with another text, where it has one."""
+    like = alike.of(event)
+    if text is None or like is None:
+        return event
+    return like.head + json.dumps(text, ensure_ascii=False)[1:-1].encode() + like.tail
 
 
 def seen(meter: Meter) -> tuple[Answer, int, bytes, bool]:

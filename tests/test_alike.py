@@ -1,0 +1,60 @@
+"""Events that differ in nothing but a text: which they are, and that no other is taken for one of them."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import alike
+
+CHAT = b'data: {"id":"x","choices":[{"delta":{"content":"%b"},"finish_reason":null}],"usage":null}\n\n'
+DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text": "%b"}}\n\n'
+OTHERS = [
+    CHAT.replace(b"null}]", b'"stop"}]') % b"a", CHAT.replace(b"null}\n", b'{"prompt_tokens":1}}\n') % b"a",
+    b"data: [DONE]\n\n", b": alive\n\n", b"\n", b'data: {"id":"x","choices":[]}\n\n', CHAT[:40], CHAT[:-2] % b"a",
+]  # fmt: skip
+RAW = st.text('a"\\\n{},é', max_size=4).map(str.encode)
+
+
+def like(event: bytes) -> alike.Alike:
+    found = alike.of(event)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("event", [CHAT, DELTA])
+def test_events_in_a_row(event: bytes) -> None:
+    block = b"".join(event % text for text in (b"Hello", b"", b", \\u00e9\\n", b"\xc3\xa9"))
+    for first in (b"the", b"", b"fin"):
+        assert like(event % first).run(block) == (4, len(block))
+    assert b"".join(like(event % b"a").data(block)) == re.sub(rb"(event: .*\n)?data: |\n\n", b"", block)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_they_end_before_another(other: bytes) -> None:
+    block = CHAT % b"a" + CHAT % b"b"
+    assert like(CHAT % b"c").run(block + other) == (2, len(block))
+    assert like(CHAT % b"c").run(other + block) == (0, 0)
+
+
+@given(st.lists(st.one_of(RAW.map(CHAT.__mod__), st.sampled_from(OTHERS)), max_size=6))
+def test_nothing_else_is_one(events: list[bytes]) -> None:
+    block, found = b"".join(events), like(CHAT % b"c")
+    number, size = found.run(block)
+    assert found.data(block[:size]) == [event[6:-2] for event in events[:number]] if number else size == 0
+    for event in events[:number]:
+        assert event.startswith(found.head)
+        assert event.endswith(found.tail)
+        text = event[len(found.head) : -len(found.tail)]
+        assert not re.search(rb'["\n]|\\$', text)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b"data: [DONE]\n\n", b": alive\n\n", b'data: {"type":"ping"}\n\n', b'data: {"delta":\ndata: {"text":"a"}}\n\n',
+     CHAT % rb"a\"b", b'data: {"text":"a"}\n', b'id: 1\ndata: {"text":"a"}\n\n', b'data: {"text":"a\n\n'],
+)  # fmt: skip
+def test_events_that_none_is_like(event: bytes) -> None:
+    found = alike.of(event)
+    assert found is None or found.run(event * 3) == (0, 0)
