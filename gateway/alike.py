@@ -7,7 +7,6 @@ import msgspec
 
 from gateway.texts import WRITTEN
 
-EVENT_END = b"\n\n"
 QUOTE, BACKSLASH, NEWLINE = b'"', b"\\", b"\n"
 BEFORE_TEXT = re.compile(rb'[^\\]*"(?:' + "|".join(sorted(WRITTEN)).encode() + rb')"\s*+:\s*+"')
 """Up to the last text that a model has written, of which there may be several."""
@@ -44,10 +43,6 @@ class Alike(msgspec.Struct, frozen=True):
         if block.find(BACKSLASH, 0, end) >= 0 and block.find(BACKSLASH + QUOTE, 0, end) >= 0:
             return 0, 0  # the end of a text is none
         return number, end
-
-    def data(self, run: bytes) -> list[bytes]:
-        """Of each of these events."""
-        return run[len(self.before_data) : -len(EVENT_END)].split(EVENT_END + self.before_data)
 
 
 def of(event: bytes) -> Alike | None:

@@ -110,7 +110,8 @@ class ServerSent(Events):
         return [data_of(event) for event in super().feed(piece)]
 
     def rest(self) -> bytes:
-        return data_of(super().rest())
+        rest = super().rest()
+        return data_of(rest) if rest else rest
 
 
 class Lines:

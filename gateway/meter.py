@@ -26,7 +26,7 @@ TRIES = 8
 """So many events are looked at alone, to find such as are like them: those of some streams are never alike."""
 
 EVENT_END = b"\n\n"
-ALIKE = re.compile(rb"((?:event: [^\n]*+\n)?+data: ?)\{[^\n]*+\n\n(?:\1\{[^\n]*+\n\n)*+")
+ROW = re.compile(rb"((?:event: [^\n]*+\n)?+data: ?)\{[^\n]*+\n\n(?:\1\{[^\n]*+\n\n)*+")
 """Events in a row with one line of data each, and the same before it."""
 
 
@@ -196,9 +196,7 @@ class Meter(msgspec.Struct):
         while block:
             number, size = (0, 0) if self._alike is None else self._alike.run(block)
             if self._alike is not None and number:
-                self.content_bytes += size - number * len(self._alike.before_data + EVENT_END)
-                if self._sampled < SAMPLE_BYTES_MAX:
-                    self._sample_all(self._alike.data(block[:size]))
+                self._keep_row(block[:size], self._alike.before_data, number)
                 block = block[size:]
             elif self._tries_left:
                 self._tries_left -= 1
@@ -212,12 +210,9 @@ class Meter(msgspec.Struct):
     def _pass_over(self, dialect: Dialect, block: bytes, start: int, end: int) -> None:
         """Events in which no mark was found: text, if the data is one line. (In several, it could join to one.)"""
         while start < end:
-            if alike := ALIKE.match(block, start, end):
-                between, stop = EVENT_END + alike[1], alike.end()
-                number = block.count(between, start, stop) + 1
-                self.content_bytes += stop - start - number * len(between)
-                if self._sampled < SAMPLE_BYTES_MAX:
-                    self._sample_all(block[start + len(alike[1]) : stop - len(EVENT_END)].split(between))
+            if row := ROW.match(block, start, end):
+                stop = row.end()
+                self._keep_row(row[0], row[1], row[0].count(EVENT_END + row[1]) + 1)
             else:
                 found = block.find(EVENT_END, start, end)
                 stop = end if found < 0 else found + len(EVENT_END)  # without one it is the third newline in a row
@@ -242,8 +237,14 @@ class Meter(msgspec.Struct):
             self.sample.append(kept)
             self._sampled += len(kept)
 
-    def _sample_all(self, events: list[bytes]) -> None:
-        size = sum(map(len, events))
+    def _keep_row(self, row: bytes, before_data: bytes, number: int) -> None:
+        """Keep so many events, whose data are one line each, and have the same before them."""
+        between = EVENT_END + before_data
+        size = len(row) - number * len(between)
+        self.content_bytes += size
+        if self._sampled >= SAMPLE_BYTES_MAX:
+            return
+        events = row[len(before_data) : -len(EVENT_END)].split(between)
         if self._sampled + size <= SAMPLE_BYTES_MAX:
             self.sample += events
             self._sampled += size

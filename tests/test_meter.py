@@ -297,7 +297,8 @@ def long_streams(draw: st.DrawFn) -> tuple[Dialect, bytes]:
     return dialect, stream + draw(st.sampled_from([b"", b"\n", b"data: {"]))
 
 
-TEXTS = st.one_of(st.none(), st.text('ab "\\\n{}:é', max_size=6), st.sampled_from(['"usage": {', "ping", "\\"]))
+WORDS = ('"usage": {', "usage", "stop", "ping", "error", "message_stop", "shell_call", "reason", "\\")
+TEXTS = st.one_of(st.none(), st.text('ab "\\\n{}:é', max_size=6), st.sampled_from(WORDS))
 
 
 def saying(text: str | None, event: bytes) -> bytes:
