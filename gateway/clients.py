@@ -71,6 +71,8 @@ AIDER_OPENINGS = (
 AIDER_COMMITS = "You are an expert software engineer that generates concise, one-line Git commit messages"
 AIDER_SUMMARIZES = "*Briefly* summarize this partial conversation about programming."
 
+OPENING_BYTES = 1024
+"""In so many of a message's first bytes its text begins."""
 AIDER_MARK = re.compile("|".join(map(re.escape, (*AIDER_OPENINGS, AIDER_COMMITS, AIDER_SUMMARIZES))).encode())
 
 
@@ -185,7 +187,7 @@ def _opencode(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client
 def _sdk(client: Client, headers: Headers, ask: Ask, keyed: Hash) -> Client:
     """aider speaks through SDKs, under their name."""
     excerpts = ask.excerpts
-    if AIDER_MARK.search(excerpts.system or next(iter(excerpts.first), b"")) is None:
+    if AIDER_MARK.search(excerpts.system or next(iter(excerpts.first), b""), 0, OPENING_BYTES) is None:
         return client
     opening = next(iter(_system(ask)), "")
     if opening.startswith(AIDER_COMMITS):
