@@ -102,12 +102,12 @@ def _read(
         return Shape(asked)
     messages = messages or _messages(fields)
     tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
-    prefix = [tools, system, *_opening(messages)]
+    prefix = [tools, _unbilled(system), *_opening(messages)]
     last, at = _last_turn(messages)
     result, whole = actions.last_result(last), len(body)
     return Shape(
         asked,
-        keyed(list(map(unmarked, map(_unbilled, prefix)))) if any(prefix) else None,
+        keyed(list(map(unmarked, prefix))) if any(prefix) else None,
         None if result is None else _action(result, last, messages[max(0, at - LOOKED_BACK) : at], keyed, unmarked),
         _is_human(last, result),
         sum(map(len, prefix)) / whole,
