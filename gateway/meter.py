@@ -40,14 +40,14 @@ class Meter(msgspec.Struct):
     bytes_seen: int = 0
     failed: str | None = None
     """Why metering gave up, if it did: the type of an error, never its text."""
-    sample: list[bytes] = []
-    """The first events with text, as JSON, up to `SAMPLE_BYTES_MAX`."""
     content_bytes: int = 0
-    """Size of all such events."""
+    """Size of all events that may have text."""
     ending: Ending | None = None
     """Set it before the first piece where the stream may have to be ended from our side."""
     _reader: Reader | None = None
     """From the first piece on, until metering gives up."""
+    _sample: list[tuple[bytes, bytes]] = []
+    """Events alone, and rows of them with what stands between their data."""
     _sampled: int = 0
     _looks_left: int = LOOKS
     _is_known: bool = False
@@ -115,6 +115,11 @@ class Meter(msgspec.Struct):
             except Exception as error:  # noqa: BLE001 - as in `feed`
                 self._give_up(error)
         return self.answer
+
+    @property
+    def sample(self) -> list[bytes]:
+        """The first events with text, as JSON, up to `SAMPLE_BYTES_MAX`; the last one may be cut."""
+        return [event for row, between in self._sample for event in (row.split(between) if between else (row,))]
 
     def is_complete(self) -> bool:
         """False when an event stream ended without the dialect's sign of completeness.
@@ -229,28 +234,26 @@ class Meter(msgspec.Struct):
 
     def _keep(self, event: bytes) -> None:
         self.content_bytes += len(event)
-        self._sample(event)
+        self._take_sample(event)
 
-    def _sample(self, event: bytes) -> None:
+    def _take_sample(self, event: bytes) -> None:
         if (room := SAMPLE_BYTES_MAX - self._sampled) > 0:
-            kept = event[:room]
-            self.sample.append(kept)
-            self._sampled += len(kept)
+            self._sample.append((event[:room], b""))
+            self._sampled += min(len(event), room)
 
     def _keep_row(self, row: bytes, before_data: bytes, number: int) -> None:
         """Keep so many events, whose data are one line each, and have the same before them."""
         between = EVENT_END + before_data
         size = len(row) - number * len(between)
         self.content_bytes += size
-        if self._sampled >= SAMPLE_BYTES_MAX:
-            return
-        events = row[len(before_data) : -len(EVENT_END)].split(between)
-        if self._sampled + size <= SAMPLE_BYTES_MAX:
-            self.sample += events
-            self._sampled += size
-        else:
-            for event in events:
-                self._sample(event)
+        if self._sampled < SAMPLE_BYTES_MAX:
+            data = row[len(before_data) : -len(EVENT_END)]
+            if self._sampled + size <= SAMPLE_BYTES_MAX:
+                self._sample.append((data, between))  # it is seldom asked for
+                self._sampled += size
+            else:
+                for event in data.split(between):
+                    self._take_sample(event)
 
     def _fold(self, dialect: Dialect, data: bytes) -> None:
         try:
