@@ -1,10 +1,11 @@
 """What the client gets: the provider's header fields with ours, and refusals in the caller's dialect."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
@@ -23,6 +24,9 @@ WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """A larger answer is passed on as it comes, without a cost header."""
 SOON_BYTES = 64 * 1024
 """A larger answer is written at once: a client that does not read it has to be noticed before its next request."""
+NO_BODY = (204, 304)
+"""Answers of these statuses have none, whatever they say (RFC 9110 §6.4.1)."""
+LAST_CHUNK = b"0\r\n\r\n"
 LINK_FIELDS = ("X-Goog-Upload-URL", "X-Goog-Upload-Control-URL")
 """Header fields with addresses that clients follow."""
 ORIGIN = re.compile(r"^https?://[^/]+")
@@ -75,48 +79,110 @@ async def collect(pieces: AsyncIterator[bytes], meter: Meter) -> tuple[bytes, bo
     return b"".join(found), True
 
 
-class Passing(web.StreamResponse):
-    """An answer that is passed on as it comes. `has_piece`: some of it is here already, and its head goes out with that
-    in one write."""
+class Plain(web.StreamResponse):
+    """An answer with a body, to an HTTP/1.1 client, that is written as it is: what aiohttp's responses do besides, no
+    provider's answer needs."""
 
-    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], *, has_piece: bool) -> None:
+    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str]) -> None:
         super().__init__(status=answer.status, reason=answer.reason, headers=headers)
-        self._send_headers_immediately = not has_piece
 
-
-class Whole(web.StreamResponse):
-    """A whole answer to an HTTP/1.1 client, written at once: what `web.Response` does besides, no provider's answer
-    needs."""
-
-    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], body: bytes, turns: Turns) -> None:
-        super().__init__(status=answer.status, reason=answer.reason, headers=headers)
-        self._whole = body
-        self._turns = turns
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        transport, headers = request.transport, self.headers
+    def _begin(self, request: web.BaseRequest) -> asyncio.Transport:
+        """Where it is written to. Raises `ConnectionResetError` when the client has gone."""
+        transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError
+        self._writer = request.writer
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
+        return transport
+
+    def _head(self) -> bytes:
+        headers = self.headers
         if not self._keep_alive:
             headers["Connection"] = "close"
         if "Date" not in headers:
             headers["Date"] = formatdate(usegmt=True)
-        headers["Content-Length"] = str(len(self._whole))
-        lines = [f"HTTP/1.1 {self.status} {self.reason}", *map(": ".join, headers.items())]
-        answer = encoded_head(lines) + self._whole
+        return encoded_head([f"HTTP/1.1 {self.status} {self.reason}", *map(": ".join, headers.items())])
+
+
+class Passing(Plain):
+    """An answer that is passed on as it comes. `has_piece`: some of it is here already, and its head goes out with that
+    in one write."""
+
+    _transport: asyncio.Transport | None = None
+    _is_over = False
+
+    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], *, has_piece: bool) -> None:
+        super().__init__(answer, headers)
+        self._has_piece = has_piece
+        self._is_chunked = "Content-Length" not in headers
+        self._unsent = b""
+        """The head, until it goes out."""
+
+    @property
+    def prepared(self) -> bool:
+        return self._transport is not None
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        if self._transport is None:
+            self._transport = self._begin(request)
+            if self._is_chunked:
+                self.headers["Transfer-Encoding"] = "chunked"
+            self._unsent = self._head()
+            if not self._has_piece:
+                self._send(b"")
+        return self._writer
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises `ConnectionResetError` when the client has gone."""
+        if data:
+            self._send(self._framed(data))
+            await self._writer.drain()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The end, with the last of it. Raises as `write`."""
+        if not self._is_over:
+            self._is_over = True
+            self._send((self._framed(data) if data else b"") + (LAST_CHUNK if self._is_chunked else b""))
+            await self._writer.drain()
+
+    def _framed(self, data: bytes | bytearray | memoryview) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), bytes(data)) if self._is_chunked else bytes(data)
+
+    def _send(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError
+        self._transport.write(self._unsent + data)
+        self._unsent = b""
+
+
+class Whole(Plain):
+    """A whole answer, written at once."""
+
+    def __init__(self, answer: UpstreamAnswer, headers: CIMultiDict[str], body: bytes, turns: Turns) -> None:
+        super().__init__(answer, headers)
+        self._whole = body
+        self._turns = turns
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        transport = self._begin(request)
+        self.headers["Content-Length"] = str(len(self._whole))
+        answer = self._head() + self._whole
         if len(answer) <= SOON_BYTES:
             # aiohttp goes on with the connection, or closes it, in a turn that was asked for later.
             self._turns.soon(write, transport, answer)
         else:
             write(transport, answer)
-        self._writer = request.writer
         return self._writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """It is written. A client that does not read waits here with its next request."""
         await self._writer.drain()
+
+
+def is_plain(request: web.BaseRequest, answer: UpstreamAnswer) -> bool:
+    """True for an answer with a body, to an HTTP/1.1 client."""
+    return request.method != "HEAD" and answer.status not in NO_BODY and request.version == HttpVersion11
 
 
 def own_headers(call: Call) -> dict[str, str]:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway import batches, clients, credentials, dialects, guard, hashing, keys, shape, submodels
 from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
+    NO_BODY,
     WHOLE_BYTES_MAX,
     Passing,
     Whole,
@@ -22,6 +23,7 @@ from gateway.answers import (
     collect,
     cut_off,
     headers_of,
+    is_plain,
     led_back,
     no_route,
     not_metered,
@@ -63,8 +65,6 @@ REPORTS_USAGE_UNASKED = frozenset({"mistral_ai", "perplexity", "groq", "cohere",
 """Providers whose chat streams bring usage unasked, or that reject `stream_options`."""
 SHAPED_AT_ONCE = 512 * 1024
 """A longer body is read in a thread, bytes: it takes a millisecond or two a megabyte. To and fro takes half of one."""
-NO_BODY = (204, 304)
-"""Answers of these statuses have none, whatever they say (RFC 9110 §6.4.1)."""
 KEY_SECONDS = 0.01
 """A key that was looked at so short a time ago is not looked at again."""
 KEPT_BY_PROVIDERS = frozenset({"invoke_agent", "video_generation"})
@@ -154,7 +154,11 @@ class Proxy:
         self, request: web.Request, answer: UpstreamAnswer, headers: CIMultiDict[str], *, has_piece: bool
     ) -> web.StreamResponse:
         """A response whose head is out, or goes out with the piece that is here already."""
-        response = Passing(answer, headers, has_piece=has_piece)
+        response: web.StreamResponse
+        if is_plain(request, answer):
+            response = Passing(answer, headers, has_piece=has_piece)
+        else:
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
         self.tell(response)
         await response.prepare(request)
         return response
@@ -419,7 +423,7 @@ class Proxy:
         admitted = open_call.admitted
         remaining = None if admitted is None else admitted.remaining_nano
         headers = headers_of(answer, open_call.call, remaining_nano=remaining)
-        if request.method != "HEAD" and answer.status not in NO_BODY and request.version == HttpVersion11:
+        if is_plain(request, answer):
             return Whole(answer, headers, body, self._turns)
         return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 

@@ -557,6 +557,47 @@ async def test_sound_is_passed_on_at_once(gateway: Running) -> None:
         assert await asyncio.wait_for(response.content.readany(), 5) == b"ID3"
 
 
+STREAM = b"".join(sse(*CHAT_CHUNKS, CHAT_USAGE)) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "frames", "ends"),
+    [("1.1", "keep-alive", True, False), ("1.1", "close", True, True), ("1.0", "close", False, True)],
+)
+async def test_how_a_stream_is_framed(
+    gateway: Running, version: str, connection: str, frames: bool, ends: bool
+) -> None:
+    head = b"HTTP/1.1 200 Fine\r\nX-Own: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    gateway.upstream.answer([head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(STREAM), STREAM)])
+    body = json.dumps({**CHAT, "stream": True, "stream_options": {"include_usage": True}})
+    fields = (
+        f"Host: x\r\nAuthorization: Bearer {gateway.key}\r\nConnection: {connection}\r\nContent-Length: {len(body)}"
+    )
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /openai/v1/chat/completions HTTP/{version}\r\n{fields}\r\n\r\n{body}".encode())
+    async with asyncio.timeout(10):
+        came = await (reader.read() if ends else reader.readuntil(b"0\r\n\r\n"))
+    writer.close()
+    answered, _, rest = came.partition(b"\r\n\r\n")
+    status, *lines = answered.decode().split("\r\n")
+    names = [line.partition(":")[0].lower() for line in lines]
+    assert status == f"HTTP/{version} 200 Fine"
+    assert {"x-own", "date", "server", "x-outlay-call-id"} <= set(names)
+    assert ("transfer-encoding" in names, "Connection: close" in lines) == (frames, ends and version == "1.1")
+    assert rest == (b"%x\r\n%b\r\n0\r\n\r\n" % (len(STREAM), STREAM) if frames else STREAM)
+    assert [row["result"] for row in gateway.closed()] == ["completed"]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_without_a_body(gateway: Running, status: int) -> None:
+    gateway.upstream.answer([f"HTTP/1.1 {status} Nothing\r\nX-Own: a\r\n\r\n".encode()])
+    key = {"Authorization": f"Bearer {gateway.key}"}
+    async with gateway.session.delete(gateway.url + "/openai/v1/responses/resp_1", headers=key) as response:
+        assert (response.status, response.headers["X-Own"], await response.read()) == (status, "a", b"")
+        assert "Transfer-Encoding" not in response.headers
+
+
 @pytest.mark.parametrize(
     ("path", "stream"),
     [
