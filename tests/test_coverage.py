@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from analytics import build, work
+import analytics
+from analytics import build, lake, work
 from analytics.cli import QUERIES, SECTIONS
 from gateway import cli
 from tests.journals import NOON, segment
@@ -21,9 +22,8 @@ from tests.trackers import know, pull
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def data(data: Path) -> Path:
-    """Calls of all kinds. What late evidence says is settled."""
+def fill(data: Path) -> None:
+    """With calls of all kinds. What late evidence says is settled."""
     pay: dict[str, Any] = {"team_id": "pay", "user_id": "ada", "key_id": "k-1", "client": "claude-code"}
     ops: dict[str, Any] = {"team_id": "ops", "user_id": "bob", "key_id": "k-2"}
     know(data, "PAY-1", prs=[pull(46)], pulls={"acme/shop!46": ["PAY-1"]})
@@ -42,11 +42,18 @@ def data(data: Path) -> Path:
         ],
     )
     assert settle(data) == {"branch": 1, "state": 1}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for tests that do not change it."""
+    data = tmp_path_factory.mktemp("coverage") / "data"
+    lake.publish(data)
+    fill(data)
     return data
 
 
-@pytest.fixture
-def run(data: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+def running(data: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     def runs(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as exit_:
             cli.main(["report", "coverage", *arguments, "--data", str(data)])
@@ -55,6 +62,11 @@ def run(data: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return exit_.value.code, out, errors
 
     return runs
+
+
+@pytest.fixture
+def run(filled: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    return running(filled, capsys)
 
 
 def sections(run: Run, *options: str) -> dict[str, list[dict[str, Any]]]:
@@ -111,7 +123,10 @@ def test_what_late_evidence_moved_is_shown_by_rule(run: Run) -> None:
     ]
 
 
-def test_statuses_of_which_nobody_can_tell_what_they_mean_are_shown(data: Path, run: Run) -> None:
+def test_statuses_of_which_nobody_can_tell_what_they_mean_are_shown(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(data)
     told = [
         ("已完成", "todo", "jira"),
         ("已完成", "done", "jira"),
@@ -131,7 +146,7 @@ def test_statuses_of_which_nobody_can_tell_what_they_mean_are_shown(data: Path, 
         *(named(each.ticket_id) for each in known if each.status not in ("Parked", "Lost")),
     ]
     segment(data, [later(9 + n, **each) for n, each in enumerate(called)], at=NOON + timedelta(days=1))
-    assert [(r["status"], r["taken_for"], r["tickets"]) for r in sections(run)["statuses"]] == [
+    assert [(r["status"], r["taken_for"], r["tickets"]) for r in sections(running(data, capsys))["statuses"]] == [
         ("已完成", ["done", "todo"], 2),
         ("Parked", ["?"], 1),
         ("Review", ["?"], 1),
@@ -166,7 +181,7 @@ def test_a_table_shows_all_sections_and_a_file_one(run: Run, tmp_path: Path) -> 
     assert (code, len(json.loads(out))) == (0, 1)
 
 
-def test_nobody_is_in_it_by_name(run: Run, db: duckdb.DuckDBPyConnection) -> None:
+def test_nobody_is_in_it_by_name(run: Run) -> None:
     _, out, _ = run("--json")
     assert not {"ada", "bob", "k-1", "k-2"} & set(out.replace('"', " ").split())
     queries = {name: build.read_model(QUERIES / f"coverage_{name}.sql") for name in SECTIONS}
@@ -175,16 +190,17 @@ def test_nobody_is_in_it_by_name(run: Run, db: duckdb.DuckDBPyConnection) -> Non
         assert "key_id" not in query.sql
 
 
-def test_coverage_by_day_sums_to_all_calls(data: Path, db: duckdb.DuckDBPyConnection) -> None:
-    assert db.execute(
-        "SELECT sum(calls), sum(unpriced_calls), CAST(sum(list_cost_usd) * 1e9 AS BIGINT) FROM ticket_coverage"
-    ).fetchone() == (9, 1, 8_507)
+def test_coverage_by_day_sums_to_all_calls(filled: Path) -> None:
     models = build.load()
     models["ticket_coverage"] = build.Model(
         "ticket_coverage", "", {}, f"FROM ({models['ticket_coverage'].sql}) LIMIT 1"
     )
     check = build.load(build.FOLDER / "checks")["coverage_sums"].sql
-    assert db.execute(check).fetchall() == []
+    with analytics.open(filled) as db:
+        assert db.execute(
+            "SELECT sum(calls), sum(unpriced_calls), CAST(sum(list_cost_usd) * 1e9 AS BIGINT) FROM ticket_coverage"
+        ).fetchone() == (9, 1, 8_507)
+        assert db.execute(check).fetchall() == []
     with duckdb.connect() as other:
-        build.create_views(other, data, models)
+        build.create_views(other, filled, models)
         assert len(other.execute(check).fetchall()) == 1

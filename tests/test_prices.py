@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -1361,6 +1362,7 @@ TIERS: list[tuple[str | None, dict[str, str] | None]] = [
 ]
 
 
+@cache
 def _names() -> list[tuple[str, str]]:
     """Each model by a name that its own rule accepts: its id, or else the text of a clause."""
     names = []
@@ -1373,7 +1375,6 @@ def _names() -> list[tuple[str, str]]:
     return names
 
 
-NAMES = _names()
 VARIANTS = Counter(
     value
     for provider in source_providers
@@ -1384,7 +1385,7 @@ VARIANTS = Counter(
 
 
 def _both(at: datetime, tier: str | None, context: dict[str, str] | None) -> Iterator[tuple[str, str, Cost, Decimal]]:
-    for provider, model in NAMES:
+    for provider, model in _names():
         for here, there in ((FULL_HERE, FULL), (LONG_HERE, LONG)):
             theirs = genai_prices.calc_price(
                 there, model, provider_id=provider, genai_request_timestamp=at, price_context=context
@@ -1418,7 +1419,7 @@ def test_every_model_costs_what_its_source_says(at: datetime, tier: str | None, 
 
 
 def test_nothing_that_the_source_prices_is_unpriced_here() -> None:
-    assert len(NAMES) > 2300
+    assert len(_names()) > 2300
     missing = [
         (provider, model)
         for provider, model, cost, theirs in _both(NOW, None, None)

@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -409,22 +409,25 @@ async def test_a_kept_connection_that_ends_on_the_next_request(gateway: Running,
     await serves_on(gateway)
 
 
-async def test_many_at_once_of_which_some_fail(gateway: Running) -> None:
+async def test_many_at_once_of_which_some_fail(shared: Running, start: StartGateway) -> None:
+    """Patient, as so many calls may keep this process busy for longer than `QUICK`."""
     scripts = [
         chunked(*EVENTS), [CUT], chunked(EVENTS[0], 0.05, CUT), [JSON_HEAD[:20], CLOSE], whole({"error": {}}, 500),
     ]  # fmt: skip
-    gateway.upstream.answer(*(scripts * 12))
-    seen = await asyncio.gather(*(ask(gateway, STREAMED) for _ in range(60)))
-    assert sum(each.body == STREAM for each in seen) == 12
-    assert sum(each.status == 200 and each.body is None for each in seen) == 12
-    assert sum(each.status == 502 for each in seen) == 24
-    assert sum(each.status == 500 for each in seen) == 12
-    assert len(gateway.upstream.requests) == 60
-    results = [row["result"] for row in await recorded(gateway)]
-    assert {name: results.count(name) for name in set(results)} == {
-        "completed": 12, "upstream_cut": 12, "upstream_error": 36,
-    }  # fmt: skip
-    await serves_on(gateway)
+    async with start(shared.upstream.url, idle_seconds=LONG, connect_seconds=LONG) as gateway:
+        shared.upstream.requests.clear()
+        shared.upstream.answer(*(scripts * 12))
+        seen = await asyncio.gather(*(ask(gateway, STREAMED) for _ in range(60)))
+        assert sum(each.body == STREAM for each in seen) == 12
+        assert sum(each.status == 200 and each.body is None for each in seen) == 12
+        assert sum(each.status == 502 for each in seen) == 24
+        assert sum(each.status == 500 for each in seen) == 12
+        assert len(shared.upstream.requests) == 60
+        results = [row["result"] for row in await recorded(gateway)]
+        assert {name: results.count(name) for name in set(results)} == {
+            "completed": 12, "upstream_cut": 12, "upstream_error": 36,
+        }  # fmt: skip
+        await serves_on(replace(gateway, upstream=shared.upstream))
 
 
 # -- requests that are not taken -----------------------------------------------------------------------------------

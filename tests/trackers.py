@@ -52,8 +52,9 @@ def know(
             "commits": commits,
         }
         for table, each in tables.items():
-            work.spool(data, table, each)
-            work.store(data, table)
+            if new := list(each):
+                work.spool(data, table, new)
+                work.store(data, table)
         if rows:
             work.mark_synced(data, {split(each.ticket_id)[0] for each in rows}, synced)
         work.write_tracker(data)
