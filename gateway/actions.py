@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gateway.reading import child, items, names, text
 
-MARK = re.compile(rb'"(?:name"\s*:\s*"|(?:local_shell|computer|apply_patch|shell)_call")')
+MARK = re.compile(rb'"(?:name"\s*:\s*"|type"\s*:\s*"(?:local_shell|computer|apply_patch|shell)_call")')
 """A piece of JSON in which this is not found has no tool call."""
 MARKS = (b'"name"', b'_call"')
 """Where it is found, one of these is: a quick look before the search of many events."""

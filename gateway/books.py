@@ -337,8 +337,9 @@ def _density(meter: Meter, grant: Grant) -> float:
     """Output tokens for each byte of a stream's events with text."""
     if grant.tokens_per_byte:
         return grant.tokens_per_byte
-    seen = sum(map(len, meter.sample))
-    written = sum(map(len, written_by_model(meter.sample).parts)) if seen else 0
+    sample = meter.sample
+    seen = sum(map(len, sample))
+    written = sum(map(len, written_by_model(sample).parts)) if seen else 0
     return written / GUESSED_CHARS_PER_TOKEN / seen if written else GUESSED_DENSITY
 
 

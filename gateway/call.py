@@ -85,6 +85,9 @@ class Excerpts(msgspec.Struct, frozen=True):
         return self.messages[-1] if self.messages else msgspec.Raw()
 
 
+NO_EXCERPTS = Excerpts()
+
+
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a request asks for, as far as metering, attribution and budgets need it."""
 
@@ -98,7 +101,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """A session or conversation id that the body carries (`metadata`, `prompt_cache_key`, …)."""
     ticket: str | None = None
     """A ticket that the body's own metadata names."""
-    excerpts: Excerpts = Excerpts()
+    excerpts: Excerpts = NO_EXCERPTS
     units: dict[str, float] = {}
     """Billed units that the request alone decides (`characters` to speak, `images` wanted): they count where the answer
     reports nothing."""
@@ -115,6 +118,10 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     refers: bool = False
     """It may be billed for input that its bytes do not bound: an earlier answer, a file at the provider, an image, what
     a hosted tool reads."""
+
+    def without_excerpts(self) -> "Ask":
+        """The same where nobody looks into it any more: a view of each message is more than some messages are."""
+        return msgspec.structs.replace(self, excerpts=NO_EXCERPTS)
 
 
 class SubPass(msgspec.Struct, frozen=True):

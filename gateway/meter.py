@@ -199,15 +199,17 @@ class Meter(msgspec.Struct):
     def _pass_alike(self, dialect: Dialect, block: bytes) -> bytes:
         """The rest of a block, behind events that are like others; some are looked at alone, to find which."""
         while block:
-            number, size = (0, 0) if self._alike is None else self._alike.run(block)
-            if self._alike is not None and number:
-                self._keep_row(block[:size], self._alike.before_data, number)
+            like = self._alike
+            number, size = (0, 0) if like is None else like.run(block)
+            if like is not None and number:
+                self._keep_row(block[:size], like.before_data, number)
                 block = block[size:]
             elif self._tries_left:
                 self._tries_left -= 1
                 event, _, block = block.partition(EVENT_END)
                 event += EVENT_END
-                self._alike = alike.of(event) if self._see(dialect, data_of(event)) else self._alike
+                if self._see(dialect, data_of(event)):
+                    self._alike = alike.of(event) or like
             else:
                 break
         return block

@@ -231,14 +231,10 @@ class Proxy:
                     keys.check_model(principal, model)
             _set_ask(call, ask)
             client = clients.observe(head.client, headers, ask, self._hash)
+            made = Shape()
             if dialect is not None and kind == "call":
-                read = functools.partial(
-                    shape.read, plain, call.operation, self._hash_parts, ask.excerpts.messages,
-                    marks_caches=ask.may_cache is not None,
-                )  # fmt: skip
-                made = read() if len(plain) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
-            else:
-                made = Shape()
+                made = await self._shape(plain, call.operation, ask)
+                ask = ask.without_excerpts()
             _set_shape(call, client, made)
             checkout = await self._worktrees.look(client.folder) if client.folder is not None else None
             attribution = self._tickets.attribute(
@@ -486,6 +482,13 @@ class Proxy:
             ) from None
         except ValueError as error:
             raise Refusal("request_unreadable", f"Outlay: the request body cannot be decoded: {error}.") from None
+
+    async def _shape(self, body: bytes, operation: str | None, ask: Ask) -> Shape:
+        read = functools.partial(
+            shape.read, body, operation, self._hash_parts, ask.excerpts.messages,
+            marks_caches=ask.may_cache is not None,
+        )  # fmt: skip
+        return read() if len(body) <= SHAPED_AT_ONCE else await asyncio.to_thread(read)
 
     def _check_price(self, provider: str, model: str | None) -> None:
         """Raises the refusal `model_unpriced`."""

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway import link
 from gateway.admission import Grant, View, Wanted
-from gateway.call import Ask, Call
+from gateway.call import Call
 from gateway.errors import Refusal
 from gateway.link import FromOwner, Link
 from gateway.owner import Results
@@ -20,7 +20,6 @@ from gateway.sessions import Sessions, Who
 from gateway.telemetry import Telemetry
 
 STOP_SECONDS = 5.0
-NO_EXCERPTS = Ask().excerpts
 _DECODER = msgspec.msgpack.Decoder(FromOwner)
 
 
@@ -72,7 +71,7 @@ class RemoteOwner:
 
     async def open(self, call: Call, wanted: Wanted, view: View) -> Grant | None:
         n = next(self._numbers)
-        slim = msgspec.structs.replace(wanted, ask=msgspec.structs.replace(wanted.ask, excerpts=NO_EXCERPTS))
+        slim = msgspec.structs.replace(wanted, ask=wanted.ask.without_excerpts())
         self._views[n], self._opening[n] = view, call
         answer = self._ask(n, link.Open(n, call, slim))
         try:

@@ -37,6 +37,8 @@ SETTINGS = names(
     "generationConfig generation_config inferenceConfig textGenerationConfig completion_args options parameters"
 )
 """Fields that have such fields within."""
+WITHIN = b"{"
+"""Stands before these: no value is this alone."""
 CACHE_MARK = re.compile(rb'"cache(?:_control|Point)"')
 CACHE_FIELD = re.compile(rb'"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*')
 CACHE_BLOCK = re.compile(rb'\{\s*"cachePoint"\s*:\s*\{[^{}]*\}\s*\}\s*')
@@ -83,7 +85,7 @@ def read(
     has taken it apart. Never raises, whatever it holds."""
     try:
         return _read(body, operation, keyed, messages, _unmarked if marks_caches else _as_it_is)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):  # the last from 2 GiB on
         return Shape()
 
 
@@ -102,12 +104,13 @@ def _read(
         return Shape(asked)
     messages = messages or _messages(fields)
     tools, system = _first_of(fields, TOOLS), _first_of(fields, SYSTEM)
-    prefix = [tools, _unbilled(system), *_opening(messages)]
+    opening = _opening(messages)
+    prefix = [tools, system, *opening]
     last, at = _last_turn(messages)
     result, whole = actions.last_result(last), len(body)
     return Shape(
         asked,
-        keyed(list(map(unmarked, prefix))) if any(prefix) else None,
+        keyed(list(map(unmarked, (tools, _unbilled(system), *opening)))) if any(prefix) else None,
         None if result is None else _action(result, last, messages[max(0, at - LOOKED_BACK) : at], keyed, unmarked),
         _is_human(last, result),
         sum(map(len, prefix)) / whole,
@@ -122,7 +125,7 @@ def _asked(fields: Raws, unmarked: Callable[[bytes], bytes]) -> list[bytes]:
     for name in asked:
         raw = fields[name]
         if name in SETTINGS and bytes(raw)[:1] == b"{":
-            found += _asked(FIELDS.decode(raw), unmarked)
+            found += (WITHIN, *_asked(FIELDS.decode(raw), unmarked))
         else:
             found.append(unmarked(_unbilled(bytes(raw)) if name in SYSTEM else raw))
     return found
@@ -215,7 +218,7 @@ def _as_it_is(raw: bytes) -> bytes:
 
 def _unmarked(raw: bytes) -> bytes:
     """JSON without the marks of what to cache. In a text these would have backslashes."""
-    raw = bytes(raw)
+    raw = bytes(raw)  # it may be a view, which has no `rfind`
     parts, begin = [], 0
     for mark in CACHE_MARK.finditer(raw):
         at, pattern = mark.start(), CACHE_FIELD

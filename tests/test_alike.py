@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import alike
+from gateway import actions, alike
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import Dialect
+from gateway.texts import WRITTEN, carries_text
 
 CHAT = b'data: {"id":"x","choices":[{"delta":{"content":"%b"},"finish_reason":null}],"usage":null}\n\n'
 DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text": "%b"}}\n\n'
@@ -14,6 +17,12 @@ OTHERS = [
     CHAT.replace(b"null}]", b'"stop"}]') % b"a", CHAT.replace(b"null}\n", b'{"prompt_tokens":1}}\n') % b"a",
     b"data: [DONE]\n\n", b": alive\n\n", b"\n", b'data: {"id":"x","choices":[]}\n\n', CHAT[:40], CHAT[:-2] % b"a",
 ]  # fmt: skip
+WORDS = (
+    "usage", "error", "errors", "status", "results", "message_stop", "message-end", "response.completed", "ping",
+    "stop", "interaction.completed", "shell_call", "usageMetadata", "usage_info", "exception", "{", "true", "1",
+)  # fmt: skip
+AWS_ALONE = ("bedrock_invoke",)
+"""Its streams are no server-sent events."""
 RAW = st.text('a"\\\n{},é', max_size=4).map(str.encode)
 
 
@@ -48,6 +57,30 @@ def test_nothing_else_is_one(events: list[bytes]) -> None:
         assert event.startswith(found.head)
         assert event.endswith(found.tail)
         assert not re.search(rb'["\n]|\\$', event[len(found.head) : -len(found.tail)])
+
+
+@given(
+    st.sampled_from([each for each in DIALECTS if each.name not in AWS_ALONE]),
+    st.sampled_from(sorted(WRITTEN)),
+    st.one_of(st.text(st.characters(exclude_characters='"\n')), st.sampled_from(WORDS)),
+    st.sampled_from([',"a":1', "", " "]),
+)
+def test_no_text_makes_an_event_matter(dialect: Dialect, name: str, text: str, rest: str) -> None:
+    """Else one that is looked at alone, and one in a row, could be taken for different things."""
+    event = f'{{"{name}":"{text}"{rest}}}'.encode()
+    assert not dialect.may_matter.search(event)
+    assert not actions.MARK.search(event)
+    assert carries_text(event)
+
+
+def test_what_is_long_is_not_kept() -> None:
+    assert alike.of(CHAT % (b"a" * alike.LENGTH_MAX)) is None
+
+
+def test_a_text_with_a_quote_ends_the_row() -> None:
+    block = CHAT % b"a" + CHAT % b"b\\n"
+    assert like(CHAT % b"c").run(block + CHAT % b'say \\"d\\"' + CHAT % b"e") == (2, len(block))
+    assert like(CHAT % b"c").run(CHAT % b'\\"' + block) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway import actions, clients, hashing, shape
 from gateway.call import Answer, Client
-from gateway.dialects import DIALECTS
+from gateway.dialects import DIALECTS, openai_chat, openai_responses
 from gateway.meter import Meter
 from gateway.shape import Shape
 
@@ -93,6 +93,22 @@ def test_the_order_of_parts_and_blanks_at_their_end_count(long: bytes) -> None:
     parts = [b"", b"\0", b"\0" * 16, b"a", b"a\0", b"a" + b"\0" * 15]
     rows = [*([long + each] for each in parts), [], [b"a", long], [long, b"a"], [b"a" + long]]
     assert len(set(map(KEYED, rows))) == len(set(map(tuple, rows)))
+
+
+def test_settings_are_told_from_fields() -> None:
+    asked: list[dict[str, Any]] = [
+        {"options": ["x"], "parameters": {"a": 1}}, {"options": {"x": ["a"]}, "parameters": 1}, {"options": []},
+        {"options": {}},
+    ]  # fmt: skip
+    assert len({shape_of(each).request_hash for each in asked}) == len(asked)
+
+
+def test_the_conversation_that_the_dialect_found_counts() -> None:
+    body = {"model": "m", "input": [says("user", "a")], "messages": [says("user", "b")]}
+    raw = json.dumps(body).encode()
+    for dialect, name in ((openai_responses.DIALECT, "input"), (openai_chat.DIALECT, "messages")):
+        found = shape.read(raw, "chat", KEYED, dialect.read_ask("/v1/x", raw).excerpts.messages)
+        assert found.prefix_hash == shape_of({"messages": body[name]}).prefix_hash
 
 
 def test_fields_whose_names_together_are_the_same() -> None:

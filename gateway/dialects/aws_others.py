@@ -59,7 +59,7 @@ DIALECT = Dialect(
         route("POST", r"/knowledgebases/[^/]+/retrieve$", "retrieval"),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usage"|"exception"|"foundationModel"'),
+    may_matter=re.compile(rb'"(?:usage|exception|foundationModel)"\s*:'),
     fold=fold,
     refuse=refuse,
     signs_end=False,

@@ -129,7 +129,7 @@ DIALECT = Dialect(
         route("POST", r"/rerank$", "rerank"),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"message-end"|"is_finished"\s*:\s*true|"usage"'),
+    may_matter=re.compile(rb'type"\s*:\s*"message-end"|"is_finished"\s*:\s*true|"usage"\s*:'),
     fold=fold,
     refuse=refuse,
     clamp=clamp,

@@ -236,7 +236,7 @@ DIALECT = Dialect(
         route("POST", r"/upload/v1(beta|alpha)/files$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usageMetadata"|"finishReason"|"blockReason"|"error"|"webSearchQueries"'),
+    may_matter=re.compile(rb'"(?:usageMetadata|finishReason|blockReason|error|webSearchQueries)"\s*:'),
     fold=fold,
     refuse=refuse,
     signs_end=False,

@@ -110,7 +110,7 @@ DIALECT = Dialect(
         route("DELETE", r"/interactions/[^/]+$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"interaction\.(?:completed|complete|status_update)"|"error"'),
+    may_matter=re.compile(rb'type"\s*:\s*"interaction\.(?:completed|complete|status_update)"|"error"\s*:'),
     fold=fold,
     refuse=refuse,
     clamp=clamp,

@@ -32,7 +32,7 @@ DIALECT = Dialect(
     name="mistral_ocr",
     routes=(route("POST", r"/v1/ocr$", "ocr"),),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usage_info"'),
+    may_matter=re.compile(rb'"usage_info"\s*:'),
     fold=fold,
     refuse=refuse,
 )

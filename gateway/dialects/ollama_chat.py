@@ -111,7 +111,7 @@ DIALECT = Dialect(
         route("POST", r"/api/show$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"done"\s*:\s*true|"error"'),
+    may_matter=re.compile(rb'"done"\s*:\s*true|"error"\s*:'),
     fold=fold,
     refuse=refuse,
     clamp=clamp,

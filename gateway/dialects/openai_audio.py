@@ -50,7 +50,9 @@ DIALECT = Dialect(
         route("GET", r"/audio/(voices|models)(/[^/]+)?$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"type"\s*:\s*"(?:transcript(?:ion)?\.\w*\.?done|speech\.audio\.done)"|"usage"|"error"'),
+    may_matter=re.compile(
+        rb'"type"\s*:\s*"(?:transcript(?:ion)?\.\w*\.?done|speech\.audio\.done)"|"(?:usage|error)"\s*:'
+    ),
     fold=fold,
     refuse=refuse,
 )

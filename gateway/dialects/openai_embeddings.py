@@ -30,7 +30,7 @@ DIALECT = Dialect(
     name="openai_embeddings",
     routes=(route("POST", r"/embeddings$", "embeddings"),),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usage"'),
+    may_matter=re.compile(rb'"usage"\s*:'),
     fold=fold,
     refuse=refuse,
 )

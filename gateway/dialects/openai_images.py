@@ -43,7 +43,7 @@ DIALECT = Dialect(
     name="openai_images",
     routes=(route("POST", r"/images(/generations|/edits|/variations)?$", "image_generation"),),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"type"\s*:\s*"image_\w+\.completed"|"error"'),
+    may_matter=re.compile(rb'"type"\s*:\s*"image_\w+\.completed"|"error"\s*:'),
     fold=fold,
     refuse=refuse,
 )

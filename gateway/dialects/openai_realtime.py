@@ -68,8 +68,8 @@ DIALECT = Dialect(
     ),
     read_ask=read_ask,
     may_matter=re.compile(
-        rb'"type"\s*:\s*"(?:session\.(?:created|updated)|response\.done|error)"|"usageMetadata"'
-        rb"|input_audio_transcription\.completed"
+        rb'"type"\s*:\s*"(?:session\.(?:created|updated)|response\.done|error'
+        rb'|[\w.]*input_audio_transcription\.completed)"|"usageMetadata"\s*:'
     ),
     fold=fold,
     refuse=refuse,

@@ -286,7 +286,7 @@ DIALECT = Dialect(
         route("DELETE", r"/responses/[^/]+$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled|queued)"|"type"\s*:\s*"error"'),
+    may_matter=re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed|cancelled|queued)|error)"'),
     fold=fold,
     refuse=refuse,
     clamp=clamp,

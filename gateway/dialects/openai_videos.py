@@ -39,7 +39,7 @@ DIALECT = Dialect(
         route("DELETE", r"/videos/[^/]+$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"usage"|"status"|"error"'),
+    may_matter=re.compile(rb'"(?:usage|status|error)"\s*:'),
     fold=fold,
     refuse=refuse,
 )

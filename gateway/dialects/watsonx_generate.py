@@ -96,7 +96,7 @@ DIALECT = Dialect(
         route("GET", r"/ml/v1/foundation_model_specs$", None),
     ),
     read_ask=read_ask,
-    may_matter=re.compile(rb'"results"|"errors"'),
+    may_matter=re.compile(rb'"(?:results|errors)"\s*:'),
     fold=fold,
     refuse=refuse,
     clamp=clamp,

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import socket
+from io import BytesIO
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +20,7 @@ from tests.test_meter import CHAT_CHUNKS, CHAT_USAGE
 CALLS = int(os.environ.get("OUTLAY_CALLS", "3000"))
 CLIENTS = 8
 TASKS = 8
-"""As many as a caller may have at once: some things are remembered of each new one, of up to 20,000."""
+"""Fewer than a caller may have at once: of each new one some things are remembered, of up to 20,000."""
 ANSWER = {"id": "x", "model": "gpt-5.4-mini", "choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}
 STREAM = b"".join(sse(*CHAT_CHUNKS, CHAT_USAGE)) + b"data: [DONE]\n\n"
 BUDGETS = '[budgets.b]\nscope = "org"\nlimit_usd = 100000\n[budgets.t]\nscope = "each_ticket"\nlimit_usd = 100000\n'
@@ -118,4 +119,42 @@ async def test_clients_that_do_not_read_cost_little(tmp_path: Path) -> None:
                 await asyncio.sleep(0.2)
                 async with session.get(gateway.url + "/-/metrics") as response:
                     text = await response.text()
+    upstream.close()
+
+
+async def test_a_conversation_of_tiny_messages_costs_its_bytes_while_it_waits(tmp_path: Path) -> None:
+    """To look into one takes many times as much, but only for so long."""
+    calls, body = 5, b'{"model":"gpt-5.4-mini","messages":[%b1]}' % (b"1," * 1_000_000)
+    received: asyncio.Queue[int] = asyncio.Queue()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 0
+        while size < len(body):
+            size += len(await reader.read(2**16))
+        received.put_nowait(size)
+        await reader.read()
+        writer.transport.abort()
+
+    upstream = await asyncio.start_server(stall, "127.0.0.1", 0)
+    config = write_config(tmp_path, f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}")
+    config.write_text(config.read_text() + "\nenabled = false\n")
+    async with served(config) as gateway, aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+
+        async def call() -> None:
+            async with session.post(gateway.url + "/v1/chat/completions", data=BytesIO(body), headers=headers):
+                raise AssertionError("it was answered")
+
+        before = resident_bytes(gateway.process.pid)
+        waiting = [asyncio.create_task(call()) for _ in range(calls)]
+        async with asyncio.timeout(20):
+            for _ in range(calls):
+                await received.get()
+        grown = resident_bytes(gateway.process.pid) - before
+        print(f"{calls} calls of {len(body):,} bytes that wait: {grown:,} bytes of memory")
+        assert grown < calls * len(body) * 8
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
     upstream.close()
