@@ -63,7 +63,7 @@ def show(grid: Grid) -> None:
     if len(kept) < len(every):
         if grid.is_whole or len(kept) * 2 < len(every):
             for row in grid.rows:
-                console.print(_record(grid.names, row))
+                console.print(_record(grid.names, row, console.width // 2 - BETWEEN))
             return
         console.print(_table(grid, {each: least[each] for each in kept}, with_bars=False))
         left_out = ", ".join(grid.names[each] for each in every if each not in kept)
@@ -102,14 +102,14 @@ def _table(grid: Grid, widths: Mapping[int, int], *, with_bars: bool) -> Table:
     return table
 
 
-def _record(names: Sequence[str], row: Sequence[str]) -> Table:
-    """A row with a line for each column that has a value."""
+def _record(names: Sequence[str], row: Sequence[str], width: int) -> Table:
+    """A row with a line for each column that has a value. A longer name than `width` goes over lines."""
     record = Table(box=None, show_header=False)
     record.add_column(no_wrap=True)
     record.add_column(overflow="fold")
     for name, value in zip(names, row, strict=True):
         if value:
-            record.add_row(Text(options.shown(name), style="bold"), Text(options.shown(value)))
+            record.add_row(Text(options.shown(_header(name, width)), style="bold"), Text(options.shown(value)))
     record.add_row()
     return record
 

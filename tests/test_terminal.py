@@ -44,7 +44,7 @@ def test_no_value_is_broken_and_none_is_missing_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], grid: Grid, width: int
 ) -> None:
     out, errors = shown(grid, width, monkeypatch, capsys)
-    assert max(map(len, out.splitlines())) <= width
+    assert max(map(len, out.splitlines()), default=0) <= width
     left_out = errors.removeprefix("Left out, as the window is narrow: ").removesuffix(".\n").split(", ")
     assert {*left_out} <= {*grid.names, ""}
     assert not errors or not grid.is_whole
@@ -53,6 +53,12 @@ def test_no_value_is_broken_and_none_is_missing_without_a_word(
         if name not in left_out:
             for row in grid.rows:
                 assert row[number] in words
+
+
+def test_a_long_name_breaks_no_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    names, values = ["_".join(letter * 12 for _ in range(4)) for letter in "xyz"], [digit * 24 for digit in "012"]
+    out, errors = shown(Grid(names, [values], is_whole=True), 60, monkeypatch, capsys)
+    assert (errors, {*values} <= {*out.split()}, max(map(len, out.splitlines())) <= 60) == ("", True, True)
 
 
 def test_headers_go_over_lines_before_a_column_is_left_out(
