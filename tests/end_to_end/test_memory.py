@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.end_to_end.processes import open_files, resident_bytes
 from tests.end_to_end.serving import served, write_config
@@ -26,6 +27,7 @@ STREAM = b"".join(sse(*CHAT_CHUNKS, CHAT_USAGE)) + b"data: [DONE]\n\n"
 BUDGETS = '[budgets.b]\nscope = "org"\nlimit_usd = 100000\n[budgets.t]\nscope = "each_ticket"\nlimit_usd = 100000\n'
 
 
+@pytest.mark.timeout(120 + CALLS // 200)
 async def test_memory_is_flat(tmp_path: Path) -> None:
     """A leak of 1 kB a call would be seen."""
     async with fake_upstream() as upstream, aiohttp.ClientSession() as session:
