@@ -135,8 +135,8 @@ class Passing(Plain):
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Raises `ConnectionResetError` when the client has gone."""
-        if data:
-            self._send(self._framed(data))
+        if data or self._unsent:
+            self._send(self._framed(data) if data else b"")
             await self._writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:

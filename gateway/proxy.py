@@ -597,6 +597,10 @@ class Proxy:
             # What it brought could not be booked: the client does not get it whole, so that it is read once more.
             log.critical("results could not be recorded: %s", error)
             cut_off(request)
+        except Exception:
+            if response is not None:  # as in `handle`
+                cut_off(request)
+            raise
         finally:
             if sent is not None:
                 let_go(sent)
