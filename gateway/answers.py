@@ -136,18 +136,20 @@ class Passing(Plain):
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Raises `ConnectionResetError` when the client has gone."""
         if data or self._unsent:
-            self._send(self._framed(data) if data else b"")
+            self._send(self._framed(data))
             await self._writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The end, with the last of it. Raises as `write`."""
         if not self._is_over:
             self._is_over = True
-            self._send((self._framed(data) if data else b"") + (LAST_CHUNK if self._is_chunked else b""))
+            self._send(self._framed(data) + (LAST_CHUNK if self._is_chunked else b""))
             await self._writer.drain()
 
     def _framed(self, data: bytes | bytearray | memoryview) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), bytes(data)) if self._is_chunked else bytes(data)
+        if not self._is_chunked or not data:  # a chunk of no length would be the last one
+            return bytes(data)
+        return b"%x\r\n%b\r\n" % (len(data), bytes(data))
 
     def _send(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -180,9 +182,13 @@ class Whole(Plain):
         await self._writer.drain()
 
 
+def has_body(request: web.BaseRequest, answer: UpstreamAnswer) -> bool:
+    return request.method != "HEAD" and answer.status not in NO_BODY
+
+
 def is_plain(request: web.BaseRequest, answer: UpstreamAnswer) -> bool:
     """True for an answer with a body, to an HTTP/1.1 client."""
-    return request.method != "HEAD" and answer.status not in NO_BODY and request.version == HttpVersion11
+    return has_body(request, answer) and request.version == HttpVersion11
 
 
 def own_headers(call: Call) -> dict[str, str]:

@@ -120,7 +120,8 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     a hosted tool reads."""
 
     def without_excerpts(self) -> "Ask":
-        """The same where nobody looks into it any more: a view of each message is more than some messages are."""
+        """The same where nobody looks into it any more: a view of each message is more than some messages are, and text
+        goes to no other process."""
         return msgspec.structs.replace(self, excerpts=NO_EXCERPTS)
 
 

@@ -175,9 +175,6 @@ class Meter(msgspec.Struct):
             for each in framing.split(block):
                 self._see(dialect, data_of(each))
             return
-        while block and not self._is_known:
-            event, _, block = block.partition(EVENT_END)
-            self._see(dialect, data_of(event + EVENT_END))
         if not (block := self._pass_alike(dialect, block)):
             return
         start = 0
@@ -197,15 +194,17 @@ class Meter(msgspec.Struct):
         self._pass_over(dialect, block, start, len(block))
 
     def _pass_alike(self, dialect: Dialect, block: bytes) -> bytes:
-        """The rest of a block, behind events that are like others; some are looked at alone, to find which."""
+        """The rest of a block, behind the first events of the stream and those that are like others; some are looked at
+        alone, to find which."""
         while block:
             like = self._alike
             number, size = (0, 0) if like is None else like.run(block)
             if like is not None and number:
                 self._keep_row(block[:size], like.before_data, number)
                 block = block[size:]
-            elif self._tries_left:
-                self._tries_left -= 1
+            elif not self._is_known or self._tries_left:
+                if self._is_known:
+                    self._tries_left -= 1
                 event, _, block = block.partition(EVENT_END)
                 event += EVENT_END
                 if self._see(dialect, data_of(event)):

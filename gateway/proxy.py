@@ -15,13 +15,13 @@ from gateway import batches, clients, credentials, dialects, guard, hashing, key
 from gateway.afterwards import Afterwards, let_go
 from gateway.aiohttp_client import AiohttpClient, HandshakeRefusedError
 from gateway.answers import (
-    NO_BODY,
     WHOLE_BYTES_MAX,
     Passing,
     Whole,
     broke_off,
     collect,
     cut_off,
+    has_body,
     headers_of,
     is_plain,
     led_back,
@@ -668,7 +668,7 @@ def _with_usage(dialect: Dialect | None, upstream: Upstream, fields: credentials
 
 def _may_be_whole(request: web.Request, answer: UpstreamAnswer, ask: Ask) -> bool:
     """True for an answer that is read to its end before it is passed on, so that its cost can stand in a header."""
-    if request.method == "HEAD" or answer.status in NO_BODY:
+    if not has_body(request, answer):
         return False
     if not answer.headers.get("Content-Type", "").lower().startswith("application/json"):
         return False  # text and sound pass as they come

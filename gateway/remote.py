@@ -71,9 +71,8 @@ class RemoteOwner:
 
     async def open(self, call: Call, wanted: Wanted, view: View) -> Grant | None:
         n = next(self._numbers)
-        slim = msgspec.structs.replace(wanted, ask=wanted.ask.without_excerpts())
         self._views[n], self._opening[n] = view, call
-        answer = self._ask(n, link.Open(n, call, slim))
+        answer = self._ask(n, link.Open(n, call, wanted))
         try:
             grant: Grant | None = await self._heard(answer, call)
         except asyncio.CancelledError:
