@@ -327,7 +327,8 @@ class Proxy:
                     await self._books.close(open_call, "completed")
                     await self._turns.next()
                     return as_whole(open_call, answer, start)
-            passed_fields = headers_of(answer, open_call.call, keep_length=not asked_for_usage)
+            keeps_length = not asked_for_usage and meter.ending is None  # else its bytes may be others
+            passed_fields = headers_of(answer, open_call.call, keep_length=keeps_length)
             response = await self._begun(request, answer, passed_fields, has_piece=answer.has_piece)
             if start:
                 await response.write(start)

@@ -244,6 +244,23 @@ async def test_stop_stream_ends_a_stream_as_if_by_its_maximum(
         assert await balance(running, "held") == 0
 
 
+async def test_a_stream_that_said_its_length_is_stopped_without_it(start_gateway: StartGateway) -> None:
+    """Else its client would wait for the rest, or take what follows for a part of it."""
+    event = {"id": "x", "model": "gpt-4.1", "choices": [{"index": 0, "delta": {"content": "so much " * 100}}]}
+    events = [b"data: %b\n\n" % json.dumps(event).encode() for _ in range(60)] + [b"data: [DONE]\n\n"]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % sum(map(len, events))
+    budgets = {"b": limit("0.02", on_exceed="stop_stream")}
+    async with start_gateway(budgets=budgets) as running:
+        running.upstream.answer([head, *(step for each in events for step in (each, 0.002))])
+        asked = ask("gpt-4.1", stream=True, max_tokens=64_000) | {"stream_options": {"include_usage": True}}
+        for _ in range(2):  # the second one over the same connection, if the first has ended as it should
+            async with asyncio.timeout(10), running.post(CHAT, asked) as response:
+                body = await response.read()
+            assert body.count(b"data: [DONE]") == 1
+            assert body.endswith(b"data: [DONE]\n\n")
+        assert [each["result"] for each in running.closed()] == ["stopped_by_budget"] * 2
+
+
 async def test_reroute_asks_a_cheaper_model_near_the_limit(budgeted: StartBudgeted, model: FakeModel) -> None:
     async with budgeted(b=limit("0.2", on_exceed="reroute:gpt-4.1-nano")) as running:
         assert (await send(running, ask("gpt-4.1", max_tokens=4000)))[0] == 200
