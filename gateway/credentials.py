@@ -54,7 +54,7 @@ def readable(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def authenticate(key_ring: Keys, mode: Literal["keys", "open"], digest: str | None) -> Principal:
-    """Who presents a key of this digest. Raises the refusal `unauthenticated`."""
+    """Who presents a key of this digest, as of the last `refresh`. Raises the refusal `unauthenticated`."""
     return Principal() if mode == "open" and digest is None else key_ring.of_digest(digest)
 
 
@@ -77,6 +77,7 @@ def check_page(headers: Mapping[str, str]) -> None:
 def authenticate_api(key_ring: Keys, mode: Literal["keys", "open"], headers: Mapping[str, str], path: str) -> Principal:
     """Who asks below `/-/api`. A key with a role is taken only from fields that no address, and so no log, holds."""
     found = presented(headers, path)
+    key_ring.refresh()
     principal = authenticate(key_ring, mode, None if found is None else hashing.digest(found.key))
     if found is None:
         check_page(headers)

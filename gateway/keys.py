@@ -156,11 +156,11 @@ class Keys:
 
     def authenticate(self, secret: str | None) -> Principal:
         """The principal of a presented key. Raises the refusal `unauthenticated`."""
+        self.refresh()
         return self.of_digest(None if secret is None else hashing.digest(secret))
 
     def of_digest(self, presented: str | None) -> Principal:
-        """The same, by the key's digest."""
-        self.refresh()
+        """The same by the key's digest, as of the last `refresh`."""
         if presented is None:
             raise Refusal(
                 "unauthenticated",

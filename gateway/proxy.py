@@ -92,7 +92,8 @@ class Proxy:
         turns: Turns,
     ) -> None:
         self._config = config
-        self._authenticate = functools.partial(credentials.authenticate, key_ring, config.auth.mode)
+        self._keys = key_ring
+        self._keys_are_fresh = False
         self._tickets = tickets
         self._worktrees = worktrees
         self._hash, self._hash_parts = functools.partial(hashing.keyed, hash_key), hashing.keyed_parts(hash_key)
@@ -425,6 +426,18 @@ class Proxy:
         return web.Response(status=answer.status, reason=answer.reason, body=body, headers=headers)
 
     # -- the stages -----------------------------------------------------------------------------------------------
+
+    def _authenticate(self, digest: str | None) -> Principal:
+        """Who presents a key of this digest. Raises the refusal `unauthenticated`. Whether keys have changed is looked
+        up once in a turn of the loop: what is handled in it was sent before it began."""
+        if not self._keys_are_fresh:
+            self._keys.refresh()
+            self._keys_are_fresh = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        return credentials.authenticate(self._keys, self._config.auth.mode, digest)
+
+    def _next_turn(self) -> None:
+        self._keys_are_fresh = False
 
     def _fallbacks(self, principal: Principal, name: str, method: str, path: str, model: str | None) -> Iterator[str]:
         """The fallbacks of an upstream that mean the same by a path, and that the caller may use."""

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -473,6 +474,31 @@ async def test_a_revoked_key_stops_at_once(gateway: Running) -> None:
     ring.revoke(ring.all()[0].created.key_id)
     async with gateway.post("/v1/chat/completions", CHAT) as response:
         assert response.status == 401
+
+
+async def test_nothing_that_is_sent_after_a_key_was_revoked_passes_among_many_others(gateway: Running) -> None:
+    gateway.upstream.answer(whole(ANSWER))
+    ring, is_revoked = Keys(gateway.dir), threading.Event()
+    answered = asyncio.Event()
+
+    def revoke() -> None:
+        ring.revoke(ring.all()[0].created.key_id)
+        is_revoked.set()
+
+    async def ask_until_refused() -> None:
+        status = 200
+        while status == 200:
+            was_revoked = is_revoked.is_set()
+            async with gateway.post("/v1/chat/completions", CHAT) as response:
+                status = response.status
+            assert status == 401 or not was_revoked
+            answered.set()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as clients:
+        for _ in range(32):
+            clients.create_task(ask_until_refused())
+        await answered.wait()
+        await asyncio.to_thread(revoke)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens"])
