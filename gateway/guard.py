@@ -55,7 +55,7 @@ class Connection(web.RequestHandler):
             self._head_bytes = 0
             if self._upgraded or not self._messages[-1][1].is_eof():
                 self._came_whole = False
-        elif self._waiter is None:
+        elif self._waiter is None or self._waiter.done():  # a request is here: these are its body, or come behind it
             self._head_bytes = 0
         else:
             self._head_bytes += len(data)

@@ -70,6 +70,18 @@ async def until_end(reader: asyncio.StreamReader) -> bytes:
         return came
 
 
+async def test_a_long_body_on_a_kept_connection(gateway: Running) -> None:
+    """Several pieces of it may be read in one turn of the loop, before anybody has the head."""
+    gateway.upstream.answer(whole(ANSWER))
+    asked = request(gateway, user="u" * 2_000_000)
+    async with connected(gateway) as (reader, writer):
+        for _ in range(10):
+            writer.write(asked)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            rest = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(rest.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
+
+
 async def at_rest(gateway: Running, calls: int) -> list[Any]:
     """The calls, when so many are closed and none runs."""
     async with asyncio.timeout(20):
