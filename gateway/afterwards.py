@@ -8,7 +8,7 @@ from gateway.call import Answer, Ask, Result
 from gateway.config import Server
 from gateway.errors import Refusal
 from gateway.telemetry import Telemetry
-from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamClient, UpstreamLost
 
 SHORT_TOKENS = 256
 """An answer that cannot be longer costs about as much to read as to cut off."""
@@ -34,9 +34,10 @@ def let_go(sent: asyncio.Future[UpstreamAnswer]) -> None:
 class Afterwards:
     """Owns the calls whose client has gone."""
 
-    def __init__(self, settings: Server, books: Books, telemetry: Telemetry) -> None:
+    def __init__(self, settings: Server, books: Books, forwarder: UpstreamClient, telemetry: Telemetry) -> None:
         self._settings = settings
         self._books = books
+        self._forwarder = forwarder
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[None]] = set()
@@ -71,6 +72,7 @@ class Afterwards:
             self._reading.add(reading)
             await asyncio.wait([reading])
             self._reading.discard(reading)
+        open_call.free_without_usage |= self._forwarder.is_connecting(sent)
         let_go(sent)
         await self._books.close(open_call, result)
 

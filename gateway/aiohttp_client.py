@@ -119,6 +119,9 @@ class AiohttpClient:
     ) -> asyncio.Future[UpstreamAnswer]:
         return asyncio.ensure_future(self._send(name, upstream, method, path, fields, body))
 
+    def is_connecting(self, sent: asyncio.Future[UpstreamAnswer]) -> bool:
+        return False  # it does not tell
+
     async def _send(
         self, name: str, upstream: Upstream, method: str, path: str, fields: Fields, body: bytes
     ) -> UpstreamAnswer:

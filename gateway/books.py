@@ -68,7 +68,7 @@ class OpenCall(msgspec.Struct, eq=False):
         """The head of the answer is there. The first time counts."""
         if not self.is_answered:
             self.is_answered = True
-            self.call.status, self.call.first_byte_ms, self.free_without_usage = status, self.ms(), status >= 400
+            self.call.status, self.call.first_byte_ms, self.free_without_usage = status, self.ms(), status >= 300
             self.meter.begin(headers)
 
     @property

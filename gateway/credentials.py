@@ -221,7 +221,7 @@ def without_gateway_key(path: str, *, any_key: bool) -> str:
     """The raw path without each `key=` that is ours, or without any when the upstream's credential replaces it."""
     plain, question, query = path.partition("?")
     if not query:
-        return plain
+        return path
     kept = [
         pair
         for pair in query.split("&")

@@ -403,6 +403,11 @@ def framing_of(content_type: str, start: bytes) -> Framing:
     return by_start() if by_type is None or (by_type is Lines and by_start is AwsEvents) else by_type()
 
 
+def is_lines(headers: Mapping[str, str]) -> bool:
+    """True for an answer that says that it is JSON line by line."""
+    return _by_type(headers.get("Content-Type", "")) is Lines
+
+
 @lru_cache(256)
 def _by_type(content_type: str) -> Callable[[], Framing] | None:
     """For types that are believed."""

@@ -176,7 +176,7 @@ class Answer:
     def begin(self, status: int, reason: str, headers: CIMultiDict[str]) -> None:
         self.status, self.reason, self.headers, self.has_head = status, reason, headers, True
         head = self.head
-        del self.head
+        del self.head, self.request  # a stream may go on for long, and the body be large
         if not head.done():
             head.set_result(self)
 
@@ -449,10 +449,10 @@ class Connection(asyncio.Protocol):
         if len(texts) != 2 * self._head_fields:
             raise ValueError("a header field has a line break in it")
         headers = CIMultiDict(zip(texts[::2], map(BARE, texts[1::2]), strict=True))
-        self._in_body = True
+        self._in_body, has_body = True, answer.request.method != "HEAD"
         self._is_framed = "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
         answer.begin(status, self._reason, headers)
-        if answer.request.method == "HEAD":  # a length, and no body: the parser would wait for one
+        if not has_body:  # only its length: the parser would wait for one
             self._is_complete, self._keeps, self._parts_max = True, False, 0
 
     def on_message_complete(self) -> None:

@@ -80,6 +80,7 @@ class Http1:
         self._pool = Pool()
         self._origins: dict[str, Origin] = {}
         self._resolved: dict[tuple[str, int], tuple[float, asyncio.Task[Addresses]]] = {}
+        self._connecting: set[asyncio.Future[UpstreamAnswer] | None] = set()
 
     async def close(self) -> None:
         self._pool.close()
@@ -100,7 +101,10 @@ class Http1:
         request = Request(name, upstream, origin, method, head, body)
         connection = self._pool.take(origin)
         if connection is None:
-            return asyncio.ensure_future(self._dial_and_ask(request))
+            dialing = asyncio.ensure_future(self._dial_and_ask(request))
+            self._connecting.add(dialing)
+            dialing.add_done_callback(self._connecting.discard)
+            return dialing
         answer = connection.ask(request)
         coming = answer.head  # taken now: the answer lets go of it once it has come
         if method not in SAFE_TO_REPEAT:
@@ -109,6 +113,9 @@ class Http1:
         # Given up before its first step, it would leave an answer that nobody reads.
         sent.add_done_callback(lambda ended: answer.close() if ended.cancelled() else None)
         return sent
+
+    def is_connecting(self, sent: asyncio.Future[UpstreamAnswer]) -> bool:
+        return sent in self._connecting
 
     async def _ask_again(self, answer: Answer, head: asyncio.Future[UpstreamAnswer]) -> UpstreamAnswer:
         """The answer; asked for once more where the kept connection was gone."""
@@ -120,7 +127,9 @@ class Http1:
         return await self._dial_and_ask(answer.request)
 
     async def _dial_and_ask(self, request: Request) -> UpstreamAnswer:
-        answer = (await self._dial(request)).ask(request)
+        connection = await self._dial(request)
+        self._connecting.discard(asyncio.current_task())
+        answer = connection.ask(request)
         return await _head(answer, answer.head)
 
     async def _dial(self, request: Request) -> Connection:

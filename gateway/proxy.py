@@ -39,6 +39,7 @@ from gateway.dialects import openai_chat
 from gateway.dialects.base import Dialect, Route
 from gateway.encodings import TooLargeError, decoded
 from gateway.errors import Refusal
+from gateway.framing import is_lines
 from gateway.heads import Head, Heads
 from gateway.ids import uuid7
 from gateway.late import Late
@@ -105,7 +106,7 @@ class Proxy:
         self._turns = turns
         self._blocks_unpriced = config.prices.policy == "block"
         self._books = Books(config.prices, prices, owner, late, estimator, telemetry)
-        self._afterwards = Afterwards(config.server, self._books, telemetry)
+        self._afterwards = Afterwards(config.server, self._books, forwarder, telemetry)
         self._breakers = Breakers(
             {name: Rule(each.breaker_failures, each.breaker_seconds) for name, each in config.upstreams.items()}
         )
@@ -160,6 +161,8 @@ class Proxy:
             response = Passing(answer, headers, has_piece=has_piece)
         else:
             response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+            if has_body(request, answer) and "Content-Length" not in headers:
+                response.force_close()  # HTTP/1.0: nothing else tells the client where the answer ends
         self.tell(response)
         await response.prepare(request)
         return response
@@ -333,7 +336,7 @@ class Proxy:
             response = await self._begun(request, answer, passed_fields, has_piece=answer.has_piece)
             if start:
                 await response.write(start)
-            hides = asked_for_usage and "Content-Encoding" not in answer.headers
+            hides = asked_for_usage and "Content-Encoding" not in answer.headers and not is_lines(answer.headers)
             hider = UsageHider() if hides else None
             length, last = int(answer.headers.get("Content-Length", -1)), b""
             async for piece in pieces:

@@ -60,6 +60,10 @@ class UpstreamClient(Protocol):
         sent.
         """
 
+    def is_connecting(self, sent: asyncio.Future[UpstreamAnswer]) -> bool:
+        """True while there is no connection for a request: given up now, it has not reached the provider. Not sure when
+        false."""
+
     async def close(self) -> None: ...
 
 

@@ -192,6 +192,7 @@ def test_outgoing_fields() -> None:
         ("/x?key=AIza&key=olk_a&a=b", False, "/x?key=AIza&a=b"),
         ("/x?key=olk_a&key=olk_b&a=b", False, "/x?a=b"),
         ("/x?key=%6Flk_a", False, "/x"),
+        ("/x?", True, "/x?"),
     ],
 )
 def test_key_in_the_query(path: str, any_key: bool, expected: str) -> None:

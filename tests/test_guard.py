@@ -13,7 +13,7 @@ from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 from gateway.config import Server, Upstream
 from gateway.limits import LimitTable
 from tests.conftest import Running, StartGateway
-from tests.fakes.upstream import sse, whole
+from tests.fakes.upstream import chunked, sse, whole
 from tests.test_meter import CHAT_CHUNKS
 
 CHAT = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "hi"}]}
@@ -137,6 +137,14 @@ def to(url: str) -> dict[str, Upstream]:
 
 
 EVENTS = b"".join(sse({**CHAT_CHUNKS[0], "choices": [{"index": 0, "delta": {"content": "word " * 200}}]})) * 50
+
+
+async def test_a_client_that_knows_no_chunks_learns_the_end_of_a_stream(gateway: Running) -> None:
+    gateway.upstream.answer(chunked(*sse(*CHAT_CHUNKS)))
+    asked = request(gateway, stream=True).replace(b"HTTP/1.1", b"HTTP/1.0\r\nConnection: keep-alive", 1)
+    async with connected(gateway) as (reader, writer):
+        writer.write(asked)
+        assert (await until_end(reader)).endswith(b"".join(sse(*CHAT_CHUNKS)))
 
 
 async def test_a_client_that_stops_reading_is_cut_off(start_gateway: StartGateway) -> None:

@@ -210,8 +210,9 @@ def test_gemini_stream_is_cumulative(stream: bytes) -> None:
 
 
 def test_a_gemini_event_without_usage_changes_none() -> None:
-    usage = metered(gemini_generate.DIALECT, *sse(*GEMINI_CHUNKS, {"candidates": [{"finishReason": "STOP"}]})).usage
-    assert (usage.input_tokens, usage.output_tokens) == (32 + 4610, 11 + 40)
+    for later in ({"candidates": [{"finishReason": "STOP"}]}, {"usageMetadata": {"trafficType": "ON_DEMAND"}}):
+        usage = metered(gemini_generate.DIALECT, *sse(*GEMINI_CHUNKS, later)).usage
+        assert (usage.input_tokens, usage.output_tokens) == (32 + 4610, 11 + 40)
 
 
 def test_whole_answers() -> None:

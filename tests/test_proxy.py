@@ -174,6 +174,13 @@ async def test_usage_is_asked_for_and_hidden_again(gateway: Running) -> None:
     assert gateway.closed()[0]["input_tokens"] == 1200
 
 
+async def test_lines_of_json_pass_at_once_though_usage_was_asked_for(gateway: Running) -> None:
+    line = json.dumps({"choices": [{"delta": {"content": "hi"}}]}).encode() + b"\n"
+    gateway.upstream.answer(chunked(line, 30.0, content_type="application/x-ndjson"))
+    async with gateway.post("/v1/chat/completions", {**CHAT, "stream": True}) as response:
+        assert await asyncio.wait_for(response.content.readexactly(len(line)), 5) == line
+
+
 async def test_a_2xx_without_usage_is_estimated_not_free(gateway: Running) -> None:
     said = {"message": {"role": "assistant", "content": "one two three four five"}, "finish_reason": "stop"}
     gateway.upstream.answer(whole({"id": "x", "choices": [said]}))
@@ -203,6 +210,20 @@ async def test_an_unknown_model_is_unpriced_not_free(gateway: Running) -> None:
     assert "list_cost_nano" not in row
     async with gateway.session.get(gateway.url + "/-/metrics") as response:
         assert 'outlay_unpriced_calls_total{model="nobody-knows-this-1",provider="openai"} 1.0' in await response.text()
+
+
+@pytest.mark.parametrize("status", [304, 307])
+async def test_a_redirect_passes_and_costs_nothing(gateway: Running, status: int) -> None:
+    gateway.upstream.answer(whole(b"", status, [("Location", "/elsewhere")]))
+    async with gateway.session.post(
+        gateway.url + "/v1/chat/completions",
+        json=CHAT,
+        headers={"Authorization": f"Bearer {gateway.key}"},
+        allow_redirects=False,
+    ) as response:
+        assert (response.status, response.headers["Location"]) == (status, "/elsewhere")
+    [row] = gateway.closed()
+    assert (row["result"], row["list_cost_nano"], row["usage_source"]) == ("completed", 0, "none")
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 529])

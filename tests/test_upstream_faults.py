@@ -666,6 +666,26 @@ async def test_a_handshake_that_comes_to_nothing(start: StartGateway, end: str) 
         await not_reached(start, url.replace("http://", "https://"), refusal)
 
 
+async def test_a_client_that_leaves_while_there_is_no_connection_yet_pays_nothing(
+    client: str, start: StartGateway
+) -> None:
+    is_reached = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_reached.set()
+        await asyncio.sleep(LONG)
+
+    async with raw(deaf) as url, start(url.replace("http://", "https://"), connect_seconds=LONG) as gateway:
+        leaving = asyncio.create_task(ask(gateway, STREAMED))
+        await asyncio.wait_for(is_reached.wait(), 10)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        [row] = await recorded(gateway)
+        assert row["result"] == "client_cancelled"
+        if client == "lean":  # aiohttp's does not tell how far it came: estimated
+            assert (row["list_cost_nano"], row["usage_source"]) == (0, "none")
+
+
 async def test_tls_where_plain_http_is_expected(start: StartGateway, certificate: Path) -> None:
     """The request was sent, to something that speaks another language."""
     async with raw(never_asked, ssl=tls(certificate)) as url, start(url.replace("https://", "http://")) as gateway:

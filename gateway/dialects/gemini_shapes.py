@@ -47,13 +47,14 @@ def fold_metadata(usage: Usage, data: Mapping[str, Any]) -> None:
     if "responseTokenCount" in data:
         candidates = largest(candidates, data["responseTokenCount"])
     thoughts = count(data.get("thoughtsTokenCount"))
+    is_stated = (prompt, candidates, thoughts) != (None, None, None)
     if tool_prompt is None:  # stated before, and left out here
         tool_prompt = int((usage.other_units or {}).get("tool_use_prompt_tokens", 0))
     if thoughts is None:
         thoughts = usage.reasoning_output_tokens
     if prompt is not None:
         usage.input_tokens = prompt + tool_prompt
-    if (prompt, candidates, thoughts) != (None, None, None):
+    if is_stated:
         # Absent candidates beside another count mean that nothing was generated, which is a number.
         usage.output_tokens = (candidates or 0) + (thoughts or 0)
     if tool_prompt:
