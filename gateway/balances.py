@@ -24,7 +24,7 @@ from gateway.errors import UserError
 from gateway.ledger import BALANCES, Ledger, decode_as, is_imported, now_us
 from gateway.periods import span
 
-ROUND_SECONDS = 1.0
+ROUND_SECONDS = 0.4
 ASK_SECONDS = 600.0
 """Between two questions for the ledger's sums, when nothing else calls for one."""
 ANSWER_SECONDS = 60.0

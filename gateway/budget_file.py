@@ -33,6 +33,8 @@ OWNER_MAX = 200
 REASON_MAX = 500
 UNTIL_MAX = 253_402_300_799
 """The last second of the year 9999, UTC: later ones have no calendar."""
+SETTLED_SECONDS = 0.2
+"""A `budgets.toml` counts when it has not changed for so long: who writes it may empty it, or move it away, before."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -195,18 +197,29 @@ class BudgetFile:
         self._settings = dict(settings or {})
         self._toml = toml
         self._seen: tuple[object, ...] | None = None
+        self._coming: tuple[object, float] | None = None
+        """A state of `budgets.toml` that does not count yet, and since when (monotonic) it is the present one."""
         self._budgets: list[Budget] = []
         self._written: frozenset[str] = frozenset()
 
     def all(self) -> list[Budget]:
         """What is in force, by name. Raises `UnreadableError`."""
-        if (seen := (_mark(self._file), self._toml and _mark(self._toml))) != self._seen:
+        seen = _mark(self._file), self._toml and _mark(self._toml)
+        if seen != self._seen and self._is_settled(seen[1]):
             try:
                 self._budgets = self._read()
             except UserError as error:
                 raise UnreadableError(str(error)) from None
             self._seen = seen
         return self._budgets
+
+    def _is_settled(self, toml: object) -> bool:
+        if self._seen is None or toml == self._seen[1]:
+            return True
+        now = time.monotonic()
+        if self._coming is None or self._coming[0] != toml:
+            self._coming = toml, now
+        return now - self._coming[1] >= SETTLED_SECONDS
 
     def get(self, name: str) -> Budget | None:
         return next((budget for budget in self.all() if budget.name == name), None)

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import threading
+import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import budget_file
 from gateway.budget_file import (
     BudgetFile,
     BudgetTable,
@@ -52,6 +55,13 @@ def test_changes_are_in_force_at_once_for_every_reader(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def settled(file: BudgetFile) -> BudgetFile:
+    """After what was written to `budgets.toml` has stood long enough to count."""
+    file.all()
+    time.sleep(budget_file.SETTLED_SECONDS)
+    return file
+
+
 def test_a_budget_that_is_made_again_has_no_old_raises(tmp_path: Path) -> None:
     file = BudgetFile(tmp_path)
     file.set("pay", table(), "cli")
@@ -75,7 +85,7 @@ def test_settings_files_and_commands_do_not_mix(tmp_path: Path) -> None:
     assert found is not None
     assert found.limit_of("", 0) == 8_000_000_000
     toml.write_text('[budgets.written]\nscope = "org"\nlimit_usd = 70\n')
-    found = file.get("written")
+    found = settled(file).get("written")
     assert found is not None
     assert found.limit_nano == 70_000_000_000
 
@@ -213,7 +223,7 @@ def test_a_raise_is_of_the_budget_that_was_there(tmp_path: Path) -> None:
     file.raise_("pay", Decimal(1), SOON, "launch", "cli")
     assert len(file.all()[0].raises) == 1
     toml.write_text("")
-    file.set("pay", table(), "cli")
+    settled(file).set("pay", table(), "cli")
     assert file.all()[0].raises == (), "the one that was raised is no more"
 
 
@@ -224,7 +234,22 @@ def test_what_is_removed_takes_its_raises_along(tmp_path: Path) -> None:
     file.raise_("pay", Decimal(1), SOON, "launch", "cli")
     file.remove("pay", "cli")
     toml.write_text('[budgets.pay]\nscope = "org"\nlimit_usd = 7\n')
-    assert file.all()[0].raises == ()
+    assert settled(file).all()[0].raises == ()
+
+
+@pytest.mark.parametrize("leave", [lambda toml: toml.write_text(""), Path.unlink])
+def test_budgets_stay_while_their_file_is_written_anew(tmp_path: Path, leave: Callable[[Path], object]) -> None:
+    """Some editors empty the file first, others move it away."""
+    toml = tmp_path / "budgets.toml"
+    toml.write_text('[budgets.pay]\nscope = "org"\nlimit_usd = 7\n')
+    file = BudgetFile(tmp_path / "data", {}, toml)
+    assert [budget.limit_nano for budget in file.all()] == [7_000_000_000]
+    leave(toml)
+    assert [budget.limit_nano for budget in file.all()] == [7_000_000_000]
+    toml.write_text('[budgets.pay]\nscope = "org"\nlimit_usd = 70\n')
+    assert [budget.limit_nano for budget in settled(file).all()] == [70_000_000_000]
+    leave(toml)
+    assert settled(file).all() == []
 
 
 def test_the_same_again_writes_nothing(tmp_path: Path) -> None:
