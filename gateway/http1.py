@@ -133,6 +133,7 @@ class Answer:
         self._parts: deque[bytes] = deque()
         self._idle_seconds = request.upstream.idle_seconds
         self._heard = loop.time()
+        self._looks_at = self._heard + self._idle_seconds
         self._timer = loop.call_later(self._idle_seconds, self._look)
         self.head.add_done_callback(self._head_is_done)
 
@@ -230,9 +231,10 @@ class Answer:
         left = self._heard + self._idle_seconds - now
         if left <= 0 and self._parts:  # its reader has not taken what lies here: the silence is not the upstream's
             left = self._idle_seconds
-        elif left <= 0 and now - self._timer.when() > LATE_SECONDS and self._excused != self._heard:
+        elif left <= 0 and now - self._looks_at > LATE_SECONDS and self._excused != self._heard:
             left, self._excused = min(self._idle_seconds, EXCUSED_SECONDS), self._heard
         if left > 0:
+            self._looks_at = now + left
             self._timer = loop.call_later(left, self._look)
         else:
             self._end(UpstreamLost("TimeoutError") if self.has_head else silent(self.request.name))
