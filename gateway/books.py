@@ -329,8 +329,11 @@ def _is_whole(open_call: OpenCall, answer: Answer, result: Result) -> bool:
         return False
     ended = answer.finished or (answer.error is None and (open_call.came_whole or result == "completed"))
     usage, operation = answer.usage, open_call.call.operation
-    lacks_input = usage.input_tokens is None and operation in READ_BY_A_MODEL and not usage.other_units
-    return is_reported(answer) and ended and open_call.meter.failed is None and not lacks_input
+    meter = open_call.meter
+    lacks_input = usage.input_tokens is None and operation in READ_BY_A_MODEL
+    lacks_output = usage.output_tokens is None and operation in WRITTEN_BY_A_MODEL and meter.content_bytes > 0
+    is_enough = not (lacks_input or lacks_output) or bool(usage.other_units)
+    return is_reported(answer) and ended and meter.failed is None and is_enough
 
 
 def _density(meter: Meter, grant: Grant) -> float:

@@ -191,6 +191,17 @@ async def test_a_2xx_without_usage_is_estimated_not_free(gateway: Running) -> No
     assert 5 < row["input_tokens"] < 20
 
 
+@pytest.mark.parametrize("count", [{}, {"completion_tokens": None}, {"completion_tokens": "400"}])
+async def test_output_that_the_usage_leaves_out_is_estimated_not_free(gateway: Running, count: dict[str, Any]) -> None:
+    said = {"message": {"role": "assistant", "content": "one two three four five"}, "finish_reason": "stop"}
+    gateway.upstream.answer(whole({"id": "x", "choices": [said], "usage": {"prompt_tokens": 1000, **count}}))
+    async with gateway.post("/v1/chat/completions", CHAT):
+        pass
+    [row] = gateway.closed()
+    assert (row["usage_source"], row["input_tokens"], row["output_tokens"]) == ("partial", 1000, 5)
+    assert row["output_cost_nano"] > 0
+
+
 async def test_a_2xx_that_shows_nothing_is_unpriced_not_free(gateway: Running) -> None:
     gateway.upstream.answer(whole(b"ID3...", headers=[("Content-Type", "audio/mpeg")]))
     async with gateway.post(
