@@ -95,7 +95,10 @@ def written_out(ticket: str) -> str:
     return f"{'/'.join(repo)}#{number}" if len(repo) > 1 else ticket
 
 
-GEMINI = re.compile(r"/(?:(?:upload|download)/)?v1(?:alpha|beta)/|/ws/google\.")
+GEMINI = re.compile(r"/v1(?:alpha|beta)/|/(?:upload|download)/v1(?:alpha|beta)?/|/ws/google\.")
+KEY_IN_QUERY = re.compile(r"(?:^|&)key=")
+GOOGLES = re.compile(r"/v1/(?:models|tunedModels|files|fileSearchStores|cachedContents|interactions|batches)\b")
+"""What Google has behind `/v1/`, for which its SDK asks where it is given a base URL; some of it OpenAI has, too."""
 
 
 def _bare(raw: str, marks: Collection[str]) -> str:
@@ -108,7 +111,8 @@ def _bare(raw: str, marks: Collection[str]) -> str:
         return ""
     if path.startswith("/v1/messages") or path == "/v1/complete":
         return "anthropic"
-    names_verb = re.search(r":|%3a", path, re.IGNORECASE)
-    if path.startswith("/v1/models") and (names_verb or "x-goog-api-key" in marks or "key=" in query):
+    if "x-goog-api-key" in marks or (KEY_IN_QUERY.search(query) and GOOGLES.match(path)):
+        return "gemini"
+    if path.startswith("/v1/models") and re.search(r":|%3a", path, re.IGNORECASE):
         return "gemini"
     return "anthropic" if "anthropic-version" in marks else "openai"

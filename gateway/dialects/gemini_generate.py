@@ -5,7 +5,7 @@ wins. A stream is SSE with `?alt=sse`, else one growing JSON array; it has no te
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +17,7 @@ from gateway.dialects.base import (
     Dialect,
     Ending,
     Listed,
+    Route,
     Stated,
     add_units,
     entries,
@@ -212,6 +213,12 @@ def _fold_predictions(answer: Answer, data: Mapping[str, Any]) -> None:
         add_units(answer.usage, characters=child(data, "metadata").get("billableCharacterCount"))
 
 
+def _versioned(method: str, path: str, *, settles: bool = False) -> Iterator[Route]:
+    """Unbilled routes behind a version. Behind `/v1` they are OpenAI's with other providers."""
+    yield route(method, "/v1(beta|alpha)" + path, None, settles=settles)
+    yield route(method, "/v1" + path, None, settles=settles, provider="gcp.gemini")
+
+
 DIALECT = Dialect(
     name="gemini_generate",
     routes=(
@@ -223,17 +230,17 @@ DIALECT = Dialect(
         route("GET", r"/operations/[^/]+$", None),
         route("POST", r":(countTokens|computeTokens)$", None),
         route("POST", r":(batchGenerateContent|asyncBatchEmbedContent)$", None, starts=True),
-        route("GET", r"/v1(beta|alpha)/batches(/[^/:]+)?$", None, settles=True),
-        route("POST", r"/v1(beta|alpha)/batches/[^/:]+:cancel$", None),
-        route("DELETE", r"/v1(beta|alpha)/batches/[^/:]+$", None),
+        *_versioned("GET", r"/batches(/[^/:]+)?$", settles=True),
+        *_versioned("POST", r"/batches/[^/:]+:cancel$"),
+        *_versioned("DELETE", r"/batches/[^/:]+$"),
         route("GET", r"/files/[^/:]+:download$", None, settles=True),
-        route("GET", r"/v1(beta|alpha)/(models|tunedModels|files|fileSearchStores)(/[^/:]+)*$", None),
+        *_versioned("GET", r"/(models|tunedModels|files|fileSearchStores)(/[^/:]+)*$"),
         route("GET", r"/cachedContents(/[^/:]+)?$", None),
         route("POST", r"/cachedContents$", None),
         route("PATCH", r"/cachedContents/[^/:]+$", None),
         route("DELETE", r"/(cachedContents|files|fileSearchStores)/[^/:]+$", None),
         route("POST", r"/fileSearchStores(/[^/:]+:\w+)?$", None),
-        route("POST", r"/upload/v1(beta|alpha)/files$", None),
+        route("POST", r"/upload/v1(beta|alpha)?/files$", None),
     ),
     read_ask=read_ask,
     may_matter=re.compile(rb'"(?:usageMetadata|finishReason|blockReason|error|webSearchQueries)"\s*:'),

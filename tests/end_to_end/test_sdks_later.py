@@ -12,7 +12,7 @@ from google import genai
 from google.genai import types
 
 from gateway.config import Upstream
-from tests.conftest import Running, StartGateway
+from tests.conftest import PROVIDER_KEY, Running, StartGateway
 from tests.fakes.upstream import whole
 from tests.test_late import CHAT, DONE, GEMINI, MESSAGE, QUEUED, lines
 from tests.test_realtime import BEGUN, CREATED, Provider, done, provider
@@ -109,6 +109,30 @@ async def test_anthropic_batch(gateway: Running) -> None:
     [row] = gateway.closed()
     assert (row["operation"], row["output_tokens"]) == ("batch", 100)
     assert "#batch" in row["price_id"]
+
+
+async def test_what_googles_sdk_asks_for_goes_to_google(gateway: Running) -> None:
+    """Given a base URL, it asks for `/v1/`, where OpenAI has some of the same names."""
+    gateway.upstream.answer(whole({"name": "x"}))
+    async with httpx.AsyncClient() as transport:
+        options = types.HttpOptions(base_url=gateway.url, httpx_async_client=transport)
+        sdk = genai.Client(api_key=gateway.key, http_options=options).aio
+        await sdk.caches.create(model="gemini-3.5-flash", config={"contents": "hi"})
+        await sdk.caches.get(name="cachedContents/c1")
+        await sdk.files.get(name="files/f1")
+        await sdk.files.delete(name="files/f1")
+        await sdk.batches.get(name="batches/b1")
+        await sdk.batches.cancel(name="batches/b1")
+        await sdk.batches.delete(name="batches/b1")
+        await sdk.file_search_stores.get(name="fileSearchStores/s1")
+        await sdk.models.get(model="gemini-3.5-flash")
+        [_ async for _ in await sdk.models.list()]
+        await sdk.interactions.create(model="gemini-3.5-flash", input="hi")
+    assert len(gateway.upstream.requests) == 11
+    for request in gateway.upstream.requests:
+        assert request.target.startswith("/v1/")
+        assert request.header("x-goog-api-key") == PROVIDER_KEY, request.target
+        assert request.header("authorization") is None, request.target
 
 
 async def test_gemini_batch(gateway: Running) -> None:
