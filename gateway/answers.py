@@ -218,7 +218,11 @@ def refusal_response(refusal: Refusal, dialect: Dialect | None, call: Call | Non
 
 def no_route(config: Config) -> Refusal:
     names = ", ".join(f"/{name}/" for name in config.upstreams)
-    return Refusal("route_unknown", f"Outlay: no upstream is configured for this path. Paths start with {names}.")
+    return Refusal(
+        "route_unknown",
+        f"Outlay: no upstream is configured for this path. Paths start with {names}, or are a provider's own, as "
+        "/v1/chat/completions: OpenAI's tools want a base URL that ends in /v1.",
+    )
 
 
 def not_metered(method: str, path: str, name: str) -> Refusal:
