@@ -41,6 +41,8 @@ QUERY_SECONDS = 30.0
 """A query that takes longer is given up. The gateway waits less; who asks again then finds the answer."""
 SUM_SECONDS = 50.0
 """The same for what budgets have spent, which is asked for seldom, and which the gateway waits for."""
+AGAIN_SECONDS = 0.1
+"""Between two attempts to interrupt a query."""
 REST_SECONDS = 30.0
 """After a query that was given up nobody starts another of its kind: it would end no sooner."""
 RETRY_SECONDS = 5.0
@@ -88,19 +90,16 @@ class Live:
 
     async def answer(self) -> None:
         """Answer whatever is asked, until cancelled."""
-        try:
-            while True:
-                await self._asked.wait()
-                self._asked.clear()
-                while any(self._waiting.values()) or self._questions:
-                    for kind in self._waiting:
-                        if self._waiting[kind]:
-                            await asyncio.sleep(GATHER_SECONDS)
-                            await self._answer_some(kind)
-                    if self._questions:
-                        await self._answer_sums(*self._questions.pop(0))
-        finally:
-            self._interrupt()
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            while any(self._waiting.values()) or self._questions:
+                for kind in self._waiting:
+                    if self._waiting[kind]:
+                        await asyncio.sleep(GATHER_SECONDS)
+                        await self._answer_some(kind)
+                if self._questions:
+                    await self._answer_sums(*self._questions.pop(0))
 
     async def _answer_some(self, kind: Kind) -> None:
         names = list(self._waiting[kind])
@@ -140,11 +139,15 @@ class Live:
 
     async def _in_time(self, seconds: float, query: Callable[[], T]) -> T:
         """Run a query in a thread. Raises `duckdb.InterruptException` when it takes too long."""
-        limit = asyncio.get_running_loop().call_later(seconds, self._interrupt)
+        running = asyncio.ensure_future(asyncio.to_thread(query))
         try:
-            return await asyncio.to_thread(query)
+            await asyncio.wait([running], timeout=seconds)
         finally:
-            limit.cancel()
+            while not running.done():
+                self._interrupt()  # more than once: what has not begun yet does not notice
+                await asyncio.wait([running], timeout=AGAIN_SECONDS)
+            running.exception()  # or nobody asks for it, where this is cancelled
+        return running.result()
 
     def _sum(self, question: budgeting.Question) -> bytes:
         """As `_query`."""
