@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+import msgspec
 
 from gateway import app, money, options, terminal
 from gateway.balances import Balances
-from gateway.budget_file import UNTIL_MAX, BudgetFile, table_from, table_of
+from gateway.budget_file import UNTIL_MAX, BudgetFile, BudgetTable, table_from, table_of
 from gateway.budgets import Account, Budget, Budgets, Mode
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
@@ -22,6 +23,8 @@ from gateway.terminal import Grid
 T = TypeVar("T")
 BY = "cli"
 """Who did it, in the audit trail: whoever can write the data folder."""
+_NEW = BudgetTable(scope="org", limit_usd=Decimal(0))
+"""For the defaults of a new one."""
 
 
 class Usd(click.ParamType[Decimal]):
@@ -54,27 +57,44 @@ def _written(change: Callable[[], T]) -> T:
 
 @budgets_.command(name="set")
 @click.argument("name")
-@click.option("--scope", required=True, help="org, team:x, key:x, ticket:x, …, each_ticket, each_task, each_user.")
-@click.option("--limit-usd", type=Usd(), required=True, help="US dollars, up to nine decimals.")
-@click.option("--period", type=click.Choice(get_args(Period)), default="month", show_default=True)
-@click.option("--timezone", default="UTC", show_default=True, help="In whose midnight a period begins.")
+@click.option(
+    "--scope", help="org, team:x, key:x, ticket:x, …, each_ticket, each_task, each_user. A new budget needs one."
+)
+@click.option("--limit-usd", type=Usd(), help="US dollars, up to nine decimals. A new budget needs one.")
+@click.option("--period", type=click.Choice(get_args(Period)), show_default=_NEW.period)
+@click.option("--timezone", show_default=_NEW.timezone, help="In whose midnight a period begins.")
 @click.option(
     "--on-exceed",
-    default="block",
-    show_default=True,
+    show_default=_NEW.on_exceed,
     help="block, stop_stream, reroute:MODEL or warn: what happens near the limit.",
 )
-@click.option("--warn-at", type=float, multiple=True, default=(0.8,), show_default=True, help="May be repeated.")
-@click.option("--mode", type=click.Choice(get_args(Mode)), default="enforce", show_default=True)
-@click.option("--owner", help="Who can raise it: named in refusals.")
+@click.option("--warn-at", type=float, multiple=True, show_default=str(*_NEW.warn_at), help="May be repeated.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), show_default=_NEW.mode)
+@click.option("--owner", help='Who can raise it: named in refusals; "" for nobody.')
 @config_option
 @data_option
 @json_option
 def set_budget(name: str, config_path: Path | None, data: Path | None, as_json: bool, **fields: Any) -> None:
-    """Make a budget, or change it. In force within a second; what it has spent stays, unless scope or period change."""
-    table = table_from(name, {field: value for field, value in fields.items() if value is not None})
+    """Make a budget, or change it: what is not given keeps its value, or has its default in a new one.
+
+    In force within a second; what it has spent stays, unless scope or period change.
+    """
     file = _file(config_path, data)
-    budget = _written(lambda: file.set(name, table, BY))
+    before = file.get(name)
+    given = {field: value for field, value in fields.items() if value not in (None, ())}
+    if before is None and (missing := [field for field in ("scope", "limit_usd") if field not in given]):
+        options_ = " and ".join(f"--{field.replace('_', '-')}" for field in missing)
+        raise click.UsageError(f"there is no budget {name} yet: to make it, give {options_}")
+    if given.get("owner") == "":
+        given["owner"] = None
+    present = {} if before is None else msgspec.structs.asdict(table_of(before))
+    table = table_from(name, present | given)
+
+    def unchanged(found: Budget | None, _: Budget) -> None:
+        if found != before:
+            raise UserError(f"the budget {name} was changed at the same time: look at it, and set it again")
+
+    budget = _written(lambda: file.set(name, table, BY, unchanged))
     click.echo(json.dumps(_public(budget)) if as_json else f"{name}: {_told(budget)}")
 
 

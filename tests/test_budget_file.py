@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -362,3 +363,25 @@ def test_bytes_that_are_no_text(tmp_path: Path, option: str) -> None:
     assert code in (1, 2)
     assert told
     assert not (tmp_path / "budgets.jsonl").exists()
+
+
+def test_what_is_not_named_stays_as_it_is(tmp_path: Path) -> None:
+    named = ("--period", "total", "--mode", "shadow", "--owner", "a@b", "--warn-at", "0.5", "--timezone", "Asia/Tokyo")
+    assert run(tmp_path, "set", "pt", "--scope", "each_ticket", "--limit-usd", "50", *named)[0] == 0
+    before = BudgetFile(tmp_path).get("pt")
+    assert before is not None
+    assert run(tmp_path, "set", "pt", "--scope", "each_ticket", "--limit-usd", "80")[0] == 0
+    assert BudgetFile(tmp_path).get("pt") == msgspec.structs.replace(before, limit_nano=80 * 10**9)
+    assert run(tmp_path, "set", "pt", "--owner", "", "--mode", "enforce")[0] == 0
+    after = msgspec.structs.replace(before, limit_nano=80 * 10**9, owner=None, mode="enforce")
+    assert BudgetFile(tmp_path).get("pt") == after
+
+
+def test_a_new_budget_needs_a_scope_and_a_limit(tmp_path: Path) -> None:
+    code, told = run(tmp_path, "set", "new", "--mode", "shadow")
+    assert (code, "there is no budget new yet: to make it, give --scope and --limit-usd" in told) == (2, True)
+    assert run(tmp_path, "set", "new", "--limit-usd", "1")[0] == 2
+    assert run(tmp_path, "set", "new", "--limit-usd", "1", "--scope", "org")[0] == 0
+    budget = BudgetFile(tmp_path).get("new")
+    assert budget is not None
+    assert (budget.period, budget.on_exceed, budget.warn_at, budget.mode) == ("month", "block", (0.8,), "enforce")
