@@ -151,6 +151,7 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
     findings += _check_tickets(config)
+    findings.append(_check_budgets(config))
     admins = keys.of_settings(config.auth)
     for name, admin in config.auth.admin_keys.items():
         if not any(principal.key_id == f"config:{name}" for principal in admins.values()):
@@ -185,6 +186,17 @@ def _check_tickets(config: Config) -> Iterator[tuple[str, str, str]]:
     for folder in rules.worktrees:
         if not Path(folder).expanduser().is_dir():
             yield "note", "tickets", f"worktrees: there is no folder {folder}"
+
+
+def _check_budgets(config: Config) -> tuple[str, str, str]:
+    """All places where budgets stand, read as a gateway reads them when it starts."""
+    from gateway import app
+
+    try:
+        budgets = app.budget_file(config).all()
+    except UserError as error:
+        return "wrong", "budgets", str(error)
+    return "ok", "budgets", f"{len(budgets):,} in force"
 
 
 def _check_data(settings: LedgerSettings) -> tuple[str, str, str]:

@@ -185,6 +185,27 @@ async def test_check_names_what_is_wrong(tmp_path: Path, upstream: FakeUpstream)
     assert "wrong  openai: 127.0.0.1:9 cannot be reached: Connection refused" in out
 
 
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ('[budgets.a]\nscope = "org"\nlimit_usd = 1\nperiod = "monthly"', "budget a: "),
+        ("[budget.a]", "unknown section [budget]"),
+        ('[budgets.twice]\nscope = "org"\nlimit_usd = 1', "the budget twice is in the settings file too: keep one"),
+    ],
+)
+async def test_check_refuses_budgets_that_serve_refuses(tmp_path: Path, toml: str, says: str) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:9")
+    with config.open("a", encoding="utf-8") as more:
+        more.write('\n[budgets.twice]\nscope = "org"\nlimit_usd = 1\n')
+    assert "ok     budgets: 1 in force" in (await run_outlay("check", "--offline", "--config", str(config)))[1]
+    (tmp_path / "budgets.toml").write_text(toml, encoding="utf-8")
+    code, out, _ = await run_outlay("check", "--offline", "--config", str(config))
+    [line] = [line for line in out.splitlines() if line.startswith("wrong")]
+    assert (code, line.startswith(f"wrong  budgets: {tmp_path}/budgets.toml: "), says in line) == (1, True, True)
+    code, _, err = await run_outlay("serve", "--config", str(config))
+    assert (code, err.strip()) == (1, line.removeprefix("wrong  budgets: "))
+
+
 @pytest.mark.parametrize("command", ["list", "create", "revoke"])
 async def test_keys_over_the_command_line(tmp_path: Path, command: str) -> None:
     data = ["--data", str(tmp_path)]
