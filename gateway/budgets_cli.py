@@ -1,5 +1,6 @@
 """`outlay budgets`: what may be spent by whom, and temporary raises."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -11,16 +12,18 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from gateway import app, money, options, terminal
-from gateway.balances import Balances
+from gateway import app, ledger, money, options, terminal
+from gateway.balances import Balances, question_about
 from gateway.budget_file import UNTIL_MAX, BudgetFile, BudgetTable, table_from, table_of
-from gateway.budgets import Account, Budget, Budgets, Mode
+from gateway.budgets import Account, Budget, Budgets, Mode, Sum
+from gateway.control import AwayError, Control
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
 from gateway.periods import Period
 from gateway.terminal import Grid
 
 T = TypeVar("T")
+ANSWER_SECONDS = 30.0
 BY = "cli"
 """Who did it, in the audit trail: whoever can write the data folder."""
 _NEW = BudgetTable(scope="org", limit_usd=Decimal(0))
@@ -106,7 +109,8 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
     """All budgets, and what each has spent in its present period."""
     file = _file(config_path, data)
     balances = _balances(config_path, data, file)
-    rows = [_public(budget) | _spent(budget, balances) for budget in file.all()]
+    rows = [_public(budget) | _spent(budget, balances[budget.name]) for budget in file.all()]
+    _say_unknown(balances)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -139,7 +143,9 @@ def show_budget(name: str, value: str | None, config_path: Path | None, data: Pa
         raise UserError(f"the budget {name} has one account, for {budget.scope}: leave out --for")
     if value is not None and budget.scope.kind in ("user", "key"):
         raise UserError(f"what {budget.scope} has spent is not told by person: leave out --for")
-    spent = _spent(budget, _balances(config_path, data, file), value)
+    balances = _balances(config_path, data, file)
+    spent = _spent(budget, balances[name], value)
+    _say_unknown({name: balances[name]})
     changes = [
         {"at": _iso(event.at), "event": event.event, "by": event.by} for event in file.events() if event.name == name
     ]
@@ -214,11 +220,47 @@ def raise_budget(
 # -- what is shown ------------------------------------------------------------------------------------------------
 
 
-def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> Budgets:
-    """The accounts as checkpoint and journal have them."""
-    found = Budgets()
-    Balances(data or Path(settings(config_path).ledger.dir), file, found).start()
+def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> dict[str, Budgets | None]:
+    """The accounts of each budget, by its name: as checkpoint and journal have them, or, of budgets that may be newer
+    than those, the ledger. `None` where it cannot be asked."""
+    folder, found = data or Path(settings(config_path).ledger.dir), Budgets()
+    saved = Balances(folder, file, found)
+    saved.start()
+    of: dict[str, Budgets | None] = dict.fromkeys((budget.name for budget in found), found)
+    unsaved = [budget for budget in found if budget.identity not in saved.saved]
+    if unsaved and _has_sealed(folder):  # else all calls are in the journal
+        of |= dict.fromkeys((budget.name for budget in unsaved), asyncio.run(_by_ledger(folder, unsaved)))
+    return of
+
+
+def _has_sealed(folder: Path) -> bool:
+    """A lake has a file without calls from the start, its anchor."""
+    return any(path.name != "anchor.parquet" for path in (folder / "calls").glob("day=*/*.parquet"))
+
+
+async def _by_ledger(folder: Path, budgets: list[Budget]) -> Budgets | None:
+    now, found = ledger.now_us(), Budgets()
+    found.replace(budgets)
+    question = {"before_us": now, "budgets": [question_about(budget, now) for budget in budgets]}
+    control = Control(folder)
+    try:
+        answer = await control.budget_sums(msgspec.json.encode(question), ANSWER_SECONDS)
+        for _ in found.told(msgspec.json.decode(answer, type=list[Sum]), now):
+            pass
+    except (AwayError, msgspec.DecodeError):
+        return None
+    finally:
+        await control.close()
     return found
+
+
+def _say_unknown(balances: dict[str, Budgets | None]) -> None:
+    if unknown := [name for name, found in balances.items() if found is None]:
+        click.echo(
+            f"What was spent of {', '.join(unknown)} is not known: the ledger tells it while `outlay serve` runs, "
+            "or in `outlay report budgets`.",
+            err=True,
+        )
 
 
 def _public(budget: Budget) -> dict[str, Any]:
@@ -232,10 +274,12 @@ def _public(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _spent(budget: Budget, balances: Budgets, value: str | None = None) -> dict[str, Any]:
+def _spent(budget: Budget, balances: Budgets | None, value: str | None = None) -> dict[str, Any]:
     """What one account has spent; of a template without a value how many accounts there are, and how many are used up:
-    they are not listed, for that would rank people and tickets."""
+    they are not listed, for that would rank people and tickets. Nothing where it is not known."""
     now = int(time.time()) * 1_000_000
+    if balances is None:
+        return {}
     if budget.scope.value is None and value is None:
         accounts = [each for each in balances.accounts(budget.name) if each.period.has(now)]
         over = sum(1 for each in accounts if each.spent >= each.limit(now))
