@@ -24,6 +24,7 @@ from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.guards import GuardTable, guard_of
 from gateway.limits import LimitTable, limit_of
+from gateway.mistakes import in_words
 from gateway.repositories import repo_name
 
 
@@ -636,8 +637,9 @@ def load(path: Path) -> Config:
         try:
             config = msgspec.structs.replace(msgspec.convert(tables, Config), file=str(path))
         except msgspec.ValidationError as error:
-            message, keys = _split_error(error)
-            problems.append(f"{path}:{_line_of(source, keys)}: [{'.'.join(keys[:-1])}] {keys[-1]}: {message}")
+            message, keys = _wrong_value(error, tables)
+            section = f"[{'.'.join(keys[:-1])}] " if keys[:-1] else ""
+            problems.append(f"{path}:{_line_of(source, keys)}: {section}{keys[-1]}: {message}")
         else:
             problems += [f"{path}:{_line_of(source, keys)}: {message}" for keys, message in _contradictions(config)]
     if problems:
@@ -887,11 +889,35 @@ def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> lis
     return found
 
 
-def _split_error(error: msgspec.ValidationError) -> tuple[str, tuple[str, ...]]:
-    """msgspec says "Expected `int`, got `str` - at `$.server.port`" (and `[...]` for a key of a mapping)."""
-    message, _, where = str(error).partition(" - at `")
-    keys = tuple(part for part in re.split(r"[.\[\]]+", where.rstrip("`").removeprefix("$")) if part)
-    return message.replace("Object missing", "missing"), keys or ("file",)
+def _wrong_value(error: msgspec.ValidationError, tables: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """What to write instead, and where. msgspec says "Expected `int`, got `str` - at `$.server.port`", with `[...]`
+    for a key of a mapping, which is looked for."""
+    message, _, where = str(error).partition(" - at `$")
+    hint: Any = Config
+    value: Any = tables
+    keys: list[str] = []
+    for field, index in re.findall(r"\.([^.\[\]`]+)|\[([^\]]+)\]", where):
+        if get_origin(hint) is Annotated:
+            hint = get_args(hint)[0]
+        if field:
+            hint, value = get_type_hints(hint, include_extras=True)[field], value[field]
+            keys.append(field)
+        elif index == "...":
+            hint = get_args(hint)[1]
+            name = next(name for name in value if _is_wrong(value[name], hint))
+            value = value[name]
+            keys.append(name)
+        else:
+            hint, value = get_args(hint)[0], value[int(index)]
+    return in_words(message, hint), tuple(keys) or ("file",)
+
+
+def _is_wrong(value: Any, hint: Any) -> bool:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return True
+    return False
 
 
 def _line_of(source: str, keys: tuple[str, ...]) -> int:

@@ -122,7 +122,7 @@ def test_nobody_else_can_read_the_list(tmp_path: Path) -> None:
     ("fields", "says"),
     [
         ({"limit": 3}, 'unknown setting "limit"; did you mean "limit_usd"?'),
-        ({"limit_usd": "much"}, "limit_usd"),
+        ({"limit_usd": "much"}, "budget b: limit_usd: write a number, as 25 or 0.5"),
         ({"limit_usd": -1}, "-1 is no limit: write US dollars from 0"),
         ({"limit_usd": "0.0000000001"}, "at most nine decimals"),
         ({"limit_usd": "NaN"}, "is no limit"),
@@ -135,12 +135,13 @@ def test_nobody_else_can_read_the_list(tmp_path: Path) -> None:
         ({"owner": "a\nb"}, "budget b: owner has 1 to 200 characters, and no control characters"),
         ({"owner": "x" * 201}, "owner has 1 to 200"),
         ({"scope": "team"}, "is no scope: write org, team:NAME"),
-        ({"period": "year"}, "year"),
+        ({"period": "year"}, "budget b: period: write one of day, week, month, quarter, total, rolling_24h"),
         ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),
         ({"on_exceed": "reroute:"}, "on_exceed is block, stop_stream, reroute:MODEL or warn"),
         ({"on_exceed": "explode"}, "on_exceed is block"),
         ({"warn_at": [1.5]}, "warn_at has fractions"),
-        ({"mode": "dry"}, "dry"),
+        ({"mode": "dry"}, "budget b: mode: write one of enforce, shadow"),
+        ({"warn_at": ["x"]}, "budget b: warn_at: write a number, without quotes"),
     ],
 )
 def test_mistakes_say_what_to_write(fields: dict[str, Any], says: str) -> None:
@@ -156,7 +157,7 @@ def test_mistakes_say_what_to_write(fields: dict[str, Any], says: str) -> None:
         ("[budgets.a]\nscope = 'org'\nlimit_usd = 1\nperod = 'day'", 'did you mean "period"?'),
         ("[a]\nscope = 'org'\nlimit_usd = 1", "unknown section [a]; budgets are written as [budgets.NAME]"),
         ("[budgets.a", "is not valid TOML"),
-        ("[budgets]\na = 3", "budget a:"),
+        ("[budgets]\na = 3", "budget a: write a table"),
         ("[budgets.'a b']\nscope = 'org'\nlimit_usd = 1", "is no name of a budget"),
     ],
 )
