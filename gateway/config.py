@@ -613,6 +613,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 REFERENCE = re.compile(r"(env|file):\S+")
+PROJECT = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
+"""What `ticket_keys` reads before the number."""
 UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED_UPSTREAM_NAMES = frozenset({"-", "t", "v1", "v1beta", "model"})
 
@@ -682,6 +684,14 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (*entry, "key"),
                 f"[auth.admin_keys.{name}] key must be env:NAME or file:PATH: the key itself does not belong here",
             )
+    for name in config.tickets.projects:
+        if not PROJECT.fullmatch(name) and ("/" not in name or repo_name(name) != name):
+            meant = repo_name(name) if "/" in name else re.split(r"[^A-Za-z0-9_]", name)[0].upper()
+            is_one = meant is not None and ("/" in meant or PROJECT.fullmatch(meant))
+            advice = (
+                f"did you mean {meant}?" if is_one else "write a project's key, as PAY, or a repository, as acme/shop"
+            )
+            yield ("tickets", "projects"), f"[tickets] projects: no ticket can be of {name[:100]!r}; {advice}"
     for pattern in config.tickets.patterns:
         try:
             is_too_wide = re.compile(pattern).fullmatch("") is not None

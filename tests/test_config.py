@@ -12,6 +12,7 @@ from gateway.config import AdminKey, Config, Upstream, WorkSettings, load
 from gateway.errors import UserError
 from gateway.guards import GuardTable
 from gateway.limits import LimitTable
+from gateway.ticket_keys import TicketKeys
 
 UPSTREAM = "[upstreams.a]\nbase_url = 'https://x'\nprovider = 'p'\n"
 SHIPPED = Path(__file__).parent.parent / "config" / "outlay.toml"
@@ -77,6 +78,13 @@ def test_every_setting_stands_in_the_shipped_file_with_its_help(section: str, na
             f"{UPSTREAM}fallbacks = ['b']\n[upstreams.b]\nbase_url = 'https://x'\nprovider = 'p'",
             "4: [upstreams.a] fallbacks: b needs a credential",
         ),
+        ("[tickets]\nprojects = ['PAY', 'pay']", "2: [tickets] projects: no ticket can be of 'pay'; did you mean PAY?"),
+        ("[tickets]\nprojects = ['PAY-']", "2: [tickets] projects: no ticket can be of 'PAY-'; did you mean PAY?"),
+        (
+            "[tickets]\nprojects = ['https://github.com/acme/shop.git']",
+            "2: [tickets] projects: no ticket can be of 'https://github.com/acme/shop.git'; did you mean acme/shop?",
+        ),
+        ("[tickets]\nprojects = ['1']", "no ticket can be of '1'; write a project's key, as PAY, or a repository"),
         ("[tickets]\npatterns = ['(']", "2: [tickets] patterns: '(' is no regular expression"),
         ("[tickets]\npatterns = ['[0-9]*']", "2: [tickets] patterns: '[0-9]*' matches the empty text"),
         ("[tickets]\nworktrees = ['~nobody-here/src']", "2: [tickets] worktrees: '~nobody-here/src' must be"),
@@ -175,3 +183,13 @@ def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.secret(f"file:{tmp_path / 'key'}") == "sk-2"
     assert config.secret("env:NOT_SET_ANYWHERE") is None
     assert config.secret(f"file:{tmp_path / 'none'}") is None
+
+
+def test_projects_that_tickets_can_have(tmp_path: Path) -> None:
+    projects = ["PAY", "X", "A_1", "acme/shop", "acme/platform/shop.js"]
+    file = tmp_path / "outlay.toml"
+    file.write_text(f"[tickets]\nprojects = {projects}\n", encoding="utf-8")
+    assert load(file).tickets.projects == projects
+    for name in projects:
+        ticket = f"{name}#7" if "/" in name else f"{name}-7"
+        assert TicketKeys(projects).named(ticket).tickets == (ticket,)
