@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.end_to_end.processes import children
 from tests.end_to_end.serving import Served, run_outlay, served, write_config
 from tests.fakes.upstream import FakeUpstream, chunked, sse, whole
 from tests.test_meter import ANTHROPIC_STREAM, CHAT_CHUNKS, CHAT_USAGE
@@ -152,6 +155,38 @@ async def test_running_streams_finish_on_sigterm(tmp_path: Path, upstream: FakeU
         assert await asyncio.wait_for(gateway.process.wait(), 20) == 0
     [row] = await query(tmp_path / "data", "SELECT result, input_tokens FROM calls")
     assert row == {"result": "completed", "input_tokens": 1500 + 6289 + 300}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_for_all_its_processes_is_an_ordinary_stop(
+    tmp_path: Path, upstream: FakeUpstream, number: signal.Signals
+) -> None:
+    log, config = tmp_path / "log", write_config(tmp_path, upstream.url, pages=True)
+    with log.open("wb") as stderr:
+        async with served(config, stderr=stderr, start_new_session=True) as gateway:
+            async with asyncio.timeout(30):
+                while b"the console is at" not in log.read_bytes() or not (gateway.dir / "control.sock").exists():
+                    await asyncio.sleep(0.1)
+            # Those beside it hear it first, as may happen.
+            beside = children(gateway.process.pid)
+            assert len(beside) == 2
+            for child in beside:
+                os.kill(child, number)
+            await asyncio.sleep(0.1)
+            os.killpg(gateway.process.pid, number)
+            assert await asyncio.wait_for(gateway.process.wait(), 30) == 0
+    assert "ERROR" not in log.read_text(encoding="utf-8")
+
+
+async def test_a_control_plane_that_ends_by_itself_is_said(tmp_path: Path, upstream: FakeUpstream) -> None:
+    log, config = tmp_path / "log", write_config(tmp_path, upstream.url)
+    with log.open("wb") as stderr:
+        async with served(config, stderr=stderr) as gateway:
+            [child] = children(gateway.process.pid)
+            os.kill(child, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while b"the control plane ended with code -9; it is started again" not in log.read_bytes():
+                    await asyncio.sleep(0.1)
 
 
 async def test_mistakes_at_the_command_line(tmp_path: Path, upstream: FakeUpstream) -> None:
