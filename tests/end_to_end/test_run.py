@@ -116,6 +116,17 @@ async def test_a_claim_key_that_is_none(gateway: Running, repository: Path) -> N
     assert "Traceback" not in err
 
 
+async def test_a_gateway_key_is_no_claim_key(gateway: Running, repository: Path) -> None:
+    code, out, err = await outlay(
+        repository, "run", "--", "echo", "started", OUTLAY_CLAIM_KEY=gateway.key, **of(gateway)
+    )
+    assert (code, out) == (1, "")
+    assert err.startswith(
+        "the claim key is not one: it starts with olc_ and is shown once by `outlay keys create --claims`"
+    )
+    assert gateway.key not in err
+
+
 async def test_a_detached_checkout_in_ci(gateway: Running, repository: Path) -> None:
     git(repository, "checkout", "--quiet", "--detach")
     ci = {"GITHUB_REPOSITORY": "acme/shop", "GITHUB_HEAD_REF": "PAY-77-x", "GITHUB_REF_NAME": "7/merge"}
