@@ -174,8 +174,8 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
 
     of_budgets = BudgetsApi(budget_file(config), admission.budgets)
     parts = (
-        Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets), PricesApi(book, config.prices.policy),
-        of_budgets, FindingsApi(control),
+        Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets, config.upstreams),
+        PricesApi(book, config.prices.policy), of_budgets, FindingsApi(control),
     )  # fmt: skip
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
     alerts.start()

@@ -660,6 +660,20 @@ def secret(reference: str) -> str | None:
         return None
 
 
+def why_none(reference: str) -> str:
+    """Why `secret` finds nothing there, to be said."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        return f"{reference} is not set"
+    try:
+        Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        return f"{reference} cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return f"{reference} is no text"
+    return f"{reference} is empty"
+
+
 def is_loopback(host: str) -> bool:
     """True for addresses that only this machine can reach."""
     try:

@@ -5,9 +5,11 @@ from typing import Any, get_type_hints
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from gateway import config
 from gateway.budget_file import BudgetTable
+from gateway.cli import outlay
 from gateway.config import AdminKey, Config, Upstream, WorkSettings, load
 from gateway.errors import UserError
 from gateway.guards import GuardTable
@@ -193,3 +195,51 @@ def test_projects_that_tickets_can_have(tmp_path: Path) -> None:
     for name in projects:
         ticket = f"{name}#7" if "/" in name else f"{name}-7"
         assert TicketKeys(projects).named(ticket).tickets == (ticket,)
+
+
+# -- outlay check ------------------------------------------------------------------------------------------------------
+
+
+def notes(folder: Path, source: str) -> list[str]:
+    file = folder / "outlay.toml"
+    file.write_text(f"[ledger]\ndir = '{folder / 'data'}'\n{source}", encoding="utf-8")
+    done = CliRunner().invoke(outlay, ["check", "--offline", "--config", str(file)])
+    assert done.exit_code == 0
+    return [line.removeprefix("note   ") for line in done.output.splitlines() if line.startswith("note")]
+
+
+def test_check_names_what_is_hardly_meant(tmp_path: Path) -> None:
+    source = "[upstreams.a]\nbase_url = '{}'\nprovider = '{}'\ncredential = 'env:HOME'\n"
+    assert notes(tmp_path, source.format("https://api.openai.com/v1/", "opanai")) == [
+        'a: unknown provider "opanai"; did you mean openai?',
+        "a: base_url ends in /v1, which the paths of clients begin with: leave it out",
+    ]
+    assert notes(tmp_path, source.format("https://api.acme.example/v10", "acme")) == []
+
+
+def test_check_names_secrets_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    missing, empty = f"file:{tmp_path}/none", f"file:{tmp_path}/empty"
+    source = f"""
+    [work.github]
+    token = "env:NOT_SET_ANYWHERE"
+    webhook_secret = "env:NOT_SET_EITHER"
+    [work.gitlab]
+    webhook_signing_token = "{missing}"
+    [telemetry.otlp_headers]
+    x-team = "{empty}"
+    [console.oidc]
+    client_secret = "{missing}"
+    [upstreams.a]
+    base_url = "https://a.example"
+    provider = "openai"
+    credential = "{missing}"
+    """
+    assert notes(tmp_path, source) == [
+        "work.github: env:NOT_SET_ANYWHERE is not set: nothing is read there",
+        "work.github: env:NOT_SET_EITHER is not set: its webhooks are not taken",
+        f"work.gitlab: {missing} cannot be read: No such file or directory: its webhooks are not taken",
+        f"telemetry: {empty} is empty: what is sent lacks the header x-team",
+        f"console.oidc: {missing} cannot be read: No such file or directory: nobody can sign in there",
+        f"a: {missing} cannot be read: No such file or directory: clients bring their own",
+    ]
