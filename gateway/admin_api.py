@@ -6,7 +6,7 @@ that may more than itself.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, TypeVar
@@ -74,9 +74,10 @@ class Revocation(msgspec.Struct, forbid_unknown_fields=True):
 class KeysApi:
     """Keys, for admins; their list, without people, for all roles."""
 
-    def __init__(self, ring: Keys, tickets: Tickets) -> None:
+    def __init__(self, ring: Keys, tickets: Tickets, upstreams: Collection[str]) -> None:
         self._ring = ring
         self._tickets = tickets
+        self._upstreams = upstreams
 
     def endpoints(self) -> list[Endpoint]:
         one, missing, full = "/-/api/v1/keys/{key_id}", {404: NO_KEY}, {503: CANNOT_WRITE}
@@ -89,7 +90,7 @@ class KeysApi:
             Endpoint(
                 method="POST", path="/-/api/v1/keys", access="admin", summary="Make a key.", serve=self.create_key,
                 body=NewKey, answer=MadeKey, status=201,
-                refuses={**full, 422: "A ticket that is none, a moment that is over, a claim key with bounds."},
+                refuses={**full, 422: "No such ticket or upstream, a moment that is over, a claim key with bounds."},
             ),
             Endpoint(
                 method="GET", path=one, access="viewer", summary="A key, and what was done to it.",
@@ -131,6 +132,10 @@ class KeysApi:
             raise _not_possible("expires_at is after the year 9999, in UTC")
         if wanted.ticket is not None and not self._tickets.keys().named(wanted.ticket).tickets:
             raise _not_possible("ticket must be one like PAY-123 or acme/shop#45, of a known project")
+        try:
+            grants.check_upstreams(wanted, self._upstreams)
+        except UserError as error:
+            raise _not_possible(str(error)) from None
         if wanted.kind == "claims" and any(
             grant[field] for field in grant if field not in ("team_id", "user_id", "name")
         ):

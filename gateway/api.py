@@ -109,10 +109,14 @@ class Me(msgspec.Struct, kw_only=True):
     spend: KeySpend | None
     budgets: list[OwnBudget]
     branch_tickets: list[BranchTicket] | msgspec.UnsetType = msgspec.UNSET
+    named_tickets: list[BranchTicket] | msgspec.UnsetType = msgspec.UNSET
 
 
-class OfBranch(msgspec.Struct, forbid_unknown_fields=True):
+class OfCalls(msgspec.Struct, forbid_unknown_fields=True):
+    """What calls would show."""
+
     branch: str | None = None
+    ticket: str | None = None
     repo: str | None = None
 
 
@@ -133,7 +137,7 @@ class Api:
         return [
             Endpoint(
                 method="GET", path="/-/api/v1/me", access="key", summary="The key that asks.",
-                serve=self.me, query=OfBranch, answer=Me,
+                serve=self.me, query=OfCalls, answer=Me,
             ),
             Endpoint(
                 method="GET", path=r"/-/api/v1/tasks/{id:[\s\S]+}", access="key", summary="What a task has cost.",
@@ -146,9 +150,11 @@ class Api:
         ]  # fmt: skip
 
     async def me(self, asked: Asked) -> Me:
-        """The key that asks: whose it is, what it may do, what it has spent; and the tickets of a branch, if asked."""
+        """The key that asks: whose it is, what it may do, what it has spent; if asked, the tickets of a branch and of a
+        value."""
         principal, query = asked.principal, asked.query
-        spend = await self._spend_of(principal, OWN_SPEND_SECONDS if query.branch is None else BRANCH_SECONDS)
+        is_about_key = query.branch is None and query.ticket is None
+        spend = await self._spend_of(principal, OWN_SPEND_SECONDS if is_about_key else BRANCH_SECONDS)
         ends = principal.expires_at
         told = Me(
             key_id=principal.key_id, user_id=principal.user_id, team_id=principal.team_id, ticket=principal.ticket,
@@ -159,6 +165,9 @@ class Api:
         if query.branch is not None:
             of_branch = self._tickets.of_branch(query.branch, query.repo)
             told.branch_tickets = [BranchTicket(ticket, state) for ticket, state in of_branch]
+        if query.ticket is not None:
+            named = self._tickets.of_value(query.ticket, query.repo)
+            told.named_tickets = [BranchTicket(ticket, state) for ticket, state in named]
         return told
 
     async def task(self, asked: Asked) -> msgspec.Raw | Line:

@@ -59,6 +59,9 @@ from gateway.worktrees import Worktrees
 LAST_REQUEST_SECONDS = 0.2
 """So soon after an answer whose head went out before SIGTERM its client may ask again, over the same connection."""
 
+SIGNAL_SECONDS = 0.5
+"""A process beside this one that ends so soon before a signal comes here was told to stop, too."""
+
 if TYPE_CHECKING:
     from gateway.exporter import Exporter
 
@@ -171,8 +174,8 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
 
     of_budgets = BudgetsApi(budget_file(config), admission.budgets)
     parts = (
-        Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets), PricesApi(book, config.prices.policy),
-        of_budgets, FindingsApi(control),
+        Api(tickets, control, of_budgets.own), KeysApi(key_ring, tickets, config.upstreams),
+        PricesApi(book, config.prices.policy), of_budgets, FindingsApi(control),
     )  # fmt: skip
     api = HttpApi([endpoint for part in parts for endpoint in part.endpoints()], who)
     alerts.start()
@@ -354,7 +357,7 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
     async with contextlib.AsyncExitStack() as stack:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
-            await stack.enter_async_context(_beside("the control plane", _control_plane(config)))
+            await stack.enter_async_context(_beside("the control plane", _control_plane(config), stop))
         try:
             address = await stack.enter_async_context(gateway(config))
         except UserError:
@@ -362,7 +365,7 @@ async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
                 return  # workers were told to stop, too, before they had begun
             raise
         if config.console.enabled and config.console.pages:
-            await stack.enter_async_context(_beside("the console", _control_plane(config, address)))
+            await stack.enter_async_context(_beside("the console", _control_plane(config, address), stop))
         settled()
         ready(*address)
         await stop.wait()
@@ -379,8 +382,9 @@ def _control_plane(config: Config, address: tuple[str, int] | None = None) -> li
 
 
 @contextlib.asynccontextmanager
-async def _beside(name: str, arguments: list[str]) -> AsyncIterator[None]:
-    """Another process, started again when it dies. It ends by itself when this one is gone: its stdin closes."""
+async def _beside(name: str, arguments: list[str], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Another process, started again when it dies. It ends by itself when this one is gone: its stdin closes. `stop`:
+    set when this one is told to stop."""
     process: asyncio.subprocess.Process | None = None
 
     async def run() -> None:
@@ -388,7 +392,10 @@ async def _beside(name: str, arguments: list[str]) -> AsyncIterator[None]:
         while True:
             process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=asyncio.subprocess.PIPE)
             code = await process.wait()
-            log.error("%s ended with code %d; it is started again", name, code)
+            with contextlib.suppress(TimeoutError):  # Ctrl-C is for both, and may be heard there first
+                await asyncio.wait_for(stop.wait(), SIGNAL_SECONDS)
+            if not stop.is_set():
+                log.error("%s ended with code %d; it is started again", name, code)
             await asyncio.sleep(5)
 
     task = asyncio.create_task(run(), name=name)

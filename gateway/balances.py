@@ -77,6 +77,8 @@ class Balances:
         self._on_change = on_change
         self._look = look
         self._gateway_id = gateway_id
+        self.saved: frozenset[str] = frozenset()
+        """Identities of the budgets that the checkpoint has accounts of; another one may be newer than its segments."""
         self._through: dict[str, int] = {}
         self._is_started = False
         self._held: dict[str, Hold] = {}
@@ -163,7 +165,7 @@ class Balances:
             self._asks_at = asyncio.get_running_loop().time() + RETRY_SECONDS
             return
         before_us = ledger.moment(self._latest_us)
-        question = [_question(budget, before_us) for budget in self._budgets]
+        question = [question_about(budget, before_us) for budget in self._budgets]
         self._budgets.asking(before_us)
         try:
             body = msgspec.json.encode({"before_us": before_us, "budgets": question})
@@ -181,6 +183,7 @@ class Balances:
 
     def _load(self, saved: Checkpoint) -> None:
         self._through = saved.through
+        self.saved = frozenset(each.identity for each in saved.accounts)
         of = {budget.identity: budget for budget in self._budgets}
         now = now_us()
         for each in saved.accounts:
@@ -248,7 +251,8 @@ def _balance(account: Account) -> Sum:
     return Sum(account.budget.identity, account.value, start_us, posted, account.unpriced)
 
 
-def _question(budget: Budget, at_us: int) -> dict[str, Any]:
+def question_about(budget: Budget, at_us: int) -> dict[str, Any]:
+    """For the ledger: what have its accounts spent."""
     return {
         "identity": budget.identity,
         "kind": budget.scope.kind,

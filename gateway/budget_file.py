@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -23,6 +23,7 @@ from gateway import lines
 from gateway.budgets import Budget, Mode, Raise
 from gateway.call import NANO
 from gateway.errors import UserError
+from gateway.mistakes import in_words
 from gateway.periods import Period
 from gateway.scopes import VALUE_MAX, parse
 
@@ -179,8 +180,10 @@ def table_from(name: str, fields: Any, where: str = "") -> BudgetTable:
         table = msgspec.convert(fields, BudgetTable, strict=False)
         budget_of(name, table)
     except msgspec.ValidationError as error:
-        message = str(error).replace("Object missing", "missing")
-        raise UserError(f"{where}budget {name}: {message}") from None
+        message, _, place = str(error).partition(" - at `$")
+        field = re.split(r"[.\[`]+", place)[1] if place else ""
+        told = in_words(message, get_type_hints(BudgetTable).get(field))
+        raise UserError(f"{where}budget {name}: {field}{': ' if field else ''}{told}") from None
     except UserError as error:
         raise UserError(f"{where}{error}") from None
     return table

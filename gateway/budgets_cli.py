@@ -1,5 +1,6 @@
 """`outlay budgets`: what may be spent by whom, and temporary raises."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -9,19 +10,24 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+import msgspec
 
-from gateway import app, money, options, terminal
-from gateway.balances import Balances
-from gateway.budget_file import UNTIL_MAX, BudgetFile, table_from, table_of
-from gateway.budgets import Account, Budget, Budgets, Mode
+from gateway import app, ledger, money, options, terminal
+from gateway.balances import Balances, question_about
+from gateway.budget_file import UNTIL_MAX, BudgetFile, BudgetTable, table_from, table_of
+from gateway.budgets import Account, Budget, Budgets, Mode, Sum
+from gateway.control import AwayError, Control
 from gateway.errors import UserError
 from gateway.options import config_option, data_option, json_option, settings
 from gateway.periods import Period
 from gateway.terminal import Grid
 
 T = TypeVar("T")
+ANSWER_SECONDS = 30.0
 BY = "cli"
 """Who did it, in the audit trail: whoever can write the data folder."""
+_NEW = BudgetTable(scope="org", limit_usd=Decimal(0))
+"""For the defaults of a new one."""
 
 
 class Usd(click.ParamType[Decimal]):
@@ -54,27 +60,44 @@ def _written(change: Callable[[], T]) -> T:
 
 @budgets_.command(name="set")
 @click.argument("name")
-@click.option("--scope", required=True, help="org, team:x, key:x, ticket:x, …, each_ticket, each_task, each_user.")
-@click.option("--limit-usd", type=Usd(), required=True, help="US dollars, up to nine decimals.")
-@click.option("--period", type=click.Choice(get_args(Period)), default="month", show_default=True)
-@click.option("--timezone", default="UTC", show_default=True, help="In whose midnight a period begins.")
+@click.option(
+    "--scope", help="org, team:x, key:x, ticket:x, …, each_ticket, each_task, each_user. A new budget needs one."
+)
+@click.option("--limit-usd", type=Usd(), help="US dollars, up to nine decimals. A new budget needs one.")
+@click.option("--period", type=click.Choice(get_args(Period)), show_default=_NEW.period)
+@click.option("--timezone", show_default=_NEW.timezone, help="In whose midnight a period begins.")
 @click.option(
     "--on-exceed",
-    default="block",
-    show_default=True,
+    show_default=_NEW.on_exceed,
     help="block, stop_stream, reroute:MODEL or warn: what happens near the limit.",
 )
-@click.option("--warn-at", type=float, multiple=True, default=(0.8,), show_default=True, help="May be repeated.")
-@click.option("--mode", type=click.Choice(get_args(Mode)), default="enforce", show_default=True)
-@click.option("--owner", help="Who can raise it: named in refusals.")
+@click.option("--warn-at", type=float, multiple=True, show_default=str(*_NEW.warn_at), help="May be repeated.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), show_default=_NEW.mode)
+@click.option("--owner", help='Who can raise it: named in refusals; "" for nobody.')
 @config_option
 @data_option
 @json_option
 def set_budget(name: str, config_path: Path | None, data: Path | None, as_json: bool, **fields: Any) -> None:
-    """Make a budget, or change it. In force within a second; what it has spent stays, unless scope or period change."""
-    table = table_from(name, {field: value for field, value in fields.items() if value is not None})
+    """Make a budget, or change it: what is not given keeps its value, or has its default in a new one.
+
+    In force within a second; what it has spent stays, unless scope or period change.
+    """
     file = _file(config_path, data)
-    budget = _written(lambda: file.set(name, table, BY))
+    before = file.get(name)
+    given = {field: value for field, value in fields.items() if value not in (None, ())}
+    if before is None and (missing := [field for field in ("scope", "limit_usd") if field not in given]):
+        options_ = " and ".join(f"--{field.replace('_', '-')}" for field in missing)
+        raise click.UsageError(f"there is no budget {name} yet: to make it, give {options_}")
+    if given.get("owner") == "":
+        given["owner"] = None
+    present = {} if before is None else msgspec.structs.asdict(table_of(before))
+    table = table_from(name, present | given)
+
+    def unchanged(found: Budget | None, _: Budget) -> None:
+        if found != before:
+            raise UserError(f"the budget {name} was changed at the same time: look at it, and set it again")
+
+    budget = _written(lambda: file.set(name, table, BY, unchanged))
     click.echo(json.dumps(_public(budget)) if as_json else f"{name}: {_told(budget)}")
 
 
@@ -86,7 +109,8 @@ def list_budgets(config_path: Path | None, data: Path | None, as_json: bool) -> 
     """All budgets, and what each has spent in its present period."""
     file = _file(config_path, data)
     balances = _balances(config_path, data, file)
-    rows = [_public(budget) | _spent(budget, balances) for budget in file.all()]
+    rows = [_public(budget) | _spent(budget, balances[budget.name]) for budget in file.all()]
+    _say_unknown(balances)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -119,7 +143,9 @@ def show_budget(name: str, value: str | None, config_path: Path | None, data: Pa
         raise UserError(f"the budget {name} has one account, for {budget.scope}: leave out --for")
     if value is not None and budget.scope.kind in ("user", "key"):
         raise UserError(f"what {budget.scope} has spent is not told by person: leave out --for")
-    spent = _spent(budget, _balances(config_path, data, file), value)
+    balances = _balances(config_path, data, file)
+    spent = _spent(budget, balances[name], value)
+    _say_unknown({name: balances[name]})
     changes = [
         {"at": _iso(event.at), "event": event.event, "by": event.by} for event in file.events() if event.name == name
     ]
@@ -194,11 +220,47 @@ def raise_budget(
 # -- what is shown ------------------------------------------------------------------------------------------------
 
 
-def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> Budgets:
-    """The accounts as checkpoint and journal have them."""
-    found = Budgets()
-    Balances(data or Path(settings(config_path).ledger.dir), file, found).start()
+def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> dict[str, Budgets | None]:
+    """The accounts of each budget, by its name: as checkpoint and journal have them, or, of budgets that may be newer
+    than those, the ledger. `None` where it cannot be asked."""
+    folder, found = data or Path(settings(config_path).ledger.dir), Budgets()
+    saved = Balances(folder, file, found)
+    saved.start()
+    of: dict[str, Budgets | None] = dict.fromkeys((budget.name for budget in found), found)
+    unsaved = [budget for budget in found if budget.identity not in saved.saved]
+    if unsaved and _has_sealed(folder):  # else all calls are in the journal
+        of |= dict.fromkeys((budget.name for budget in unsaved), asyncio.run(_by_ledger(folder, unsaved)))
+    return of
+
+
+def _has_sealed(folder: Path) -> bool:
+    """A lake has a file without calls from the start, its anchor."""
+    return any(path.name != "anchor.parquet" for path in (folder / "calls").glob("day=*/*.parquet"))
+
+
+async def _by_ledger(folder: Path, budgets: list[Budget]) -> Budgets | None:
+    now, found = ledger.now_us(), Budgets()
+    found.replace(budgets)
+    question = {"before_us": now, "budgets": [question_about(budget, now) for budget in budgets]}
+    control = Control(folder)
+    try:
+        answer = await control.budget_sums(msgspec.json.encode(question), ANSWER_SECONDS)
+        for _ in found.told(msgspec.json.decode(answer, type=list[Sum]), now):
+            pass
+    except (AwayError, msgspec.DecodeError):
+        return None
+    finally:
+        await control.close()
     return found
+
+
+def _say_unknown(balances: dict[str, Budgets | None]) -> None:
+    if unknown := [name for name, found in balances.items() if found is None]:
+        click.echo(
+            f"What was spent of {', '.join(unknown)} is not known: the ledger tells it while `outlay serve` runs, "
+            "or in `outlay report budgets`.",
+            err=True,
+        )
 
 
 def _public(budget: Budget) -> dict[str, Any]:
@@ -212,10 +274,12 @@ def _public(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _spent(budget: Budget, balances: Budgets, value: str | None = None) -> dict[str, Any]:
+def _spent(budget: Budget, balances: Budgets | None, value: str | None = None) -> dict[str, Any]:
     """What one account has spent; of a template without a value how many accounts there are, and how many are used up:
-    they are not listed, for that would rank people and tickets."""
+    they are not listed, for that would rank people and tickets. Nothing where it is not known."""
     now = int(time.time()) * 1_000_000
+    if balances is None:
+        return {}
     if budget.scope.value is None and value is None:
         accounts = [each for each in balances.accounts(budget.name) if each.period.has(now)]
         over = sum(1 for each in accounts if each.spent >= each.limit(now))

@@ -76,6 +76,8 @@ def sign(claim_key: str, claim: Claim) -> str:
     """The claim as a header value. Raises `UserError` when the claim key is none."""
     name, _, seed = claim_key.removeprefix(PREFIX).partition("_")
     try:
+        if not claim_key.startswith(PREFIX):  # a gateway key would do as one that nobody knows
+            raise ValueError
         private = Ed25519PrivateKey.from_private_bytes(_decode(seed))
     except ValueError:
         raise UserError(

@@ -3,7 +3,7 @@
 import json
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from gateway.config import Config, LedgerSettings, secret
+from gateway.config import Config, LedgerSettings, Upstream, secret, why_none
 from gateway.errors import UserError
 from gateway.options import config_option, json_option, settings
 from gateway.tracker import Tracker
@@ -102,10 +102,10 @@ def serve(config_path: Path | None, port: int | None, workers: int | None) -> No
         click.echo(f"Outlay listens on http://{host}:{bound} and writes to {Path(config.ledger.dir).resolve()}")
         for name, upstream in config.upstreams.items():
             if upstream.credential and secret(upstream.credential) is None:
-                click.echo(f"  {name}: {upstream.credential} is not set, so clients must bring their own credential")
+                click.echo(f"  {name}: {why_none(upstream.credential)}, so clients must bring their own credential")
         for name, admin in config.auth.admin_keys.items():
             if secret(admin.key) is None:
-                click.echo(f"  admin key {name}: {admin.key} is not set, so it opens nothing")
+                click.echo(f"  admin key {name}: {why_none(admin.key)}, so it opens nothing")
 
     uvloop.run(app.serve(config, ready))
 
@@ -151,18 +151,20 @@ def check(config_path: Path | None, offline: bool, as_json: bool) -> None:
     findings.append(("ok", "prices", book.id))
     findings.append(_check_data(config.ledger))
     findings += _check_tickets(config)
+    findings.append(_check_budgets(config))
     admins = keys.of_settings(config.auth)
     for name, admin in config.auth.admin_keys.items():
         if not any(principal.key_id == f"config:{name}" for principal in admins.values()):
-            findings.append(("note", f"admin key {name}", f"{admin.key} is not set: it opens nothing"))
-    for reference in (config.alerts.slack, config.alerts.webhook, config.alerts.webhook_secret):
+            findings.append(("note", f"admin key {name}", f"{why_none(admin.key)}: it opens nothing"))
+    for what, reference, so in _secrets(config):
         if reference is not None and not reference.startswith("http") and secret(reference) is None:
-            findings.append(("note", "alerts", f"{reference} is not set: no notices go there"))
+            findings.append(("note", what, f"{why_none(reference)}: {so}"))
     for name, upstream in config.upstreams.items():
         if upstream.credential is None:
             findings.append(("note", name, "has no credential: clients bring their own"))
         elif secret(upstream.credential) is None:
-            findings.append(("note", name, f"{upstream.credential} is not set: clients bring their own"))
+            findings.append(("note", name, f"{why_none(upstream.credential)}: clients bring their own"))
+        findings += _check_upstream(name, upstream, book.providers)
         if not offline:
             findings.append(_check_reachable(name, upstream.base_url))
     if as_json:
@@ -185,6 +187,42 @@ def _check_tickets(config: Config) -> Iterator[tuple[str, str, str]]:
     for folder in rules.worktrees:
         if not Path(folder).expanduser().is_dir():
             yield "note", "tickets", f"worktrees: there is no folder {folder}"
+
+
+def _secrets(config: Config) -> Iterator[tuple[str, str | None, str]]:
+    """Where secrets stand beside those of upstreams and admins, and what is lacking without them."""
+    alerts, work = config.alerts, config.work
+    for reference in (alerts.slack, alerts.webhook, alerts.webhook_secret):
+        yield "alerts", reference, "no notices go there"
+    for tracker in ("github", "gitlab", "jira", "linear"):
+        its = getattr(work, tracker)
+        yield f"work.{tracker}", its.token, "nothing is read there"
+        for setting in ("webhook_secret", "webhook_signing_token"):
+            yield f"work.{tracker}", getattr(its, setting, None), "its webhooks are not taken"
+    for name, reference in config.telemetry.otlp_headers.items():
+        yield "telemetry", reference, f"what is sent lacks the header {name}"
+    yield "console.oidc", config.console.oidc.client_secret, "nobody can sign in there"
+
+
+def _check_upstream(name: str, upstream: Upstream, providers: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """What is allowed, and yet is hardly what was meant."""
+    from gateway import prices
+
+    if meant := prices.providers_meant(upstream.provider, providers):
+        yield "note", name, f'unknown provider "{upstream.provider}"; did you mean {" or ".join(meant)}?'
+    if upstream.base_url.rstrip("/").endswith("/v1"):
+        yield "note", name, "base_url ends in /v1, which the paths of clients begin with: leave it out"
+
+
+def _check_budgets(config: Config) -> tuple[str, str, str]:
+    """All places where budgets stand, read as a gateway reads them when it starts."""
+    from gateway import app
+
+    try:
+        budgets = app.budget_file(config).all()
+    except UserError as error:
+        return "wrong", "budgets", str(error)
+    return "ok", "budgets", f"{len(budgets):,} in force"
 
 
 def _check_data(settings: LedgerSettings) -> tuple[str, str, str]:

@@ -24,6 +24,7 @@ from gateway.call import Role, TicketPolicy
 from gateway.errors import UserError
 from gateway.guards import GuardTable, guard_of
 from gateway.limits import LimitTable, limit_of
+from gateway.mistakes import in_words
 from gateway.repositories import repo_name
 
 
@@ -612,6 +613,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 REFERENCE = re.compile(r"(env|file):\S+")
+PROJECT = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
+"""What `ticket_keys` reads before the number."""
 UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED_UPSTREAM_NAMES = frozenset({"-", "t", "v1", "v1beta", "model"})
 
@@ -636,8 +639,9 @@ def load(path: Path) -> Config:
         try:
             config = msgspec.structs.replace(msgspec.convert(tables, Config), file=str(path))
         except msgspec.ValidationError as error:
-            message, keys = _split_error(error)
-            problems.append(f"{path}:{_line_of(source, keys)}: [{'.'.join(keys[:-1])}] {keys[-1]}: {message}")
+            message, keys = _wrong_value(error, tables)
+            section = f"[{'.'.join(keys[:-1])}] " if keys[:-1] else ""
+            problems.append(f"{path}:{_line_of(source, keys)}: {section}{keys[-1]}: {message}")
         else:
             problems += [f"{path}:{_line_of(source, keys)}: {message}" for keys, message in _contradictions(config)]
     if problems:
@@ -654,6 +658,20 @@ def secret(reference: str) -> str | None:
         return Path(name).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def why_none(reference: str) -> str:
+    """Why `secret` finds nothing there, to be said."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        return f"{reference} is not set"
+    try:
+        Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        return f"{reference} cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return f"{reference} is no text"
+    return f"{reference} is empty"
 
 
 def is_loopback(host: str) -> bool:
@@ -680,6 +698,14 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (*entry, "key"),
                 f"[auth.admin_keys.{name}] key must be env:NAME or file:PATH: the key itself does not belong here",
             )
+    for name in config.tickets.projects:
+        if not PROJECT.fullmatch(name) and ("/" not in name or repo_name(name) != name):
+            meant = repo_name(name) if "/" in name else re.split(r"[^A-Za-z0-9_]", name)[0].upper()
+            is_one = meant is not None and ("/" in meant or PROJECT.fullmatch(meant))
+            advice = (
+                f"did you mean {meant}?" if is_one else "write a project's key, as PAY, or a repository, as acme/shop"
+            )
+            yield ("tickets", "projects"), f"[tickets] projects: no ticket can be of {name[:100]!r}; {advice}"
     for pattern in config.tickets.patterns:
         try:
             is_too_wide = re.compile(pattern).fullmatch("") is not None
@@ -887,11 +913,35 @@ def _wrong_names(table: dict[str, Any], struct: Any, at: tuple[str, ...]) -> lis
     return found
 
 
-def _split_error(error: msgspec.ValidationError) -> tuple[str, tuple[str, ...]]:
-    """msgspec says "Expected `int`, got `str` - at `$.server.port`" (and `[...]` for a key of a mapping)."""
-    message, _, where = str(error).partition(" - at `")
-    keys = tuple(part for part in re.split(r"[.\[\]]+", where.rstrip("`").removeprefix("$")) if part)
-    return message.replace("Object missing", "missing"), keys or ("file",)
+def _wrong_value(error: msgspec.ValidationError, tables: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """What to write instead, and where. msgspec says "Expected `int`, got `str` - at `$.server.port`", with `[...]`
+    for a key of a mapping, which is looked for."""
+    message, _, where = str(error).partition(" - at `$")
+    hint: Any = Config
+    value: Any = tables
+    keys: list[str] = []
+    for field, index in re.findall(r"\.([^.\[\]`]+)|\[([^\]]+)\]", where):
+        if get_origin(hint) is Annotated:
+            hint = get_args(hint)[0]
+        if field:
+            hint, value = get_type_hints(hint, include_extras=True)[field], value[field]
+            keys.append(field)
+        elif index == "...":
+            hint = get_args(hint)[1]
+            name = next(name for name in value if _is_wrong(value[name], hint))
+            value = value[name]
+            keys.append(name)
+        else:
+            hint, value = get_args(hint)[0], value[int(index)]
+    return in_words(message, hint), tuple(keys) or ("file",)
+
+
+def _is_wrong(value: Any, hint: Any) -> bool:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return True
+    return False
 
 
 def _line_of(source: str, keys: tuple[str, ...]) -> int:

@@ -41,21 +41,28 @@ class Control:
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._session = aiohttp.ClientSession(
-            "http://control",
-            # A connection each: the other process may have been started again since the last one.
-            connector=aiohttp.UnixConnector(socket_path(self._folder), limit=ASKING_MAX, force_close=True),
-        )
+        self._session: aiohttp.ClientSession | None = None
+        """Opened by the first question: a start that fails before has nothing to close."""
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                "http://control",
+                # A connection each: the other process may have been started again since the last one.
+                connector=aiohttp.UnixConnector(socket_path(self._folder), limit=ASKING_MAX, force_close=True),
+            )
+        return self._session
 
     async def close(self) -> None:
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
         os.close(self._folder)
 
     async def budget_sums(self, question: bytes, seconds: float) -> bytes:
         """What budgets' accounts have spent, as JSON; question and answer: `balances`. Raises `AwayError`."""
         limit = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.post("/budgets", data=io.BytesIO(question), timeout=limit) as response:
+            async with self._opened().post("/budgets", data=io.BytesIO(question), timeout=limit) as response:
                 if response.status == 200:
                     return await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError):
@@ -67,7 +74,7 @@ class Control:
         limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
         url = URL(f"/findings{path}", encoded=True)
         try:
-            async with self._session.request(method, url, data=io.BytesIO(body), timeout=limit) as response:
+            async with self._opened().request(method, url, data=io.BytesIO(body), timeout=limit) as response:
                 if response.status < 500:
                     return response.status, await response.read()
         except TimeoutError:
@@ -81,7 +88,7 @@ class Control:
         seconds = seconds or ANSWER_SECONDS
         limit = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.get(f"/{kind}/{quote(name, safe='')}", timeout=limit) as response:
+            async with self._opened().get(f"/{kind}/{quote(name, safe='')}", timeout=limit) as response:
                 if response.status == 200:
                     return await response.read()
         except TimeoutError:

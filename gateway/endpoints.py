@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 import msgspec
 
 from gateway.call import Principal, Role
+from gateway.mistakes import in_words
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 Access = Literal["key", "viewer", "finops", "admin"]
@@ -122,13 +123,6 @@ def _in_words(error: msgspec.ValidationError, kind: Any) -> str:
         return f"there is an unknown field; {advice}"
     if message.startswith("Invalid enum value"):
         name = re.split(r"[.\[]", field)[0]
-        return f"{field}: write one of {', '.join(map(str, _choices(get_type_hints(kind)[name])))}"
+        return f"{field}: {in_words(message, get_type_hints(kind)[name])}"
     message = message.replace("Object missing", "missing")
     return f"{field}: {message}" if field else message
-
-
-def _choices(hint: Any) -> list[Any]:
-    """The values of a literal type, also inside of others."""
-    if isinstance(hint, str):
-        return [hint]
-    return [value for inner in get_args(hint) for value in _choices(inner)]

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, get_args
 
 import msgspec
@@ -52,6 +53,12 @@ def check(grant: Grant) -> None:
             raise UserError(
                 f"{field} must have at most {ENTRIES_MAX} entries of 1 to 200 characters, and no control characters"
             )
+
+
+def check_upstreams(grant: Grant, upstreams: Collection[str]) -> None:
+    """Raises `UserError` where a key would be for an upstream that is not there."""
+    if not set(grant.upstreams) <= set(upstreams):
+        raise UserError(f"upstreams must be among {', '.join(upstreams)}, those of the settings")
 
 
 def excess(issuer: Principal, grant: Grant) -> str | None:

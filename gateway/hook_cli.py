@@ -2,6 +2,7 @@
 folder. The hook is a marked block in the repository's `post-checkout`; the rest of that file stays as it is.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -99,11 +100,10 @@ def write_settings(checkout: worktrees.Checkout, seconds: float) -> str | None:
     """
     _unlink_settings(checkout.git_dir)
     session = run_cli.session_of(os.environ.get("OUTLAY_URL") or run_cli.URL, None, None)
-    try:
+    me, told = None, None
+    with contextlib.suppress(UserError):
         me = run_cli.ask(session, seconds)
         told = run_cli.said(session, me)
-    except UserError:
-        me = told = None
     session = run_cli.told_by(me, session)
     text = launch.printed("bash", launch.environment(None, session, os.environ), session)
     run_cli.write_private(checkout.git_dir / SETTINGS, checkout.git_dir / UNFINISHED, text + "\n")

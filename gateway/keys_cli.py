@@ -10,9 +10,11 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from gateway import keys, terminal
+from gateway import grants, keys, terminal
 from gateway.call import PURPOSES, Role, TicketPolicy
+from gateway.config import Config
 from gateway.errors import UserError
+from gateway.grants import Grant
 from gateway.keys import Change, KeyInfo, Keys
 from gateway.options import config_option, data_option, json_option, settings
 from gateway.terminal import Grid
@@ -83,6 +85,8 @@ def create(
             raise click.BadParameter(
                 "write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket"
             )
+    if grant["upstreams"]:
+        _check_upstreams(grant["upstreams"], settings(config_path), data)
     if for_claims and any(value for name, value in grant.items() if name not in ("team_id", "user_id", "name")):
         raise click.UsageError("a claim key opens nothing: it takes only --team, --user, --name and --expires")
     expires_at = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp())
@@ -102,6 +106,15 @@ def create(
         what = "/-/api/v1" if bound or event.ticket_policy else "the console and /-/api/v1"
         use = f"It opens {what} as {event.role} (docs/console.md, docs/api.md), and makes no calls."
     click.echo(f"{event.key_id}\n{secret}\nThis is shown once. {use}")
+
+
+def _check_upstreams(upstreams: tuple[str, ...], config: Config, data: Path | None) -> None:
+    if config.file is None and data is not None:
+        return  # those of another installation, whose settings were not named
+    try:
+        grants.check_upstreams(Grant(upstreams=upstreams), config.upstreams)
+    except UserError as error:
+        raise click.BadParameter(str(error), param_hint="--upstream") from None
 
 
 @keys_.command(name="list")

@@ -38,8 +38,11 @@ class BranchTicket(msgspec.Struct):
 class Me(msgspec.Struct):
     """What the gateway says of the key and the branch (`GET /-/api/v1/me`)."""
 
+    role: str | None = None
     ticket_policy: str = "optional"
     branch_tickets: tuple[BranchTicket, ...] = ()
+    named_tickets: tuple[BranchTicket, ...] = ()
+    """What it reads in --ticket."""
 
 
 url_option = click.option("--url", envvar="OUTLAY_URL", default=URL, show_default=True, help="The gateway's address.")
@@ -100,14 +103,20 @@ def _asked(url: str, ticket: str | None, task: str | None) -> tuple[launch.Sessi
     """The session, and the line that says which ticket its calls go to."""
     session = session_of(url, ticket, task)
     me = ask(session)
+    if session.ticket and not me.named_tickets:
+        raise _no_ticket()
     session = _signed(told_by(me, session))
     return session, said(session, me)
+
+
+def _no_ticket() -> click.BadParameter:
+    return click.BadParameter("write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket")
 
 
 def session_of(url: str, ticket: str | None, task: str | None) -> launch.Session:
     """The session of this folder, as far as it is known here."""
     if ticket and not TICKET.fullmatch(ticket):
-        raise click.BadParameter("write a ticket like PAY-123 or acme/shop#45", param_hint="--ticket")
+        raise _no_ticket()
     if task and not tickets.TASK.fullmatch(task):
         raise click.BadParameter("at most 128 letters, digits and any of . _ : @ / -", param_hint="--task")
     checkout = _checkout()
@@ -158,10 +167,11 @@ def _checkout() -> worktrees.Checkout | None:
         return None
 
 
-def ask(session: launch.Session, seconds: float = ASK_SECONDS) -> Me | None:
-    """What the gateway says; `None` from an older one. Raises `UserError` when it would take no call."""
+def ask(session: launch.Session, seconds: float = ASK_SECONDS) -> Me:
+    """What the gateway says. Raises `UserError` when it would take no call."""
     url, key = session.url, session.key
-    asked = urlencode({k: v for k, v in (("branch", session.branch), ("repo", session.repo)) if v})
+    shown = ("branch", session.branch), ("ticket", session.ticket), ("repo", session.repo)
+    asked = urlencode({k: v for k, v in shown if v})
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
@@ -176,31 +186,30 @@ def ask(session: launch.Session, seconds: float = ASK_SECONDS) -> Me | None:
             f"no Outlay gateway answers at {url} ({reason}): start one with `outlay serve`, "
             "or name yours with --url or OUTLAY_URL"
         ) from None
-    if status == 404:
-        return None
     if status in (401, 403):
         told = f"{url} does not take the key in OUTLAY_KEY" if key else f"{url} asks for a gateway key"
         raise UserError(f"{told}: {HOW_TO_GET_A_KEY}")
     try:
         if status != 200:
             raise ValueError
-        return msgspec.json.decode(body, type=Me)
+        me = msgspec.json.decode(body, type=Me)
     except ValueError:
-        raise UserError(f"what answers at {url} (status {status}) is no Outlay gateway that takes calls") from None
+        raise UserError(
+            f"what answers at {url} (status {status}) is no Outlay gateway that takes calls: "
+            f"name yours with --url or OUTLAY_URL, without a path like /v1, as {URL}"
+        ) from None
+    if me.role is not None:
+        raise UserError(f"the key in OUTLAY_KEY has the role {me.role} and makes no calls: {HOW_TO_GET_A_KEY}")
+    return me
 
 
-def said(session: launch.Session, me: Me | None) -> str:
+def said(session: launch.Session, me: Me) -> str:
     calls = "Outlay: calls of this session"
-    of_branch = f"branch {session.branch}"
-    if session.ticket:
-        return f"{calls} go to {session.ticket}"
-    if me and me.branch_tickets:
+    if named := me.named_tickets if session.ticket else me.branch_tickets:
         states = {"unknown": ", which the tracker does not know", "closed": ", which is closed"}
-        named = ", ".join(found.ticket_id + states.get(found.ticket_state, "") for found in me.branch_tickets)
-        return f"{calls} go to {named} ({of_branch})"
-    if me is None and session.branch:
-        return f"{calls} go to the ticket that the gateway reads in {of_branch}"
-    refused = ", and this gateway takes none without" if me and me.ticket_policy != "optional" else ""
+        shown = ", ".join(found.ticket_id + states.get(found.ticket_state, "") for found in named)
+        return f"{calls} go to {shown}" + ("" if session.ticket else f" (branch {session.branch})")
+    refused = ", and this gateway takes none without" if me.ticket_policy != "optional" else ""
     return f"{calls} name no ticket{refused}: use --ticket"
 
 

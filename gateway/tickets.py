@@ -176,6 +176,11 @@ class Tickets:
         found = keys.in_branch(branch_name(branch) or DETACHED, repo_name(repo)).tickets
         return [(ticket, keys.tracker.state(ticket)) for ticket in found]
 
+    def of_value(self, value: str, repo: str | None) -> list[tuple[str, TicketState]]:
+        """The same for a ticket that a call names; none where it would be ignored."""
+        keys = self.keys()
+        return [(ticket, keys.tracker.state(ticket)) for ticket in keys.named(value, repo_name(repo)).tickets]
+
     def keys(self) -> TicketKeys:
         """The rules for keys, with what the tracker knows now."""
         if self._made.tracker is not self._tracker.now:

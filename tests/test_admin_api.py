@@ -366,7 +366,7 @@ async def test_a_full_disk(admins: Admins) -> None:
         ({"models": ["gpt-*"]}, {"models": ["gpt-5*", "gpt-4.1"]}, {"models": ["gpt-5", "claude-*"]}),
         ({"models": ["gpt-*"]}, {"models": ["gpt-*"]}, {}),
         ({"models": ["gpt-?"]}, {"models": ["gpt-5"]}, {"models": ["gpt-*"]}),
-        ({"upstreams": ["openai", "azure"]}, {"upstreams": ["azure"]}, {"upstreams": ["*"]}),
+        ({"upstreams": ["openai", "gemini"]}, {"upstreams": ["gemini"]}, {"upstreams": ["*"]}),
         ({"upstreams": ["openai"]}, {"upstreams": ["openai"]}, {}),
     ],
 )
@@ -380,6 +380,12 @@ async def test_a_key_has_no_more_than_its_issuer(
     status, told = await admins.ask("POST", "keys", exceeds, key=secret)
     assert (status, told["error"]["code"]) == (403, "forbidden")
     assert f"a key never has more than its issuer: {next(iter(issuer))} must be" in told["error"]["message"]
+
+
+async def test_a_key_is_for_upstreams_that_there_are(admins: Admins) -> None:
+    status, told = await admins.ask("POST", "keys", {"upstreams": ["openai", "nosuch"]})
+    assert (status, told["error"]["code"]) == (422, "not_possible")
+    assert "upstreams must be among openai, anthropic, gemini, those of the settings" in told["error"]["message"]
 
 
 async def test_a_key_does_not_outlive_its_issuer(admins: Admins) -> None:

@@ -174,6 +174,12 @@ async def test_a_key_asks_for_the_tickets_of_a_branch(start_gateway: StartGatewa
         assert found["ticket_policy"] == "required"
         for branch in ("main", "fix%2Frounding", "a%20b", ""):
             assert (await get(gateway, f"me?branch={branch}")).json["branch_tickets"] == []
+        found = (await get(gateway, "me?ticket=PAY-8,acme/shop%2345")).json
+        assert found["named_tickets"] == [
+            {"ticket_id": "PAY-8", "ticket_state": "unchecked"},
+            {"ticket_id": "acme/shop#45", "ticket_state": "unchecked"},
+        ]
+        assert (await get(gateway, "me?ticket=pay-8")).json["named_tickets"] == []
 
 
 async def test_a_key_is_known_without_the_control_plane(gateway: Running) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -121,7 +122,7 @@ def test_nobody_else_can_read_the_list(tmp_path: Path) -> None:
     ("fields", "says"),
     [
         ({"limit": 3}, 'unknown setting "limit"; did you mean "limit_usd"?'),
-        ({"limit_usd": "much"}, "limit_usd"),
+        ({"limit_usd": "much"}, "budget b: limit_usd: write a number, as 25 or 0.5"),
         ({"limit_usd": -1}, "-1 is no limit: write US dollars from 0"),
         ({"limit_usd": "0.0000000001"}, "at most nine decimals"),
         ({"limit_usd": "NaN"}, "is no limit"),
@@ -134,12 +135,13 @@ def test_nobody_else_can_read_the_list(tmp_path: Path) -> None:
         ({"owner": "a\nb"}, "budget b: owner has 1 to 200 characters, and no control characters"),
         ({"owner": "x" * 201}, "owner has 1 to 200"),
         ({"scope": "team"}, "is no scope: write org, team:NAME"),
-        ({"period": "year"}, "year"),
+        ({"period": "year"}, "budget b: period: write one of day, week, month, quarter, total, rolling_24h"),
         ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),
         ({"on_exceed": "reroute:"}, "on_exceed is block, stop_stream, reroute:MODEL or warn"),
         ({"on_exceed": "explode"}, "on_exceed is block"),
         ({"warn_at": [1.5]}, "warn_at has fractions"),
-        ({"mode": "dry"}, "dry"),
+        ({"mode": "dry"}, "budget b: mode: write one of enforce, shadow"),
+        ({"warn_at": ["x"]}, "budget b: warn_at: write a number, without quotes"),
     ],
 )
 def test_mistakes_say_what_to_write(fields: dict[str, Any], says: str) -> None:
@@ -155,7 +157,7 @@ def test_mistakes_say_what_to_write(fields: dict[str, Any], says: str) -> None:
         ("[budgets.a]\nscope = 'org'\nlimit_usd = 1\nperod = 'day'", 'did you mean "period"?'),
         ("[a]\nscope = 'org'\nlimit_usd = 1", "unknown section [a]; budgets are written as [budgets.NAME]"),
         ("[budgets.a", "is not valid TOML"),
-        ("[budgets]\na = 3", "budget a:"),
+        ("[budgets]\na = 3", "budget a: write a table"),
         ("[budgets.'a b']\nscope = 'org'\nlimit_usd = 1", "is no name of a budget"),
     ],
 )
@@ -362,3 +364,25 @@ def test_bytes_that_are_no_text(tmp_path: Path, option: str) -> None:
     assert code in (1, 2)
     assert told
     assert not (tmp_path / "budgets.jsonl").exists()
+
+
+def test_what_is_not_named_stays_as_it_is(tmp_path: Path) -> None:
+    named = ("--period", "total", "--mode", "shadow", "--owner", "a@b", "--warn-at", "0.5", "--timezone", "Asia/Tokyo")
+    assert run(tmp_path, "set", "pt", "--scope", "each_ticket", "--limit-usd", "50", *named)[0] == 0
+    before = BudgetFile(tmp_path).get("pt")
+    assert before is not None
+    assert run(tmp_path, "set", "pt", "--scope", "each_ticket", "--limit-usd", "80")[0] == 0
+    assert BudgetFile(tmp_path).get("pt") == msgspec.structs.replace(before, limit_nano=80 * 10**9)
+    assert run(tmp_path, "set", "pt", "--owner", "", "--mode", "enforce")[0] == 0
+    after = msgspec.structs.replace(before, limit_nano=80 * 10**9, owner=None, mode="enforce")
+    assert BudgetFile(tmp_path).get("pt") == after
+
+
+def test_a_new_budget_needs_a_scope_and_a_limit(tmp_path: Path) -> None:
+    code, told = run(tmp_path, "set", "new", "--mode", "shadow")
+    assert (code, "there is no budget new yet: to make it, give --scope and --limit-usd" in told) == (2, True)
+    assert run(tmp_path, "set", "new", "--limit-usd", "1")[0] == 2
+    assert run(tmp_path, "set", "new", "--limit-usd", "1", "--scope", "org")[0] == 0
+    budget = BudgetFile(tmp_path).get("new")
+    assert budget is not None
+    assert (budget.period, budget.on_exceed, budget.warn_at, budget.mode) == ("month", "block", (0.8,), "enforce")

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 import analytics
 from analytics import budgeting, build, lake, live, verifying
 from gateway import cli
-from gateway.balances import _question
+from gateway.balances import question_about
 from gateway.budget_file import BudgetFile, BudgetTable, budget_of
 from gateway.budgets import BUCKET_US, Account, Budget, Budgets, Raise, Sum, cost_of
 from gateway.call import NANO, Call
@@ -75,7 +75,7 @@ def status(data: Path, at: datetime = NOON) -> list[dict[str, Any]]:
 
 def asked(budgets: list[Budget], before_us: int) -> budgeting.Question:
     """As the gateway asks."""
-    question = {"before_us": before_us, "budgets": [_question(each, before_us) for each in budgets]}
+    question = {"before_us": before_us, "budgets": [question_about(each, before_us) for each in budgets]}
     return msgspec.json.decode(msgspec.json.encode(question), type=budgeting.Question)
 
 
@@ -398,6 +398,29 @@ async def test_the_gateway_is_told_over_the_socket(data: Path) -> None:
                     await control.budget_sums(bad, 20)
         finally:
             await control.close()
+
+
+def test_what_was_spent_before_a_budget_was_made_is_told_or_said_to_be_unknown(
+    data: Path, moving: lake.Lake, run: "Run"
+) -> None:
+    def told() -> tuple[str | None, str]:
+        code, out, errors = run("budgets", "list", "--json")
+        [row], plain = json.loads(out), run("budgets", "show", "late", "--json")
+        assert (code, row.get("spent_usd")) == (plain[0], json.loads(plain[1]).get("spent_usd"))
+        return row.get("spent_usd"), errors
+
+    BudgetFile(data).set("late", BudgetTable("org", Decimal(10), period="total"), "test")
+    assert told() == ("0", "")
+    segment(data, [call(WEEK_AGO, list_cost_nano=3 * NANO)], at=WEEK_AGO)
+    assert told() == ("3", "")  # in the journal, which is read here
+    moving.seal()
+    spent, errors = told()
+    assert spent is None
+    assert "What was spent of late is not known: the ledger tells it while `outlay serve` runs" in errors
+    assert run("budgets", "list")[0] == 0
+    with live.serving(data):
+        wait_for(data)
+        assert told() == ("3", "")
 
 
 async def test_sums_that_cannot_be_had_are_said(data: Path, caplog: pytest.LogCaptureFixture) -> None:

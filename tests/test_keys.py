@@ -384,6 +384,18 @@ def test_whoever_makes_a_key_with_a_role_is_told_what_it_opens(tmp_path: Path) -
     assert "opens the console" not in bound
 
 
+def test_a_key_is_for_upstreams_that_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "outlay.toml"
+    file.write_text("[upstreams.azure]\nbase_url = 'https://x'\nprovider = 'azure.ai.openai'\n", encoding="utf-8")
+    command = ["keys", "create", "--config", str(file), "--data", str(tmp_path), "--upstream"]
+    done = CliRunner().invoke(outlay, [*command, "nosuch"])
+    assert done.exit_code == 2
+    assert "--upstream: upstreams must be among azure, those of the settings" in done.output
+    assert CliRunner().invoke(outlay, [*command, "azure"]).exit_code == 0
+    [key] = Keys(tmp_path).all()
+    assert key.created.upstreams == ("azure",)
+
+
 def test_what_people_wrote_is_shown_as_it_is(tmp_path: Path) -> None:
     for name in ("[/red]", "[bold]x", ":smile:", "a\\[b]"):
         run(tmp_path, "create", "--name", name)

@@ -109,7 +109,7 @@ def _endpoints(config: Config, data: Path, ring: Keys) -> dict[str, Endpoint]:
     tracker.refresh()
     tickets = Tickets(config.tickets, Claims(ring.claim_key), tracker)
     made = [
-        *KeysApi(ring, tickets).endpoints(),
+        *KeysApi(ring, tickets, config.upstreams).endpoints(),
         # The balances of running calls are the gateway's alone: see `budgets.holds`.
         *BudgetsApi(budget_file(config, data), Budgets()).endpoints(),
     ]

@@ -2,6 +2,6 @@
 
 from gateway.prices.book import DEFAULT_BOOK, PriceBook
 from gateway.prices.installed import load_prices
-from gateway.prices.overrides import load_overrides
+from gateway.prices.overrides import load_overrides, providers_meant
 
-__all__ = ["DEFAULT_BOOK", "PriceBook", "load_overrides", "load_prices"]
+__all__ = ["DEFAULT_BOOK", "PriceBook", "load_overrides", "load_prices", "providers_meant"]

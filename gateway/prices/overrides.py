@@ -92,9 +92,14 @@ def load_overrides(path: Path, providers: Collection[str] = ()) -> Overrides:
 
 def _check_provider(reader: Reader, entry: Mapping[str, Any], providers: Collection[str]) -> None:
     name = entry.get("provider")
-    if not isinstance(name, str) or name.strip().lower() in providers:
-        return
+    if isinstance(name, str) and (meant := providers_meant(name, providers)):
+        reader.problem(f'unknown provider "{name.strip().lower()}"; did you mean {" or ".join(meant)}?')
+
+
+def providers_meant(name: str, providers: Collection[str]) -> list[str]:
+    """Known providers that an unknown name is a slip of; none for a known one, and for one like no other."""
     name = name.strip().lower()
+    if name in providers:
+        return []
     meant = [ours for ours, theirs in PROVIDERS.items() if theirs == name and ours in providers]
-    if meant := meant or difflib.get_close_matches(name, providers, n=1, cutoff=0.8):
-        reader.problem(f'unknown provider "{name}"; did you mean {" or ".join(meant)}?')
+    return meant or difflib.get_close_matches(name, providers, n=1, cutoff=0.8)

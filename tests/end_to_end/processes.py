@@ -17,3 +17,8 @@ def resident_bytes(pid: int | None = None) -> int:
 def open_files(pid: int) -> int:
     """Descriptors: files, sockets and pipes."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that its main thread has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

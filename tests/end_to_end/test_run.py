@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from gateway.config import TicketSettings
 from gateway.keys import Keys
+from gateway.run_cli import URL
 from tests.checkouts import BRANCH, git, make_repository
-from tests.conftest import Running
+from tests.conftest import Running, StartGateway
 from tests.end_to_end.serving import run_outlay, served, write_config
 from tests.fakes.upstream import FakeUpstream, whole
 
@@ -113,6 +116,17 @@ async def test_a_claim_key_that_is_none(gateway: Running, repository: Path) -> N
     assert "Traceback" not in err
 
 
+async def test_a_gateway_key_is_no_claim_key(gateway: Running, repository: Path) -> None:
+    code, out, err = await outlay(
+        repository, "run", "--", "echo", "started", OUTLAY_CLAIM_KEY=gateway.key, **of(gateway)
+    )
+    assert (code, out) == (1, "")
+    assert err.startswith(
+        "the claim key is not one: it starts with olc_ and is shown once by `outlay keys create --claims`"
+    )
+    assert gateway.key not in err
+
+
 async def test_a_detached_checkout_in_ci(gateway: Running, repository: Path) -> None:
     git(repository, "checkout", "--quiet", "--detach")
     ci = {"GITHUB_REPOSITORY": "acme/shop", "GITHUB_HEAD_REF": "PAY-77-x", "GITHUB_REF_NAME": "7/merge"}
@@ -174,6 +188,7 @@ async def test_mistakes(tmp_path: Path, arguments: tuple[str, ...], told: str) -
 # -- what the gateway is asked ----------------------------------------------------------------------------------------
 
 ME = {"key_id": "key_1", "team_id": "payments", "ticket_policy": "optional", "branch_tickets": []}
+NAMED = {"named_tickets": [{"ticket_id": "PAY-1", "ticket_state": "known"}]}
 
 
 def branch_tickets(*named: tuple[str, str]) -> dict[str, Any]:
@@ -230,22 +245,61 @@ async def test_the_gateway_says_no(
 
 async def test_something_else_answers(upstream: FakeUpstream, repository: Path) -> None:
     upstream.answer(whole(b"<html>"))
+    told = f"what answers at {upstream.url} (status 200) is no Outlay gateway that takes calls:"
     code, _, err = await outlay(repository, "run", "--", "true", OUTLAY_URL=upstream.url)
-    assert (code, err) == (1, f"what answers at {upstream.url} (status 200) is no Outlay gateway that takes calls\n")
+    assert (code, err) == (1, f"{told} name yours with --url or OUTLAY_URL, without a path like /v1, as {URL}\n")
     upstream.answer([b"SSH-2.0\r\n"])
     code, _, err = await outlay(repository, "run", "--", "true", OUTLAY_URL=upstream.url)
     assert code == 1
     assert err.startswith(f"no Outlay gateway answers at {upstream.url} (")
 
 
-async def test_an_older_gateway_cannot_be_asked(upstream: FakeUpstream, repository: Path, tmp_path: Path) -> None:
-    upstream.answer(whole({}, status=404))
-    code, _, err = await outlay(repository, "run", "--", "true", OUTLAY_URL=upstream.url)
-    assert (code, err) == (
-        0, f"Outlay: calls of this session go to the ticket that the gateway reads in branch {BRANCH}\n",
-    )  # fmt: skip
-    code, _, err = await outlay(tmp_path, "run", "--", "true", OUTLAY_URL=upstream.url)
-    assert (code, err) == (0, "Outlay: calls of this session name no ticket: use --ticket\n")
+@pytest.mark.parametrize("path", ["/v1", "/openai"])
+async def test_an_address_below_the_gateway_s_is_not_the_gateway_s(
+    gateway: Running, repository: Path, path: str
+) -> None:
+    where = of(gateway) | {"OUTLAY_URL": gateway.url + path}
+    code, out, err = await outlay(repository, "run", "--", "echo", "started", **where)
+    assert (code, out) == (1, "")
+    assert "is no Outlay gateway that takes calls: name yours with --url or OUTLAY_URL, without a path" in err
+
+
+async def test_the_console_is_no_gateway(tmp_path: Path, repository: Path) -> None:
+    with (tmp_path / "log").open("w+b") as log:
+        async with served(write_config(tmp_path, "http://127.0.0.1:9", pages=True), stderr=log) as gateway:
+            async with asyncio.timeout(30):
+                while not (found := re.search(rb"the console is at (http://\S+)", (tmp_path / "log").read_bytes())):
+                    await asyncio.sleep(0.1)
+            where = {"OUTLAY_URL": found[1].decode(), "OUTLAY_KEY": gateway.key}
+            code, out, err = await outlay(repository, "run", "--", "echo", "started", **where)
+    assert (code, out) == (1, "")
+    assert "is no Outlay gateway that takes calls" in err
+
+
+async def test_a_key_with_a_role_makes_no_calls(gateway: Running, repository: Path) -> None:
+    _, secret = Keys(gateway.dir).create(role="viewer")
+    code, out, err = await outlay(repository, "run", "--", "echo", "started", **of(gateway) | {"OUTLAY_KEY": secret})
+    assert (code, out) == (1, "")
+    assert err.startswith("the key in OUTLAY_KEY has the role viewer and makes no calls: set OUTLAY_KEY to a gateway")
+
+
+@pytest.mark.parametrize("command", [("run", "--ticket", "{}", "--", "echo", "started"), ("env", "--ticket", "{}")])
+@pytest.mark.parametrize("ticket", ["pay-1", "fix the bug", "PAY-1,nothing", "#45"])
+async def test_a_ticket_that_the_gateway_would_ignore_is_refused(
+    gateway: Running, repository: Path, ticket: str, command: tuple[str, ...]
+) -> None:
+    code, out, err = await outlay(repository, *(part.replace("{}", ticket) for part in command), **of(gateway))
+    assert (code, out) == (2, "")
+    assert "write a ticket like PAY-123 or acme/shop#45, of a known project" in err
+
+
+async def test_the_gateway_says_what_a_named_ticket_is(start_gateway: StartGateway, repository: Path) -> None:
+    async with start_gateway(tickets=TicketSettings(projects=["PAY"], patterns=["INC[0-9]{7}"])) as gateway:
+        for ticket, told in (("pay-1", "PAY-1"), ("INC0001234,PAY-2", "INC0001234, PAY-2")):
+            code, _, err = await outlay(repository, "run", "--ticket", ticket, "--", "true", **of(gateway))
+            assert (code, err) == (0, f"Outlay: calls of this session go to {told}\n")
+        code, _, err = await outlay(repository, "run", "--ticket", "OPS-1", "--", "true", **of(gateway))
+        assert (code, "of a known project" in err) == (2, True)
 
 
 # -- outlay env ------------------------------------------------------------------------------------------------------
@@ -284,7 +338,7 @@ async def gemini_home(folder: Path, home: Path, url: str) -> tuple[int, str, str
 
 
 async def test_gemini_gets_a_home_that_accepts_the_key(upstream: FakeUpstream, tmp_path: Path) -> None:
-    upstream.answer(whole(ME))
+    upstream.answer(whole(ME | NAMED))
     home = tmp_path / "home"
     own = home / ".gemini"
     own.mkdir(parents=True)
@@ -308,7 +362,7 @@ async def test_gemini_gets_a_home_that_accepts_the_key(upstream: FakeUpstream, t
 async def test_gemini_keeps_a_home_that_accepts_the_key_or_cannot_be_told(
     upstream: FakeUpstream, tmp_path: Path, settings: str
 ) -> None:
-    upstream.answer(whole(ME))
+    upstream.answer(whole(ME | NAMED))
     (tmp_path / ".gemini").mkdir()
     (tmp_path / ".gemini/settings.json").write_text(settings)
     code, out, err = await gemini_home(tmp_path, tmp_path, upstream.url)
@@ -316,7 +370,7 @@ async def test_gemini_keeps_a_home_that_accepts_the_key_or_cannot_be_told(
 
 
 async def test_gemini_where_no_home_can_be_made(upstream: FakeUpstream, tmp_path: Path) -> None:
-    upstream.answer(whole(ME))
+    upstream.answer(whole(ME | NAMED))
     (tmp_path / ".cache").write_text("a file")
     code, _, err = await gemini_home(tmp_path, tmp_path, upstream.url)
     assert (code, err) == (1, f"{tmp_path}/.cache/outlay/gemini/.gemini cannot be used: Not a directory\n")

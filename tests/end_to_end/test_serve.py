@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.end_to_end.processes import children
 from tests.end_to_end.serving import Served, run_outlay, served, write_config
 from tests.fakes.upstream import FakeUpstream, chunked, sse, whole
 from tests.test_meter import ANTHROPIC_STREAM, CHAT_CHUNKS, CHAT_USAGE
@@ -154,6 +157,38 @@ async def test_running_streams_finish_on_sigterm(tmp_path: Path, upstream: FakeU
     assert row == {"result": "completed", "input_tokens": 1500 + 6289 + 300}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_for_all_its_processes_is_an_ordinary_stop(
+    tmp_path: Path, upstream: FakeUpstream, number: signal.Signals
+) -> None:
+    log, config = tmp_path / "log", write_config(tmp_path, upstream.url, pages=True)
+    with log.open("wb") as stderr:
+        async with served(config, stderr=stderr, start_new_session=True) as gateway:
+            async with asyncio.timeout(30):
+                while b"the console is at" not in log.read_bytes() or not (gateway.dir / "control.sock").exists():
+                    await asyncio.sleep(0.1)
+            # Those beside it hear it first, as may happen.
+            beside = children(gateway.process.pid)
+            assert len(beside) == 2
+            for child in beside:
+                os.kill(child, number)
+            await asyncio.sleep(0.1)
+            os.killpg(gateway.process.pid, number)
+            assert await asyncio.wait_for(gateway.process.wait(), 30) == 0
+    assert "ERROR" not in log.read_text(encoding="utf-8")
+
+
+async def test_a_control_plane_that_ends_by_itself_is_said(tmp_path: Path, upstream: FakeUpstream) -> None:
+    log, config = tmp_path / "log", write_config(tmp_path, upstream.url)
+    with log.open("wb") as stderr:
+        async with served(config, stderr=stderr) as gateway:
+            [child] = children(gateway.process.pid)
+            os.kill(child, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while b"the control plane ended with code -9; it is started again" not in log.read_bytes():
+                    await asyncio.sleep(0.1)
+
+
 async def test_mistakes_at_the_command_line(tmp_path: Path, upstream: FakeUpstream) -> None:
     config = write_config(tmp_path, upstream.url)
     config.write_text(config.read_text() + "\n[sever]\n", encoding="utf-8")
@@ -183,6 +218,27 @@ async def test_check_names_what_is_wrong(tmp_path: Path, upstream: FakeUpstream)
     code, out, _ = await run_outlay("check", "--config", str(config))
     assert code == 1
     assert "wrong  openai: 127.0.0.1:9 cannot be reached: Connection refused" in out
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ('[budgets.a]\nscope = "org"\nlimit_usd = 1\nperiod = "monthly"', "budget a: "),
+        ("[budget.a]", "unknown section [budget]"),
+        ('[budgets.twice]\nscope = "org"\nlimit_usd = 1', "the budget twice is in the settings file too: keep one"),
+    ],
+)
+async def test_check_refuses_budgets_that_serve_refuses(tmp_path: Path, toml: str, says: str) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:9")
+    with config.open("a", encoding="utf-8") as more:
+        more.write('\n[budgets.twice]\nscope = "org"\nlimit_usd = 1\n')
+    assert "ok     budgets: 1 in force" in (await run_outlay("check", "--offline", "--config", str(config)))[1]
+    (tmp_path / "budgets.toml").write_text(toml, encoding="utf-8")
+    code, out, _ = await run_outlay("check", "--offline", "--config", str(config))
+    [line] = [line for line in out.splitlines() if line.startswith("wrong")]
+    assert (code, line.startswith(f"wrong  budgets: {tmp_path}/budgets.toml: "), says in line) == (1, True, True)
+    code, _, err = await run_outlay("serve", "--config", str(config))
+    assert (code, err.strip()) == (1, line.removeprefix("wrong  budgets: "))
 
 
 @pytest.mark.parametrize("command", ["list", "create", "revoke"])
