@@ -13,6 +13,7 @@ import duckdb
 
 import analytics
 from analytics import budgeting, build, commands, findings, kept, lake, output, scorecard, scoring, verifying
+from analytics.again import again
 from analytics.output import Format
 from gateway.config import Config
 from gateway.errors import UserError
@@ -94,8 +95,7 @@ class Asked(NamedTuple):
         """What a query of ours gives, in the format asked for; `most`: at most so many rows, and it is said."""
         if self.out is not None:
             with commands.patience():
-                all_found = db.sql(_query(name), params=parameters)
-                (all_found.limit(most) if most else all_found).write_parquet(str(self.out), compression="zstd")
+                again(functools.partial(_write, db, name, parameters, most, self.out))
             return
         found = _found(db, name, parameters, most + 1 if most else None)
         is_cut = most is not None and len(found.rows) > most
@@ -136,11 +136,16 @@ def _query(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
 
 
+def _write(db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], most: int | None, file: Path) -> None:
+    found = db.sql(_query(name), params=parameters)
+    (found.limit(most) if most else found).write_parquet(str(file), compression="zstd")
+
+
 def _found(
     db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], most: int | None = None
 ) -> output.Rows:
     with commands.patience():
-        return output.of(db.execute(_query(name), parameters), most)
+        return again(lambda: output.of(db.execute(_query(name), parameters), most))
 
 
 def _found_together(
@@ -151,7 +156,7 @@ def _found_together(
 
     def found(name: str) -> output.Rows:
         with db.cursor() as cursor:
-            return output.of(cursor.execute(_query(name), parameters))
+            return again(lambda: output.of(cursor.execute(_query(name), parameters)))
 
     with commands.patience(), ThreadPoolExecutor(2) as pool:
         return list(pool.map(found, names))
@@ -263,7 +268,7 @@ def invoices(asked: Asked, by: str) -> None:
     with asked.open(writable=True) as db:
         build.define_views(db, asked.data, _query("invoices"))
         with commands.patience():
-            build.work_out(db, ["metered_models"])  # it is read twice, and reads all calls
+            again(lambda: build.work_out(db, ["metered_models"]))  # it is read twice, and reads all calls
         db.execute("SET VARIABLE dimensions = $by", {"by": [*dict.fromkeys(("provider", by))]})
         asked.print(db, "invoices", parameters)
 
@@ -311,7 +316,7 @@ def refreshed(data: Path, refresh: Callable[[], kept.State]) -> kept.State:
     analytics.open(data).close()
     try:
         with commands.patience(), commands.errors_in_one_line():
-            return refresh()
+            return again(refresh)
     except OSError as error:
         raise UserError(f"{error.filename or data} cannot be written: {error.strerror or error}") from None
 
@@ -391,7 +396,7 @@ def look(data: Path, config: Config, as_of: datetime | None = None, *, replace: 
             "to have what is found as of an earlier moment in its place, say --replace"
         )
     with commands.patience(), commands.errors_in_one_line():
-        findings.look(data, config.waste, load_prices(config), as_of)
+        again(lambda: findings.look(data, config.waste, load_prices(config), as_of))
 
 
 LOOK_AGAIN = "`outlay findings look` looks again."

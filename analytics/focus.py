@@ -14,6 +14,7 @@ import duckdb
 
 import analytics
 from analytics import build, commands, disk
+from analytics.again import again
 from gateway.errors import UserError
 from gateway.options import data_option, json_option
 
@@ -72,7 +73,7 @@ def focus(
         raise click.UsageError(f"--out: {out.name} must end in {' or '.join(SUFFIXES)}")
     begin, end = _period(first, last)
     with analytics.open(data or Path("data")) as db, commands.patience(), commands.errors_in_one_line():
-        found = export(db, out, version, begin, end)
+        found = again(lambda: export(db, out, version, begin, end))
     if as_json:
         commands.print_json({"file": str(out), "from": begin, "to": end, **found._asdict()})
         return

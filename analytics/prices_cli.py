@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 import analytics
 from analytics import build, commands, disk, rerating
+from analytics.again import again
 from gateway import prices
 from gateway.call import NANO
 from gateway.config import Config
@@ -236,7 +237,7 @@ def _spend_by_names(data: Path | None) -> list[Spent]:
         return []
     since = (datetime.now(UTC) - timedelta(days=SPEND_DAYS)).replace(tzinfo=None)
     with analytics.open(data) as db:
-        rows = db.execute(build.step("spend_by_names"), {"since": since}).fetchall()
+        rows = again(lambda: db.execute(build.step("spend_by_names"), {"since": since}).fetchall())
     return [Spent(provider, tuple(filter(None, names)), usd) for provider, *names, usd in rows]
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics import work
+from analytics import again, work
 from analytics.web import asking, charts, formats, spans, tables
 from tests import consoles
 from tests.journals import NOON, call, segment
@@ -211,7 +211,7 @@ async def test_a_query_of_a_file_that_is_being_replaced_is_asked_once_more(
     try:
         with pytest.raises(asking.AskError, match="the log of the console says why"):
             await asks.ask(query, {})
-        monkeypatch.setattr(asking, "TRIES", 1_000_000)  # until it is mended
+        monkeypatch.setattr(again, "TRIES", 1_000_000)  # until it is mended
         mending = asyncio.create_task(mend())
         assert (await asks.ask(query, {})).dicts() == [{"n": 1}]
         await mending
