@@ -15,9 +15,9 @@ import analytics
 from analytics import budgeting, build, commands, findings, kept, lake, output, scorecard, scoring, verifying
 from analytics.again import again
 from analytics.output import Format
+from gateway import options
 from gateway.config import Config
 from gateway.errors import UserError
-from gateway.options import config_option, settings
 from gateway.prices import load_prices
 from gateway.verdicts import State
 
@@ -25,10 +25,17 @@ QUERIES = build.FOLDER / "queries"
 ROWS_SHOWN = 30
 """Of tickets and tasks, in a table."""
 
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path), default="data", show_default=True, help="Data folder."
-)
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON: the same as --format json.")
+
+
+def folder_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --config and --data, and what they name as its argument `data`."""
+
+    @functools.wraps(command)
+    def run(config_path: Path | None, data: Path | None, **own: Any) -> None:
+        command(data=data or options.data_folder(options.settings(config_path), None), **own)
+
+    return options.config_option(options.data_option(run))
 
 
 # -- report --------------------------------------------------------------------------------------------------------
@@ -44,7 +51,8 @@ def report() -> None:
 
 
 OUTPUT = (
-    data_option,
+    options.config_option,
+    options.data_option,
     click.option("--format", "format_", type=click.Choice(get_args(Format)), default="table", show_default=True),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write."),
     json_option,
@@ -59,6 +67,7 @@ TEAM = (click.option("--team", help="Only calls of this team's keys."),)
 class Asked(NamedTuple):
     """What the options that reports have in common say."""
 
+    config_path: Path | None
     data: Path
     format: Format
     out: Path | None
@@ -168,7 +177,8 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(
-            data: Path,
+            config_path: Path | None,
+            data: Path | None,
             format_: Format,
             out: Path | None,
             as_json_: bool,
@@ -179,7 +189,8 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
         ) -> None:
             if (format_ == "parquet") != (out is not None):
                 raise click.UsageError("write --format parquet and --out FILE together")
-            command(Asked(data, "json" if as_json_ else format_, out, from_, to, team), **own)
+            folder = data or options.data_folder(options.settings(config_path), None)
+            command(Asked(config_path, folder, "json" if as_json_ else format_, out, from_, to, team), **own)
 
         for option in reversed([option for group in (*groups, OUTPUT) for option in group]):
             run = option(run)
@@ -333,9 +344,8 @@ def say_as_of(there: kept.State, format_: Format, again: str, more: str = "") ->
 @click.option("--section", type=click.Choice(list(QUADRANTS)), help="Only this one.")
 @as_of_option
 @click.option("--anew", is_flag=True, help="Work it out anew, however long that takes.")
-@config_option
 @_asks(PERIOD, TEAM)
-def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: bool, config_path: Path | None) -> None:
+def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: bool) -> None:
     """Delivered work of teams, each against its own past: docs/metrics.md says what each number can and cannot say."""
     _check_section(asked, QUADRANTS, section)
     parameters = asked.parameters(team=asked.team)
@@ -346,7 +356,7 @@ def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: 
                 scoring.work_out(db, asked.data)
             asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
         return
-    config = settings(config_path)
+    config = options.settings(asked.config_path)
     with contextlib.suppress(UserError):  # who cannot write has the waste that was found
         refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     there = refreshed(asked.data, lambda: scorecard.refresh(asked.data, anew=anew))
@@ -406,12 +416,11 @@ WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
 @report.command()
 @click.option("--by", type=click.Choice(["rule", *WASTE_GROUPS]), default="rule", show_default=True)
 @click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
-@config_option
 @_asks(PERIOD, TEAM)
-def waste(asked: Asked, by: str, state: tuple[State, ...], config_path: Path | None) -> None:
+def waste(asked: Asked, by: str, state: tuple[State, ...]) -> None:
     """What could have been saved, each dollar once."""
     parameters = asked.parameters(team=asked.team, states=list(state or findings.UNDISMISSED))
-    config = settings(config_path)
+    config = options.settings(asked.config_path)
     there = refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     with asked.open() as db:
         if by != "rule":
@@ -424,7 +433,7 @@ def waste(asked: Asked, by: str, state: tuple[State, ...], config_path: Path | N
 
 
 @click.command()
-@data_option
+@folder_options
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 def verify(data: Path, as_json_: bool) -> None:
     """Check the ledger: every journal record, every sealed file, all sums. Exit code 1 if anything is wrong."""

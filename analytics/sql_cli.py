@@ -50,7 +50,7 @@ class Asked(NamedTuple):
 
 @click.command()
 @click.argument("query", required=False)
-@cli.data_option
+@cli.folder_options
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @cli.json_option
 @click.option("--rows", type=click.IntRange(1), default=10_000, show_default=True, help="At most so many.")

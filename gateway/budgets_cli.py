@@ -15,7 +15,7 @@ from gateway.balances import Balances
 from gateway.budget_file import UNTIL_MAX, BudgetFile, table_from, table_of
 from gateway.budgets import Account, Budget, Budgets, Mode
 from gateway.errors import UserError
-from gateway.options import config_option, data_option, json_option, settings
+from gateway.options import config_option, data_folder, data_option, json_option, settings, told_if_new
 from gateway.periods import Period
 from gateway.terminal import Grid
 
@@ -74,7 +74,8 @@ def set_budget(name: str, config_path: Path | None, data: Path | None, as_json: 
     """Make a budget, or change it. In force within a second; what it has spent stays, unless scope or period change."""
     table = table_from(name, {field: value for field, value in fields.items() if value is not None})
     file = _file(config_path, data)
-    budget = _written(lambda: file.set(name, table, BY))
+    with told_if_new(data_folder(settings(config_path), data)):
+        budget = _written(lambda: file.set(name, table, BY))
     click.echo(json.dumps(_public(budget)) if as_json else f"{name}: {_told(budget)}")
 
 
@@ -197,7 +198,7 @@ def raise_budget(
 def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> Budgets:
     """The accounts as checkpoint and journal have them."""
     found = Budgets()
-    Balances(data or Path(settings(config_path).ledger.dir), file, found).start()
+    Balances(data_folder(settings(config_path), data), file, found).start()
     return found
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -60,6 +61,54 @@ def sealed(data: Path, *, closed: bool = False) -> None:
     moving = lake.Lake(data, 0, 1000, lambda: date(2026, 12, 24) if closed else date(2026, 11, 20))
     for _ in range(3):
         moving.round()
+
+
+# -- which folder --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where one works: the settings name the folder `store`, and `data` is one of before."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("store", "data", "third"):
+        lake.publish(tmp_path / name)
+        segment(tmp_path / name, [call(NOON, team_id=f"of-{name}", request_model="m")])
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "outlay.toml").write_text('[ledger]\ndir = "store"\n')
+    (tmp_path / "other.toml").write_text('[ledger]\ndir = "third"\n')
+    return tmp_path
+
+
+def test_each_command_reads_the_folder_of_the_settings(elsewhere: Path) -> None:
+    def says(*asked: str) -> str:
+        told = CliRunner().invoke(cli.outlay, asked)
+        return f"{told.output}{told.exception}"
+
+    names = {"store": [], "third": ["--config", "other.toml"], "data": ["--data", "data", "--config", "none.toml"]}
+    for folder, named in names.items():
+        assert f"of-{folder}" in says("report", "spend", *named)
+        assert f"of-{folder}" in says("sql", "SELECT DISTINCT team_id FROM calls", *named)
+        says("export", "focus", "--from", "2026-11-01", "--out", "x.csv", *named)
+        assert f"of-{folder}" in (elsewhere / "x.csv").read_text()
+    shutil.rmtree(elsewhere / "third")
+    for asked in (["verify"], ["findings", "list"], ["report", "waste"], ["report", "scorecard"]):
+        assert re.search("no data folder third|third has no journal", says(*asked, "--config", "other.toml"))
+    (elsewhere / "config" / "outlay.toml").unlink()
+    assert "of-data" in says("report", "spend")
+
+
+@pytest.mark.parametrize(
+    "asked", [["keys", "create", "--team", "pay"], ["budgets", "set", "a", "--scope", "org", "--limit-usd", "1"]]
+)
+def test_a_data_folder_that_is_made_anew_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(cli.outlay, [*asked, "--json"])
+    assert told.exit_code == 0
+    assert told.stderr.startswith(f"Made the data folder {tmp_path / 'data'}: no gateway knows it yet.")
+    json.loads(told.stdout)
+    assert CliRunner().invoke(cli.outlay, asked).stderr == ""
 
 
 # -- sql -----------------------------------------------------------------------------------------------------------
