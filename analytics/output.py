@@ -20,6 +20,13 @@ from gateway.terminal import BAR_WIDTH, Grid
 Format = Literal["table", "json", "csv", "parquet"]
 SUMMED = ("list_cost_usd", "lost_cost_usd", "claimed_usd")
 """Columns that a table has the total of."""
+FIRST = (
+    *SUMMED,
+    *("invoiced_usd", "unexplained_usd", "not_invoiced_usd"),
+    *("outcome", "advice", "sentence", "evidence", "signal", "ndi", "reading"),
+    *("cts_ai_low_usd", "cts_ai_high_usd", "limit_usd", "spent_usd", "used"),
+)
+"""Columns for whose sake a report is read: a narrow window leaves out others before."""
 DRAWN = ("claimed_usd", "list_cost_usd", "used")
 """Columns that a table on a terminal has bars of: the first of them that is there."""
 FINEST = Decimal("0.0001")
@@ -80,7 +87,7 @@ def _table(found: Rows, *, is_exact: bool) -> None:
             right=numbers | {i for i, name in enumerate(names) if name.endswith("_usd")},
             footer=[] if is_exact else _footer(found),
             bars=[] if is_exact else _bars(found),
-            first=SUMMED,
+            first=FIRST,
             is_whole=is_exact,
         )
     )

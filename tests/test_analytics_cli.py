@@ -316,6 +316,8 @@ def test_a_table_in_a_window_is_to_be_read_and_one_in_a_file_is_exact(
     assert {"1.5000", "total", "3.0000"} <= {*re.sub(r"\x1b\[[0-9;]*m", "", shown).split()}
     assert "Left out, as the window is narrow: " in errors
     assert "These are" not in errors
+    _, shown, errors = run("report", "coverage", "--section", "untagged")
+    assert "advice" in re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
     _, shown, _ = run("sql", "SELECT team_id, list_cost_usd FROM calls WHERE team_id = 'pay'")
     words = re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
     assert words[:6] == ["team_id", "list_cost_usd", "pay", "3.000000001", "pay", "0.000001000"]
