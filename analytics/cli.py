@@ -221,12 +221,21 @@ class _Moment(click.ParamType[datetime]):
     name = "moment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        now = kept.now()
         with contextlib.suppress(ValueError, OverflowError):
-            return datetime.combine(date.fromisoformat(value), time()) + timedelta(days=1)
+            day = date.fromisoformat(value)
+            return self._come(day <= now.date(), value, datetime.combine(day, time()) + timedelta(days=1))
         with contextlib.suppress(ValueError, OverflowError):
             moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+            moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+            return self._come(moment <= now, value, moment)
         raise click.BadParameter(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00")
+
+    @staticmethod
+    def _come(has_come: bool, value: Any, moment: datetime) -> datetime:
+        if not has_come:
+            raise click.BadParameter(f"{value} has not come yet: name a day or a moment of the past")
+        return moment
 
 
 as_of_option = click.option("--as-of", type=_Moment(), help="What was known then, UTC; a day means its end.  [now]")

@@ -69,6 +69,8 @@ def focus(first: datetime | None, last: datetime | None, out: Path, version: str
     """
     if out.suffix not in SUFFIXES:
         raise click.UsageError(f"--out: {out.name} must end in {' or '.join(SUFFIXES)}")
+    if not out.parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {out.parent}: make it, or name a file elsewhere")
     begin, end = _period(first, last)
     with analytics.open(data) as db, commands.patience(), commands.errors_in_one_line():
         found = again(lambda: export(db, out, version, begin, end))

@@ -29,6 +29,7 @@ FIRST = (
 """Columns for whose sake a report is read: a narrow window leaves out others before."""
 DRAWN = ("claimed_usd", "list_cost_usd", "used")
 """Columns that a table on a terminal has bars of: the first of them that is there."""
+NONE = "(none)"
 FINEST = Decimal("0.0001")
 SHARES = ("used",)
 """Of these, a full bar is 1; of the others the largest in the table."""
@@ -79,6 +80,8 @@ def _field(value: Any) -> Any:
 def _table(found: Rows, *, is_exact: bool) -> None:
     names, rows = found
     columns = [_column(name, [row[i] for row in rows], is_exact=is_exact) for i, name in enumerate(names)]
+    if not is_exact:  # what it is about may be none: calls for no ticket, of no team
+        columns[0] = [NONE if row[0] is None else cell for row, cell in zip(rows, columns[0], strict=True)]
     numbers = {i for i in range(len(names)) if any(isinstance(row[i], int | float | Decimal) for row in rows)}
     terminal.show(
         Grid(

@@ -21,7 +21,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from analytics import commands, lake, sql_cli
+from analytics import build, commands, lake, sql_cli
 from gateway import cli
 from gateway.errors import UserError
 from tests.journals import NOON, Segment, call, line, segment
@@ -127,6 +127,14 @@ def test_sql_prints_a_table_json_or_csv(run: Run) -> None:
         ["pay", "0.000001000", "[]"],
         ["ops", "", "[]"],
     ]
+
+
+def test_a_query_may_begin_with_a_comment(run: Run) -> None:
+    for question in sorted((build.FOLDER / "queries" / "questions").glob("*.sql")):
+        text = question.read_text(encoding="utf-8")
+        assert text.startswith("-- ")
+    assert run("sql", "-- How many?\nSELECT 7 AS n", "--format", "csv") == (0, "n\n7\n", "")
+    assert run("sql", "--wrong", "SELECT 7 AS n")[0] == 2
 
 
 def test_sql_reads_statements_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +290,11 @@ def test_a_table_has_a_total_and_says_what_is_not_in_it(run: Run) -> None:
     _, out, errors = run("report", "spend", "--by", "team")
     assert out.split()[-1] == "3.000001001"
     assert errors.startswith("1 call has no price and is in no sum")
+
+
+def test_what_is_for_no_ticket_has_a_name(run: Run) -> None:
+    assert re.search(r"^ *\(none\) ", run("report", "spend", "--by", "ticket")[1], re.MULTILINE)
+    assert None in [row["ticket_id"] for row in json.loads(run("report", "spend", "--by", "ticket", "--json")[1])]
 
 
 def test_a_terminal_shows_bars(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
