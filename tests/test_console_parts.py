@@ -42,6 +42,14 @@ def test_spans_are_whole_days_months_and_quarters() -> None:
         assert spans.FIRST <= span.first <= span.last <= spans.LAST
         assert span.given["from"] < span.given["to"]
     assert spans.of({"from": "nonsense", "period": "nonsense"}, today).name == "30d"
+    for asked, no_day in (
+        ({"from": "2026-13-01"}, "2026-13-01"),
+        ({"from": "2026-11-01", "to": "soon"}, "soon"),
+        ({"month": "2026-13"}, "2026-13"),
+        ({"from": "", "to": "2026-11-02", "month": "2026-11"}, None),
+        ({}, None),
+    ):
+        assert spans.unread(asked) == no_day
 
 
 @pytest.mark.parametrize(
