@@ -18,6 +18,8 @@ from typing import Any
 
 import duckdb
 
+from analytics.again import again
+
 FOLDER = Path(__file__).parent
 MODELS = FOLDER / "models"
 ON_DEMAND = MODELS / "waste"
@@ -141,11 +143,19 @@ def create_views(
     """Create views in the current catalog of `db`, to be used at once: what is wrong with one is said when it is read.
     Models named in `tables` are worked out now, once."""
     ordered = in_order(db, models)
-    db.execute("BEGIN")
-    for model, _ in ordered:
-        db.execute(f"CREATE VIEW {model.name} WITH (DEFER_BINDING) AS {located(model.sql, data)}")
-    work_out(db, [model.name for model, _ in ordered if model.name in tables])
-    db.execute("COMMIT")
+
+    def create() -> None:
+        db.begin()
+        try:
+            for model, _ in ordered:
+                db.execute(f"CREATE VIEW {model.name} WITH (DEFER_BINDING) AS {located(model.sql, data)}")
+            work_out(db, [model.name for model, _ in ordered if model.name in tables])
+        except BaseException:
+            db.rollback()
+            raise
+        db.commit()
+
+    again(create)
 
 
 def work_out(db: duckdb.DuckDBPyConnection, views: Iterable[str]) -> None:

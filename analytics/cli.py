@@ -13,10 +13,11 @@ import duckdb
 
 import analytics
 from analytics import budgeting, build, commands, findings, kept, lake, output, scorecard, scoring, verifying
+from analytics.again import again
 from analytics.output import Format
+from gateway import options
 from gateway.config import Config
 from gateway.errors import UserError
-from gateway.options import config_option, settings
 from gateway.prices import load_prices
 from gateway.verdicts import State
 
@@ -24,10 +25,17 @@ QUERIES = build.FOLDER / "queries"
 ROWS_SHOWN = 30
 """Of tickets and tasks, in a table."""
 
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path), default="data", show_default=True, help="Data folder."
-)
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON: the same as --format json.")
+
+
+def folder_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --config and --data, and what they name as its argument `data`."""
+
+    @functools.wraps(command)
+    def run(config_path: Path | None, data: Path | None, **own: Any) -> None:
+        command(data=data or options.data_folder(options.settings(config_path), None), **own)
+
+    return options.config_option(options.data_option(run))
 
 
 # -- report --------------------------------------------------------------------------------------------------------
@@ -43,7 +51,8 @@ def report() -> None:
 
 
 OUTPUT = (
-    data_option,
+    options.config_option,
+    options.data_option,
     click.option("--format", "format_", type=click.Choice(get_args(Format)), default="table", show_default=True),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write."),
     json_option,
@@ -58,6 +67,7 @@ TEAM = (click.option("--team", help="Only calls of this team's keys."),)
 class Asked(NamedTuple):
     """What the options that reports have in common say."""
 
+    config_path: Path | None
     data: Path
     format: Format
     out: Path | None
@@ -94,8 +104,7 @@ class Asked(NamedTuple):
         """What a query of ours gives, in the format asked for; `most`: at most so many rows, and it is said."""
         if self.out is not None:
             with commands.patience():
-                all_found = db.sql(_query(name), params=parameters)
-                (all_found.limit(most) if most else all_found).write_parquet(str(self.out), compression="zstd")
+                again(functools.partial(_write, db, name, parameters, most, self.out))
             return
         found = _found(db, name, parameters, most + 1 if most else None)
         is_cut = most is not None and len(found.rows) > most
@@ -136,11 +145,16 @@ def _query(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
 
 
+def _write(db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], most: int | None, file: Path) -> None:
+    found = db.sql(_query(name), params=parameters)
+    (found.limit(most) if most else found).write_parquet(str(file), compression="zstd")
+
+
 def _found(
     db: duckdb.DuckDBPyConnection, name: str, parameters: dict[str, Any], most: int | None = None
 ) -> output.Rows:
     with commands.patience():
-        return output.of(db.execute(_query(name), parameters), most)
+        return again(lambda: output.of(db.execute(_query(name), parameters), most))
 
 
 def _found_together(
@@ -151,7 +165,7 @@ def _found_together(
 
     def found(name: str) -> output.Rows:
         with db.cursor() as cursor:
-            return output.of(cursor.execute(_query(name), parameters))
+            return again(lambda: output.of(cursor.execute(_query(name), parameters)))
 
     with commands.patience(), ThreadPoolExecutor(2) as pool:
         return list(pool.map(found, names))
@@ -163,7 +177,8 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(
-            data: Path,
+            config_path: Path | None,
+            data: Path | None,
             format_: Format,
             out: Path | None,
             as_json_: bool,
@@ -174,7 +189,8 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
         ) -> None:
             if (format_ == "parquet") != (out is not None):
                 raise click.UsageError("write --format parquet and --out FILE together")
-            command(Asked(data, "json" if as_json_ else format_, out, from_, to, team), **own)
+            folder = data or options.data_folder(options.settings(config_path), None)
+            command(Asked(config_path, folder, "json" if as_json_ else format_, out, from_, to, team), **own)
 
         for option in reversed([option for group in (*groups, OUTPUT) for option in group]):
             run = option(run)
@@ -205,12 +221,21 @@ class _Moment(click.ParamType[datetime]):
     name = "moment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        now = kept.now()
         with contextlib.suppress(ValueError, OverflowError):
-            return datetime.combine(date.fromisoformat(value), time()) + timedelta(days=1)
+            day = date.fromisoformat(value)
+            return self._come(day <= now.date(), value, datetime.combine(day, time()) + timedelta(days=1))
         with contextlib.suppress(ValueError, OverflowError):
             moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+            moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+            return self._come(moment <= now, value, moment)
         raise click.BadParameter(f"{value!r} is neither a day nor a moment: write 2026-11-01 or 2026-11-01T12:00:00")
+
+    @staticmethod
+    def _come(has_come: bool, value: Any, moment: datetime) -> datetime:
+        if not has_come:
+            raise click.BadParameter(f"{value} has not come yet: name a day or a moment of the past")
+        return moment
 
 
 as_of_option = click.option("--as-of", type=_Moment(), help="What was known then, UTC; a day means its end.  [now]")
@@ -263,7 +288,7 @@ def invoices(asked: Asked, by: str) -> None:
     with asked.open(writable=True) as db:
         build.define_views(db, asked.data, _query("invoices"))
         with commands.patience():
-            build.work_out(db, ["metered_models"])  # it is read twice, and reads all calls
+            again(lambda: build.work_out(db, ["metered_models"]))  # it is read twice, and reads all calls
         db.execute("SET VARIABLE dimensions = $by", {"by": [*dict.fromkeys(("provider", by))]})
         asked.print(db, "invoices", parameters)
 
@@ -311,7 +336,7 @@ def refreshed(data: Path, refresh: Callable[[], kept.State]) -> kept.State:
     analytics.open(data).close()
     try:
         with commands.patience(), commands.errors_in_one_line():
-            return refresh()
+            return again(refresh)
     except OSError as error:
         raise UserError(f"{error.filename or data} cannot be written: {error.strerror or error}") from None
 
@@ -328,9 +353,8 @@ def say_as_of(there: kept.State, format_: Format, again: str, more: str = "") ->
 @click.option("--section", type=click.Choice(list(QUADRANTS)), help="Only this one.")
 @as_of_option
 @click.option("--anew", is_flag=True, help="Work it out anew, however long that takes.")
-@config_option
 @_asks(PERIOD, TEAM)
-def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: bool, config_path: Path | None) -> None:
+def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: bool) -> None:
     """Delivered work of teams, each against its own past: docs/metrics.md says what each number can and cannot say."""
     _check_section(asked, QUADRANTS, section)
     parameters = asked.parameters(team=asked.team)
@@ -341,7 +365,7 @@ def scorecard_(asked: Asked, section: str | None, as_of: datetime | None, anew: 
                 scoring.work_out(db, asked.data)
             asked.print_sections(db, "scorecard", QUADRANTS, section, parameters)
         return
-    config = settings(config_path)
+    config = options.settings(asked.config_path)
     with contextlib.suppress(UserError):  # who cannot write has the waste that was found
         refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     there = refreshed(asked.data, lambda: scorecard.refresh(asked.data, anew=anew))
@@ -391,7 +415,7 @@ def look(data: Path, config: Config, as_of: datetime | None = None, *, replace: 
             "to have what is found as of an earlier moment in its place, say --replace"
         )
     with commands.patience(), commands.errors_in_one_line():
-        findings.look(data, config.waste, load_prices(config), as_of)
+        again(lambda: findings.look(data, config.waste, load_prices(config), as_of))
 
 
 LOOK_AGAIN = "`outlay findings look` looks again."
@@ -401,12 +425,11 @@ WASTE_GROUPS = {"team": "team_id", "ticket": "ticket_id", "model": "model"}
 @report.command()
 @click.option("--by", type=click.Choice(["rule", *WASTE_GROUPS]), default="rule", show_default=True)
 @click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="By default all but dismissed ones.")
-@config_option
 @_asks(PERIOD, TEAM)
-def waste(asked: Asked, by: str, state: tuple[State, ...], config_path: Path | None) -> None:
+def waste(asked: Asked, by: str, state: tuple[State, ...]) -> None:
     """What could have been saved, each dollar once."""
     parameters = asked.parameters(team=asked.team, states=list(state or findings.UNDISMISSED))
-    config = settings(config_path)
+    config = options.settings(asked.config_path)
     there = refreshed(asked.data, lambda: findings.refresh(asked.data, config))
     with asked.open() as db:
         if by != "rule":
@@ -419,7 +442,7 @@ def waste(asked: Asked, by: str, state: tuple[State, ...], config_path: Path | N
 
 
 @click.command()
-@data_option
+@folder_options
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 def verify(data: Path, as_json_: bool) -> None:
     """Check the ledger: every journal record, every sealed file, all sums. Exit code 1 if anything is wrong."""

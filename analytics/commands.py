@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analytics import disk, lake
-from gateway import terminal
+from gateway import options, terminal
 from gateway.config import Config, LedgerSettings
 from gateway.errors import UserError
 from gateway.terminal import Grid
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 2.0
 
 def data_folder(config: Config, data: Path | None) -> Path:
     """The one named, else that of the settings, with its views. Raises `UserError` where there is none."""
-    folder = data or Path(config.ledger.dir)
+    folder = options.data_folder(config, data)
     if not folder.is_dir():
         raise UserError(f"there is no data folder {folder}: name the one that the gateway writes to")
     lake.publish(folder)

@@ -30,6 +30,7 @@ from rich.table import Table
 
 import analytics
 from analytics import build, lake, story
+from analytics.again import again
 from analytics.disk import MARKER as MARKER
 from analytics.simulated import tracker
 from analytics.simulated.people import PEOPLE, Organisation
@@ -300,7 +301,7 @@ def recorded_since(data: Path, since: datetime) -> Books:
     """What the ledger has of calls that began at a moment (UTC) or later."""
     query = (build.FOLDER / "queries" / "demo_spend.sql").read_text(encoding="utf-8")
     with analytics.open(data) as db:
-        teams = db.execute(query, {"since": since}).fetchall()
+        teams = again(lambda: db.execute(query, {"since": since}).fetchall())
     return Books(sum(calls for _, calls, _ in teams), usd={team: usd for team, _, usd in teams})
 
 

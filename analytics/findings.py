@@ -12,6 +12,7 @@ import msgspec
 
 import analytics
 from analytics import build, disk, kept, lake, waste
+from analytics.again import again
 from analytics.beside import beside
 from gateway.call import NANO
 from gateway.config import Config, WasteSettings
@@ -81,9 +82,14 @@ def looking(data: Path, settings: WasteSettings, book: Callable[[], PriceBook]) 
 def ask(data: Path, query: str, **parameters: Any) -> list[dict[str, Any]]:
     """The rows of one of the queries. Raises `duckdb.Error`, `UserError`."""
     with analytics.open(data) as db:
-        result = db.execute((build.FOLDER / "queries" / f"{query}.sql").read_text(encoding="utf-8"), parameters)
-        names = [column[0] for column in result.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        sql = (build.FOLDER / "queries" / f"{query}.sql").read_text(encoding="utf-8")
+
+        def asked() -> list[dict[str, Any]]:
+            result = db.execute(sql, parameters)
+            names = [column[0] for column in result.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+        return again(asked)
 
 
 def looked_at(data: Path) -> datetime | None:

@@ -13,7 +13,7 @@ from analytics import cli, commands, findings, output
 from analytics.output import Format
 from gateway import options
 from gateway.errors import UserError
-from gateway.options import config_option, settings
+from gateway.options import config_option, data_folder, data_option, settings
 from gateway.verdicts import Reason, State
 
 
@@ -29,7 +29,7 @@ def findings_() -> None:
 @click.option("--ticket", help="Only those about this ticket.")
 @click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
 @config_option
-@cli.data_option
+@data_option
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @cli.json_option
 def list_(
@@ -39,14 +39,15 @@ def list_(
     ticket: str | None,
     most: int,
     config_path: Path | None,
-    data: Path,
+    data: Path | None,
     format_: Format,
     as_json_: bool,
 ) -> None:
     """Findings, those that claim most first."""
     config = settings(config_path)
-    there = cli.refreshed(data, lambda: findings.refresh(data, config))
-    rows = findings.listed(data, state or findings.UNDISMISSED, rule and rule.upper(), team, ticket, most)
+    folder = data_folder(config, data)
+    there = cli.refreshed(folder, lambda: findings.refresh(folder, config))
+    rows = findings.listed(folder, state or findings.UNDISMISSED, rule and rule.upper(), team, ticket, most)
     format_ = "json" if as_json_ else format_
     if format_ == "json":
         commands.print_json(rows)
@@ -58,7 +59,7 @@ def list_(
 
 @findings_.command()
 @click.argument("finding_id")
-@cli.data_option
+@cli.folder_options
 @cli.json_option
 def show(finding_id: str, data: Path, as_json_: bool) -> None:
     """A finding with its evidence, and what was said of it."""
@@ -89,7 +90,7 @@ def show(finding_id: str, data: Path, as_json_: bool) -> None:
 @findings_.command()
 @click.argument("finding_id", nargs=-1, required=True)
 @click.option("--note", help="What else is to be said.")
-@cli.data_option
+@cli.folder_options
 def accept(finding_id: tuple[str, ...], note: str | None, data: Path) -> None:
     """It is waste. It counts as fixed when no call came for 14 days."""
     for each in finding_id:
@@ -100,7 +101,7 @@ def accept(finding_id: tuple[str, ...], note: str | None, data: Path) -> None:
 @click.argument("finding_id", nargs=-1, required=True)
 @click.option("--reason", type=click.Choice(get_args(Reason)), required=True, help="Why it is none.")
 @click.option("--note", help="What else is to be said; needed for other.")
-@cli.data_option
+@cli.folder_options
 def dismiss(finding_id: tuple[str, ...], reason: Reason, note: str | None, data: Path) -> None:
     """It is none. It stays dismissed when the same is found again."""
     for each in finding_id:
@@ -110,7 +111,7 @@ def dismiss(finding_id: tuple[str, ...], reason: Reason, note: str | None, data:
 @findings_.command()
 @click.argument("finding_id", nargs=-1, required=True)
 @click.option("--note", help="What else is to be said.")
-@cli.data_option
+@cli.folder_options
 def reopen(finding_id: tuple[str, ...], note: str | None, data: Path) -> None:
     """It is to be looked at again."""
     for each in finding_id:
@@ -123,10 +124,11 @@ def reopen(finding_id: tuple[str, ...], note: str | None, data: Path) -> None:
 )
 @click.option("--replace", is_flag=True, help="Also when what is shown was found as of a later moment.")
 @config_option
-@cli.data_option
-def look_(as_of: datetime | None, replace: bool, config_path: Path | None, data: Path) -> None:
+@data_option
+def look_(as_of: datetime | None, replace: bool, config_path: Path | None, data: Path | None) -> None:
     """Look for waste now; `outlay serve` does it once an hour."""
-    cli.look(data, settings(config_path), as_of, replace=replace)
+    config = settings(config_path)
+    cli.look(data_folder(config, data), config, as_of, replace=replace)
 
 
 def _me() -> str:

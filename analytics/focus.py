@@ -13,9 +13,10 @@ import click
 import duckdb
 
 import analytics
-from analytics import build, commands, disk
+from analytics import build, cli, commands, disk
+from analytics.again import again
 from gateway.errors import UserError
-from gateway.options import data_option, json_option
+from gateway.options import json_option
 
 VERSIONS = ("1.2", "1.4")
 SUFFIXES = (".csv", ".parquet")
@@ -58,11 +59,9 @@ def export_() -> None:
 @click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="Last day, UTC; else the end of --from's month.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File: .csv or .parquet.")
 @click.option("--version", type=click.Choice(VERSIONS), default="1.2", show_default=True)
-@data_option
+@cli.folder_options
 @json_option
-def focus(
-    first: datetime | None, last: datetime | None, out: Path, version: str, data: Path | None, as_json: bool
-) -> None:
+def focus(first: datetime | None, last: datetime | None, out: Path, version: str, data: Path, as_json: bool) -> None:
     """FOCUS rows: one per day, model, meter, team, ticket, …; they sum to the ledger, to the nano-dollar.
 
     Calls without a price are in it with a cost of 0 and x_PriceStatus unpriced, and are counted here: they were not
@@ -70,9 +69,11 @@ def focus(
     """
     if out.suffix not in SUFFIXES:
         raise click.UsageError(f"--out: {out.name} must end in {' or '.join(SUFFIXES)}")
+    if not out.parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {out.parent}: make it, or name a file elsewhere")
     begin, end = _period(first, last)
-    with analytics.open(data or Path("data")) as db, commands.patience(), commands.errors_in_one_line():
-        found = export(db, out, version, begin, end)
+    with analytics.open(data) as db, commands.patience(), commands.errors_in_one_line():
+        found = again(lambda: export(db, out, version, begin, end))
     if as_json:
         commands.print_json({"file": str(out), "from": begin, "to": end, **found._asdict()})
         return

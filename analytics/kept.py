@@ -19,6 +19,7 @@ import msgspec
 
 import analytics
 from analytics import build, disk, work
+from analytics.again import again
 
 FRESH = timedelta(hours=1)
 """Much of it depends on the time, too."""
@@ -137,7 +138,8 @@ def refresh(
 
 def records(data: Path) -> tuple[Any, ...]:
     with analytics.open(data) as db:
-        [row] = db.execute((build.FOLDER / "queries" / f"{RECORDS}.sql").read_text(encoding="utf-8")).fetchall()
+        sql = (build.FOLDER / "queries" / f"{RECORDS}.sql").read_text(encoding="utf-8")
+        [row] = again(lambda: db.execute(sql).fetchall())
     return tuple(row)
 
 

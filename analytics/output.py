@@ -20,8 +20,16 @@ from gateway.terminal import BAR_WIDTH, Grid
 Format = Literal["table", "json", "csv", "parquet"]
 SUMMED = ("list_cost_usd", "lost_cost_usd", "claimed_usd")
 """Columns that a table has the total of."""
+FIRST = (
+    *SUMMED,
+    *("invoiced_usd", "unexplained_usd", "not_invoiced_usd"),
+    *("outcome", "advice", "sentence", "evidence", "signal", "ndi", "reading"),
+    *("cts_ai_low_usd", "cts_ai_high_usd", "limit_usd", "spent_usd", "used"),
+)
+"""Columns for whose sake a report is read: a narrow window leaves out others before."""
 DRAWN = ("claimed_usd", "list_cost_usd", "used")
 """Columns that a table on a terminal has bars of: the first of them that is there."""
+NONE = "(none)"
 FINEST = Decimal("0.0001")
 SHARES = ("used",)
 """Of these, a full bar is 1; of the others the largest in the table."""
@@ -72,6 +80,8 @@ def _field(value: Any) -> Any:
 def _table(found: Rows, *, is_exact: bool) -> None:
     names, rows = found
     columns = [_column(name, [row[i] for row in rows], is_exact=is_exact) for i, name in enumerate(names)]
+    if not is_exact:  # what it is about may be none: calls for no ticket, of no team
+        columns[0] = [NONE if row[0] is None else cell for row, cell in zip(rows, columns[0], strict=True)]
     numbers = {i for i in range(len(names)) if any(isinstance(row[i], int | float | Decimal) for row in rows)}
     terminal.show(
         Grid(
@@ -80,7 +90,7 @@ def _table(found: Rows, *, is_exact: bool) -> None:
             right=numbers | {i for i, name in enumerate(names) if name.endswith("_usd")},
             footer=[] if is_exact else _footer(found),
             bars=[] if is_exact else _bars(found),
-            first=SUMMED,
+            first=FIRST,
             is_whole=is_exact,
         )
     )

@@ -15,12 +15,13 @@ from rich.progress import Progress
 
 import analytics
 from analytics import build, commands, disk, rerating
+from analytics.again import again
 from gateway import prices
 from gateway.call import NANO
 from gateway.config import Config
 from gateway.errors import UserError
 from gateway.ledger import write_corrections
-from gateway.options import CONFIG, config_option, json_option, settings
+from gateway.options import CONFIG, config_option, data_folder, json_option, settings
 from gateway.prices import listing
 from gateway.prices.overrides import Overrides
 from gateway.prices.rates import RateSet
@@ -29,10 +30,11 @@ SPEND_DAYS = 90
 """A change of price matters where money was spent in so many days."""
 NOTABLE_PERCENT = 1
 PROGRESS_SECONDS = 2.0
-DATA = Path("data")
 
 data_option = click.option(
-    "--data", type=click.Path(path_type=Path), help=f"Data folder, for past spend.  [default: {DATA}, if there is one]"
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Data folder, for past spend.  [default: [ledger] dir of the settings, if it is there]",
 )
 T = TypeVar("T")
 
@@ -164,7 +166,7 @@ def check(file: Path | None, yes: bool, data: Path | None, as_json: bool) -> Non
         models = sum(len(provider.models) for provider in new.lists.values())
         click.echo(f"{new.id}: {models} models of {len(new.lists)} providers; hash, shape and rates are sound.")
         if folder is None:
-            click.echo(f"There is no data folder {DATA}, so past spend was not looked at.")
+            click.echo(f"There is no data folder {settings(None).ledger.dir}, so past spend was not looked at.")
     if (notable or renamed) and not yes:
         confirm = notable | {(name.provider, name.model) for name in renamed}
         names = ", ".join(f"{provider}/{model}" for provider, model in sorted(confirm))
@@ -236,7 +238,7 @@ def _spend_by_names(data: Path | None) -> list[Spent]:
         return []
     since = (datetime.now(UTC) - timedelta(days=SPEND_DAYS)).replace(tzinfo=None)
     with analytics.open(data) as db:
-        rows = db.execute(build.step("spend_by_names"), {"since": since}).fetchall()
+        rows = again(lambda: db.execute(build.step("spend_by_names"), {"since": since}).fetchall())
     return [Spent(provider, tuple(filter(None, names)), usd) for provider, *names, usd in rows]
 
 
@@ -327,7 +329,7 @@ def rerate(
             f"there is no {CONFIG} here, so that own prices and discounts would be missing: name the settings file of "
             "the gateway with --config"
         )
-    data = data or Path(config.ledger.dir)
+    data = data_folder(config, data)
     shipped = prices.load_prices(config)
     book = prices.load_prices(config, _snapshot_file(snapshot)) if snapshot else shipped
     known = {other.id: other for other in (shipped, *(each.with_overrides(Overrides()) for each in (book, shipped)))}
@@ -417,9 +419,9 @@ def _print_summary(summary: rerating.Summary, book: prices.PriceBook) -> None:
 
 
 def _folder(data: Path | None) -> Path | None:
-    if data is None:
-        return DATA if DATA.is_dir() else None
-    return data
+    """`None` where none is named, and that of the settings is not there."""
+    folder = data_folder(settings(None), data)
+    return folder if data or folder.is_dir() else None
 
 
 def _watched(items: Iterable[T], total: int, what: str) -> Iterator[T]:

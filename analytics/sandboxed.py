@@ -22,6 +22,7 @@ import duckdb
 import msgspec
 
 from analytics import landlock
+from analytics.again import is_passing
 
 BYTES_MAX = 32 * 1024 * 1024
 """Of an answer."""
@@ -31,7 +32,6 @@ ADDRESSES = 4 * 1024 * 1024 * 1024
 """Of the process: DuckDB reserves more than it uses."""
 WRITABLE = 1536 * 1024 * 1024
 """Memory of the process that is its own: what DuckDB counts not, as long lists and JSON, is within it, too."""
-STATE = "lake_state.csv"
 _DIES_WITH_PARENT = 1
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -82,7 +82,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     truncated: bool = False
     error: str = ""
     moved: bool = False
-    """The state was replaced while the query ran, and what has replaced it may not be read: ask again."""
+    """A file was replaced while the query ran. If it is the state, what has replaced it may not be read: ask again."""
 
 
 class NotAllowedError(Exception):
@@ -103,11 +103,16 @@ def main() -> None:
         answer = Answer(error=f"a value is too large to be given as it is, {' '.join(str(error).split())}: {AS_TEXT}")
     except duckdb.Error as error:
         message = " ".join(str(error).partition("\nLINE ")[0].split())
-        answer = Answer(error=message, moved=STATE in message and isinstance(error, duckdb.IOException))
+        answer = Answer(error=message, moved=_has_moved(error, message, request.data))
     out = memoryview(msgspec.msgpack.encode(answer))
     while out:
         out = out[os.write(answering, out) :]
     os._exit(0)
+
+
+def _has_moved(error: duckdb.Error, message: str, data: str) -> bool:
+    """Less than `again` asks again: here it takes another process, and for a mistake in the query it is in vain."""
+    return is_passing(error) and (data in message or type(error) is duckdb.Error)
 
 
 def answer_to(request: Request) -> Answer:

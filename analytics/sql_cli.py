@@ -48,9 +48,16 @@ class Asked(NamedTuple):
     as_of: datetime | None
 
 
-@click.command()
+class _Sql(click.Command):
+    """A query may begin with a comment, which is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f" {each}" if re.match(r"--\s", each) else each for each in args])
+
+
+@click.command(cls=_Sql)
 @click.argument("query", required=False)
-@cli.data_option
+@cli.folder_options
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @cli.json_option
 @click.option("--rows", type=click.IntRange(1), default=10_000, show_default=True, help="At most so many.")

@@ -5,6 +5,7 @@ The history is made up (`simulate`); each number that is told is asked of the le
 
 import itertools
 import random
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import duckdb
 from rich.console import Console
 
 import analytics
-from analytics import build, commands, findings, lake, scorecard, simulate
+from analytics import build, commands, findings, lake, output, scorecard, simulate
+from analytics.again import again
 from analytics.simulated import tracker
 from analytics.simulated.people import PEOPLE
 from gateway.config import Config
@@ -67,10 +69,9 @@ def tell(console: Console, data: Path, plan: simulate.Plan) -> None:
 
 def _table(
     console: Console, db: duckdb.DuckDBPyConnection, query: str, title: str, parameters: dict[str, Any]
-) -> list[tuple[Any, ...]]:
-    result = db.execute((build.FOLDER / "queries" / f"{query}.sql").read_text(encoding="utf-8"), parameters)
-    names = [column[0] for column in result.description or ()]
-    rows = result.fetchall()
+) -> Sequence[Sequence[Any]]:
+    sql = (build.FOLDER / "queries" / f"{query}.sql").read_text(encoding="utf-8")
+    names, rows = again(lambda: output.of(db.execute(sql, parameters)))  # the keeper works meanwhile
     console.print(title, highlight=False)
     commands.print_table(names, rows)
     console.print()

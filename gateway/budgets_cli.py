@@ -18,7 +18,7 @@ from gateway.budget_file import UNTIL_MAX, BudgetFile, BudgetTable, table_from, 
 from gateway.budgets import Account, Budget, Budgets, Mode, Sum
 from gateway.control import AwayError, Control
 from gateway.errors import UserError
-from gateway.options import config_option, data_option, json_option, settings
+from gateway.options import config_option, data_folder, data_option, json_option, settings, told_if_new
 from gateway.periods import Period
 from gateway.terminal import Grid
 
@@ -97,7 +97,8 @@ def set_budget(name: str, config_path: Path | None, data: Path | None, as_json: 
         if found != before:
             raise UserError(f"the budget {name} was changed at the same time: look at it, and set it again")
 
-    budget = _written(lambda: file.set(name, table, BY, unchanged))
+    with told_if_new(data_folder(settings(config_path), data)):
+        budget = _written(lambda: file.set(name, table, BY, unchanged))
     click.echo(json.dumps(_public(budget)) if as_json else f"{name}: {_told(budget)}")
 
 
@@ -223,7 +224,7 @@ def raise_budget(
 def _balances(config_path: Path | None, data: Path | None, file: BudgetFile) -> dict[str, Budgets | None]:
     """The accounts of each budget, by its name: as checkpoint and journal have them, or, of budgets that may be newer
     than those, the ledger. `None` where it cannot be asked."""
-    folder, found = data or Path(settings(config_path).ledger.dir), Budgets()
+    folder, found = data_folder(settings(config_path), data), Budgets()
     saved = Balances(folder, file, found)
     saved.start()
     of: dict[str, Budgets | None] = dict.fromkeys((budget.name for budget in found), found)

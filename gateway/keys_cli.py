@@ -16,7 +16,7 @@ from gateway.config import Config
 from gateway.errors import UserError
 from gateway.grants import Grant
 from gateway.keys import Change, KeyInfo, Keys
-from gateway.options import config_option, data_option, json_option, settings
+from gateway.options import config_option, data_folder, data_option, json_option, settings, told_if_new
 from gateway.terminal import Grid
 from gateway.ticket_keys import TicketKeys
 
@@ -34,7 +34,7 @@ def keys_() -> None:
 
 
 def _key_ring(config_path: Path | None, data: Path | None) -> Keys:
-    ring = Keys(data or Path(settings(config_path).ledger.dir))
+    ring = Keys(data_folder(settings(config_path), data))
     try:
         ring.load()
     except OSError as error:
@@ -94,7 +94,8 @@ def create(
         raise click.BadParameter("this moment is over", param_hint="--expires")
     ring = _key_ring(config_path, data)
     make = ring.create_claim_key if for_claims else ring.create
-    event, secret = _written(lambda: make(expires_at=expires_at, **grant))
+    with told_if_new(data_folder(settings(config_path), data)):
+        event, secret = _written(lambda: make(expires_at=expires_at, **grant))
     if as_json:
         _print_json({**_public(ring, event.key_id), "secret": secret})
         return

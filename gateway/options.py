@@ -1,5 +1,7 @@
 """What the commands have in common: which settings file, which data folder, JSON or not, how names are shown."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -22,6 +24,24 @@ def settings(path: Path | None) -> Config:
     if path is not None:
         return load(path)
     return load(CONFIG) if CONFIG.exists() else Config()
+
+
+def data_folder(config: Config, data: Path | None) -> Path:
+    """The named one; else that of the settings."""
+    return data or Path(config.ledger.dir)
+
+
+@contextlib.contextmanager
+def told_if_new(folder: Path) -> Iterator[None]:
+    """For what may make a data folder: it is said, as it may be another one than the gateway's."""
+    was_there = folder.exists()
+    yield
+    if not was_there and folder.exists():
+        click.echo(
+            f"Made the data folder {folder.resolve()}: no gateway knows it yet. If one runs elsewhere, name its "
+            "folder with --data, or its settings with --config.",
+            err=True,
+        )
 
 
 def shown(text: str) -> str:

@@ -44,6 +44,10 @@ class Grid:
         lines = [line for cell in self._cells(column) for line in cell.split("\n")]
         return max(map(cell_len, [self.names[column], *lines]))
 
+    def is_empty(self, column: int) -> bool:
+        """Whether no row has anything there, but for zeroes."""
+        return not any(row[column].strip("0.,") for row in self.rows)
+
     def _cells(self, column: int) -> list[str]:
         return [row[column] for row in self.rows] + [*self.footer[column : column + 1]]
 
@@ -75,9 +79,12 @@ def show(grid: Grid) -> None:
 
 
 def _kept(grid: Grid, least: Mapping[int, int], room: int) -> list[int]:
-    """Columns that fit beside each other: the first one, then those that matter, then the others in their order."""
+    """Columns that fit beside each other: the first one, then those that matter, then the others in their order, and
+    last those that say nothing."""
     kept = []
-    for each in sorted(least, key=lambda each: (each > 0, grid.names[each] not in grid.first, each)):
+    for each in sorted(
+        least, key=lambda each: (each > 0, grid.names[each] not in grid.first, grid.is_empty(each), each)
+    ):
         if least[each] + BETWEEN <= room:
             room -= least[each] + BETWEEN
             kept.append(each)

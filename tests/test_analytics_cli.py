@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from analytics import commands, lake, sql_cli
+from analytics import build, commands, lake, sql_cli
 from gateway import cli
 from gateway.errors import UserError
 from tests.journals import NOON, Segment, call, line, segment
@@ -62,6 +63,54 @@ def sealed(data: Path, *, closed: bool = False) -> None:
         moving.round()
 
 
+# -- which folder --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where one works: the settings name the folder `store`, and `data` is one of before."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("store", "data", "third"):
+        lake.publish(tmp_path / name)
+        segment(tmp_path / name, [call(NOON, team_id=f"of-{name}", request_model="m")])
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "outlay.toml").write_text('[ledger]\ndir = "store"\n')
+    (tmp_path / "other.toml").write_text('[ledger]\ndir = "third"\n')
+    return tmp_path
+
+
+def test_each_command_reads_the_folder_of_the_settings(elsewhere: Path) -> None:
+    def says(*asked: str) -> str:
+        told = CliRunner().invoke(cli.outlay, asked)
+        return f"{told.output}{told.exception}"
+
+    names = {"store": [], "third": ["--config", "other.toml"], "data": ["--data", "data", "--config", "none.toml"]}
+    for folder, named in names.items():
+        assert f"of-{folder}" in says("report", "spend", *named)
+        assert f"of-{folder}" in says("sql", "SELECT DISTINCT team_id FROM calls", *named)
+        says("export", "focus", "--from", "2026-11-01", "--out", "x.csv", *named)
+        assert f"of-{folder}" in (elsewhere / "x.csv").read_text()
+    shutil.rmtree(elsewhere / "third")
+    for asked in (["verify"], ["findings", "list"], ["report", "waste"], ["report", "scorecard"]):
+        assert re.search("no data folder third|third has no journal", says(*asked, "--config", "other.toml"))
+    (elsewhere / "config" / "outlay.toml").unlink()
+    assert "of-data" in says("report", "spend")
+
+
+@pytest.mark.parametrize(
+    "asked", [["keys", "create", "--team", "pay"], ["budgets", "set", "a", "--scope", "org", "--limit-usd", "1"]]
+)
+def test_a_data_folder_that_is_made_anew_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(cli.outlay, [*asked, "--json"])
+    assert told.exit_code == 0
+    assert told.stderr.startswith(f"Made the data folder {tmp_path / 'data'}: no gateway knows it yet.")
+    json.loads(told.stdout)
+    assert CliRunner().invoke(cli.outlay, asked).stderr == ""
+
+
 # -- sql -----------------------------------------------------------------------------------------------------------
 
 
@@ -78,6 +127,14 @@ def test_sql_prints_a_table_json_or_csv(run: Run) -> None:
         ["pay", "0.000001000", "[]"],
         ["ops", "", "[]"],
     ]
+
+
+def test_a_query_may_begin_with_a_comment(run: Run) -> None:
+    for question in sorted((build.FOLDER / "queries" / "questions").glob("*.sql")):
+        text = question.read_text(encoding="utf-8")
+        assert text.startswith("-- ")
+    assert run("sql", "-- How many?\nSELECT 7 AS n", "--format", "csv") == (0, "n\n7\n", "")
+    assert run("sql", "--wrong", "SELECT 7 AS n")[0] == 2
 
 
 def test_sql_reads_statements_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +292,11 @@ def test_a_table_has_a_total_and_says_what_is_not_in_it(run: Run) -> None:
     assert errors.startswith("1 call has no price and is in no sum")
 
 
+def test_what_is_for_no_ticket_has_a_name(run: Run) -> None:
+    assert re.search(r"^ *\(none\) ", run("report", "spend", "--by", "ticket")[1], re.MULTILINE)
+    assert None in [row["ticket_id"] for row in json.loads(run("report", "spend", "--by", "ticket", "--json")[1])]
+
+
 def test_a_terminal_shows_bars(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
@@ -267,6 +329,8 @@ def test_a_table_in_a_window_is_to_be_read_and_one_in_a_file_is_exact(
     assert {"1.5000", "total", "3.0000"} <= {*re.sub(r"\x1b\[[0-9;]*m", "", shown).split()}
     assert "Left out, as the window is narrow: " in errors
     assert "These are" not in errors
+    _, shown, errors = run("report", "coverage", "--section", "untagged")
+    assert "advice" in re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
     _, shown, _ = run("sql", "SELECT team_id, list_cost_usd FROM calls WHERE team_id = 'pay'")
     words = re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
     assert words[:6] == ["team_id", "list_cost_usd", "pay", "3.000000001", "pay", "0.000001000"]

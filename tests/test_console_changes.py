@@ -260,3 +260,12 @@ async def test_a_viewer_sees_keys_without_people(data: Path) -> None:
             assert event.key_id in page
             assert "ada" not in page.partition("<main")[2]
             assert 'action="/keys' not in page
+
+
+async def test_what_a_key_with_a_role_opens(data: Path) -> None:
+    """The console shows all teams, so that one that is bound to a team does not open it."""
+    free, _ = Keys(data).create(role="viewer")
+    bound, _ = Keys(data).create(role="viewer", team_id="core")
+    async with looking(consoles.config(data), "viewer") as viewer:
+        assert "opens console and API as viewer" in await viewer.get(f"/keys/{free.key_id}")
+        assert "opens the API as viewer" in await viewer.get(f"/keys/{bound.key_id}")

@@ -234,6 +234,13 @@ async def test_evidence_of_a_finding_is_in_words(viewer: Viewer) -> None:
         assert sign not in text, sign
 
 
+@of_module
+async def test_a_day_that_is_none_is_said(viewer: Viewer) -> None:
+    text = plain(await viewer.get("/spend?from=2026-13-01"))
+    assert "“2026-13-01” is no date: write it like 2026-11-01. Shown: Last 30 days." in text
+    assert "is no date" not in plain(await viewer.get("/spend?from=2026-11-01&to="))
+
+
 @pytest.mark.parametrize("path", ["/tickets/NO-1", "/tasks/nothing", "/calls/nothing", "/nowhere", "/static/x.css"])
 @of_module
 async def test_what_is_not_there_is_said(made: Path, path: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics import work
+from analytics import again, work
 from analytics.web import asking, charts, formats, spans, tables
 from tests import consoles
 from tests.journals import NOON, call, segment
@@ -42,6 +42,14 @@ def test_spans_are_whole_days_months_and_quarters() -> None:
         assert spans.FIRST <= span.first <= span.last <= spans.LAST
         assert span.given["from"] < span.given["to"]
     assert spans.of({"from": "nonsense", "period": "nonsense"}, today).name == "30d"
+    for asked, no_day in (
+        ({"from": "2026-13-01"}, "2026-13-01"),
+        ({"from": "2026-11-01", "to": "soon"}, "soon"),
+        ({"month": "2026-13"}, "2026-13"),
+        ({"from": "", "to": "2026-11-02", "month": "2026-11"}, None),
+        ({}, None),
+    ):
+        assert spans.unread(asked) == no_day
 
 
 @pytest.mark.parametrize(
@@ -211,7 +219,7 @@ async def test_a_query_of_a_file_that_is_being_replaced_is_asked_once_more(
     try:
         with pytest.raises(asking.AskError, match="the log of the console says why"):
             await asks.ask(query, {})
-        monkeypatch.setattr(asking, "TRIES", 1_000_000)  # until it is mended
+        monkeypatch.setattr(again, "TRIES", 1_000_000)  # until it is mended
         mending = asyncio.create_task(mend())
         assert (await asks.ask(query, {})).dicts() == [{"n": 1}]
         await mending

@@ -30,6 +30,20 @@ def test_every_refusal_is_documented_in_order_of_precedence() -> None:
     assert [(code, int(status)) for code, status in rows] == list(STATUS.items())
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
+def test_each_row_of_a_table_has_a_cell_for_each_column(page: Path) -> None:
+    """Else it is no table where the page is read. A | in a cell is written \\|, also within code."""
+    table = 0
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for line in text.splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) - 1 if line.startswith("|") else 0
+        table = table or cells
+        assert cells in (0, table), line
+        table = cells
+
+
 def test_every_metric_is_documented() -> None:
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     for metric in Telemetry().registry.collect():

@@ -285,6 +285,7 @@ def test_the_command(made: Callable[..., Path], tmp_path: Path, capsys: Any, ver
     [
         (["--out", "f.xlsx"], "f.xlsx must end in .csv or .parquet"),
         (["--out", "f.csv", "--from", "2026-11-02", "--to", "2026-11-01"], "--from is after --to"),
+        (["--out", "/nowhere/f.csv"], "there is no folder /nowhere: make it"),
         (["--out", "f.csv", "--version", "1.0"], "'1.0' is not one of"),
     ],
 )

@@ -47,7 +47,8 @@ def organisation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert first.ticket is not None
     afterwards = replace(first, begins_at=late)
     gone = f"{first.ticket}9999"
-    plan = replace(plan, sessions=[*plan.sessions, afterwards, replace(first, begins_at=late, ticket=gone)])
+    lost = [replace(first, begins_at=at, ticket=gone) for at in (late, late + timedelta(days=20))]
+    plan = replace(plan, sessions=[*plan.sessions, afterwards, *lost])
     simulate.store_work(data, [plan])
     know(data, Ticket(ticket_id=gone, status_category="done", resolution="Won't Do"))
     calls = list(simulate.calls(plan, book))
@@ -92,6 +93,18 @@ def test_a_question_has_an_answer(organisation: Path, db: duckdb.DuckDBPyConnect
         found = db.execute(QUESTIONS[title]).fetchall()
     assert found or title.startswith(ASKS_FOR_INVOICES)
     sandboxed.check(db, QUESTIONS[title])
+
+
+def test_what_delivered_nothing_is_told_by_month_as_the_report_does(db: duckdb.DuckDBPyConnection) -> None:
+    """A ticket that was called later, too, is in it with what was spent in that month."""
+    [sql] = [sql for title, sql in QUESTIONS.items() if title.startswith("1. ")]
+    report = (build.FOLDER / "queries" / "tickets.sql").read_text(encoding="utf-8")
+    october = {"from": datetime(2026, 10, 1), "to": datetime(2026, 11, 1), "team": None, "sort": "lost", "limit": None}  # noqa: DTZ001
+    rows = db.execute(report, october).fetchall()
+    told = {ticket: lost for ticket, _, _, _, lost, *_ in rows if lost is not None}
+    assert {ticket: usd for ticket, _, _, usd, *_ in db.execute(sql).fetchall()} == told
+    later = db.execute("SELECT ticket_id FROM task_days WHERE day >= DATE '2026-11-01'").fetchall()
+    assert {ticket for (ticket,) in later} & told.keys()
 
 
 def test_the_notebook_runs(organisation: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -789,7 +789,7 @@ def test_checks_find_what_they_are_for(db: duckdb.DuckDBPyConnection, check: str
     assert len(db.execute(query.replace("FROM invoice_reconciliation", f"FROM {tampered}")).fetchall()) == 1
 
 
-def test_the_report(run: Run, data: Path, tmp_path: Path) -> None:
+def test_the_report(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = {"provider": "openai", "response_model": "gpt-4o-2024-08-06", "price_id": "openai/gpt-4o"}
     segment(data, [call(list_cost_nano=2_000_000_000, **usual), call(price_status="unpriced", **UNPRICED, **usual)])
     (tmp_path / "x.json").write_text(
@@ -819,6 +819,12 @@ def test_the_report(run: Run, data: Path, tmp_path: Path) -> None:
     assert run("report", "invoices", "--from", "2026-11-21", "--to", "2026-11-20")[0] == 2
     code, out, _ = run("verify")
     assert (code, "All is well." in out) == (0, True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "140")
+    errors = run("report", "invoices")[2]
+    left_out = errors.partition("Left out, as the window is narrow: ")[2].splitlines()[0].rstrip(".").split(", ")
+    assert {"credit_usd", "fee_usd"} <= {*left_out}
+    assert not {"unexplained_usd", "not_invoiced_usd", "unmapped_usd"} & {*left_out}
 
 
 UNPRICED: dict[str, Any] = {"list_cost_nano": None, "input_cost_nano": None, "output_cost_nano": None}

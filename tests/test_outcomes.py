@@ -511,8 +511,9 @@ def report(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_the_report_tells_which_tickets_cost_most_and_delivered_nothing(
-    judged: Path, capsys: pytest.CaptureFixture[str]
+    judged: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("analytics.kept.now", lambda: LATER + timedelta(days=1))
     lines = report(
         capsys,
         "tickets",
@@ -546,7 +547,16 @@ def test_groups_sum_to_all(large: Path, capsys: pytest.CaptureFixture[str], what
     condition = "ticket_id IS NOT NULL" if what == "tickets" else "task_id IS NOT NULL"
     assert rows(large, f"SELECT sum(list_cost_usd) FROM task_days WHERE {condition}") == [(total,)]
     groups = [line.split(",")[0] for line in out[1:]]
-    assert by != "team" or [name for name in groups if name] == sorted(name for name in groups if name)
+    assert by not in ("team", "month") or [name for name in groups if name] == sorted(filter(None, groups))
+
+
+def test_months_are_in_their_order(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    costs = {9: 9000, 10: 1000, 11: 2000}
+    made = [(datetime(2026, month, 10, tzinfo=UTC), nano) for month, nano in costs.items()]
+    segment(data, [call(at, tickets=("PAY-1",), task_id="t", list_cost_nano=nano) for at, nano in made])
+    for what in ("tickets", "tasks"):
+        out = report(capsys, what, "--by", "month", "--data", data, "--format", "csv").splitlines()
+        assert [line.split(",")[0] for line in out] == ["month", "2026-09", "2026-10", "2026-11"]
 
 
 def test_a_report_can_be_of_an_earlier_moment(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -565,3 +575,8 @@ def test_a_report_can_be_of_an_earlier_moment(data: Path, capsys: pytest.Capture
         cli.main(["report", "tickets", "--data", str(data), "--as-of", "yesterday"])
     assert exit_.value.code == 2
     assert "neither a day nor a moment" in capsys.readouterr().err
+    for moment in ("9999-01-01", "9999-01-01T12:00:00"):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["report", "tickets", "--data", str(data), "--as-of", moment])
+        assert exit_.value.code == 2
+        assert f"{moment} has not come yet" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The scorecard: constants and yardsticks hold, small groups cannot be told, money adds up, nobody is named."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -170,14 +171,12 @@ def test_tags_that_are_parked_or_not_given_save_nothing(
     ("prefix", "signal"),
     [
         ("I", "clockwork"),
-        ("I", "spend_without_outcome"),
         ("P", "parked_tag"),
         ("S", "split_prs"),
         ("S", "smaller_prs"),
         ("C", "tiny_tickets"),
         ("C", "end_burst"),
         ("F", "instant_approval"),
-        ("F", "prs_without_outcome"),
         ("U", "unreviewed"),
     ],
 )
@@ -191,6 +190,24 @@ def test_each_sign_of_gaming_is_seen(looked: tuple[Path, duckdb.DuckDBPyConnecti
 
 def test_honest_work_shows_no_sign_of_gaming(looked: tuple[Path, duckdb.DuckDBPyConnection]) -> None:
     assert looked[1].execute("FROM gaming_signals WHERE starts_with(team_id, 'H')").fetchall() == []
+
+
+def test_signs_of_no_outcome_are_of_numbers_that_are_shown(
+    looked: tuple[Path, duckdb.DuckDBPyConnection], tmp_path: Path
+) -> None:
+    """They are seen where these few units are enough, and not where the scorecard keeps what they come to to itself."""
+    signs = "SELECT DISTINCT team_id, signal FROM gaming_signals WHERE ends_with(signal, '_without_outcome')"
+    assert looked[1].execute(signs).fetchall() == []
+    data = tmp_path / "data"
+    shutil.copytree(looked[0], data, symlinks=True)
+    (data / "scorecard" / "terms.parquet").unlink()
+    scoring.prepare(data)
+    enough = ScorecardSettings(units_min=4, windows_min=2, signal_min=8, signal_growth=2)
+    scoring.note_terms(data, enough, simulate.BEGINS)
+    with lake.scratch(data) as db:
+        scoring.work_out(db, data)
+        found = db.execute(signs).fetchall()
+    assert {("Isearch", "spend_without_outcome"), ("Fsearch", "prs_without_outcome")} <= {*found}
 
 
 # -- people ------------------------------------------------------------------------------------------------------------

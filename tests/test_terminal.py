@@ -82,6 +82,15 @@ def test_what_matters_is_left_out_last(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert errors == "Left out, as the window is narrow: b.\n"
 
 
+def test_what_says_nothing_is_left_out_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [["1" * 20, "", "0.0000", "2" * 20], ["1" * 20, "", "0", "3" * 20]]
+    out, errors = shown(Grid(["id", "x" * 20, "y" * 20, "b"], rows), 50, monkeypatch, capsys)
+    assert out.split()[:2] == ["id", "b"]
+    assert errors == f"Left out, as the window is narrow: {'x' * 20}, {'y' * 20}.\n"
+
+
 def test_a_file_has_no_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("TTY_COMPATIBLE")
     names = [f"a_rather_long_name_{number}" for number in range(20)]

@@ -1,4 +1,4 @@
--- Tasks and what they cost in a span of days, by what the variable dimension names. A task for several tickets may be in several rows. Teams are sorted by name: nobody is ranked.
+-- Tasks and what they cost in a span of days, by what the variable dimension names. A task for several tickets may be in several rows. Teams are sorted by name: nobody is ranked; months are in their order.
 SELECT
   COLUMNS([getvariable('dimension')]), tasks, list_cost_usd,
   CAST(list_cost_usd / nullif(tasks, 0) AS DECIMAL(18,6)) AS per_task_usd,
@@ -8,7 +8,7 @@ SELECT
 FROM (
   SELECT
     COLUMNS([getvariable('dimension')]),
-    CASE WHEN getvariable('dimension') = 'team' THEN any_value(team) END AS by_name,
+    CASE getvariable('dimension') WHEN 'team' THEN any_value(team) WHEN 'month' THEN any_value(month) END AS by_name,
     count(DISTINCT task_id) AS tasks,
     sum(list_cost_usd) AS list_cost_usd,
     coalesce(sum(list_cost_usd) FILTER (WHERE outcome IN ('abandoned', 'stale', 'reverted', 'unknown_ticket')), 0)

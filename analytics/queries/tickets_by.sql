@@ -1,4 +1,4 @@
--- Spend on tickets in a span of days, by what the variable dimension names. lost_cost_usd is what was spent on those that delivered nothing. Teams are sorted by name: nobody is ranked.
+-- Spend on tickets in a span of days, by what the variable dimension names. lost_cost_usd is what was spent on those that delivered nothing. Teams are sorted by name: nobody is ranked; months are in their order.
 SELECT
   COLUMNS([getvariable('dimension')]), tickets, delivered_tickets, list_cost_usd, lost_cost_usd, contracted_cost_usd,
   round(100 * list_cost_usd / nullif(sum(list_cost_usd) OVER (), 0), 1) AS percent,
@@ -6,7 +6,7 @@ SELECT
 FROM (
   SELECT
     COLUMNS([getvariable('dimension')]),
-    CASE WHEN getvariable('dimension') = 'team' THEN any_value(team) END AS by_name,
+    CASE getvariable('dimension') WHEN 'team' THEN any_value(team) WHEN 'month' THEN any_value(month) END AS by_name,
     count(DISTINCT ticket_id) AS tickets,
     count(DISTINCT ticket_id) FILTER (WHERE outcome = 'delivered') AS delivered_tickets,
     sum(list_cost_usd) AS list_cost_usd,

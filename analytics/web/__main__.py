@@ -13,7 +13,7 @@ import click
 from analytics.web import app
 from gateway.config import Config
 from gateway.errors import UserError
-from gateway.options import config_option, settings
+from gateway.options import config_option, data_folder, data_option, settings
 
 log = logging.getLogger("outlay.console")
 
@@ -23,7 +23,7 @@ NICE = 5
 
 @click.command()
 @config_option
-@click.option("--data", type=click.Path(path_type=Path), help="Data folder.  [default: [ledger] dir of the settings]")
+@data_option
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen here instead of [console] port; 0 = any free port.")
 @click.option("--gateway", help="Where the gateway is, as http://127.0.0.1:8080: asked for what running calls hold.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
@@ -34,7 +34,7 @@ def console(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = settings(config_path)
     try:
-        asyncio.run(_run(config, data or Path(config.ledger.dir), port, gateway, until_stdin_closes=until_stdin_closes))
+        asyncio.run(_run(config, data_folder(config, data), port, gateway, until_stdin_closes=until_stdin_closes))
     except OSError as error:
         raise UserError(f"the console cannot listen: {error.strerror or error}; set another [console] port") from None
 

@@ -21,15 +21,13 @@ from typing import Any
 import duckdb
 
 import analytics
-from analytics import build, lake
+from analytics import again, build, lake
 from gateway.errors import UserError
 
 FRESH_SECONDS = 10.0
 KEPT_SECONDS = 300.0
 """Longest that an answer is given again, though nothing changed: some ask what time it is."""
 ANSWERS_MAX = 500
-TRIES = 3
-"""Of a query that fails."""
 FACTS = ("ticket_facts", "ticket_names", "pr_ticket_weights", "pr_fates", "pr_reverts", "projects")
 """Relations that follow from the work tables alone."""
 WATCHED = ("journal", "calls", "corrections", "work", "findings", "budgets", "scorecard", "prices")
@@ -152,10 +150,12 @@ class Asking:
 
     async def _once_more(self, questions: Sequence[Question], over: str) -> list[Answer]:
         """A file that is replaced while a query reads it fails that query, and not the next one."""
-        for _ in range(TRIES - 1):
+        for _ in range(again.TRIES - 1):
             try:
                 return await self._in_time((await self._database()).cursor(), questions, over)
-            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            except duckdb.Error as error:
+                if not again.is_passing(error):
+                    raise
                 log.info("a query is asked once more: %s", str(error).partition("\n")[0])
         return await self._in_time((await self._database()).cursor(), questions, over)
 

@@ -54,6 +54,14 @@ def of(asked: Mapping[str, str], today: date, default: str = DEFAULT) -> Span:
     return named(name if name in NAMES else default, today)
 
 
+def unread(asked: Mapping[str, str]) -> str | None:
+    """What a query has in place of a day or month, if that is none."""
+    given = (asked.get("from", ""), asked.get("to", ""), f"{month}-01" if (month := asked.get("month")) else "")
+    return next(
+        (text.removesuffix("-01") if text == given[2] else text for text in given if text and not _day(text)), None
+    )
+
+
 def named(name: str, today: date) -> Span:
     month = today.replace(day=1)
     quarter = month.replace(month=(month.month - 1) // 3 * 3 + 1)

@@ -132,6 +132,11 @@ class Visit:
         return spans.of(self.request.query, today())
 
     @property
+    def no_day(self) -> str | None:
+        """What was asked for as a day, and is none."""
+        return spans.unread(self.request.query)
+
+    @property
     def who(self) -> str:
         """Whoever is signed in, as people call him: a key by its name."""
         assert self.session is not None

@@ -44,7 +44,12 @@ courses AS MATERIALIZED (
     shown_as, window_start, nd, prs, lines, calls, spend_usd,
     lag(nd) OVER earlier AS nd_before, lag(prs) OVER earlier AS prs_before, lag(lines) OVER earlier AS lines_before,
     lag(spend_usd) OVER earlier AS spend_before
-  FROM (SELECT team_id AS shown_as, window_start, nd FROM normalized_deployments WHERE state = 'settled') AS delivered
+  FROM (
+    -- What the scorecard keeps to itself, as it is of too few units, no sign tells either.
+    SELECT team_id AS shown_as, window_start, CASE WHEN units >= units_min THEN nd END AS nd
+    FROM normalized_deployments JOIN scorecard_terms ON window_start >= applies_from AND window_start < applies_to
+    WHERE state = 'settled'
+  ) AS delivered
     LEFT JOIN delivery USING (shown_as, window_start) LEFT JOIN spent USING (shown_as, window_start)
   WINDOW earlier AS (PARTITION BY shown_as ORDER BY window_start)
 ),
