@@ -114,6 +114,8 @@ class Ledger:
         self._in_flight: dict[str, bytes] = {}
         self._fd = -1
         self._segment = ""
+        self._is_lost = False
+        """The segment is not where it was begun: what is written to it, nobody will find."""
         self._size = self._head_size = 0
         self._segment_until_us = 0
         self._latest_us = 0
@@ -169,9 +171,10 @@ class Ledger:
             _sync(fd)
 
     async def keep(self) -> None:
-        """Run beside the server: group commit, rotation, and the way back after a full disk."""
+        """Run beside the server: group commit, rotation, and the way back after a full disk or a lost folder."""
         while True:
             await asyncio.sleep(self._settings.sync_ms / 1000)
+            self._look_after_segment()
             if self._synced < self._written:
                 through = self._written
                 waiting, self._waiting = self._waiting, None
@@ -286,6 +289,8 @@ class Ledger:
     # -- files --------------------------------------------------------------------------------------------------
 
     def _append(self, line: bytes) -> None:
+        if self._is_lost:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         written = os.write(self._fd, line)
         if written != len(line):
             # A short write means a full disk: take the torn half back, so that it cannot swallow the next line.
@@ -293,6 +298,21 @@ class Ledger:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += written
         self._written += 1
+
+    def _look_after_segment(self) -> None:
+        """A folder that is removed or moved away fails no write: the open file goes on to take them."""
+        if self._is_lost:
+            return
+        path, own = self.journal / self._segment, os.fstat(self._fd)
+        try:
+            there = path.stat()
+            self._is_lost = (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino)
+        except OSError:
+            self._is_lost = True
+        if self._is_lost:
+            self._failed(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+            log.error("%s is gone: put the folder back, or make it anew and restart the gateway", path)
+            self._drop_reserve()  # it was beside it
 
     def _new_segment(self) -> int:
         """Switch to a fresh segment that starts with the opens in flight. Returns the old one's descriptor, or -1."""
@@ -317,6 +337,7 @@ class Ledger:
         self._kept.clear()
         old, self._fd = self._fd, fd
         self._segment = path.name
+        self._is_lost = False
         self._size = self._head_size = len(content)
         self._segment_until_us = now + self._settings.segment_seconds * 1_000_000
         self._written += 1
@@ -431,9 +452,12 @@ class Ledger:
         return True
 
     def _failed(self, error: OSError) -> None:
+        # The journal's folder is made at a start only: one made anew could be underneath the place of a lost volume.
+        is_gone = error.errno == errno.ENOENT
+        why = "its folder was removed or moved away" if is_gone else error.strerror or "unknown error"
         if self.failure is None:
-            log.error("the journal cannot be written: %s; policy: %s", error.strerror, self._settings.on_failure)
-        self.failure = error.strerror or "unknown error"
+            log.error("the journal cannot be written: %s; policy: %s", why, self._settings.on_failure)
+        self.failure = why
 
     def _refusal(self) -> Refusal:
         return Refusal(
