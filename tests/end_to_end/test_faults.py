@@ -354,3 +354,49 @@ async def test_a_full_disk(small_disk: Path, upstream: FakeUpstream) -> None:
     rows = [row for row in closed(small_disk / "data") if row["result"] != "refused"]
     assert streams.call_ids <= {row["call_id"] for row in rows}
     assert len({row["call_id"] for row in rows}) == len(rows)
+
+
+# -- no descriptor left --------------------------------------------------------------------------------------------
+
+
+def low_limit() -> None:
+    """As most systems have it for whoever asks for no more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+
+
+def first_free(gateway: Served) -> int:
+    """The number that the next descriptor would have."""
+    used = {int(each.name) for each in Path(f"/proc/{gateway.process.pid}/fd").iterdir()}
+    return next(number for number in itertools.count() if number not in used)
+
+
+async def test_too_many_open_files_are_not_the_provider_s_fault(tmp_path: Path, upstream: FakeUpstream) -> None:
+    config = settings(tmp_path, upstream.url)
+    more = 'retries = 2\nbreaker_failures = 1\nfallbacks = ["spare"]\n'
+    spare = f'[upstreams.spare]\nbase_url = "{upstream.url}"\nprovider = "openai"\ncredential = "env:PROVIDER_KEY"\n'
+    text = config.read_text().replace('provider = "openai"\n', f'provider = "openai"\n{more}')
+    config.write_text(text.replace("[console]", f"{spare}[console]"))
+    upstream.answer(whole(ANSWER))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "stderr").open("wb") as stderr:
+        async with (
+            served(config, stderr=stderr, preexec_fn=low_limit) as gateway,
+            aiohttp.ClientSession() as session,
+        ):
+            assert resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            assert (await ready(session, gateway))[0] == 200  # over the connection that is used below
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (first_free(gateway), hard))
+            for _ in range(3):
+                status, refusal, body = await post(session, gateway, "/v1/chat/completions", CHAT)
+                assert (status, refusal) == (502, "upstream_unreachable")
+                assert "the gateway has too many open files (ulimit -n)" in body["error"]["message"]
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+            assert (await post(session, gateway, "/v1/chat/completions", CHAT))[0] == 200
+    rows = closed(tmp_path / "data")
+    assert [(row["upstream"], row["attempt"], row["status"]) for row in rows] == [
+        *[("openai", 1, 502)] * 3,
+        ("openai", 1, 200),
+    ]
+    assert [row["list_cost_nano"] for row in rows[:3]] == [0, 0, 0]
+    assert (tmp_path / "stderr").read_text().count("too many open files") == 1
