@@ -146,9 +146,9 @@ def part_files(data: Path, segment: str = "*") -> list[Path]:
 
 
 def segments(data: Path) -> list[Path]:
-    """The journal's segments, oldest first, without those that are retired."""
+    """The journal's segments, oldest first, without those that are retired, and what is no file."""
     found = sorted((data / "journal").glob("*.jsonl"))
-    return [path for path in found if path.stem != ANCHOR_SEGMENT and not path.is_symlink()]
+    return [path for path in found if path.stem != ANCHOR_SEGMENT and path.is_file() and not path.is_symlink()]
 
 
 def is_held(path: Path) -> bool:
@@ -221,11 +221,14 @@ def see_published(data: Path) -> None:
             _publish(data)
     except (OSError, duckdb.Error) as error:
         if not made.endswith(f" {data.resolve()}"):  # there is nothing, or it reads the place where the folder was
-            why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-            raise UserError(
-                f"{data}: its views cannot be made ({why}). Where Outlay reads a folder for the first time, it has to "
-                "be writable and to have some room: make it so, or copy it to where it is"
-            ) from None
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+            then = "restore what is damaged from a backup"
+            if isinstance(error, OSError | duckdb.IOException):
+                then = (
+                    "where Outlay reads a folder for the first time, it has to be writable and to have some room. "
+                    "Make it so, or copy it to where it is"
+                )
+            raise UserError(f"{data}: its views cannot be made ({why}): {then}") from None
     read_state(data)  # for its errors: the view of it would take what it cannot read for a state of nothing
 
 

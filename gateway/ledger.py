@@ -87,6 +87,11 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def segments_in(journal: Path) -> list[Path]:
+    """All segments, oldest first, with the links to those that are retired; a folder put there is none."""
+    return sorted(path for path in journal.glob("*.jsonl") if path.is_file())
+
+
 def encode_correction(call: Call, cause: Cause, booked_us: int, at_us: int) -> bytes:
     """The journal line that restates a call whose close record was written at `booked_us`."""
     fields = b'%s,"cause":"%s","booked_us":%d}' % (msgspec.json.encode(call)[:-1], cause.encode(), booked_us)
@@ -145,7 +150,7 @@ class Ledger:
                 left.unlink(missing_ok=True)
         self._make_reserve()
         with contextlib.ExitStack() as locks:
-            crashed = _lock_crashed(sorted(self.journal.glob("*.jsonl")), locks)
+            crashed = _lock_crashed(segments_in(self.journal), locks)
             left_open = _left_open(crashed, self.journal)
             self._new_segment()
             self._recover(crashed, left_open)
@@ -619,7 +624,7 @@ def _left_open(crashed: Collection[Path], journal: Path) -> dict[str, dict[str, 
                 opened[record["call_id"]] = {k: v for k, v in record.items() if k not in ("e", "at", "crc")}
     if opened:
         oldest = min(crashed)
-        for path in sorted(journal.glob("*.jsonl")):
+        for path in segments_in(journal):
             # A segment may be removed, being sealed, while we look.
             with contextlib.suppress(FileNotFoundError):
                 for record in records(path) if path >= oldest else ():
