@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import duckdb
 
 from analytics import attributing, budgeting, commands, findings, lake, live, scorecard, sync
 from gateway.app import budget_file
@@ -41,6 +40,8 @@ def main(data: Path, config: Path | None, until_stdin_closes: bool) -> None:
         lake.keep(data, stop, wait=until_stdin_closes, beside=lambda folder: _beside(folder, config))
     except UserError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{data} cannot be kept: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -55,7 +56,7 @@ def _beside(data: Path, config: Path | None) -> Iterator[None]:
             yield
         return
     tickets = settings.tickets if config else None
-    with contextlib.suppress(OSError, duckdb.Error):  # else the keeper says so, and each that finds nothing to read
+    with contextlib.suppress(UserError):  # else the keeper says so, and each that finds nothing to read
         lake.see_published(data)
     with (
         live.serving(data),

@@ -70,7 +70,7 @@ def store(data: Path, budgets: Iterable[Budget], now: datetime) -> bool:
 
 
 def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:
-    return disk.alone(data / "budgets.lock", wait=True)
+    return disk.alone(data, "budgets.lock", wait=True)
 
 
 def _row(budget: Budget, before: dict[str, Any] | None, now: datetime) -> dict[str, Any]:

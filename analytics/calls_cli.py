@@ -44,7 +44,7 @@ def import_calls(
     try:
         with (
             commands.tidy_when_terminated(),
-            disk.alone(folder / "import.lock", wait=True),
+            disk.alone(folder, "import.lock", wait=True),
             disk.passing(incoming),
             commands.patience(),
         ):

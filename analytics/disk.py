@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from gateway import folders
+from gateway.errors import UserError
 
 MARKER = "SYNTHETIC"
 """A file that says of a data folder that all in it was made up."""
@@ -63,10 +63,21 @@ def give(path: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
+def check_journal(data: Path) -> None:
+    """Raises `UserError` where nobody has made a data folder, or it was removed or moved away since: there may be the
+    place of a volume that comes back, and what is written there would be hidden under it."""
+    if not (data / "journal").is_dir():
+        raise UserError(f"{data} has no journal: name the folder that the gateway writes to")
+
+
 @contextlib.contextmanager
-def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock file while the block runs. When another process holds it: gives False, and no lock, or waits."""
-    folders.make(path.parent)
+def alone(data: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock file of a data folder while the block runs. When another process holds it: gives False, and no lock,
+    or waits. Raises `OSError`, and `UserError` where there is no such folder."""
+    check_journal(data)
+    path = data / name
+    if path.parent != data:
+        path.parent.mkdir(exist_ok=True)
     with path.open("ab") as lock:
         give(path)
         try:
@@ -79,4 +90,4 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 def correcting(data: Path, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
     """Held from reading calls until their corrections are written, so that no correction is lost under another one."""
-    return alone(data / "corrections.lock", wait=wait)
+    return alone(data, "corrections.lock", wait=wait)

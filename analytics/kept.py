@@ -84,7 +84,7 @@ def noting(data: Path, kind: Kind, as_of: datetime | None, settings: str = "") -
     missed."""
     of = _made_of(data, kind, records(data))  # before the lock: to ask may make views, which need the lock
     at = now()
-    with disk.alone(data / kind.lock, wait=True):
+    with disk.alone(data, kind.lock, wait=True):
         begun = now()
         yield as_of or at
         _note(data, kind, Made(at, as_of or at, of, settings, (now() - begun).total_seconds()))
@@ -125,7 +125,7 @@ def refresh(
     if not anew and there.made is not None and (there.is_fresh() or there.made.seconds > WAIT_SECONDS):
         return there
     try:
-        with disk.alone(kind.note(data).with_suffix(".lock"), wait=True):
+        with disk.alone(data, f"{kind.folder}/made.lock", wait=True):
             if read(data, kind) != there.made and (now_there := state(data, kind, settings)).is_fresh():
                 return now_there
             look()

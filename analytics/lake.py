@@ -46,6 +46,7 @@ ANCHOR_DAY = date(1970, 1, 1)
 """Before all others: the first file of a listing gives the columns. It is never read beyond that."""
 KINDS = ("calls", "corrections")
 """Folders of sealed files."""
+STATES = ("pending", "sealed", "kept", "closed")
 ANCHOR_SEGMENT = "0-anchor"
 DAY_ZERO = date(1, 1, 1)
 STORAGE_VERSION = "v1.0.0"
@@ -87,16 +88,33 @@ def state_file(data: Path) -> Path:
 
 
 def read_state(data: Path) -> list[Row]:
-    with state_file(data).open(newline="", encoding="utf-8") as lines:
-        return [
-            Row(
-                line["state"],
-                date.fromisoformat(line["day"]) if line["day"] else None,
-                line["segment"] or None,
-                *(int(line.get(name) or 0) for name in Row._fields[3:]),
-            )
-            for line in csv.DictReader(lines)
-        ]
+    """Raises `UserError` when it cannot be read."""
+    try:
+        with state_file(data).open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file, strict=True)
+            if tuple(lines.fieldnames or ())[:5] != Row._fields[:5]:  # those that each version has written
+                raise ValueError("no state")
+            return [_row(line) for line in lines]
+    except OSError as error:
+        why = error.strerror
+    except (ValueError, KeyError, TypeError, csv.Error):
+        why = "it is damaged"
+    raise UserError(
+        f"{state_file(data)}, which says which files count, cannot be read ({why}): restore it from a backup"
+    )
+
+
+def _row(line: dict[str, str]) -> Row:
+    """Raises `ValueError`, `KeyError`, `TypeError`."""
+    if line["state"] not in STATES:
+        raise ValueError("no state")
+    return Row(
+        line["state"],
+        date.fromisoformat(line["day"]) if line["day"] else None,
+        line["segment"] or None,
+        *(int(line[name]) for name in Row._fields[3:5]),
+        *(int(line.get(name) or 0) for name in Row._fields[5:]),
+    )
 
 
 def write_state(data: Path, rows: list[Row]) -> None:
@@ -128,9 +146,9 @@ def part_files(data: Path, segment: str = "*") -> list[Path]:
 
 
 def segments(data: Path) -> list[Path]:
-    """The journal's segments, oldest first, without those that are retired."""
+    """The journal's segments, oldest first, without those that are retired, and what is no file."""
     found = sorted((data / "journal").glob("*.jsonl"))
-    return [path for path in found if path.stem != ANCHOR_SEGMENT and not path.is_symlink()]
+    return [path for path in found if path.stem != ANCHOR_SEGMENT and path.is_file() and not path.is_symlink()]
 
 
 def is_held(path: Path) -> bool:
@@ -149,14 +167,25 @@ def is_held(path: Path) -> bool:
 # -- views -----------------------------------------------------------------------------------------------------------
 
 
+def make(data: Path) -> None:
+    """Make a data folder, and in it the journal's: at a start only, see `disk.check_journal`. Raises `OSError`."""
+    folders.make(data)
+    (data / "journal").mkdir(exist_ok=True)
+
+
 def publish(data: Path) -> bool:
     """Make `outlay.duckdb`: views and comments over the data folder. True when it was made new, False if it fits.
 
     It is written aside and renamed, so that readers meet no lock; who has the old one open keeps using it.
     """
+    make(data)
+    return _publish(data)
+
+
+def _publish(data: Path) -> bool:
+    """Likewise, in a folder that was made."""
     if odd := next((part for part in data.resolve().parts if "=" in part), None):
         raise UserError(f"{data}: a folder named like {odd} would be read as a column; choose another data folder")
-    folders.make(data)
     with _made_of(data).open("a+") as made_of:
         fcntl.flock(made_of, fcntl.LOCK_EX)
         _prepare(data)
@@ -181,17 +210,26 @@ def publish(data: Path) -> bool:
 
 
 def see_published(data: Path) -> None:
-    """`publish`, unless `outlay.duckdb` is there, of these models and over this folder. Who may not write is left with
-    what another version has made, and so is who comes before the keeper has given files their new columns. Raises
-    `OSError`, `duckdb.Error`, `UserError`."""
-    made = _made(data)
-    if made == _made_now(data.resolve()):
-        return
+    """`publish` in a folder that was made, unless `outlay.duckdb` is there, of these models and over this folder. Who
+    may not write is left with what another version has made, and so is who comes before the keeper has given files
+    their new columns. Raises `UserError`."""
+    disk.check_journal(data)
+    made = ""
     try:
-        publish(data)
-    except (OSError, duckdb.Error):
+        made = _made(data)
+        if made != _made_now(data.resolve()):
+            _publish(data)
+    except (OSError, duckdb.Error) as error:
         if not made.endswith(f" {data.resolve()}"):  # there is nothing, or it reads the place where the folder was
-            raise
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+            then = "restore what is damaged from a backup"
+            if isinstance(error, OSError | duckdb.IOException):
+                then = (
+                    "where Outlay reads a folder for the first time, it has to be writable and to have some room. "
+                    "Make it so, or copy it to where it is"
+                )
+            raise UserError(f"{data}: its views cannot be made ({why}): {then}") from None
+    read_state(data)  # for its errors: the view of it would take what it cannot read for a state of nothing
 
 
 def _made(data: Path) -> str:
@@ -514,10 +552,15 @@ def keep(
     """Keep a data folder until `stop` is set: publish the views, then rounds, one last of them after `stop`.
 
     `beside` is entered meanwhile, in the one process that keeps the folder. Raises `UserError` when another one does;
-    with `wait`, waits for it to end instead. A failure is logged in one line, once, and tried again.
+    with `wait`, waits for it to end instead, and wants the folder to be there: a gateway has made it. Raises `OSError`
+    when it cannot be locked. A later failure is logged in one line, once, and tried again.
     """
+    if wait:
+        disk.check_journal(data)
+    else:
+        make(data)
     while True:
-        with disk.alone(data / "keeper.lock") as mine:
+        with disk.alone(data, "keeper.lock") as mine:
             if mine:
                 with beside(data):
                     _keep_rounds(data, stop)
@@ -531,7 +574,7 @@ def keep(
 def settle(data: Path) -> None:
     """Seal, and compact, what is finished, unless another process keeps the folder and does so itself. Takes three
     times as long as readers need (`SETTLE_SECONDS`)."""
-    with disk.alone(data / "keeper.lock") as mine:
+    with disk.alone(data, "keeper.lock") as mine:
         if mine:
             lake = Lake(data, settle=SETTLE_SECONDS)
             lake.round()
@@ -546,9 +589,10 @@ def _keep_rounds(data: Path, stop: threading.Event) -> None:
     while True:
         last = stop.is_set()
         try:
+            disk.check_journal(data)
             if lake is None:
                 add_columns(data)
-                publish(data)
+                _publish(data)
                 lake = Lake(data)
             lake.round()
             failure = ""

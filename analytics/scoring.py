@@ -150,7 +150,7 @@ def _terms(
 
 
 def _alone(data: Path) -> contextlib.AbstractContextManager[bool]:
-    return disk.alone(data / KEPT.lock, wait=True)
+    return disk.alone(data, KEPT.lock, wait=True)
 
 
 def _columns(db: duckdb.DuckDBPyConnection, table: str) -> list[str]:

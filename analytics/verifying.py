@@ -11,7 +11,6 @@ import msgspec
 
 from analytics import build, journal, lake
 from gateway.call import NANO
-from gateway.errors import UserError
 
 AGE = timedelta(seconds=2)
 """While a gateway writes, calls younger than this are left out of the sums: more may come while we look."""
@@ -48,13 +47,8 @@ class Findings:
 
 
 def verify(data: Path) -> Findings:
-    """Check a data folder. Raises `UserError` when there is none."""
-    if not lake.state_file(data).exists() and not (data / "journal").is_dir():
-        raise UserError(f"{data} has no journal: name the folder that the gateway writes to")
-    try:
-        lake.publish(data)
-    except duckdb.Error as error:
-        raise UserError(f"{data}: its views cannot be made: {str(error).splitlines()[0]}") from None
+    """Check a data folder. Raises `UserError` when there is none, or it cannot be read."""
+    lake.see_published(data)
     findings = _look(data)
     # Corrections of a command may appear between our looks, and bear a time before them. What is wrong stays wrong.
     return _look(data) if findings.wrong else findings

@@ -53,7 +53,7 @@ def reviews_file(data: Path) -> Path:
 
 
 def alone(data: Path) -> contextlib.AbstractContextManager[bool]:
-    return disk.alone(data / KEPT.lock, wait=True)
+    return disk.alone(data, KEPT.lock, wait=True)
 
 
 # -- what the rules judge by -------------------------------------------------------------------------------------------

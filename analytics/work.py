@@ -318,7 +318,7 @@ def tracker_file(data: Path) -> Path:
 @contextlib.contextmanager
 def alone(data: Path) -> Iterator[None]:
     """Held while tables are brought up to date; waits for who holds it. What was put aside and not stored is gone."""
-    with disk.alone(folder(data) / "work.lock", wait=True):
+    with disk.alone(data, "work/work.lock", wait=True):
         try:
             yield
         finally:

@@ -20,7 +20,7 @@ from gateway.ids import uuid7
 from gateway.ledger import now_us
 from gateway.retries import Outcome, Plan
 from gateway.telemetry import Telemetry
-from gateway.upstream import NotReachedError, UpstreamAnswer, UpstreamLost
+from gateway.upstream import NotReachedError, TooManyFilesError, UpstreamAnswer, UpstreamLost
 
 T = TypeVar("T")
 
@@ -167,6 +167,8 @@ def _answered(came: T | Refusal) -> T:
 
 
 def _outcome(came: UpstreamAnswer | Refusal) -> Outcome:
+    if isinstance(came, TooManyFilesError):
+        return Outcome()  # as what was sent: no other attempt is made
     if isinstance(came, Refusal):
         return Outcome(was_sent=not isinstance(came, NotReachedError))
     return Outcome(came.status, came.headers)
@@ -174,7 +176,7 @@ def _outcome(came: UpstreamAnswer | Refusal) -> Outcome:
 
 def _verdict(sent: asyncio.Future[UpstreamAnswer]) -> Verdict:
     """What a request that was sent tells of its upstream."""
-    if sent.cancelled():
+    if sent.cancelled() or isinstance(sent.exception(), TooManyFilesError):
         return "unknown"
     status = 500 if sent.exception() is not None else sent.result().status
     return "fails" if status >= 500 else "unknown" if status == 429 else "works"

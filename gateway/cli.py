@@ -1,6 +1,8 @@
 """The `outlay` command. Subcommands of the control plane are hung in by entry points (`outlay.commands`)."""
 
+import contextlib
 import json
+import resource
 import socket
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -96,6 +98,7 @@ def serve(config_path: Path | None, port: int | None, workers: int | None) -> No
     from gateway import app
 
     app.log_to_stderr()
+    _raise_file_limit()
     config = app.with_options(settings(config_path), port, workers)
 
     def ready(host: str, bound: int) -> None:
@@ -108,6 +111,14 @@ def serve(config_path: Path | None, port: int | None, workers: int | None) -> No
                 click.echo(f"  admin key {name}: {why_none(admin.key)}, so it opens nothing")
 
     uvloop.run(app.serve(config, ready))
+
+
+def _raise_file_limit() -> None:
+    """Of this process and its children: each running call needs two descriptors, and systems give 1024 to whoever asks
+    for no more, for the sake of programs that use `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # not every system takes its own limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @outlay.group(name="alerts")

@@ -24,7 +24,7 @@ import msgspec
 
 from gateway import folders
 from gateway.call import Call
-from gateway.ledger import decode, encode, now_us
+from gateway.ledger import decode, encode, now_us, segments_in
 
 KEPT_US = 60 * 24 * 3600 * 1_000_000
 """Providers keep results for 29 or 30 days."""
@@ -212,7 +212,7 @@ def _drop_old(path: Path) -> None:
 def _batch_calls(journal: Path) -> set[str]:
     """The batches' calls in the journal."""
     found: set[str] = set()
-    for segment in journal.glob("*.jsonl"):
+    for segment in segments_in(journal):
         with contextlib.suppress(FileNotFoundError), segment.open("rb") as lines:  # removed, being sealed
             for line in lines:
                 if b'"operation":"batch"' in line and (record := decode(line)) is not None:

@@ -87,6 +87,11 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def segments_in(journal: Path) -> list[Path]:
+    """All segments, oldest first, with the links to those that are retired; a folder put there is none."""
+    return sorted(path for path in journal.glob("*.jsonl") if path.is_file())
+
+
 def encode_correction(call: Call, cause: Cause, booked_us: int, at_us: int) -> bytes:
     """The journal line that restates a call whose close record was written at `booked_us`."""
     fields = b'%s,"cause":"%s","booked_us":%d}' % (msgspec.json.encode(call)[:-1], cause.encode(), booked_us)
@@ -114,6 +119,8 @@ class Ledger:
         self._in_flight: dict[str, bytes] = {}
         self._fd = -1
         self._segment = ""
+        self._is_lost = False
+        """The segment is not where it was begun: what is written to it, nobody will find."""
         self._size = self._head_size = 0
         self._segment_until_us = 0
         self._latest_us = 0
@@ -143,7 +150,7 @@ class Ledger:
                 left.unlink(missing_ok=True)
         self._make_reserve()
         with contextlib.ExitStack() as locks:
-            crashed = _lock_crashed(sorted(self.journal.glob("*.jsonl")), locks)
+            crashed = _lock_crashed(segments_in(self.journal), locks)
             left_open = _left_open(crashed, self.journal)
             self._new_segment()
             self._recover(crashed, left_open)
@@ -169,9 +176,10 @@ class Ledger:
             _sync(fd)
 
     async def keep(self) -> None:
-        """Run beside the server: group commit, rotation, and the way back after a full disk."""
+        """Run beside the server: group commit, rotation, and the way back after a full disk or a lost folder."""
         while True:
             await asyncio.sleep(self._settings.sync_ms / 1000)
+            self._look_after_segment()
             if self._synced < self._written:
                 through = self._written
                 waiting, self._waiting = self._waiting, None
@@ -286,6 +294,8 @@ class Ledger:
     # -- files --------------------------------------------------------------------------------------------------
 
     def _append(self, line: bytes) -> None:
+        if self._is_lost:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         written = os.write(self._fd, line)
         if written != len(line):
             # A short write means a full disk: take the torn half back, so that it cannot swallow the next line.
@@ -293,6 +303,21 @@ class Ledger:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += written
         self._written += 1
+
+    def _look_after_segment(self) -> None:
+        """A folder that is removed or moved away fails no write: the open file goes on to take them."""
+        if self._is_lost:
+            return
+        path, own = self.journal / self._segment, os.fstat(self._fd)
+        try:
+            there = path.stat()
+            self._is_lost = (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino)
+        except OSError:
+            self._is_lost = True
+        if self._is_lost:
+            self._failed(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+            log.error("%s is gone: put the folder back, or make it anew and restart the gateway", path)
+            self._drop_reserve()  # it was beside it
 
     def _new_segment(self) -> int:
         """Switch to a fresh segment that starts with the opens in flight. Returns the old one's descriptor, or -1."""
@@ -317,6 +342,7 @@ class Ledger:
         self._kept.clear()
         old, self._fd = self._fd, fd
         self._segment = path.name
+        self._is_lost = False
         self._size = self._head_size = len(content)
         self._segment_until_us = now + self._settings.segment_seconds * 1_000_000
         self._written += 1
@@ -431,9 +457,12 @@ class Ledger:
         return True
 
     def _failed(self, error: OSError) -> None:
+        # The journal's folder is made at a start only: one made anew could be underneath the place of a lost volume.
+        is_gone = error.errno == errno.ENOENT
+        why = "its folder was removed or moved away" if is_gone else error.strerror or "unknown error"
         if self.failure is None:
-            log.error("the journal cannot be written: %s; policy: %s", error.strerror, self._settings.on_failure)
-        self.failure = error.strerror or "unknown error"
+            log.error("the journal cannot be written: %s; policy: %s", why, self._settings.on_failure)
+        self.failure = why
 
     def _refusal(self) -> Refusal:
         return Refusal(
@@ -595,7 +624,7 @@ def _left_open(crashed: Collection[Path], journal: Path) -> dict[str, dict[str, 
                 opened[record["call_id"]] = {k: v for k, v in record.items() if k not in ("e", "at", "crc")}
     if opened:
         oldest = min(crashed)
-        for path in sorted(journal.glob("*.jsonl")):
+        for path in segments_in(journal):
             # A segment may be removed, being sealed, while we look.
             with contextlib.suppress(FileNotFoundError):
                 for record in records(path) if path >= oldest else ():

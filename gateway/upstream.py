@@ -2,6 +2,10 @@
 clients that do it (`http1`, `aiohttp_client`) give foreign errors the names of this page."""
 
 import asyncio
+import errno
+import logging
+import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
@@ -11,6 +15,11 @@ from gateway.config import Upstream
 from gateway.errors import Refusal
 
 Fields = Sequence[tuple[str, str]]
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+TELL_AGAIN_SECONDS = 60.0
+
+log = logging.getLogger("outlay.upstream")
+_told_until = 0.0
 
 
 class UpstreamLost(Exception):  # noqa: N818 - names an event
@@ -19,6 +28,10 @@ class UpstreamLost(Exception):  # noqa: N818 - names an event
 
 class NotReachedError(Refusal):
     """No connection: the provider got nothing, so nothing can be billed."""
+
+
+class TooManyFilesError(NotReachedError):
+    """No descriptor was left for a connection. It says nothing of the provider, and another attempt needs one, too."""
 
 
 class UpstreamAnswer(Protocol):
@@ -68,6 +81,13 @@ class UpstreamClient(Protocol):
 
 
 def not_reached(name: str, error: Exception) -> NotReachedError:
+    if isinstance(error, OSError) and _is_out_of_files(error):
+        _tell_of_files()
+        return TooManyFilesError(
+            "upstream_unreachable",
+            f"Outlay: the gateway has too many open files (ulimit -n) to reach the provider behind the upstream "
+            f"{name}. An administrator has to raise that limit.",
+        )
     return NotReachedError(
         "upstream_unreachable",
         f"Outlay: the provider behind the upstream {name} cannot be reached ({type(error).__name__}).",
@@ -89,3 +109,21 @@ def broken(name: str, error: Exception) -> Refusal:
         "upstream_unreachable",
         f"Outlay: the provider behind the upstream {name} broke the connection ({type(error).__name__}).",
     )
+
+
+def _is_out_of_files(error: OSError) -> bool:
+    if error.errno in TOO_MANY_FILES:
+        return True
+    try:  # whoever looks a name up, or tries several addresses, may give it another name
+        os.close(os.dup(2))
+    except OSError as dup_error:
+        return dup_error.errno in TOO_MANY_FILES
+    return False
+
+
+def _tell_of_files() -> None:
+    """Not for each call."""
+    global _told_until
+    if time.monotonic() >= _told_until:
+        _told_until = time.monotonic() + TELL_AGAIN_SECONDS
+        log.error("too many open files (ulimit -n): providers cannot be reached; see docs/operations.md, Sizing")

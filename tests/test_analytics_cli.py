@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -466,6 +467,53 @@ def test_a_state_that_lost_a_closed_day_is_noticed_and_overwrites_nothing(run: R
     with pytest.raises(OSError, match=r"restore lake_state\.csv"):
         moving.compact()
     assert lake.day_file(data, NOON.date()).read_bytes() == held
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1\n", "state,day,segment,calls,list_cost_nano\nsealed,2026-11-20\n"])
+def test_a_damaged_state_is_said_by_all_who_need_it(
+    run: Run, data: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To read it as one of nothing would count what is sealed twice."""
+    sealed(data)
+    lake.state_file(data).write_text(content)
+    told = f"{lake.state_file(data)}, which says which files count, cannot be read (it is damaged): restore it"
+    for command in (["verify"], ["sql", "SELECT count(*) FROM calls"], ["report", "spend"]):
+        code, out, errors = run(*command)
+        assert (code, out, errors.startswith(told)) == (1, "", True)
+    stop = threading.Event()
+    stop.set()
+    lake.keep(data, stop)
+    assert told in caplog.text
+
+
+def test_a_damaged_table_of_work_is_said(run: Run, data: Path) -> None:
+    lake.publish(data)
+    (data / "work" / "tickets.parquet").write_bytes(b"nope")
+    (data / "outlay.duckdb").unlink()
+    for command in (["verify"], ["sql", "SELECT count(*) FROM calls"]):
+        code, _, errors = run(*command)
+        assert code == 1
+        assert "tickets.parquet" in errors
+        assert "restore what is damaged from a backup" in errors
+
+
+def test_a_folder_that_cannot_be_written_and_was_never_read(run: Run, data: Path) -> None:
+    """As a snapshot of one whose keeper never ran."""
+    (data / "outlay.duckdb.made").unlink()
+    (data / "outlay.duckdb.made").mkdir()
+    for command in (["verify"], ["sql", "SELECT count(*) FROM calls"], ["report", "spend"]):
+        code, _, errors = run(*command)
+        assert (code, "it has to be writable" in errors) == (1, True)
+
+
+def test_what_is_no_file_is_no_segment(run: Run, data: Path) -> None:
+    (data / "journal" / "20261120T000000000000-abcd1234.jsonl").mkdir()
+    code, out, _ = run("verify")
+    assert (code, out.splitlines()[-1]) == (0, "All is well.")
+    sealed(data)
+    assert run("verify")[0] == 0
+    code, out, _ = run("sql", "SELECT count(*) AS calls FROM calls", "--format", "csv")
+    assert (code, out.split()) == (0, ["calls", "3"])
 
 
 def test_a_folder_whose_name_would_be_read_as_a_column_is_refused(tmp_path: Path) -> None:

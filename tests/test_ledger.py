@@ -42,7 +42,7 @@ def running(path: Path, gateway_id: str = "g1", **changes: Any) -> Iterator[Ledg
 
 
 def all_records(path: Path, kind: str) -> list[dict[str, Any]]:
-    segments = sorted((path / "journal").glob("*.jsonl"))
+    segments = ledger.segments_in(path / "journal")
     return [record for segment in segments for record in ledger.records(segment) if record["e"] == kind]
 
 
@@ -56,6 +56,14 @@ def test_a_line_survives_and_a_damaged_one_is_noticed(fields: dict[str, Any], at
     for torn in range(0, len(line) - 1, 7):
         assert ledger.decode(line[:torn]) is None
     assert ledger.decode(line.replace(b"close", b"clone")) is None
+
+
+async def test_what_is_no_file_is_no_segment(tmp_path: Path) -> None:
+    (tmp_path / "journal" / "20261120T000000000000-abcd1234.jsonl").mkdir(parents=True)
+    with running(tmp_path) as journal:
+        journal.open(a_call("c1"))
+    with running(tmp_path):
+        assert [closed["result"] for closed in all_records(tmp_path, "close")] == ["interrupted"]
 
 
 async def test_open_then_close(tmp_path: Path) -> None:

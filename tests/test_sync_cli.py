@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from analytics import sync, work
+from analytics import lake, sync, work
 from analytics.sources import http
 from gateway.cli import outlay
 from gateway.config import load
@@ -151,7 +151,7 @@ def test_the_keeper_reads_beside_its_rounds(
     github: FakeGitHub, config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = tmp_path / "data"
-    work.prepare(data)
+    lake.publish(data)
     github.failures.append(Failure("/deployments$", 404))
     with sync.syncing(data, load(config)):
         _wait_for(lambda: len(github.asked("/deployments")) > 3)
@@ -176,7 +176,7 @@ def test_the_keeper_logs_no_request(github: FakeGitHub, config: Path, tmp_path: 
 
 def test_the_keeper_ends_while_a_limit_is_waited_for(github: FakeGitHub, config: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    work.prepare(data)
+    lake.publish(data)
     github.broken.append(Failure("/pulls$", 429, {"Retry-After": "3000"}))
     with sync.syncing(data, load(config)):
         _wait_for(lambda: bool(github.asked("/pulls")))

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -230,6 +231,82 @@ async def test_a_journal_that_cannot_be_written_when_the_process_is_killed(
     assert len(rows) == 3
 
 
+async def test_a_data_folder_that_is_moved_away_and_comes_back(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """As a volume that is unmounted under the gateway. Nobody makes another folder in its place meanwhile."""
+    config = write_config(tmp_path, upstream.url)
+    config.write_text(config.read_text() + '\n[auth]\nmode = "open"\n')  # keys are in the folder, too
+    data, away = tmp_path / "data", tmp_path / "away"
+    with (tmp_path / "stderr").open("wb") as stderr:
+        async with served(config, stderr=stderr) as gateway, aiohttp.ClientSession() as session:
+            gateway.key = "sk-of-the-client"
+            async with asyncio.timeout(30):
+                while not (data / "control.sock").exists():
+                    await asyncio.sleep(0.1)
+            streams = Streams(session, gateway)
+            upstream.answer(SLOW)
+            async with streams.running(3):
+                data.rename(away)
+                await is_not_ready(session, gateway)
+                await refused(session, gateway)
+            await asyncio.sleep(6)  # a round of the control plane
+            await refused(session, gateway)
+            assert not data.exists()
+            data.mkdir()  # the place where a volume belongs
+            await asyncio.sleep(6)
+            await refused(session, gateway)
+            assert not list(data.iterdir())
+            data.rmdir()
+            away.rename(data)
+            upstream.answer(whole(ANSWER))
+            await heals(session, gateway)
+    rows = [row for row in closed(data) if row["result"] != "refused"]
+    assert Counter(row["result"] for row in rows) == {"completed": 4}
+    assert streams.call_ids < {row["call_id"] for row in rows}
+    code, out, err = await run_outlay("verify", "--data", str(data))
+    assert code == 0, out + err
+    told = (tmp_path / "stderr").read_text()
+    assert told.count("the journal cannot be written: its folder was removed or moved away; policy: refuse") == 1
+    assert told.count("is gone: put the folder back, or make it anew and restart the gateway") == 1
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("what", ["segment", "journal", "data"])
+async def test_a_journal_that_is_removed(tmp_path: Path, upstream: FakeUpstream, what: str) -> None:
+    """What runs meanwhile is recorded as soon as there is a place for it."""
+    config = settings(tmp_path, upstream.url)
+    journal = tmp_path / "data" / "journal"
+    async with served(config) as gateway, aiohttp.ClientSession() as session:
+        streams = Streams(session, gateway)
+        upstream.answer(SLOW)
+        keys = (tmp_path / "data" / "keys.jsonl").read_bytes()
+        async with streams.running(3):
+            if what == "segment":
+                for segment in journal.glob("*.jsonl"):
+                    segment.unlink()
+                await is_not_ready(session, gateway)
+            else:
+                shutil.rmtree(tmp_path / "data" if what == "data" else journal)
+                await is_not_ready(session, gateway)
+                await asyncio.sleep(1.5)
+                assert not journal.exists()
+                assert (await ready(session, gateway))[0] == 503
+                journal.mkdir(parents=True)
+                (tmp_path / "data" / "keys.jsonl").write_bytes(keys)
+        upstream.answer(whole(ANSWER))
+        await heals(session, gateway)
+        assert list(journal.glob("reserve-*"))
+    rows = {row["call_id"]: row for row in closed(tmp_path / "data")}
+    assert streams.call_ids < rows.keys()
+    assert all(row["result"] == "completed" for row in rows.values())
+
+
+async def is_not_ready(session: aiohttp.ClientSession, gateway: Served) -> None:
+    async with asyncio.timeout(5):
+        while (await ready(session, gateway))[0] == 200:
+            await asyncio.sleep(0.01)
+    assert "removed or moved away" in (await ready(session, gateway))[1]
+
+
 def limit_files(gateway: Served, size: int) -> None:
     """No file of this process may become longer: every write fails."""
     resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -277,3 +354,49 @@ async def test_a_full_disk(small_disk: Path, upstream: FakeUpstream) -> None:
     rows = [row for row in closed(small_disk / "data") if row["result"] != "refused"]
     assert streams.call_ids <= {row["call_id"] for row in rows}
     assert len({row["call_id"] for row in rows}) == len(rows)
+
+
+# -- no descriptor left --------------------------------------------------------------------------------------------
+
+
+def low_limit() -> None:
+    """As most systems have it for whoever asks for no more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+
+
+def first_free(gateway: Served) -> int:
+    """The number that the next descriptor would have."""
+    used = {int(each.name) for each in Path(f"/proc/{gateway.process.pid}/fd").iterdir()}
+    return next(number for number in itertools.count() if number not in used)
+
+
+async def test_too_many_open_files_are_not_the_provider_s_fault(tmp_path: Path, upstream: FakeUpstream) -> None:
+    config = settings(tmp_path, upstream.url)
+    more = 'retries = 2\nbreaker_failures = 1\nfallbacks = ["spare"]\n'
+    spare = f'[upstreams.spare]\nbase_url = "{upstream.url}"\nprovider = "openai"\ncredential = "env:PROVIDER_KEY"\n'
+    text = config.read_text().replace('provider = "openai"\n', f'provider = "openai"\n{more}')
+    config.write_text(text.replace("[console]", f"{spare}[console]"))
+    upstream.answer(whole(ANSWER))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "stderr").open("wb") as stderr:
+        async with (
+            served(config, stderr=stderr, preexec_fn=low_limit) as gateway,
+            aiohttp.ClientSession() as session,
+        ):
+            assert resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            assert (await ready(session, gateway))[0] == 200  # over the connection that is used below
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (first_free(gateway), hard))
+            for _ in range(3):
+                status, refusal, body = await post(session, gateway, "/v1/chat/completions", CHAT)
+                assert (status, refusal) == (502, "upstream_unreachable")
+                assert "the gateway has too many open files (ulimit -n)" in body["error"]["message"]
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+            assert (await post(session, gateway, "/v1/chat/completions", CHAT))[0] == 200
+    rows = closed(tmp_path / "data")
+    assert [(row["upstream"], row["attempt"], row["status"]) for row in rows] == [
+        *[("openai", 1, 502)] * 3,
+        ("openai", 1, 200),
+    ]
+    assert [row["list_cost_nano"] for row in rows[:3]] == [0, 0, 0]
+    assert (tmp_path / "stderr").read_text().count("too many open files") == 1
