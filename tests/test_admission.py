@@ -550,6 +550,12 @@ async def test_budgets_apply_without_a_restart(budgeted: StartBudgeted, caplog: 
         file.set("b", limit("0"), "cli")
         await asyncio.sleep(1.3)
         assert (await send(running, ask("gpt-4.1")))[0] == 400
+        listed, aside = running.dir / "budgets.jsonl", running.dir / "aside"
+        listed.rename(aside)
+        await asyncio.sleep(1.3)
+        assert (await send(running, ask("gpt-4.1")))[0] == 400
+        assert caplog.text.count("budgets.jsonl is gone") == 1
+        aside.rename(listed)
         file.remove("b", "cli")
         await asyncio.sleep(1.3)
         assert (await send(running, ask("gpt-4.1")))[0] == 200
