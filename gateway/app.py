@@ -322,6 +322,8 @@ async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> Asyn
             owned.admin.draining = True
             await workers.stop()
             await runner.cleanup()
+    if workers.are_lost:  # whoever watches the process has to see a failure
+        raise UserError("the gateway ended, since no worker started any more: what is said above tells why")
 
 
 class Keeper(Protocol):
