@@ -348,11 +348,13 @@ def settled() -> None:
 
 
 async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
-    """Run gateway and control plane until SIGTERM or SIGINT. `ready` is told the address."""
+    """Run gateway and control plane until SIGTERM, SIGINT or a closed terminal. `ready` is told the address."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:
