@@ -190,10 +190,15 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
-        ledger.stop()
+        lost = ledger.stop()
         if exporter is not None:
             await asyncio.to_thread(exporter.stop)
         late.stop()
+    if lost:
+        raise UserError(
+            f"the journal could not be written at the end, and lacks the costs of {lost} calls: see that the data "
+            "folder can be written before the next start"
+        )
 
 
 def _exporter(config: Config, telemetry: Telemetry, gateway_id: str) -> "Exporter | None":

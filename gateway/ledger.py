@@ -192,9 +192,9 @@ class Ledger:
             ):
                 await self._switch()
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         """Write everything out and let go of the segment. With calls in flight, or finished ones that it does not have,
-        it gets no end: the next start closes them."""
+        it gets no end: the next start closes them. Returns how many finished ones it does not have."""
         if self._kept:
             try:
                 self._append(b"".join(self._kept))
@@ -213,6 +213,7 @@ class Ledger:
         for fd in self._unended:
             os.close(fd)
         self._drop_reserve()
+        return len(self._kept)
 
     @property
     def journal(self) -> Path:
