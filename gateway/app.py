@@ -193,10 +193,15 @@ async def _owned(config: Config, book: prices.PriceBook) -> AsyncIterator[Owned]
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
-        ledger.stop()
+        lost = ledger.stop()
         if exporter is not None:
             await asyncio.to_thread(exporter.stop)
         late.stop()
+    if lost:
+        raise UserError(
+            f"the journal could not be written at the end, and lacks the costs of {lost} calls: see that the data "
+            "folder can be written before the next start"
+        )
 
 
 def _exporter(config: Config, telemetry: Telemetry, gateway_id: str) -> "Exporter | None":
@@ -325,6 +330,8 @@ async def _workers(config: Config, book: prices.PriceBook, owned: Owned) -> Asyn
             owned.admin.draining = True
             await workers.stop()
             await runner.cleanup()
+    if workers.are_lost:  # whoever watches the process has to see a failure
+        raise UserError("the gateway ended, since no worker started any more: what is said above tells why")
 
 
 class Keeper(Protocol):
@@ -349,11 +356,13 @@ def settled() -> None:
 
 
 async def serve(config: Config, ready: Callable[[str, int], None]) -> None:
-    """Run gateway and control plane until SIGTERM or SIGINT. `ready` is told the address."""
+    """Run gateway and control plane until SIGTERM, SIGINT or a closed terminal. `ready` is told the address."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         # Entered first, so left last: what the gateway records while it drains is still sealed.
         if config.console.enabled:

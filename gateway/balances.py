@@ -49,6 +49,8 @@ class Checkpoint(msgspec.Struct):
     through: dict[str, int]
     """Bytes of each segment that are in the balances; what is in none is older than all of them."""
     accounts: list[Sum]
+    latest_us: int = 0
+    """When the last of what is in the balances was booked; 0 where an earlier version did not say."""
 
 
 class Balances:
@@ -73,7 +75,9 @@ class Balances:
         self._budgets = budgets
         self._ask_from = ask_from
         self._latest_us = 0
-        """The latest moment at which others booked."""
+        """The latest moment at which others booked, or an earlier run did."""
+        self._is_behind = False
+        """The clock, and that was said."""
         self._on_change = on_change
         self._look = look
         self._gateway_id = gateway_id
@@ -108,7 +112,8 @@ class Balances:
         self._through[own_segment] = size
         self._budgets.forget(now_us())
         accounts = [_balance(each) for each in self._budgets.accounts() if each.spent or each.unpriced]
-        return msgspec.json.encode(Checkpoint(self._through, accounts))
+        own_us = 0 if self._ask_from is None else self._ask_from[1].latest_us
+        return msgspec.json.encode(Checkpoint(self._through, accounts, max(own_us, self._latest_us)))
 
     async def keep(self) -> None:
         """Run beside the server."""
@@ -165,6 +170,17 @@ class Balances:
             self._asks_at = asyncio.get_running_loop().time() + RETRY_SECONDS
             return
         before_us = ledger.moment(self._latest_us)
+        if before_us <= self._latest_us:  # an answer would lack what was booked since
+            self._asks_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+            if not self._is_behind:
+                self._is_behind = True
+                log.warning(
+                    "the clock is %d s behind the last call that was booked: until it gets there budgets go on with "
+                    "what they know, without corrections, and new ones begin at 0; if it is wrong, set it right",
+                    (self._latest_us - before_us) // 1_000_000,
+                )
+            return
+        self._is_behind = False
         question = [question_about(budget, before_us) for budget in self._budgets]
         self._budgets.asking(before_us)
         try:
@@ -182,7 +198,7 @@ class Balances:
     # -- the journal --------------------------------------------------------------------------------------------
 
     def _load(self, saved: Checkpoint) -> None:
-        self._through = saved.through
+        self._through, self._latest_us = saved.through, saved.latest_us
         self.saved = frozenset(each.identity for each in saved.accounts)
         of = {budget.identity: budget for budget in self._budgets}
         now = now_us()

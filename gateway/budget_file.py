@@ -202,6 +202,8 @@ class BudgetFile:
         self._seen: tuple[object, ...] | None = None
         self._coming: tuple[object, float] | None = None
         """A state of `budgets.toml` that does not count yet, and since when (monotonic) it is the present one."""
+        self._changes = 0
+        """Lines that `budgets.jsonl` has had: it is only ever added to."""
         self._budgets: list[Budget] = []
         self._written: frozenset[str] = frozenset()
 
@@ -240,7 +242,14 @@ class BudgetFile:
             tables[name] = table
         self._written = frozenset(tables)
         raises: dict[str, list[Raise]] = {}
-        for event in self.events():
+        events = list(self.events())
+        if len(events) < self._changes:
+            lost = "has lost lines" if self._file.exists() else "is gone"
+            raise UnreadableError(
+                f"{self._file} {lost}: restore it, or start the gateway anew if budgets that it had are to end"
+            )
+        self._changes = len(events)
+        for event in events:
             if event.event == "remove":
                 raises.pop(event.name, None)
             if event.event == "raise" and event.amount_usd is not None and event.until is not None:
@@ -283,6 +292,7 @@ class BudgetFile:
         """Make a budget, or change one: what it has spent stays, unless scope or period change. The same again writes
         nothing. `check` is told of the budget before and after, and raises what forbids it."""
         after = budget_of(name, table)
+        self.all()  # a list that is gone must not be begun anew
 
         def decide() -> BudgetEvent | None:
             before = self.get(name)

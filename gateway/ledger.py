@@ -123,7 +123,8 @@ class Ledger:
         """The segment is not where it was begun: what is written to it, nobody will find."""
         self._size = self._head_size = 0
         self._segment_until_us = 0
-        self._latest_us = 0
+        self.latest_us = 0
+        """The last moment that was given."""
         self._written = self._synced = 0
         """Records so far, and how many of them are certainly on the disk."""
         self._waiting: asyncio.Future[None] | None = None
@@ -199,9 +200,9 @@ class Ledger:
             ):
                 await self._switch()
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         """Write everything out and let go of the segment. With calls in flight, or finished ones that it does not have,
-        it gets no end: the next start closes them."""
+        it gets no end: the next start closes them. Returns how many finished ones it does not have."""
         if self._kept:
             try:
                 self._append(b"".join(self._kept))
@@ -220,6 +221,7 @@ class Ledger:
         for fd in self._unended:
             os.close(fd)
         self._drop_reserve()
+        return len(self._kept)
 
     @property
     def journal(self) -> Path:
@@ -263,10 +265,10 @@ class Ledger:
     def moment(self, after_us: int = 0) -> int:
         """Now (microseconds since the epoch), after everything that was booked and before everything that will be, also
         when the clock is set back: which of two records is the later one must be certain. `after_us`: and after what
-        another gateway booked, unless its clock is far ahead."""
+        others booked; not so when that is far ahead of the clock."""
         now = self._clock()
-        self._latest_us = max(now, self._latest_us + 1, min(after_us + 1, now + AHEAD_US))
-        return self._latest_us
+        self.latest_us = max(now, self.latest_us + 1, after_us + 1 if after_us < now + AHEAD_US else 0)
+        return self.latest_us
 
     def _record(self, call_id: str, line: bytes, *, keeps: bool = False) -> bool:
         try:

@@ -250,6 +250,8 @@ class Workers:
         self._running: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)
         self._is_up = False
+        self.are_lost = False
+        """None of them is left, nor will one start."""
         self._stopping = asyncio.Event()
 
     async def start(self) -> tuple[str, int]:
@@ -337,6 +339,7 @@ class Workers:
         log.critical("worker %d does not start, and the gateway goes on without it: restart the gateway", number)
         if not self._desks:
             log.critical("no worker is left: the gateway ends")
+            self.are_lost = True
             signal.raise_signal(signal.SIGTERM)
 
     async def _run_once(self, number: int) -> tuple[int, bool]:

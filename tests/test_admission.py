@@ -470,6 +470,9 @@ async def test_balances_outlive_a_restart_and_the_sealing_of_segments(
     spent = booked(running)
     for segment in (running.dir / "journal").glob("*.jsonl"):
         segment.unlink()
+    saved = json.loads((running.dir / "balances.json").read_bytes())
+    assert 0 < saved.pop("latest_us") <= now_us()
+    (running.dir / "balances.json").write_text(json.dumps(saved))  # as earlier versions wrote it
     async with budgeted(b=limit("1"), r=limit("5", "org", period="rolling_24h")) as running:
         assert await balance(running, "spent") == spent / NANO
         assert await balance(running, "spent", "r") == spent / NANO
@@ -547,6 +550,12 @@ async def test_budgets_apply_without_a_restart(budgeted: StartBudgeted, caplog: 
         file.set("b", limit("0"), "cli")
         await asyncio.sleep(1.3)
         assert (await send(running, ask("gpt-4.1")))[0] == 400
+        listed, aside = running.dir / "budgets.jsonl", running.dir / "aside"
+        listed.rename(aside)
+        await asyncio.sleep(1.3)
+        assert (await send(running, ask("gpt-4.1")))[0] == 400
+        assert caplog.text.count("budgets.jsonl is gone") == 1
+        aside.rename(listed)
         file.remove("b", "cli")
         await asyncio.sleep(1.3)
         assert (await send(running, ask("gpt-4.1")))[0] == 200

@@ -326,6 +326,37 @@ def test_a_list_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
         BudgetFile(tmp_path).all()
 
 
+@pytest.mark.parametrize(
+    ("leave", "says"),
+    [
+        (Path.unlink, "budgets.jsonl is gone: restore it"),
+        (
+            lambda file: file.write_bytes(file.read_bytes().split(b"\n")[0] + b"\n"),
+            "budgets.jsonl has lost lines: rest",
+        ),
+    ],
+)
+def test_a_list_that_has_become_less_ends_no_budgets(
+    tmp_path: Path, leave: Callable[[Path], object], says: str
+) -> None:
+    file, path = BudgetFile(tmp_path), tmp_path / "budgets.jsonl"
+    file.set("pay", table(), "cli")
+    file.set("ops", table(), "cli")
+    content = path.read_bytes()
+    leave(path)
+    left = path.exists() and path.read_bytes()
+    for act in (file.all, file.all, lambda: file.set("new", table(), "cli"), lambda: file.remove("pay", "cli")):
+        with pytest.raises(UnreadableError) as error:
+            act()
+        assert says in str(error.value)
+    assert (path.exists() and path.read_bytes()) == left, "and none is begun anew"
+    path.write_bytes(content)
+    file.set("new", table(), "cli")
+    assert [budget.name for budget in file.all()] == ["new", "ops", "pay"]
+    path.unlink()
+    assert BudgetFile(tmp_path).all() == [], "a new start takes what is there"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
 def test_a_list_that_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)

@@ -582,6 +582,6 @@ async def test_what_a_stop_could_not_write_is_said(tmp_path: Path, caplog: pytes
     whole, journal._fd = journal._fd, os.open("/dev/full", os.O_WRONLY)
     journal.open(call(1))
     assert journal.close(ended(call(1))) is not None
-    journal.stop()
+    assert journal.stop() == 1
     os.close(whole)
     assert "1 finished calls could not be recorded" in caplog.text

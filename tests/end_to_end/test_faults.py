@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -211,8 +212,9 @@ async def test_a_journal_that_cannot_be_written_at_all(tmp_path: Path, upstream:
     assert len({row["call_id"] for row in rows}) == len(rows)
 
 
-async def test_a_journal_that_cannot_be_written_when_the_process_is_killed(
-    tmp_path: Path, upstream: FakeUpstream
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 1)])
+async def test_a_journal_that_cannot_be_written_when_the_process_ends(
+    tmp_path: Path, upstream: FakeUpstream, number: signal.Signals, code: int
 ) -> None:
     """What it could not write is counted at the next start, as interrupted: never forgotten."""
     config = settings(tmp_path, upstream.url)
@@ -222,8 +224,8 @@ async def test_a_journal_that_cannot_be_written_when_the_process_is_killed(
         async with streams.running(3):
             limit_files(gateway, 0)
             await refused(session, gateway)
-        gateway.kill()
-        await gateway.process.wait()
+        gateway.process.send_signal(number)
+        assert await asyncio.wait_for(gateway.process.wait(), 20) == code
     async with served(config):
         pass
     rows = [row for row in closed(tmp_path / "data") if row["result"] != "refused"]

@@ -142,7 +142,12 @@ async def test_the_console_is_served_beside_the_gateway_and_ends_with_it(
                         await asyncio.sleep(0.1)
 
 
-async def test_running_streams_finish_on_sigterm(tmp_path: Path, upstream: FakeUpstream) -> None:
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]]
+)
+async def test_running_streams_finish_on_a_signal(
+    tmp_path: Path, upstream: FakeUpstream, signals: list[signal.Signals]
+) -> None:
     upstream.answer(chunked(ANTHROPIC_STREAM[:100], 1.0, ANTHROPIC_STREAM[100:]))
     config = write_config(tmp_path, upstream.url)
     async with served(config) as gateway, aiohttp.ClientSession() as session:
@@ -150,7 +155,9 @@ async def test_running_streams_finish_on_sigterm(tmp_path: Path, upstream: FakeU
         body = {"model": "claude-sonnet-4-5", "stream": True}
         async with session.post(gateway.url + "/v1/messages", json=body, headers=headers) as response:
             first = await response.content.readany()
-            gateway.process.terminate()
+            for number in signals:
+                gateway.process.send_signal(number)
+                await asyncio.sleep(0.05)
             assert first + await response.content.read() == ANTHROPIC_STREAM
         assert await asyncio.wait_for(gateway.process.wait(), 20) == 0
     [row] = await query(tmp_path / "data", "SELECT result, input_tokens FROM calls")

@@ -285,6 +285,15 @@ def _lives(pid: int) -> bool:
         return False
 
 
+async def test_a_gateway_that_has_lost_all_workers_ends_as_one_that_failed(tmp_path: Path) -> None:
+    async with fake_model() as model, served(settings(tmp_path, model.url, 2)) as gateway:
+        (tmp_path / "prices.toml").write_text("[discounts]\nopenai = 0.1\n")
+        for worker in workers_of(gateway):
+            os.kill(worker, signal.SIGKILL)
+        assert await asyncio.wait_for(gateway.process.wait(), 120) == 1
+    assert [record["e"] for record in journal(tmp_path / "data", "end")] == ["end"], "and yet the journal is whole"
+
+
 async def test_what_cannot_be(tmp_path: Path) -> None:
     async with fake_model() as model:
         config = settings(tmp_path, model.url, 2)
