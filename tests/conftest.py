@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import sys
@@ -42,6 +43,14 @@ PROVIDER_KEY = "sk-the-providers-own"
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that the gateway has. It reads more in one turn than asyncio's own, for one."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def nothing_fails_unseen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What is raised in a callback of the loop, or in a task that nobody waits for, is only logged."""
+    yield
+    records = [record for when in ("setup", "call", "teardown") for record in caplog.get_records(when)]
+    assert [each.getMessage() for each in records if (each.name, each.levelno) == ("asyncio", logging.ERROR)] == []
 
 
 @dataclass

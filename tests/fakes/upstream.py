@@ -72,6 +72,8 @@ class FakeUpstream:
                         return
         except (ConnectionError, asyncio.IncompleteReadError):
             self.disconnected.set()
+        except asyncio.CancelledError:
+            return  # the test has ended; asyncio's streams would log it as an error
         finally:
             writer.close()
 
