@@ -73,8 +73,7 @@ def check_journal(data: Path) -> None:
 @contextlib.contextmanager
 def alone(data: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     """Hold a lock file of a data folder while the block runs. When another process holds it: gives False, and no lock,
-    or waits. Raises `OSError`, and `UserError` where there is no such folder."""
-    check_journal(data)
+    or waits. Raises `OSError`; the folder has to be there."""
     path = data / name
     if path.parent != data:
         path.parent.mkdir(exist_ok=True)

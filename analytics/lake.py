@@ -213,7 +213,8 @@ def see_published(data: Path) -> None:
     """`publish` in a folder that was made, unless `outlay.duckdb` is there, of these models and over this folder. Who
     may not write is left with what another version has made, and so is who comes before the keeper has given files
     their new columns. Raises `UserError`."""
-    disk.check_journal(data)
+    if not work.folder(data).is_dir():  # which may be there before the first call
+        disk.check_journal(data)
     made = ""
     try:
         made = _made(data)

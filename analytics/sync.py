@@ -28,7 +28,7 @@ from analytics.sources.gitlab import GitLab
 from analytics.sources.jira import Jira
 from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
-from gateway import options, webhook_queue
+from gateway import folders, options, webhook_queue
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
@@ -156,6 +156,7 @@ def sync(
 ) -> list[Outcome]:
     """Read the named sources. With `full`, all that they have, whatever was read before. Raises `UserError` while
     another one is under way, `OSError`, `duckdb.Error`."""
+    folders.make(data)
     with disk.alone(data, "work/sync.lock") as is_alone:
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
@@ -559,6 +560,7 @@ class Rounds:
 
     def sync(self) -> None:
         """Raises `OSError`, `duckdb.Error`, `UserError`; the next round goes on where this one stopped."""
+        disk.check_journal(self._data)  # else the folder was moved away, and would be made anew
         with contextlib.suppress(BusyError, StoppedError):
             self._say(
                 sync(self._data, self._config, configured(self._config.work), told=self._go_on, pause=self._pause)

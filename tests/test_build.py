@@ -158,6 +158,7 @@ CALLS = st.lists(
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, duckdb.DuckDBPyConnection]]:
     data = tmp_path_factory.mktemp("lasting")
+    lake.publish(data)
     with analytics.open(data) as connection:
         yield data, connection
 

@@ -93,6 +93,7 @@ def drawn(fields: dict[str, Any]) -> Call:
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, duckdb.DuckDBPyConnection]]:
     data = tmp_path_factory.mktemp("lasting")
+    lake.publish(data)
     with analytics.open(data) as connection:
         moved = work.Ticket(ticket_id="PAY-2", aliases=["OLD-5"], status_category="done", done_at=hours(9))
         own = work.Commit(sha="abc", repo="acme/shop", pr_id="acme/shop!47")

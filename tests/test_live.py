@@ -311,7 +311,7 @@ async def test_a_folder_that_cannot_be_read_is_said_and_gets_well(
     aside = state.rename(state.with_suffix(".aside"))
     with pytest.raises(AwayError, match="cannot answer at the moment; its log says why"):
         await told(served, "tickets", "PAY-1")
-    assert "the spend of tickets cannot be told: IO Error" in caplog.text
+    assert "lake_state.csv, which says which files count, cannot be read" in caplog.text
     aside.rename(state)
     assert (await told(served, "tickets", "PAY-1"))["calls"] == 0
 
