@@ -71,9 +71,11 @@ def check_journal(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(data: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+def alone(data: Path, name: str, *, wait: bool = False, needs_journal: bool = True) -> Iterator[bool]:
     """Hold a lock file of a data folder while the block runs. When another process holds it: gives False, and no lock,
-    or waits. Raises `OSError`; the folder has to be there."""
+    or waits. Raises `OSError`, and `UserError` where the folder has no journal, unless it may come later."""
+    if needs_journal:
+        check_journal(data)
     path = data / name
     if path.parent != data:
         path.parent.mkdir(exist_ok=True)

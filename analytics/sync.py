@@ -157,7 +157,7 @@ def sync(
     """Read the named sources. With `full`, all that they have, whatever was read before. Raises `UserError` while
     another one is under way, `OSError`, `duckdb.Error`."""
     folders.make(data)
-    with disk.alone(data, "work/sync.lock") as is_alone:
+    with disk.alone(data, "work/sync.lock", needs_journal=False) as is_alone:
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
         _store_settings(data, config.work)
@@ -177,7 +177,7 @@ def follow(
     told_of = turns.due(webhook_queue.waiting(data))
     if not told_of:
         return []
-    with disk.alone(data, "work/sync.lock") as is_alone:
+    with disk.alone(data, "work/sync.lock", needs_journal=False) as is_alone:
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
         outcomes = []

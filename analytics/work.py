@@ -320,7 +320,7 @@ def tracker_file(data: Path) -> Path:
 def alone(data: Path) -> Iterator[None]:
     """Held while tables are brought up to date; waits for who holds it. What was put aside and not stored is gone."""
     folders.make(data)  # work may be there before the first call
-    with disk.alone(data, "work/work.lock", wait=True):
+    with disk.alone(data, "work/work.lock", wait=True, needs_journal=False):
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analytics
-from analytics import build, verifying
+from analytics import build, lake, verifying
 from gateway.call import NANO, Call
 from tests.journals import call, segment
 
