@@ -28,12 +28,17 @@ ROWS_SHOWN = 30
 json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON: the same as --format json.")
 
 
+def _folder(config_path: Path | None, data: Path | None) -> Path:
+    """The named one, whatever the settings say; else theirs."""
+    return data or options.data_folder(options.settings(config_path), None)
+
+
 def folder_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command --config and --data, and what they name as its argument `data`."""
 
     @functools.wraps(command)
     def run(config_path: Path | None, data: Path | None, **own: Any) -> None:
-        command(data=data or options.data_folder(options.settings(config_path), None), **own)
+        command(data=_folder(config_path, data), **own)
 
     return options.config_option(options.data_option(run))
 
@@ -189,8 +194,10 @@ def _asks(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., 
         ) -> None:
             if (format_ == "parquet") != (out is not None):
                 raise click.UsageError("write --format parquet and --out FILE together")
-            folder = data or options.data_folder(options.settings(config_path), None)
-            command(Asked(config_path, folder, "json" if as_json_ else format_, out, from_, to, team), **own)
+            command(
+                Asked(config_path, _folder(config_path, data), "json" if as_json_ else format_, out, from_, to, team),
+                **own,
+            )
 
         for option in reversed([option for group in (*groups, OUTPUT) for option in group]):
             run = option(run)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from gateway import folders
 from gateway.errors import UserError
 
 MARKER = "SYNTHETIC"
@@ -71,10 +72,13 @@ def check_journal(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(data: Path, name: str, *, wait: bool = False, needs_journal: bool = True) -> Iterator[bool]:
+def alone(data: Path, name: str, *, wait: bool = False, may_be_first: bool = False) -> Iterator[bool]:
     """Hold a lock file of a data folder while the block runs. When another process holds it: gives False, and no lock,
-    or waits. Raises `OSError`, and `UserError` where the folder has no journal, unless it may come later."""
-    if needs_journal:
+    or waits. `may_be_first`: there may be no call yet, and no folder, which is made. Raises `OSError`, and else
+    `UserError` where the folder has no journal."""
+    if may_be_first:
+        folders.make(data)
+    else:
         check_journal(data)
     path = data / name
     if path.parent != data:

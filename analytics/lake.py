@@ -147,8 +147,8 @@ def part_files(data: Path, segment: str = "*") -> list[Path]:
 
 def segments(data: Path) -> list[Path]:
     """The journal's segments, oldest first, without those that are retired, and what is no file."""
-    found = sorted((data / "journal").glob("*.jsonl"))
-    return [path for path in found if path.stem != ANCHOR_SEGMENT and path.is_file() and not path.is_symlink()]
+    found = ledger.segments_in(data / "journal")
+    return [path for path in found if path.stem != ANCHOR_SEGMENT and not path.is_symlink()]
 
 
 def is_held(path: Path) -> bool:

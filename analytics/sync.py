@@ -28,7 +28,7 @@ from analytics.sources.gitlab import GitLab
 from analytics.sources.jira import Jira
 from analytics.sources.linear import Linear
 from analytics.sources.source import Batch, Given, Part, Patience, Source, SourceError, Tickets
-from gateway import folders, options, webhook_queue
+from gateway import options, webhook_queue
 from gateway.config import Config, WorkSettings
 from gateway.errors import UserError
 from gateway.ticket_keys import TicketKeys
@@ -156,8 +156,7 @@ def sync(
 ) -> list[Outcome]:
     """Read the named sources. With `full`, all that they have, whatever was read before. Raises `UserError` while
     another one is under way, `OSError`, `duckdb.Error`."""
-    folders.make(data)
-    with disk.alone(data, "work/sync.lock", needs_journal=False) as is_alone:
+    with disk.alone(data, "work/sync.lock", may_be_first=True) as is_alone:
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
         _store_settings(data, config.work)
@@ -177,7 +176,7 @@ def follow(
     told_of = turns.due(webhook_queue.waiting(data))
     if not told_of:
         return []
-    with disk.alone(data, "work/sync.lock", needs_journal=False) as is_alone:
+    with disk.alone(data, "work/sync.lock", may_be_first=True) as is_alone:
         if not is_alone:
             raise BusyError("another sync of this data folder is under way")
         outcomes = []

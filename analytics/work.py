@@ -21,7 +21,6 @@ import duckdb
 import msgspec
 
 from analytics import build, disk
-from gateway import folders
 from gateway.ticket_keys import KEY
 from gateway.tracker import MAPPINGS, Snapshot
 
@@ -319,8 +318,7 @@ def tracker_file(data: Path) -> Path:
 @contextlib.contextmanager
 def alone(data: Path) -> Iterator[None]:
     """Held while tables are brought up to date; waits for who holds it. What was put aside and not stored is gone."""
-    folders.make(data)  # work may be there before the first call
-    with disk.alone(data, "work/work.lock", wait=True, needs_journal=False):
+    with disk.alone(data, "work/work.lock", wait=True, may_be_first=True):
         try:
             yield
         finally:

@@ -21,10 +21,11 @@ from gateway.budgets import Account, Budget, Budgets, Hold, Sum, cost_of
 from gateway.call import Call
 from gateway.control import AwayError, Control
 from gateway.errors import UserError
-from gateway.ledger import BALANCES, Ledger, decode_as, is_imported, now_us
+from gateway.ledger import BALANCES, Ledger, decode_as, is_imported, now_us, segments_in
 from gateway.periods import span
 
 ROUND_SECONDS = 0.4
+"""A change of `budgets.toml` counts when it is seen a second time: two rounds take less than a second."""
 ASK_SECONDS = 600.0
 """Between two questions for the ledger's sums, when nothing else calls for one."""
 ANSWER_SECONDS = 60.0
@@ -209,7 +210,7 @@ class Balances:
     def _catch_up(self, *, own: bool = False) -> None:
         """Take in what the segments of others have gained (`own`: and ours). What cannot be read is said, and left."""
         try:
-            names = sorted(path.name for path in self._journal.glob("*.jsonl"))
+            names = [path.name for path in segments_in(self._journal)]
         except OSError:
             return
         for name in names:

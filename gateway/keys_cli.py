@@ -16,7 +16,7 @@ from gateway.config import Config
 from gateway.errors import UserError
 from gateway.grants import Grant
 from gateway.keys import Change, KeyInfo, Keys
-from gateway.options import config_option, data_folder, data_option, json_option, settings, told_if_new
+from gateway.options import config_option, data_folder, data_option, json_option, no_ticket, settings, told_if_new
 from gateway.terminal import Grid
 from gateway.ticket_keys import TicketKeys
 
@@ -82,9 +82,7 @@ def create(
     if grant["ticket"]:
         rules = settings(config_path).tickets
         if not TicketKeys(rules.projects, rules.patterns).named(grant["ticket"]).tickets:
-            raise click.BadParameter(
-                "write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket"
-            )
+            raise no_ticket()
     if grant["upstreams"]:
         _check_upstreams(grant["upstreams"], settings(config_path), data)
     if for_claims and any(value for name, value in grant.items() if name not in ("team_id", "user_id", "name")):

@@ -44,6 +44,11 @@ def told_if_new(folder: Path) -> Iterator[None]:
         )
 
 
+def no_ticket() -> click.BadParameter:
+    """Says what --ticket takes."""
+    return click.BadParameter("write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket")
+
+
 def shown(text: str) -> str:
     """For a terminal, which some characters steer: names come from clients, trackers and providers."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

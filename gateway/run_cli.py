@@ -21,6 +21,7 @@ import msgspec
 from gateway import claims, launch, tickets, worktrees
 from gateway.addresses import is_address
 from gateway.errors import UserError
+from gateway.options import no_ticket
 from gateway.repositories import branch_name, repo_name
 
 URL = "http://127.0.0.1:8080"
@@ -104,19 +105,15 @@ def _asked(url: str, ticket: str | None, task: str | None) -> tuple[launch.Sessi
     session = session_of(url, ticket, task)
     me = ask(session)
     if session.ticket and not me.named_tickets:
-        raise _no_ticket()
+        raise no_ticket()
     session = _signed(told_by(me, session))
     return session, said(session, me)
-
-
-def _no_ticket() -> click.BadParameter:
-    return click.BadParameter("write a ticket like PAY-123 or acme/shop#45, of a known project", param_hint="--ticket")
 
 
 def session_of(url: str, ticket: str | None, task: str | None) -> launch.Session:
     """The session of this folder, as far as it is known here."""
     if ticket and not TICKET.fullmatch(ticket):
-        raise _no_ticket()
+        raise no_ticket()
     if task and not tickets.TASK.fullmatch(task):
         raise click.BadParameter("at most 128 letters, digits and any of . _ : @ / -", param_hint="--task")
     checkout = _checkout()
